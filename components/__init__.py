@@ -1,0 +1,1 @@
+"""One program per step: `python -m components.<step> --help`. They parse, call pemt_core once, and write."""

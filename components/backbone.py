@@ -1,0 +1,34 @@
+"""The T5 that everything is attached to: a checkpoint from the hub or a folder, or one pretrained here.
+
+Writes OUTPUT in transformers' layout, with the fingerprint that every adapter records.
+"""
+
+import argparse
+from pathlib import Path
+
+from components.program import new_parser, open_tracker, run
+from pemt_core.artifacts.provenance import provenance
+from pemt_core.settings import Settings
+from pemt_core.steps.backbone import make_backbone
+
+
+def main(arguments: argparse.Namespace, settings: Settings) -> None:
+    tracker = open_tracker(settings, arguments.params)
+    with provenance(arguments.provenance) as facts:
+        facts |= make_backbone(
+            settings.backbone,
+            tokenizer_dir=arguments.tokenizer,
+            corpus_path=arguments.corpus,
+            output_dir=arguments.output,
+            checkpoint_dir=arguments.checkpoints,
+            open_run=tracker.open_run,
+        )
+
+
+if __name__ == "__main__":
+    parser = new_parser(__doc__, "backbone")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer that prepare wrote")
+    parser.add_argument("--corpus", type=Path, required=True, help="corpus that prepare wrote")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="training states to resume from")
+    run(main, parser)

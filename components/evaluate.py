@@ -1,0 +1,36 @@
+"""Test scores of the targets' cells by greedy generation; a cell whose result is still true is not scored again.
+
+Reads ADAPTERS/<target>/<cell>, writes OUTPUT/<target>/<cell>/{result.json,predictions.jsonl}.
+"""
+
+import argparse
+from pathlib import Path
+
+from components.program import new_parser, run
+from pemt_core.artifacts.provenance import provenance
+from pemt_core.settings import Settings
+from pemt_core.steps.evaluate import evaluate
+
+
+def main(arguments: argparse.Namespace, settings: Settings) -> None:
+    targets = arguments.targets or settings.tasks.targets
+    with provenance(arguments.provenance) as facts:
+        facts["scored"] = evaluate(
+            {target: arguments.adapters / target for target in targets},
+            arguments.data,
+            arguments.backbone,
+            arguments.experts,
+            settings.evaluate,
+            output_dir=arguments.output,
+        )
+
+
+if __name__ == "__main__":
+    parser = new_parser(__doc__, "evaluate")
+    parser.add_argument("--targets", nargs="+", help="target tasks (default: all of params.yaml)")
+    parser.add_argument("--adapters", type=Path, required=True, help="folder with one folder of cells per target")
+    parser.add_argument("--data", type=Path, required=True, help="folder that prepare wrote")
+    parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")
+    parser.add_argument("--experts", type=Path, required=True, help="folder that collect_experts wrote")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    run(main, parser)

@@ -1,0 +1,29 @@
+"""Datasets of all tasks in params.yaml to text pairs, with their corpus, tokenizer and statistics.
+
+Writes OUTPUT/<task>/{task.json,train,validation,test.parquet}, OUTPUT/corpus.parquet, OUTPUT/tokenizer/ and
+OUTPUT/statistics.json. With --pin it writes the hub's newest commits into the records instead, and stops.
+"""
+
+import argparse
+from pathlib import Path
+
+from components.program import new_parser, run
+from pemt_core.artifacts.provenance import provenance
+from pemt_core.settings import Settings
+from pemt_core.steps.prepare import pin, prepare
+
+
+def main(arguments: argparse.Namespace, settings: Settings) -> None:
+    tasks = [*settings.tasks.sources, *settings.tasks.targets]
+    if arguments.pin:
+        pin(tasks)
+        return
+    with provenance(arguments.provenance, source=settings.prepare.source) as facts:
+        facts["revisions"] = prepare(tasks, settings.prepare, settings.backbone, output_dir=arguments.output)
+
+
+if __name__ == "__main__":
+    parser = new_parser(__doc__, "prepare")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--pin", action="store_true", help="pin the datasets' newest commits, prepare nothing")
+    run(main, parser)

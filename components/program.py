@@ -1,0 +1,41 @@
+"""What every program does around its one call: settings, logging, errors as a line instead of a trace."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pemt_core.errors import PemtError
+from pemt_core.settings import Settings, load_settings
+from pemt_core.tracking import Tracker, connect
+
+
+def new_parser(module_doc: str | None, name: str) -> argparse.ArgumentParser:
+    """A parser that explains the step by its module's docstring, with the flags that every step has."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m components.{name}",
+        description=module_doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings (default: params.yaml)")
+    parser.add_argument("--provenance", type=Path, required=True, help="file to write: commit, time, versions, cost")
+    return parser
+
+
+def run(main: Callable[[argparse.Namespace, Settings], None], parser: argparse.ArgumentParser) -> None:
+    """Parse, load the settings, call `main`. Exit code 1 and one line where the user can mend what is wrong."""
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for chatty in ("httpx", "alembic", "mlflow"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        main(arguments, load_settings(arguments.params))
+    except PemtError as error:
+        sys.exit(f"error: {error}")
+
+
+def open_tracker(settings: Settings, params: Path) -> Tracker:
+    """The tracking server or file of the settings; a relative path counts from the folder of params.yaml."""
+    tracking = settings.tracking
+    return connect(tracking.uri, tracking.experiment, params.resolve().parent, tracking.on_unreachable)

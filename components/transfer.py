@@ -1,0 +1,38 @@
+"""Stage 2 for one target task: every method, few-shot k and seed of params.yaml.
+
+Writes OUTPUT/<method>-k<k>-seed<seed>/{adapter.safetensors,adapter.json,training.json}. A killed run resumes from
+--checkpoints.
+"""
+
+import argparse
+from pathlib import Path
+
+from components.program import new_parser, open_tracker, run
+from pemt_core.artifacts.provenance import provenance
+from pemt_core.settings import Settings
+from pemt_core.steps.transfer import transfer
+
+
+def main(arguments: argparse.Namespace, settings: Settings) -> None:
+    tracker = open_tracker(settings, arguments.params)
+    with provenance(arguments.provenance):
+        transfer(
+            arguments.data,
+            arguments.backbone,
+            arguments.experts,
+            settings.transfer_for(arguments.target),
+            output_dir=arguments.output,
+            checkpoint_dir=arguments.checkpoints,
+            open_run=tracker.open_run,
+        )
+
+
+if __name__ == "__main__":
+    parser = new_parser(__doc__, "transfer")
+    parser.add_argument("--target", required=True, help="target task")
+    parser.add_argument("--data", type=Path, required=True, help="the task's folder that prepare wrote")
+    parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")
+    parser.add_argument("--experts", type=Path, required=True, help="folder that collect_experts wrote")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="training states to resume from")
+    run(main, parser)

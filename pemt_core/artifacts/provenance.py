@@ -1,0 +1,65 @@
+"""Where a result comes from: commit, time, versions, cost. Stands beside what later steps depend on, never in it."""
+
+import hashlib
+import platform
+import resource
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pemt_core.artifacts.files import write_json
+
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "numpy", "scikit-learn", "mlflow", "dvc")
+PACKAGE_ROOT = Path(__file__).parents[1]
+
+
+@contextmanager
+def provenance(path: Path, **facts: Any) -> Iterator[dict[str, Any]]:
+    """Write `path` when the block ends well: its time and peak memory, the facts given and those added inside."""
+    started, begin = datetime.now(UTC), time.perf_counter()
+    yield facts
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    write_json(
+        path,
+        {
+            **facts,
+            "commit": git_commit(),
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - begin, 2),
+            "peak_memory_mib": round(peak_kib / 1024),
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+            "versions": {package: version(package) for package in PACKAGES},
+        },
+    )
+
+
+@cache
+def git_commit() -> str:
+    """The commit of the working directory, with "+changes" where it differs; "unknown" outside a repository."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+@cache
+def code_hash(*parts: str) -> str:
+    """A hash of the named files and folders of pemt_core: results of other code than this are not reused."""
+    files = {p for part in parts for p in [PACKAGE_ROOT / part, *(PACKAGE_ROOT / part).rglob("*.py")] if p.is_file()}
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.relative_to(PACKAGE_ROOT).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()

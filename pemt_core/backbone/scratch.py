@@ -1,0 +1,114 @@
+"""A small T5 of a named size, pretrained by span corruption on the corpus: for machines without checkpoints."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pemt_core.backbone.span_corruption import chunks, corrupt, noise_mask
+from pemt_core.backbone.tokenizer import NUM_SENTINELS
+from pemt_core.data.batches import epoch_batches, length_batches
+from pemt_core.data.tokenized import Ragged, TokenizedSplit
+from pemt_core.errors import DataError
+from pemt_core.settings import BackboneSettings
+from pemt_core.training.loop import Evaluation
+
+SIZES = {  # parameters with a vocabulary of 4,096: 2.4M, 8.4M; small is t5-small: 60M with T5's own vocabulary
+    "tiny": {"d_model": 128, "d_kv": 32, "d_ff": 512, "num_layers": 4, "num_heads": 4},
+    "mini": {"d_model": 256, "d_kv": 64, "d_ff": 1024, "num_layers": 4, "num_heads": 4},
+    "small": {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
+}
+VALIDATION_SHARE = 20  # one piece of text in this many is kept from training, to tell learning from memory
+
+
+class Pretraining(nn.Module):
+    """A whole T5 as the training loop sees a model: its loss, and the tensors that it trains."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.trained: dict[str, nn.Parameter] = dict(model.named_parameters())
+
+    def forward(self, **batch: Tensor) -> Any:
+        return self.model(**batch)
+
+
+class CorruptedCorpus:
+    """Pieces of text as span-corruption rows: drawn anew for each epoch, always the same ones for validation."""
+
+    def __init__(self, pieces: list[NDArray[np.int32]], tokenizer: Any, settings: BackboneSettings) -> None:
+        self.pieces = pieces
+        self.settings = settings
+        self.pad_id: int = tokenizer.pad_token_id
+        self.eos_id: int = tokenizer.eos_token_id
+        self.sentinels = np.array(
+            [tokenizer.convert_tokens_to_ids(f"<extra_id_{index}>") for index in range(NUM_SENTINELS)], dtype=np.int32
+        )
+
+    def batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        lengths = np.array([len(piece) for piece in self.pieces])
+        return epoch_batches(lengths, self.settings.training.batch_size, self.settings.seed, epoch)
+
+    def collate(self, rows: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
+        """The rows corrupted as (seed, epoch, row) say, so that a resumed run sees the same noise."""
+        pairs = [self._corrupted(int(row), epoch) for row in rows]
+        split = TokenizedSplit(
+            Ragged.of([pair[0] for pair in pairs]), Ragged.of([pair[1] for pair in pairs]), self.pad_id
+        )
+        return split.batch(np.arange(len(pairs)))
+
+    def _corrupted(self, row: int, epoch: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        piece, settings = self.pieces[row], self.settings
+        generator = np.random.default_rng([settings.seed, epoch, row])
+        mask = noise_mask(len(piece), settings.noise_density, settings.mean_span_length, generator)
+        return corrupt(piece, mask, self.sentinels, self.eos_id)
+
+
+def new_model(settings: BackboneSettings, tokenizer: Any) -> Any:
+    """A T5 of the named size with random weights that follow the seed."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        dropout_rate=settings.dropout,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+        **SIZES[settings.size],
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        return T5ForConditionalGeneration(config)
+
+
+def read_corpus(path: Path, tokenizer: Any, settings: BackboneSettings) -> tuple[CorruptedCorpus, CorruptedCorpus]:
+    """The corpus cut into pieces for training and for validation, in one seeded order."""
+    texts = pq.read_table(path, columns=["text"])["text"].to_pylist()
+    order = np.random.default_rng(settings.seed).permutation(len(texts))
+    encoded = tokenizer([texts[index] for index in order], add_special_tokens=False)["input_ids"]
+    pieces = chunks([np.asarray(row, dtype=np.int32) for row in encoded], settings.length)
+    if len(pieces) <= VALIDATION_SHARE:
+        raise DataError(f"{path}: {len(pieces)} pieces of {settings.length} tokens are too few to pretrain on")
+    training = [piece for index, piece in enumerate(pieces) if index % VALIDATION_SHARE]
+    bound = settings.training.validation_rows
+    return (
+        CorruptedCorpus(training, tokenizer, settings),
+        CorruptedCorpus(pieces[::VALIDATION_SHARE][:bound], tokenizer, settings),
+    )
+
+
+def validation_loss(model: Any, corpus: CorruptedCorpus, device: torch.device) -> Evaluation:
+    """The mean cross-entropy per batch on the validation pieces; the score is its negative."""
+    model.eval()
+    lengths = np.array([len(piece) for piece in corpus.pieces])
+    losses = []
+    with torch.no_grad():
+        for rows in length_batches(lengths, corpus.settings.training.batch_size):
+            batch = {name: tensor.to(device) for name, tensor in corpus.collate(rows, epoch=0).items()}
+            losses.append(model(**batch).loss.item())
+    loss = float(np.mean(losses))
+    return Evaluation(score=-loss, metrics={"validation/loss": loss})

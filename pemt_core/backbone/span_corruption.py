@@ -1,0 +1,52 @@
+"""T5's pretraining task: spans of the text are replaced by sentinels, the target is what they hide.
+
+Raffel et al. 2020, section 3.1.4: noise density 0.15, mean span length 3; spans do not touch.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int32]
+
+
+def noise_mask(
+    length: int, density: float, mean_span_length: float, generator: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Which of `length` tokens are noise: about `density` of them, in spans of random length, text first."""
+    num_noise = min(max(round(length * density), 1), length - 1)
+    num_spans = min(max(round(num_noise / mean_span_length), 1), num_noise, length - num_noise)
+    noise = _random_parts(num_noise, num_spans, generator)
+    text = _random_parts(length - num_noise, num_spans, generator)
+    parts = np.stack([text, noise], axis=1).ravel()
+    return np.repeat(np.tile([False, True], num_spans), parts)
+
+
+def corrupt(ids: IntArray, mask: NDArray[np.bool_], sentinels: IntArray, eos_id: int) -> tuple[IntArray, IntArray]:
+    """Source and target ids: in the source each noise span is one sentinel, in the target each text span is.
+
+    As text comes first, the n-th text span of the target stands where the n-th sentinel of the source is opened.
+    """
+    return _replaced(ids, mask, sentinels, eos_id), _replaced(ids, ~mask, sentinels, eos_id)
+
+
+def chunks(rows: Iterable[IntArray], length: int) -> list[IntArray]:
+    """All rows laid end to end and cut into pieces of `length` tokens; a short rest is kept if it can be corrupted."""
+    joined = np.concatenate(list(rows))
+    pieces = [joined[start : start + length] for start in range(0, len(joined), length)]
+    return [piece for piece in pieces if len(piece) >= 2]
+
+
+def _random_parts(total: int, parts: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """`total` as a sum of `parts` random positive numbers."""
+    cuts = np.sort(generator.permutation(total - 1)[: parts - 1]) + 1
+    return np.diff(np.concatenate([[0], cuts, [total]]))
+
+
+def _replaced(ids: IntArray, mask: NDArray[np.bool_], sentinels: IntArray, eos_id: int) -> IntArray:
+    """`ids` with each run where `mask` holds replaced by the next sentinel, and the closing token."""
+    starts = mask & ~np.concatenate([[False], mask[:-1]])
+    run = (starts.cumsum() - 1).clip(0)
+    replaced = np.where(starts, sentinels[run], ids)[~mask | starts]
+    return np.concatenate([replaced, [eos_id]]).astype(np.int32)

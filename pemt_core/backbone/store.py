@@ -1,0 +1,86 @@
+"""A backbone on disk, in transformers' own layout plus backbone.json with its fingerprint."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pemt_core.artifacts.files import atomic_directory, read_json, write_json
+from pemt_core.backbone.tokenizer import load_tokenizer
+from pemt_core.errors import ArtifactError, nearest
+
+# Left out of the fingerprint: they change no weight and no output in evaluation.
+INCIDENTAL_CONFIG = {"_name_or_path", "architectures", "dropout_rate", "dtype", "torch_dtype", "transformers_version"}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A T5 in float32 with its tokenizer. `fingerprint` is recorded by every adapter that is trained on it."""
+
+    model: Any
+    tokenizer: Any
+    fingerprint: str
+
+
+def architecture_class(model_type: str, origin: str) -> Any:
+    """The transformers class of a checkpoint's `model_type`. ArtifactError where it is no T5."""
+    import transformers
+
+    classes = {"t5": "T5ForConditionalGeneration", "mt5": "MT5ForConditionalGeneration"}
+    if model_type not in classes:
+        raise ArtifactError(
+            f"{origin}: its configuration says model type '{model_type}', expected one of {sorted(classes)}; "
+            f"{nearest(model_type, classes)}"
+        )
+    return getattr(transformers, classes[model_type])
+
+
+def fingerprint_of(model: nn.Module, tokenizer: Any) -> str:
+    """SHA-256 over architecture, every weight and the tokenizer: equal exactly where outputs are."""
+    config: Any = model.config
+    digest = hashlib.sha256()
+    kept = {key: value for key, value in config.to_diff_dict().items() if key not in INCIDENTAL_CONFIG}
+    digest.update(repr(sorted(kept.items())).encode())
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    return digest.hexdigest()
+
+
+def save_backbone(directory: Path, model: Any, tokenizer: Any) -> str:
+    """Write the folder whole or not at all; returns the fingerprint."""
+    with atomic_directory(directory) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        # What the tokenizer does in this process (padding, truncation) is not part of it: read it back as users will
+        fingerprint = fingerprint_of(model, load_tokenizer(str(temporary)))
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        write_json(temporary / "backbone.json", {"fingerprint": fingerprint, "parameters": parameters})
+    return fingerprint
+
+
+def load_backbone(directory: Path) -> Backbone:
+    """Read a folder that `save_backbone` wrote. ArtifactError where it is missing, incomplete or altered."""
+    from transformers import AutoConfig
+
+    directory = Path(directory)
+    recorded = read_json(directory / "backbone.json")["fingerprint"]
+    try:
+        model_class = architecture_class(AutoConfig.from_pretrained(directory).model_type, str(directory))
+        model = model_class.from_pretrained(directory, dtype=torch.float32, use_safetensors=True)
+    except Exception as error:  # safetensors, transformers and torch each have their own for a damaged file
+        raise ArtifactError(
+            f"{directory}: not readable as a backbone ({error}); run the backbone step again"
+        ) from error
+    tokenizer = load_tokenizer(str(directory))
+    found = fingerprint_of(model, tokenizer)
+    if found != recorded:
+        raise ArtifactError(
+            f"{directory}: fingerprint {found[:12]}, its backbone.json says {recorded[:12]}: the files were altered; "
+            "run the backbone step again"
+        )
+    return Backbone(model.eval(), tokenizer, found)

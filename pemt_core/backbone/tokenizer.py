@@ -1,0 +1,82 @@
+"""The tokenizer: a checkpoint's own, one from a folder, or one trained on the corpus."""
+
+import string
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pemt_core.errors import DataError
+from pemt_core.settings import BackboneSettings
+
+NUM_SENTINELS = 100  # of span corruption, as in T5
+PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
+TRAINED = "train"  # the value of backbone.tokenizer that asks for a new one
+
+
+def obtain_tokenizer(settings: BackboneSettings, corpus_path: Path) -> Any:
+    """The tokenizer that `settings` name; a scratch backbone's is trained on the texts of `corpus_path`."""
+    if settings.kind == "scratch" and settings.tokenizer == TRAINED:
+        return train_tokenizer(corpus_path, settings.vocab_size)
+    if settings.kind == "scratch":
+        return load_tokenizer(settings.tokenizer)
+    return load_tokenizer(settings.name, settings.revision)
+
+
+def load_tokenizer(name: str, revision: str = "") -> Any:
+    """A tokenizer from a folder or the hub. DataError where it is not there or cannot encode what it should."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision or None)
+    except (OSError, ValueError) as error:
+        raise DataError(f"tokenizer '{name}': not a folder with a tokenizer, nor found on the hub: {error}") from error
+    # transformers gives a tokenizer of special tokens only, without a word, where the vocabulary file is missing
+    probe = tokenizer("the first ten minutes")["input_ids"]
+    if len(tokenizer) < 200 or tokenizer.unk_token_id in probe or probe[-1] != tokenizer.eos_token_id:
+        raise DataError(
+            f"tokenizer '{name}': {len(tokenizer)} tokens, cannot encode plain English; its files are incomplete"
+        )
+    return tokenizer
+
+
+def train_tokenizer(corpus_path: Path, vocab_size: int) -> Any:
+    """A byte-pair tokenizer with T5's special tokens and sentinels; the same corpus always gives the same one.
+
+    Not SentencePiece's unigram model, which T5 has: `tokenizers` trains it differently from run to run, and
+    sentencepiece takes minutes on paragraphs (250 s for 9,000 texts, against half a second).
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    sentinels = [f"<extra_id_{index}>" for index in range(NUM_SENTINELS)]
+    tokenizer = Tokenizer(models.BPE(unk_token=UNK))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - NUM_SENTINELS,
+        special_tokens=[PAD, EOS, UNK],
+        initial_alphabet=sorted(string.digits + string.ascii_letters + string.punctuation),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(corpus_path), trainer)
+    tokenizer.add_special_tokens(sentinels)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {EOS}", special_tokens=[(EOS, tokenizer.token_to_id(EOS))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNK,
+        additional_special_tokens=sentinels,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _texts(corpus_path: Path) -> Iterator[list[str]]:
+    with pq.ParquetFile(corpus_path) as file:
+        for batch in file.iter_batches(columns=["text"]):
+            yield batch.column("text").to_pylist()

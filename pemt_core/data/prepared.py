@@ -1,0 +1,85 @@
+"""The prepared form of one task: a folder with a description and three parquet files of text pairs.
+
+    data/<task>/task.json             what later steps need of the task's record
+    data/<task>/{train,validation,test}.parquet   columns of ROW_SCHEMA
+
+Later steps read this folder and never the record, so a change of a record re-trains a task only where it changed
+what stands here.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pemt_core.artifacts.files import read_json, sha256_of_file, sha256_of_json, write_json
+from pemt_core.errors import ArtifactError
+
+SPLITS = ("train", "validation", "test")
+
+ROW_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),  # unique within the task: the dataset's own id where it has one
+        ("group", pa.string()),  # the question (MultiRC, ReCoRD) that rows share; otherwise the id
+        ("source", pa.string()),  # what the encoder reads
+        ("target", pa.string()),  # what the decoder is trained to write
+        ("references", pa.list_(pa.string())),  # every answer that counts as right; [target] for labels
+    ]
+)
+
+
+@dataclass(frozen=True)
+class TaskDescription:
+    """What later steps need to know of a task (task.json)."""
+
+    name: str
+    suite: str  # source, GLUE, SuperGLUE, MRQA or Others
+    description: str  # one sentence; its tokens start the task prompt
+    labels: list[str] | None  # label words, in class order; None where the target is free text
+    metrics: list[str]  # names in pemt_core.metrics, the main one first
+    generation_length: int  # tokens, the closing one included: for selection and for the test alike
+
+
+@dataclass(frozen=True)
+class PreparedTask:
+    """A prepared task's folder, opened."""
+
+    directory: Path
+    task: TaskDescription
+
+    @classmethod
+    def load(cls, directory: Path) -> "PreparedTask":
+        """Open a folder that `prepare` wrote. Raises ArtifactError where it is missing or incomplete."""
+        directory = Path(directory)
+        values = read_json(directory / "task.json")
+        try:
+            task = TaskDescription(**values)
+        except TypeError as error:
+            raise ArtifactError(
+                f"{directory / 'task.json'}: {error}; written by another version, prepare again"
+            ) from error
+        missing = [split for split in SPLITS if not (directory / f"{split}.parquet").is_file()]
+        if missing:
+            raise ArtifactError(f"{directory}: {missing[0]}.parquet is missing; run the prepare step again")
+        return cls(directory, task)
+
+    def rows(self, split: str) -> pa.Table:
+        """All rows of `split`, with the columns of ROW_SCHEMA."""
+        path = self.directory / f"{split}.parquet"
+        try:
+            return pq.read_table(path, schema=ROW_SCHEMA)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ArtifactError(f"{path}: not readable as parquet ({error}); it is truncated or altered") from error
+
+    def content_hash(self) -> str:
+        """A hash of the description and of every row: equal exactly where later steps would see the same data."""
+        files = {split: sha256_of_file(self.directory / f"{split}.parquet") for split in SPLITS}
+        return sha256_of_json({"task": asdict(self.task), "files": files})
+
+
+def write_description(directory: Path, task: TaskDescription) -> None:
+    """Write `task` as the folder's task.json."""
+    values: dict[str, Any] = asdict(task)
+    write_json(directory / "task.json", values)

@@ -1,0 +1,82 @@
+"""A split as token ids: flat arrays with offsets, padded only when a batch is made."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+IGNORED_LABEL = -100
+CHUNK = 10_000  # rows tokenized at a time: bounds the memory of the tokenizer's Python lists
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different lengths in one flat array."""
+
+    flat: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Sequence[NDArray[np.int32]]) -> "Ragged":
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        flat = np.concatenate(rows) if rows else np.empty(0, dtype=np.int32)
+        return cls(flat.astype(np.int32), np.concatenate([[0], lengths.cumsum()]))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> NDArray[np.int32]:
+        return self.flat[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
+class TokenizedSplit:
+    """Source and target ids of a split's rows, each with its closing token."""
+
+    sources: Ragged
+    targets: Ragged
+    pad_id: int
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def batch(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask` (B, T) and `labels` (B, L, -100 at padding), padded to the longest row."""
+        input_ids = _padded([self.sources[row] for row in rows], self.pad_id)
+        lengths = torch.from_numpy(self.sources.lengths[rows])
+        labels = _padded([self.targets[row] for row in rows], IGNORED_LABEL)
+        mask = (torch.arange(input_ids.shape[1]) < lengths.unsqueeze(1)).long()
+        return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
+
+
+def tokenize(
+    sources: Sequence[str], targets: Sequence[str], tokenizer: Any, *, source_length: int, target_length: int
+) -> TokenizedSplit:
+    """Cut every text to its length in tokens, the closing token kept."""
+    return TokenizedSplit(
+        _ragged(sources, tokenizer, source_length), _ragged(targets, tokenizer, target_length), tokenizer.pad_token_id
+    )
+
+
+def _ragged(texts: Sequence[str], tokenizer: Any, max_length: int) -> Ragged:
+    rows: list[NDArray[np.int32]] = []
+    for start in range(0, len(texts), CHUNK):
+        ids = tokenizer(list(texts[start : start + CHUNK]), truncation=True, max_length=max_length)["input_ids"]
+        rows += [np.asarray(row, dtype=np.int32) for row in ids]
+    return Ragged.of(rows)
+
+
+def _padded(rows: Sequence[NDArray[np.int32]], value: int) -> Tensor:
+    width = max(len(row) for row in rows)
+    padded = np.full((len(rows), width), value, dtype=np.int64)
+    for line, row in zip(padded, rows, strict=True):
+        line[: len(row)] = row
+    return torch.from_numpy(padded)

@@ -1,0 +1,1 @@
+"""Scores by generation, the same way when models are selected and at the final test."""

@@ -1,0 +1,146 @@
+"""The result of one cell (a target task, a method, a k and a seed) as the evaluate step writes it and reports read it.
+
+results/<target>/<method>-k<k>-seed<seed>/result.json       CellResult, every key required, no other allowed
+results/<target>/<method>-k<k>-seed<seed>/predictions.jsonl
+"""
+
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict, JsonValue, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from pemt_core.artifacts.files import read_json, sha256_of_json, write_json
+from pemt_core.errors import ArtifactError, nearest
+
+STACKS = ("encoder", "decoder")
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
+class CellResult:
+    """One row of every table. Values are checked when it is made, so what is saved can be loaded again."""
+
+    task: str
+    suite: str  # GLUE, SuperGLUE, MRQA or Others
+    method: str
+    k: Literal["full"] | int  # training rows per class; full: all there are
+    seed: int
+    learning_rate: float  # the one kept on validation
+    main_metric: str  # a key of `test`
+    test: dict[str, float]  # metric to points
+    unreadable: int  # test predictions that were no answer at all
+    test_rows: int  # rows that were scored
+    test_rows_available: int  # rows that the test split has
+    validation: dict[str, float]  # metric to points, of the checkpoint that was kept
+    trained_parameters: int
+    sources: list[str]  # in the order of the experts; empty for methods without them
+    expert_weights: dict[str, list[list[float]]] | None  # per stack in STACKS: [layer][expert], means over the test
+    artifact: str  # hash of the adapter that was scored
+    data: str  # hash of the prepared task
+    backbone: str  # fingerprint of the backbone
+    settings: dict[str, JsonValue]
+    history: list[dict[str, int | float]]  # points of the learning curves, each with a "step"
+
+    @model_validator(mode="after")
+    def _agree(self) -> "CellResult":
+        if self.k != "full" and self.k < 1:
+            raise ValueError(f"k is {self.k}; it is 'full' or a number of rows from 1")
+        if self.main_metric not in self.test:
+            raise ValueError(f"main_metric '{self.main_metric}' is not in test; {nearest(self.main_metric, self.test)}")
+        if not 0 < self.test_rows <= self.test_rows_available:
+            raise ValueError(f"test_rows is {self.test_rows} of {self.test_rows_available} available")
+        if any("step" not in point for point in self.history):
+            raise ValueError("a point of history has no step")
+        self._check_expert_weights()
+        return self
+
+    def _check_expert_weights(self) -> None:
+        if self.expert_weights is None:
+            return
+        if set(self.expert_weights) != set(STACKS):
+            raise ValueError(f"expert_weights has {sorted(self.expert_weights)}; expected {' and '.join(STACKS)}")
+        for stack, layers in self.expert_weights.items():
+            if not layers or any(len(weights) != len(self.sources) for weights in layers):
+                raise ValueError(
+                    f"expert_weights of the {stack} is not one row of {len(self.sources)} (sources) per layer"
+                )
+
+    @property
+    def score(self) -> float:
+        """The main metric on the test split, in points."""
+        return self.test[self.main_metric]
+
+    @property
+    def capped(self) -> bool:
+        """Whether a part of the test split was left out."""
+        return self.test_rows < self.test_rows_available
+
+    def content_hash(self) -> str:
+        """A hash of all values: equal exactly where a report would show the same."""
+        return sha256_of_json(asdict(self))
+
+    def save(self, directory: Path) -> None:
+        """Write `directory`/result.json, atomically."""
+        write_json(Path(directory) / "result.json", asdict(self))
+
+    @classmethod
+    def load(cls, directory: Path) -> "CellResult":
+        """Read `directory`/result.json. Raises ArtifactError on a missing, unknown, ill-typed or contradictory key."""
+        path = Path(directory) / "result.json"
+        values = read_json(path)
+        if not isinstance(values, dict):
+            raise ArtifactError(f"{path}: expected an object, found {type(values).__name__}")
+        known = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise ArtifactError(f"{path}: unknown key '{key}'; {nearest(key, known)}")
+        missing = [key for key in known if key not in values]
+        if missing:
+            raise ArtifactError(f"{path}: key '{missing[0]}' is missing; written by another version, evaluate again")
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise ArtifactError(f"{path}: {_first_problem(error)}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    """What is wrong with the first bad key, and what was found there."""
+    first = error.errors()[0]
+    if not first["loc"]:
+        return first["msg"].removeprefix("Value error, ")
+    return f"{first['loc'][0]}: {first['msg']}, found {first['input']!r}"
+
+
+def cell_name(method: str, k: Literal["full"] | int, seed: int) -> str:
+    """The name of a cell's folder, such as "pemt-kfull-seed4096"."""
+    return f"{method}-k{k}-seed{seed}"
+
+
+def cell_directory(results_dir: Path, result: CellResult) -> Path:
+    """Where the result of one cell stands below `results_dir`."""
+    return Path(results_dir) / result.task / cell_name(result.method, result.k, result.seed)
+
+
+def load_results(results_dir: Path) -> list[CellResult]:
+    """Every result below `results_dir`, by suite, target, method, k and seed.
+
+    Raises ArtifactError where there is none, where one is unreadable, or where one stands in another cell's folder.
+    """
+    paths = sorted(Path(results_dir).glob("*/*/result.json"))
+    if not paths:
+        raise ArtifactError(
+            f"{results_dir}: no result.json in any <target>/<cell> folder; the evaluate step has not run for any cell"
+        )
+    results = [CellResult.load(path.parent) for path in paths]
+    for path, result in zip(paths, results, strict=True):
+        expected = cell_directory(results_dir, result)
+        if path.parent != expected:
+            raise ArtifactError(f"{path}: belongs in {expected}; it was copied or renamed")
+    return sorted(results, key=sort_key)
+
+
+def sort_key(result: CellResult) -> tuple[str, str, str, float, int]:
+    """Suite, target, method, k (full last), seed."""
+    k = float("inf") if result.k == "full" else result.k
+    return result.suite, result.task, result.method, k, result.seed

@@ -1,0 +1,50 @@
+"""Correlations for STS-B, where the model writes a score as text ("3.8"). Results are x 100, -100 to 100."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pemt_core.errors import DataError
+from pemt_core.metrics.scored import Scored
+
+LOWEST, HIGHEST = 0.0, 5.0  # the range of STS-B's scores
+UNREADABLE = -1.0  # what the published evaluations put for a text that is no score
+
+
+def pearson(scored: Scored) -> float:
+    """Pearson's correlation of predicted and true scores."""
+    from scipy.stats import pearsonr
+
+    return _correlation(pearsonr, scored)
+
+
+def spearman(scored: Scored) -> float:
+    """Spearman's rank correlation of predicted and true scores."""
+    from scipy.stats import spearmanr
+
+    return _correlation(spearmanr, scored)
+
+
+def readable_as_score(prediction: str, scored: Scored) -> bool:
+    """Whether a prediction is a number within STS-B's range."""
+    return _parse(prediction) != UNREADABLE
+
+
+def _correlation(function: Callable[..., Any], scored: Scored) -> float:
+    """`function` over all rows; zero where either side is constant, which has no correlation (scipy: NaN)."""
+    predicted = [_parse(prediction) for prediction in scored.predictions]
+    truth = [_parse(references[0]) for references in scored.references]
+    if UNREADABLE in truth:
+        text = scored.references[truth.index(UNREADABLE)][0]
+        raise DataError(f"the reference '{text}' is not a number from {LOWEST:g} to {HIGHEST:g}")
+    if len(set(predicted)) == 1 or len(set(truth)) == 1:
+        return 0.0
+    return 100.0 * float(function(predicted, truth).statistic)
+
+
+def _parse(text: str) -> float:
+    """The score that `text` holds, or UNREADABLE; "nan" fails the comparison and so is unreadable too."""
+    try:
+        value = float(text.strip())
+    except ValueError:
+        return UNREADABLE
+    return value if LOWEST <= value <= HIGHEST else UNREADABLE

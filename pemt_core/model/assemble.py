@@ -1,0 +1,185 @@
+"""The one place where models are put together from a backbone and named tensors.
+
+A model is always built from its complete set of tensors: fresh ones from `initial_*_tensors`, stored ones from an
+artifact. So what is saved is by construction everything that was trained.
+
+    source:  prompt, <stack>.<i>.down (R, F), <stack>.<i>.up (D, R)
+    target:  prompt, <stack>.<i>.gate (F or D, E), <stack>.<i>.adapter.{down,up}.{weight,bias}, and every layer norm's
+             scale under its name in the backbone's state dict
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pemt_core.model.attachment import Attachment
+from pemt_core.model.experts import FoldedExperts
+from pemt_core.model.gate import DecoderGate, EncoderGate, Gate
+from pemt_core.model.layer_norm import TargetLayerNorm
+from pemt_core.model.mixture import MixtureOutput, SparsityPositions
+from pemt_core.model.prompt import CorrelationGuidedPrompt, TaskPrompt
+from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.signal import ForwardSignal
+from pemt_core.model.source_adapter import SourceAdaptedOutput
+from pemt_core.model.stacks import feed_forwards, layer_norms
+from pemt_core.model.target_adapter import AdaptedOutput, TargetAdapter
+
+TARGET_ADAPTER_STD = 0.01
+ADAPTER_TENSORS = ("down.weight", "down.bias", "up.weight", "up.bias")
+
+
+@dataclass(frozen=True)
+class Expert:
+    """A source adapter as stage 2 uses it: frozen tensors of one source task, and their scale s = alpha / rank."""
+
+    task: str
+    tensors: Mapping[str, Tensor]
+    scale: float
+
+
+def initial_prompt(
+    backbone: Any,
+    description_ids: Int[Tensor, " P"],
+    init: Literal["vocab", "normal"],
+    generator: torch.Generator,
+) -> Float[Tensor, "P D"]:
+    """P vectors: the embeddings of the description's tokens (vocab), or N(0, 1) as the authors' code in effect has."""
+    embeddings = backbone.get_input_embeddings().weight.detach()
+    if init == "normal":
+        return torch.randn(len(description_ids), embeddings.shape[1], generator=generator)
+    vectors: Tensor = embeddings[description_ids.to(embeddings.device)].cpu()
+    return vectors
+
+
+def initial_source_tensors(
+    backbone: Any,
+    prompt: Float[Tensor, "P D"],
+    *,
+    rank: int,
+    init: Literal["zero", "kaiming"],
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Stage 1 at step 0: V Kaiming-uniform (a = sqrt 5); U zero (step 0 equals the backbone) or likewise."""
+    tensors = {"prompt": prompt}
+    for place in feed_forwards(backbone):
+        d_model, d_ff = place.wo.weight.shape
+        down, up = torch.empty(rank, d_ff), torch.zeros(d_model, rank)
+        nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)
+        if init == "kaiming":
+            nn.init.kaiming_uniform_(up, a=math.sqrt(5), generator=generator)
+        tensors |= {f"{place.stack}.{place.layer}.down": down, f"{place.stack}.{place.layer}.up": up}
+    return tensors
+
+
+def initial_target_tensors(
+    backbone: Any,
+    prompt: Float[Tensor, "P D"],
+    *,
+    num_experts: int,
+    reduction_factor: int,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Stage 2 at step 0: gates zero, target adapters N(0, 0.01) without bias, the backbone's own layer norms.
+
+    With `num_experts` 0 there are no gates: the target adapter, prompt and layer norms alone.
+    """
+    tensors = {"prompt": prompt}
+    for place in feed_forwards(backbone):
+        d_model, d_ff = place.wo.weight.shape
+        bottleneck = max(1, d_model // reduction_factor)
+        key = f"{place.stack}.{place.layer}"
+        if num_experts:
+            tensors[f"{key}.gate"] = torch.zeros(d_ff if place.stack == "encoder" else d_model, num_experts)
+        for name, shape in (("down", (bottleneck, d_model)), ("up", (d_model, bottleneck))):
+            tensors[f"{key}.adapter.{name}.weight"] = TARGET_ADAPTER_STD * torch.randn(shape, generator=generator)
+            tensors[f"{key}.adapter.{name}.bias"] = torch.zeros(shape[0])
+    for name, parent, attribute in layer_norms(backbone):
+        tensors[name] = getattr(parent, attribute).weight.detach().cpu().clone()
+    return tensors
+
+
+def build_source_model(backbone: Any, tensors: Mapping[str, Tensor], *, scale: float) -> PromptedT5:
+    """Stage 1: source adapters parallel to every `wo`, and the task prompt; all else frozen."""
+    attachment, tensors = Attachment(backbone), _own(tensors, backbone)
+    prompt = TaskPrompt(tensors["prompt"])
+    trained = {"prompt": prompt.vectors}
+    for place in feed_forwards(backbone):
+        key = f"{place.stack}.{place.layer}"
+        adapted = SourceAdaptedOutput(place.wo, tensors[f"{key}.down"], tensors[f"{key}.up"], scale=scale)
+        attachment.replace(place.parent, "wo", adapted)
+        trained |= {f"{key}.down": adapted.down, f"{key}.up": adapted.up}
+    return PromptedT5(backbone, prompt, attachment, ForwardSignal(), trained)
+
+
+def build_target_model(
+    backbone: Any,
+    tensors: Mapping[str, Tensor],
+    experts: Sequence[Expert],
+    *,
+    prompt_dropout: float,
+    sparsity_coefficient: float,
+    sparsity_positions: SparsityPositions = "all",
+) -> PromptedT5:
+    """Stage 2: mixture, gate and target adapter at every `wo`, the target's layer norms, its guided prompt.
+
+    Without experts: target adapter, layer norms and a plain prompt, and no sparsity loss.
+    """
+    attachment, signal, tensors = Attachment(backbone), ForwardSignal(), _own(tensors, backbone)
+    prompt: TaskPrompt | CorrelationGuidedPrompt = (
+        CorrelationGuidedPrompt(
+            tensors["prompt"],
+            [expert.tensors["prompt"].to(tensors["prompt"].device) for expert in experts],
+            dropout=prompt_dropout,
+        )
+        if experts
+        else TaskPrompt(tensors["prompt"])
+    )
+    trained = {"prompt": prompt.vectors}
+    for name, parent, attribute in layer_norms(backbone):
+        norm = TargetLayerNorm(getattr(parent, attribute), tensors[name])
+        attachment.replace(parent, attribute, norm)
+        trained[name] = norm.weight
+    for place in feed_forwards(backbone):
+        key = f"{place.stack}.{place.layer}"
+        adapter = _target_adapter(tensors, key)
+        trained |= {f"{key}.adapter.{name}": adapter.get_parameter(name) for name in ADAPTER_TENSORS}
+        if experts:
+            gate_class: type[Gate] = EncoderGate if place.stack == "encoder" else DecoderGate
+            gate = gate_class(tensors[f"{key}.gate"], signal)
+            folded = _fold(place.wo, experts, key)
+            output: nn.Module = MixtureOutput(
+                place.stack, place.layer, folded, gate, adapter, signal, sparsity_positions=sparsity_positions
+            )
+            trained[f"{key}.gate"] = gate.weight
+        else:
+            output = AdaptedOutput(place.wo, adapter)
+        attachment.replace(place.parent, "wo", output)
+    coefficient = sparsity_coefficient if experts else 0.0
+    return PromptedT5(backbone, prompt, attachment, signal, trained, sparsity_coefficient=coefficient)
+
+
+def _own(tensors: Mapping[str, Tensor], backbone: Any) -> dict[str, Tensor]:
+    """Copies where the backbone is, so that training does not write into what the caller holds."""
+    device = backbone.get_input_embeddings().weight.device
+    return {name: tensor.detach().to(device, copy=True) for name, tensor in tensors.items()}
+
+
+def _target_adapter(tensors: Mapping[str, Tensor], key: str) -> TargetAdapter:
+    bottleneck, d_model = tensors[f"{key}.adapter.down.weight"].shape
+    adapter = TargetAdapter(d_model, bottleneck)
+    adapter.load_state_dict({name: tensors[f"{key}.adapter.{name}"] for name in ADAPTER_TENSORS})
+    return adapter
+
+
+def _fold(wo: nn.Linear, experts: Sequence[Expert], key: str) -> FoldedExperts:
+    return FoldedExperts(
+        wo,
+        [expert.tensors[f"{key}.down"].to(wo.weight.device) for expert in experts],
+        [expert.tensors[f"{key}.up"].to(wo.weight.device) for expert in experts],
+        scales=[expert.scale for expert in experts],
+    )

@@ -1,0 +1,46 @@
+"""Task prompts: vectors in front of the text (stage 1) and their correlation-guided form (stage 2)."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class TaskPrompt(nn.Module):
+    """P trained vectors that start as the embeddings of the task's description (method, stage 1)."""
+
+    def __init__(self, vectors: Float[Tensor, "P D"]) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(vectors)
+
+    def forward(self) -> Float[Tensor, "P D"]:
+        return self.vectors
+
+
+class CorrelationGuidedPrompt(nn.Module):
+    """Q + sum_k softmax(Q S_k^T) S_k: the target's prompt, guided by the frozen prompts of all sources (stage 2).
+
+    One attention per source, summed over sources; no scaling; dropout on the attention probabilities. The sources'
+    prompts differ in length: they are stacked once, and padding takes no probability.
+    """
+
+    sources: Tensor
+    is_padding: Tensor
+
+    def __init__(
+        self, vectors: Float[Tensor, "P D"], sources: Sequence[Float[Tensor, "_ D"]], *, dropout: float
+    ) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(vectors)
+        lengths = torch.tensor([len(source) for source in sources])
+        padding = torch.arange(int(lengths.max())) >= lengths.unsqueeze(1)
+        self.register_buffer("sources", nn.utils.rnn.pad_sequence(list(sources), batch_first=True), persistent=False)
+        self.register_buffer("is_padding", padding.to(vectors.device), persistent=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self) -> Float[Tensor, "P D"]:
+        scores = torch.einsum("pd,ekd->epk", self.vectors, self.sources).float()
+        scores = scores.masked_fill(self.is_padding.unsqueeze(1), -torch.inf)
+        attention = self.dropout(scores.softmax(dim=-1)).to(self.sources.dtype)
+        return self.vectors + torch.einsum("epk,ekd->pd", attention, self.sources)

@@ -1,0 +1,111 @@
+"""A frozen T5 behind a task prompt: the forward pass and generation that both stages share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pemt_core.model.attachment import Attachment
+from pemt_core.model.signal import ForwardSignal
+
+IGNORED_LABEL = -100
+
+
+@dataclass
+class PromptedOutput:
+    """What a forward pass gives: `loss` is what training minimises."""
+
+    loss: Float[Tensor, ""]
+    lm_loss: Float[Tensor, ""]
+    sparsity_loss: Float[Tensor, ""] | None
+    logits: Float[Tensor, "B L V"]
+
+
+class PromptedT5(nn.Module):
+    """A backbone with a task prompt in front of its text and with attached modules inside.
+
+    `trained` names every trained tensor as artifacts do: prompt, encoder.0.gate, and so on.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        prompt: nn.Module,
+        attachment: Attachment,
+        signal: ForwardSignal,
+        trained: Mapping[str, nn.Parameter],
+        *,
+        sparsity_coefficient: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.backbone: Any = backbone
+        self.prompt = prompt
+        self.attachment = attachment
+        self.signal = signal
+        self.trained = dict(trained)
+        self.sparsity_coefficient = sparsity_coefficient
+        encoder: nn.Module = backbone.get_submodule("encoder")
+        self._encoder_hook = encoder.register_forward_hook(signal.encoder_hook)
+
+    def detach(self) -> nn.Module:
+        """Take everything out of the backbone and give it back as it was."""
+        self._encoder_hook.remove()
+        self.attachment.detach()
+        backbone: nn.Module = self.backbone
+        return backbone
+
+    def tensors(self) -> dict[str, Tensor]:
+        """A copy on the CPU of every trained tensor, by its artifact name."""
+        return {name: parameter.detach().cpu().clone().contiguous() for name, parameter in self.trained.items()}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Write `tensors` (as `tensors` gives them) into the trained parameters."""
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(tensors[name])
+
+    def num_trained_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.trained.values())
+
+    def prepend_prompt(
+        self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"]
+    ) -> tuple[Float[Tensor, "B S D"], Int[Tensor, "B S"], Bool[Tensor, "B P"]]:
+        """Embeddings and attention mask of prompt and text (S = P + T), and which prompt positions are real."""
+        prompt = self.prompt()
+        text = self.backbone.get_input_embeddings()(input_ids)
+        rows = prompt.to(text.dtype).unsqueeze(0).expand(len(text), -1, -1)
+        prompt_mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=text.device)
+        mask = torch.cat([prompt_mask.to(attention_mask.dtype), attention_mask], dim=1)
+        return torch.cat([rows, text], dim=1), mask, prompt_mask
+
+    def forward(
+        self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"], labels: Int[Tensor, "B L"]
+    ) -> PromptedOutput:
+        """Cross-entropy over the labels that are not -100, plus the sparsity loss times its coefficient."""
+        embeddings, mask, prompt_mask = self.prepend_prompt(input_ids, attention_mask)
+        positions = {"encoder": mask.bool(), "decoder": labels != IGNORED_LABEL}
+        with self.signal.open(prompt_mask, positions if self.sparsity_coefficient else None) as signal:
+            logits = self.backbone(
+                inputs_embeds=embeddings,
+                attention_mask=mask,
+                decoder_input_ids=self.backbone.prepare_decoder_input_ids_from_labels(labels=labels),
+                use_cache=False,
+            ).logits
+            sparsity = torch.stack(signal.sparsity).mean() if signal.sparsity else None
+        lm_loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL)
+        loss = lm_loss if sparsity is None else lm_loss + self.sparsity_coefficient * sparsity
+        return PromptedOutput(loss, lm_loss, sparsity, logits)
+
+    @torch.no_grad()
+    def generate(
+        self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"], **options: Any
+    ) -> Int[Tensor, "B L"]:
+        """transformers' `generate` behind the prompt; `options` are its own. Greedy unless they say otherwise."""
+        embeddings, mask, prompt_mask = self.prepend_prompt(input_ids, attention_mask)
+        with self.signal.open(prompt_mask):
+            ids: Tensor = self.backbone.generate(inputs_embeds=embeddings, attention_mask=mask, **options)
+        return ids

@@ -1,0 +1,34 @@
+"""Where in a T5 the method's modules sit. T5, T5 v1.1, FLAN and mT5 name these places alike."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from torch import nn
+
+
+class FeedForward(NamedTuple):
+    """The second half of one layer's feed-forward: `parent.wo` is the linear layer whose input is x."""
+
+    stack: str  # encoder or decoder
+    layer: int
+    parent: Any
+
+    @property
+    def wo(self) -> nn.Linear:
+        wo: nn.Linear = self.parent.wo
+        return wo
+
+
+def feed_forwards(backbone: Any) -> Iterator[FeedForward]:
+    """Every feed-forward, the encoder's layers first; the number of layers may differ between the stacks."""
+    for stack in ("encoder", "decoder"):
+        for layer, block in enumerate(getattr(backbone, stack).block):
+            yield FeedForward(stack, layer, block.layer[-1].DenseReluDense)
+
+
+def layer_norms(backbone: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """Every layer norm: the name of its scale in the state dict, its parent, and its name there."""
+    for name, _ in list(backbone.named_modules()):
+        if name.endswith("layer_norm"):
+            parent, _, attribute = name.rpartition(".")
+            yield f"{name}.weight", backbone.get_submodule(parent), attribute

@@ -1,0 +1,149 @@
+"""Loading a task's official splits, from the hub or from a folder that mirrors its layout."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets.exceptions import DatasetsError
+from huggingface_hub.errors import HTTPError
+
+from pemt_core.artifacts.files import sha256_of_json
+from pemt_core.errors import DataError, nearest
+from pemt_core.preparation.revisions import resolve_revision
+from pemt_core.tasks.record import HubDataset
+
+HUB = "hub"
+_SUBSET_COLUMN = "subset"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OfficialSplits:
+    """The splits of a dataset that are there, memory-mapped, with the columns that the record reads."""
+
+    splits: Mapping[str, datasets.Dataset]
+    revision: str  # the hub's commit, the same for every split; empty for a folder
+
+
+def load_official_splits(
+    dataset: HubDataset, *, source: str, wanted: Iterable[str], columns: tuple[str, ...]
+) -> OfficialSplits:
+    """The splits of `wanted` that the dataset has, each with `columns` and the rows of its subset.
+
+    Raises:
+        DataError: the hub is out of reach, or the repository, the configuration, the split "train", the subset or a
+            column is missing; the message names it, where it was sought, and the nearest that is there.
+    """
+    revision = resolve_revision(dataset) if source == HUB else ""
+    location = dataset.repo if source == HUB else str(_mirrored_repository(dataset, Path(source)))
+    cache_dir = None if source == HUB else _cache_of_folder(Path(location))
+    with _reading(dataset, source):
+        _check_configuration(dataset, location, revision)
+        loaded = datasets.load_dataset(location, dataset.config, revision=revision or None, cache_dir=cache_dir)
+    if "train" not in loaded:
+        raise DataError(f"{dataset}: there is no split 'train' in {location}; it has {_listed(loaded)}")
+    splits = {}
+    for split in wanted:
+        if split in loaded:
+            rows = _of_subset(loaded[split], dataset, split)
+            splits[split] = _with_columns(rows, columns, f"{dataset}, split '{split}'")
+    return OfficialSplits(splits, revision)
+
+
+def _mirrored_repository(dataset: HubDataset, folder: Path) -> Path:
+    if not folder.is_dir():
+        raise DataError(f"the source '{folder}' is no folder; expected '{HUB}' or a folder that mirrors the hub")
+    if not (folder / dataset.repo).is_dir():
+        present = [f"{path.parent.name}/{path.name}" for path in folder.glob("*/*") if path.is_dir()]
+        hint = nearest(dataset.repo, present) if present else "it holds none"
+        raise DataError(f"the folder {folder} has no dataset '{dataset.repo}'; {hint}")
+    return folder / dataset.repo
+
+
+def _cache_of_folder(repository: Path) -> str:
+    """A cache of its own for every state of a folder.
+
+    `datasets` tells the configurations of folders apart by the folder's last name and its README alone: a second
+    folder, or another version of a file, would be answered with what the first one held.
+    """
+    files = sorted(path for path in repository.resolve().rglob("*") if path.is_file())
+    state = {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / f"folder-{sha256_of_json(state)[:16]}")
+
+
+@contextmanager
+def _reading(dataset: HubDataset, source: str) -> Iterator[None]:
+    """Turn what the client library raises into one error that says what was being read and what to do."""
+    try:
+        yield
+    except (ConnectionError, HTTPError) as error:
+        raise DataError(
+            f"{dataset}: the hub broke off or cannot be reached ({error}); "
+            "try again, or set prepare.source to a folder that mirrors it"
+        ) from error
+    except (OSError, ValueError, DatasetsError) as error:
+        cause = error.__cause__ or error  # the library's own message often only says that something failed
+        reason = _empty_files(Path(source) / dataset.repo) or f"{type(cause).__name__}: {cause}"
+        raise DataError(f"{dataset}: not readable from '{source}' ({reason})") from error
+
+
+def _empty_files(repository: Path) -> str:
+    """Names parquet files without a row, over which `datasets` stumbles without saying so."""
+    empty = [path.name for path in sorted(repository.rglob("*.parquet")) if _has_no_row(path)]
+    return f"empty, without a row: {', '.join(empty)}" if empty else ""
+
+
+def _has_no_row(path: Path) -> bool:
+    try:
+        return bool(pq.read_metadata(path).num_rows == 0)
+    except (pa.ArrowInvalid, OSError):
+        return False  # unreadable is another problem than empty
+
+
+def _check_configuration(dataset: HubDataset, location: str, revision: str) -> None:
+    names = datasets.get_dataset_config_names(location, revision=revision or None)
+    if dataset.config not in names:
+        raise DataError(f"{location} has no configuration '{dataset.config}': {nearest(dataset.config, names)}")
+
+
+def _of_subset(rows: datasets.Dataset, dataset: HubDataset, split: str) -> datasets.Dataset:
+    """The rows of the dataset's subset; only one column is read, and `datasets` caches which rows they are."""
+    if dataset.subset is None:
+        return rows
+    _check_columns(rows, (_SUBSET_COLUMN,), f"{dataset}, split '{split}'")
+    chosen = rows.filter(
+        _equals, input_columns=[_SUBSET_COLUMN], batched=True, batch_size=10_000, fn_kwargs={"value": dataset.subset}
+    )
+    if len(chosen) == 0:
+        present = _listed(rows.unique(_SUBSET_COLUMN))
+        raise DataError(
+            f"{dataset.repo} ({dataset.config}) has no row of subset '{dataset.subset}' in split '{split}'; "
+            f"the subsets there are: {present}"
+        )
+    logger.info("%s: %d of %d rows of split '%s'", dataset, len(chosen), len(rows), split)
+    return chosen
+
+
+def _equals(values: list[str], value: str) -> list[bool]:
+    return [found == value for found in values]
+
+
+def _with_columns(rows: datasets.Dataset, columns: tuple[str, ...], place: str) -> datasets.Dataset:
+    _check_columns(rows, columns, place)
+    return rows.select_columns(list(columns))
+
+
+def _check_columns(rows: datasets.Dataset, columns: tuple[str, ...], place: str) -> None:
+    for column in columns:
+        if column not in rows.column_names:
+            raise DataError(f"{place}: there is no column '{column}': {nearest(column, rows.column_names)}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(map(str, names))) or "nothing"

@@ -1,0 +1,141 @@
+"""Preparing one task: from the dataset's official splits to a folder of text pairs."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pemt_core.artifacts.files import atomic_directory
+from pemt_core.data.prepared import ROW_SCHEMA, TaskDescription, write_description
+from pemt_core.errors import DataError
+from pemt_core.preparation.load import load_official_splits
+from pemt_core.preparation.splits import RowSelection, assign_rows
+from pemt_core.preparation.statistics import DroppedRow, SplitTally, TaskReport, shared_rows
+from pemt_core.tasks.pairs import DroppedRowError, TextPair
+from pemt_core.tasks.record import Task
+from pemt_core.tasks.values import RowError
+
+BATCH_ROWS = 1_000
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_task(
+    task: Task, *, source: str, split_seed: int, max_rows: Mapping[str, int | None], output_dir: Path
+) -> TaskReport:
+    """Write `task` in the prepared form to `output_dir`, which appears whole or not at all.
+
+    Rows stream from memory-mapped files in batches, so memory does not grow with a split.
+
+    Args:
+        source: "hub", or a folder that mirrors the hub's layout.
+        max_rows: for each role the most rows that are kept, None for no bound; the record's own caps hold beside it.
+
+    Raises:
+        DataError: the dataset cannot be read, a row is not what the record says, or a split ends up empty.
+    """
+    official = load_official_splits(
+        task.dataset, source=source, wanted=task.splits.official_splits, columns=task.columns
+    )
+    assignment = assign_rows(task.splits, official.splits, split_seed)
+    reader = _RowReader(task)
+    tallies = {}
+    with atomic_directory(output_dir) as folder:
+        write_description(folder, _description(task))
+        for role, selection in assignment.roles.items():
+            rows = reader.rows(official.splits[selection.split], selection, training=role == "train")
+            bounded = islice(rows, _most_rows(task, role, max_rows))
+            tallies[role] = _write_split(bounded, folder / f"{role}.parquet", task.labels)
+            if tallies[role].rows == 0:
+                raise DataError(
+                    f"{task.dataset}: {role}, read from split '{selection.split}', is empty; it needs a row"
+                )
+    logger.info("%s: prepared %s", task.name, {role: tally.rows for role, tally in tallies.items()})
+    return TaskReport(
+        task=task.name,
+        dataset=str(task.dataset),
+        source=source,
+        revision=official.revision,
+        split_seed=split_seed,
+        splits={role: tally.result(assignment.roles[role].split) for role, tally in tallies.items()},
+        duplicates=shared_rows(tallies),
+        dropped=reader.dropped,
+        carved=dict(assignment.carved),
+    )
+
+
+@dataclass
+class _RowReader:
+    """Turns raw rows of one task into rows of ROW_SCHEMA, and remembers what it dropped and the ids it gave."""
+
+    task: Task
+    dropped: list[DroppedRow] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+
+    def rows(self, raw: datasets.Dataset, selection: RowSelection, training: bool) -> Iterator[dict[str, Any]]:
+        """The selected rows in order. Raises DataError at the first row that is not what the record says."""
+        positions = iter(selection.indices.tolist())
+        for batch in raw.select(selection.indices).iter(BATCH_ROWS):
+            for values in zip(*batch.values(), strict=True):
+                position = next(positions)
+                pair = self._pair(dict(zip(batch, values, strict=True)), selection.split, position)
+                if pair is not None:
+                    for each in self.task.conversion.expand(pair) if training else [pair]:
+                        yield self._row(each, selection.split, position)
+
+    def _pair(self, raw: Mapping[str, Any], split: str, position: int) -> TextPair | None:
+        try:
+            return self.task.conversion.pair(raw)
+        except DroppedRowError as reason:
+            logger.warning("%s: split '%s', row %d is dropped: %s", self.task.dataset, split, position, reason)
+            self.dropped.append(DroppedRow(split, position, str(reason)))
+            return None
+        except RowError as error:
+            raise DataError(f"{self.task.dataset}, split '{split}', row {position}: {error}") from error
+
+    def _row(self, pair: TextPair, split: str, position: int) -> dict[str, Any]:
+        row_id = f"{split}-{pair.key or position}"
+        if row_id in self.ids:
+            raise DataError(f"{self.task.dataset}, split '{split}', row {position}: the id '{pair.key}' occurs twice")
+        self.ids.add(row_id)
+        return {
+            "id": row_id,
+            "group": f"{split}-{pair.group}" if pair.group else row_id,
+            "source": pair.source,
+            "target": pair.target,
+            "references": list(pair.references),
+        }
+
+
+def _write_split(rows: Iterator[dict[str, Any]], path: Path, labels: tuple[str, ...] | None) -> SplitTally:
+    """Write `rows` to a parquet file, one row group a batch."""
+    tally = SplitTally(labels)
+    with pq.ParquetWriter(path, ROW_SCHEMA) as writer:
+        while batch := list(islice(rows, BATCH_ROWS)):
+            for row in batch:
+                tally.add(row)
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=ROW_SCHEMA))
+    return tally
+
+
+def _most_rows(task: Task, role: str, max_rows: Mapping[str, int | None]) -> int | None:
+    """The tighter of the record's cap and the setting's, None where neither bounds the split."""
+    bounds = [bound for bound in (task.caps.get(role), max_rows.get(role)) if bound is not None]
+    return min(bounds, default=None)
+
+
+def _description(task: Task) -> TaskDescription:
+    return TaskDescription(
+        name=task.name,
+        suite=task.suite,
+        description=task.description,
+        labels=None if task.labels is None else list(task.labels),
+        metrics=list(task.metrics),
+        generation_length=task.generation_length,
+    )

@@ -1,0 +1,40 @@
+"""Tables and figures from a folder of results; nothing here reads a model or a tracking server.
+
+Importing this package loads neither pandas nor matplotlib: `write_report` does when it is called.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    results_dir: Path, output_dir: Path, *, confidence: float, layer_groups: int, targets: Sequence[str] = ()
+) -> None:
+    """Write every table and figure of the results below `results_dir` into `output_dir`.
+
+    `confidence` is that of the intervals over seeds, `layer_groups` how many groups of layers per stack the expert
+    weights are averaged over, `targets` the targets that were asked for: those without any result are stated.
+    Writes table.csv, means.csv, table.md, summary.json, curves.csv, curves.png, parameters.png, expert_weights.png;
+    the same results give the same bytes. Raises ArtifactError where there is no result or one is unreadable.
+    """
+    from pemt_core.artifacts.files import write_json
+    from pemt_core.evaluation.results import load_results
+    from pemt_core.report import curves, heat_map, markdown, parameters, table
+    from pemt_core.report.files import write_csv, write_figure, write_text
+    from pemt_core.report.palette import series_of
+
+    results = load_results(results_dir)
+    output_dir = Path(output_dir)
+    seeds = table.seed_frame(results)
+    cells = table.cell_frame(seeds, confidence)
+    means = table.mean_frame(seeds, confidence)
+    write_csv(output_dir / "table.csv", cells)
+    write_csv(output_dir / "means.csv", means)
+    write_text(output_dir / "table.md", markdown.write_tables(cells, means, table.gaps(seeds, targets), confidence))
+    write_json(output_dir / "summary.json", table.summary(cells, means))
+    write_csv(output_dir / "curves.csv", curves.curve_frame(results))
+    write_figure(output_dir / "curves.png", curves.draw_curves(results))
+    write_figure(output_dir / "parameters.png", parameters.draw_parameters(cells, means, series_of(results)))
+    write_figure(output_dir / "expert_weights.png", heat_map.draw_expert_weights(results, layer_groups))

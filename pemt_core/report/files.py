@@ -1,0 +1,28 @@
+"""Atomic, repeatable files of a report: the same numbers give the same bytes."""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pemt_core.artifacts.files import atomic_file
+
+DOTS_PER_INCH = 150
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    """Write `frame` without its index; absent values are empty fields, numbers have six decimals."""
+    with atomic_file(path) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Draw `figure` as PNG. Its metadata, which would name matplotlib's version, is left out."""
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})

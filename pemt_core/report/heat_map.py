@@ -1,0 +1,86 @@
+"""Which sources each target drew on: expert weights averaged over the test set, seeds and groups of layers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure, SubFigure
+from numpy.typing import NDArray
+
+from pemt_core.evaluation.results import STACKS, CellResult
+
+Weights = NDArray[np.float64]
+
+
+def group_layers(layers: Sequence[Sequence[float]], num_groups: int) -> list[tuple[str, Weights]]:
+    """Mean weights of consecutive groups of layers with the group's name: [("1-4", (E,)), ...].
+
+    The layers are split as evenly as they can be; no group is empty, so there are at most as many as layers.
+    """
+    matrix = np.asarray(layers, dtype=np.float64)  # layers, E
+    parts = np.array_split(np.arange(len(matrix)), min(num_groups, len(matrix)))
+    names = [f"{part[0] + 1}" if len(part) == 1 else f"{part[0] + 1}-{part[-1] + 1}" for part in parts]
+    return [(name, matrix[part].mean(axis=0)) for name, part in zip(names, parts, strict=True)]
+
+
+def weight_panels(results: Sequence[CellResult], sources: Sequence[str], num_groups: int) -> dict[str, Weights]:
+    """Panel title to weights of shape (targets, sources), NaN where a target lacks a source; encoder panels first.
+
+    `results` are those of one method and k; a target's seeds are averaged.
+    """
+    targets = list(dict.fromkeys(result.task for result in results))
+    cells: dict[str, list[list[Weights]]] = {}  # title -> target -> one vector per seed
+    for stack in STACKS:
+        for result in results:
+            assert result.expert_weights is not None
+            for name, weights in group_layers(result.expert_weights[stack], num_groups):
+                row = np.array([weights[result.sources.index(s)] if s in result.sources else np.nan for s in sources])
+                panel = cells.setdefault(f"{stack} {name}", [[] for _ in targets])
+                panel[targets.index(result.task)].append(row)
+    absent = np.full(len(sources), np.nan)
+    return {title: np.array([np.mean(rows or [absent], axis=0) for rows in panel]) for title, panel in cells.items()}
+
+
+def draw_expert_weights(results: Sequence[CellResult], num_groups: int) -> Figure:
+    """A row of panels per method and k: targets down, sources across, one panel per group of layers."""
+    groups: dict[tuple[str, str], list[CellResult]] = {}
+    for result in results:
+        if result.expert_weights is not None:
+            groups.setdefault((result.method, str(result.k)), []).append(result)
+    if not groups:
+        return _nothing_to_show()
+    sources = list(dict.fromkeys(source for own in groups.values() for result in own for source in result.sources))
+    rows = {name: weight_panels(own, sources, num_groups) for name, own in groups.items()}
+    columns = max(len(panels) for panels in rows.values())
+    most = max(len({result.task for result in own}) for own in groups.values())
+    size = (columns * max(1.5, 0.27 * len(sources)) + 2.0, len(rows) * (0.26 * most + 1.5) + 0.4)
+    figure = Figure(figsize=size, layout="constrained")
+    highest = max(float(np.nanmax(panel)) for panels in rows.values() for panel in panels.values())
+    for subfigure, name in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
+        targets = list(dict.fromkeys(result.task for result in groups[name]))
+        subfigure.suptitle(f"{name[0]}, k={name[1]}: expert weights by layers", fontsize=11)
+        _draw_row(subfigure, rows[name], targets, sources, highest)
+    return figure
+
+
+def _draw_row(
+    figure: SubFigure, panels: dict[str, Weights], targets: list[str], sources: list[str], highest: float
+) -> None:
+    """One method's panels with a shared colour bar from 0; a dark cell is a source that the target leans on."""
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for panel, (title, weights) in zip(axes, panels.items(), strict=True):
+        image = panel.imshow(weights, cmap="Blues", vmin=0.0, vmax=highest, aspect="auto")
+        panel.set_facecolor("#bbbbbb")
+        panel.set_title(title, fontsize=9)
+        panel.set_xticks(range(len(sources)), sources, rotation=90, fontsize=8)
+        panel.set_yticks(range(len(targets)), targets, fontsize=8)
+        panel.tick_params(length=0)
+    bar = figure.colorbar(image, ax=list(axes), pad=0.01, fraction=0.02)
+    bar.set_label(f"weight (equal: {1 / len(sources):.2f})", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _nothing_to_show() -> Figure:
+    """The file exists whatever the methods, since the pipeline's outputs do not depend on them."""
+    figure = Figure(figsize=(5.0, 1.5))
+    figure.text(0.5, 0.5, "No method with experts among the results", ha="center", va="center")
+    return figure

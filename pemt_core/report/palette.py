@@ -1,0 +1,50 @@
+"""What all figures of a report share: a colour per method, a line and a marker per k, and a light frame."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+
+from pemt_core.evaluation.results import CellResult, sort_key
+
+# Okabe and Ito's palette without its yellow, which vanishes on white: tells apart under all common colour blindness.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+LINES = ("-", "--", ":", "-.")
+MARKERS = ("D", "o", "s", "^")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one method at one k looks in every figure."""
+
+    label: str
+    colour: str
+    line: str
+    marker: str
+
+
+Series = dict[tuple[str, str], Style]  # (method, k) to its style, in the order of legends
+
+
+def series_of(results: Sequence[CellResult]) -> Series:
+    """The (method, k) pairs of `results` by method, then k with "full" first; styles repeat after 7 methods, 4 k."""
+    ordered = sorted(results, key=lambda result: (result.method, result.k != "full", sort_key(result)))
+    names = list(dict.fromkeys((result.method, str(result.k)) for result in ordered))
+    methods = list(dict.fromkeys(method for method, _ in names))
+    ks = sorted({k for _, k in names}, key=lambda k: 0 if k == "full" else int(k))
+    return {
+        (method, k): Style(
+            f"{method}, k={k}",
+            COLOURS[methods.index(method) % len(COLOURS)],
+            LINES[ks.index(k) % len(LINES)],
+            MARKERS[ks.index(k) % len(MARKERS)],
+        )
+        for method, k in names
+    }
+
+
+def drop_frame(axes: Axes) -> None:
+    """Keep the two axis lines that carry numbers, and a faint grid behind the data."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)

@@ -1,0 +1,105 @@
+"""Results as runs of the tracking store, so that it shows every cell, whether it was computed here or restored."""
+
+from itertools import islice
+from pathlib import Path
+
+from pemt_core.artifacts.adapter import DESCRIPTION, AdapterDescription, load_description, load_training_record
+from pemt_core.artifacts.files import read_json
+from pemt_core.artifacts.run_info import source_run, target_run
+from pemt_core.evaluation.results import CellResult, cell_directory, load_results
+from pemt_core.tracking import RunRecord, Tracker
+
+SHOWN_PREDICTIONS = 50  # lines of predictions.jsonl that a run shows
+
+
+def record_results(results_dir: Path, tracker: Tracker, provenance_dir: Path) -> int:
+    """Record every result below `results_dir`; returns how many runs had to be written or completed."""
+    results = load_results(results_dir)
+    return sum(tracker.record(result_record(result, results_dir, provenance_dir)) for result in results)
+
+
+def record_sources(sources_dir: Path, tracker: Tracker, provenance_dir: Path) -> int:
+    """Record every source adapter below `sources_dir`; returns how many runs had to be written or completed."""
+    directories = sorted(path.parent for path in sources_dir.glob(f"*/{DESCRIPTION}"))
+    return sum(tracker.record(source_record(directory, provenance_dir)) for directory in directories)
+
+
+def result_record(result: CellResult, results_dir: Path, provenance_dir: Path) -> RunRecord:
+    """The run that shows `result`. The losses are the last points of its curves; see `final_metrics` for the rest."""
+    directory = cell_directory(results_dir, result)
+    info = target_run(
+        AdapterDescription(
+            stage="target",
+            task=result.task,
+            prompt="",
+            backbone=result.backbone,
+            data=result.data,
+            seed=result.seed,
+            settings=result.settings,
+            method=result.method,
+            k=result.k,
+            learning_rate=result.learning_rate,
+            sources=result.sources,
+        )
+    )
+    links = {"pemt.suite": result.suite, "pemt.result_path": directory.as_posix()}
+    return RunRecord(
+        cell=info.cell,
+        name=info.name,
+        artifact=result.artifact,
+        result=result.content_hash(),
+        tags={**info.tags, **links, **_commit(provenance_dir / "transfer" / f"{result.task}.json")},
+        params=info.params,
+        metrics=final_metrics(result),
+        history=result.history,
+        files={
+            "result.json": (directory / "result.json").read_text(encoding="utf-8"),
+            **_head(directory / "predictions.jsonl"),
+        },
+    )
+
+
+def source_record(directory: Path, provenance_dir: Path) -> RunRecord:
+    """The run that shows the source adapter in `directory`."""
+    description, artifact = load_description(directory)
+    info, training = source_run(description), load_training_record(directory)
+    links = {"pemt.suite": "source", "pemt.adapter_path": directory.as_posix()}
+    return RunRecord(
+        cell=info.cell,
+        name=info.name,
+        artifact=artifact,
+        result=artifact,
+        tags={**info.tags, **links, **_commit(provenance_dir / "train_source" / f"{description.task}.json")},
+        params=info.params,
+        metrics={
+            **{f"validation/{name}": value for name, value in training.validation.items()},
+            "trained_parameters": training.trained_parameters,
+        },
+        history=training.history,
+        files={DESCRIPTION: (directory / DESCRIPTION).read_text(encoding="utf-8")},
+    )
+
+
+def final_metrics(result: CellResult) -> dict[str, float]:
+    """The final values under the names that all runs share."""
+    return {
+        "test/main": result.score,
+        **{f"test/{name}": value for name, value in result.test.items()},
+        **{f"validation/{name}": value for name, value in result.validation.items()},
+        "trained_parameters": result.trained_parameters,
+        "unreadable": result.unreadable,
+        "test_rows": result.test_rows,
+    }
+
+
+def _head(path: Path) -> dict[str, str]:
+    """The first predictions as a file of the run; none where they were not kept."""
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8") as lines:
+        return {"predictions-head.jsonl": "".join(islice(lines, SHOWN_PREDICTIONS))}
+
+
+def _commit(provenance_path: Path) -> dict[str, str]:
+    """The commit that a step ran at, as a tag; none where its provenance was not kept."""
+    return {"pemt.commit": read_json(provenance_path)["commit"]} if provenance_path.is_file() else {}

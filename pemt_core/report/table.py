@@ -1,0 +1,145 @@
+"""The numbers of a report as frames: one row per target, method and k, and means over suites and over all targets.
+
+On test sets of 28 to 750 rows one standard error is 2 to 7 points, so every mean over seeds comes with its interval,
+and a mean is only formed over seeds that have every target: otherwise an easy target's absence would raise it.
+"""
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+import pandas as pd
+
+from pemt_core.evaluation.results import CellResult
+
+CELL = ["suite", "target", "method", "k"]
+ALL = "all"  # the name of the mean over every target, beside the suites'
+
+
+def half_width(values: Sequence[float], confidence: float) -> float:
+    """Half the width of Student's t interval for the mean of `values`, with n - 1 degrees of freedom.
+
+    NaN for a single value: one seed says nothing about the spread over seeds.
+    """
+    from scipy.stats import t
+
+    n = len(values)
+    if n < 2:
+        return math.nan
+    return float(t.ppf((1 + confidence) / 2, n - 1)) * stdev(values) / math.sqrt(n)
+
+
+def seed_frame(results: Sequence[CellResult]) -> pd.DataFrame:
+    """One row per result, in their order: the columns of CELL, seed, metric, score, and what the score rests on."""
+    return pd.DataFrame(
+        [
+            {
+                "suite": result.suite,
+                "target": result.task,
+                "method": result.method,
+                "k": str(result.k),
+                "seed": result.seed,
+                "metric": result.main_metric,
+                "score": result.score,
+                "test_rows": result.test_rows,
+                "test_rows_available": result.test_rows_available,
+                "trained_parameters": result.trained_parameters,
+                "unreadable": result.unreadable,
+                "backbone": result.backbone,
+            }
+            for result in results
+        ]
+    )
+
+
+def cell_frame(seeds: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """One row per suite, target, method and k of a `seed_frame`: mean and interval over its seeds, in points.
+
+    `unreadable` and `predictions` are sums over seeds. Where seeds were scored on different numbers of rows the
+    smallest is shown.
+    """
+    rows = []
+    for key, group in seeds.groupby(CELL, sort=False):
+        scores = list(group["score"])
+        rows.append(
+            {
+                **dict(zip(CELL, key, strict=True)),
+                "metric": group["metric"].iloc[0],
+                "mean": fmean(scores),
+                "half_width": half_width(scores, confidence),
+                "seeds": len(scores),
+                "test_rows": group["test_rows"].min(),
+                "test_rows_available": group["test_rows_available"].max(),
+                "trained_parameters": group["trained_parameters"].max(),
+                "unreadable": group["unreadable"].sum(),
+                "predictions": group["test_rows"].sum(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def mean_frame(seeds: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """One row per method, k and suite, and one for all targets: the mean of the per-seed means over targets.
+
+    A seed counts where it has every target that any method has in this suite; without one, mean is NaN and seeds 0.
+    """
+    rows = []
+    suites = list(dict.fromkeys(seeds["suite"]))
+    for (method, k), own in seeds.groupby(["method", "k"], sort=False):
+        for suite in [*suites, ALL]:
+            needed = _targets(seeds, suite)
+            per_seed = _per_seed_means(own[own["target"].isin(needed)], len(needed))
+            rows.append(
+                {
+                    "method": method,
+                    "k": k,
+                    "suite": suite,
+                    "targets": len(needed),
+                    "mean": fmean(per_seed) if per_seed else math.nan,
+                    "half_width": half_width(per_seed, confidence),
+                    "seeds": len(per_seed),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _targets(seeds: pd.DataFrame, suite: str) -> list[str]:
+    return list(dict.fromkeys(seeds["target"] if suite == ALL else seeds.loc[seeds["suite"] == suite, "target"]))
+
+
+def _per_seed_means(own: pd.DataFrame, num_targets: int) -> list[float]:
+    """The mean over targets of each seed that has all of them."""
+    return [fmean(group["score"]) for _, group in own.groupby("seed") if len(group) == num_targets]
+
+
+def gaps(seeds: pd.DataFrame, targets: Sequence[str]) -> list[str]:
+    """One sentence for each target, seed or backbone that makes the tables incomplete or unequal."""
+    found = list(dict.fromkeys(seeds["target"]))
+    sentences = [f"{target}: no result at all; no mean counts it." for target in targets if target not in found]
+    for (method, k), own in seeds.groupby(["method", "k"], sort=False):
+        every_seed = set(own["seed"])
+        for target in found:
+            missing = sorted(every_seed - set(own.loc[own["target"] == target, "seed"]))
+            if len(missing) == len(every_seed):
+                sentences.append(f"{method}, k={k}: no result for {target}; means that need it are not shown.")
+            elif missing:
+                numbers = ", ".join(map(str, missing))
+                sentences.append(f"{method}, k={k}: {target} lacks seed {numbers}; means leave such seeds out.")
+    if seeds["backbone"].nunique() > 1:
+        sentences.append(f"The results come from {seeds['backbone'].nunique()} different backbones.")
+    return sentences
+
+
+def summary(cells: pd.DataFrame, means: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """{method: {"all": mean, suite: mean, target: mean}} in points; the method is named "<method>-k<k>" in few-shot.
+
+    Means that could not be formed are absent.
+    """
+    flat: dict[str, dict[str, float]] = {}
+    rows = [*means.sort_values("suite", key=lambda s: s != ALL, kind="stable").to_dict("records")]
+    rows += [{**row, "suite": row["target"]} for row in cells.to_dict("records")]
+    for row in rows:
+        if not math.isnan(row["mean"]):
+            name = row["method"] if row["k"] == "full" else f"{row['method']}-k{row['k']}"
+            flat.setdefault(name, {})[row["suite"]] = round(row["mean"], 4)
+    return flat

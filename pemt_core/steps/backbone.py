@@ -1,0 +1,63 @@
+"""backbone: the T5 that everything is attached to, fetched or pretrained, in one folder."""
+
+from pathlib import Path
+from typing import Any
+
+from pemt_core.artifacts.files import sha256_of_file
+from pemt_core.artifacts.run_info import RunInfo
+from pemt_core.backbone.checkpoint import fetch_checkpoint
+from pemt_core.backbone.scratch import Pretraining, new_model, read_corpus, validation_loss
+from pemt_core.backbone.store import save_backbone
+from pemt_core.backbone.tokenizer import load_tokenizer
+from pemt_core.settings import BackboneSettings
+from pemt_core.training.checkpoint import CheckpointStore, training_code
+from pemt_core.training.loop import Trainer, make_accelerator
+from pemt_core.training.run import OpenRun, run_of
+
+
+def make_backbone(
+    settings: BackboneSettings,
+    *,
+    tokenizer_dir: Path,
+    corpus_path: Path,
+    output_dir: Path,
+    checkpoint_dir: Path,
+    open_run: OpenRun,
+) -> dict[str, Any]:
+    """Write the backbone's folder. Returns facts for its provenance: fingerprint, resolved commit or losses."""
+    tokenizer = load_tokenizer(str(tokenizer_dir))
+    if settings.kind == "hub":
+        model, commit = fetch_checkpoint(settings.name, settings.revision)
+        return {"fingerprint": save_backbone(output_dir, model, tokenizer), "name": settings.name, "revision": commit}
+    training, validation = read_corpus(corpus_path, tokenizer, settings)
+    model = new_model(settings, tokenizer)
+    accelerator = make_accelerator(settings.training.precision)
+    inputs = {
+        "step": "backbone",
+        "settings": settings.model_dump(),
+        "corpus": sha256_of_file(corpus_path),
+        "tokenizer": tokenizer.backend_tokenizer.to_str(),
+        "code": training_code(),
+    }
+    pretraining = Pretraining(model)
+    store = CheckpointStore(checkpoint_dir, inputs)
+    info = RunInfo("backbone", f"backbone {settings.size}", {"pemt.step": "backbone"}, {"settings": inputs["settings"]})
+    with run_of(info, open_run, accelerator) as run:
+        state = Trainer(
+            pretraining,
+            training,
+            lambda: validation_loss(pretraining, validation, accelerator.device),
+            settings.training,
+            accelerator,
+            store,
+            learning_rate=settings.training.learning_rate,
+            seed=settings.seed,
+            log=run.log,
+            title="backbone",
+        ).fit()
+        fingerprint = ""
+        if accelerator.is_main_process:
+            fingerprint = save_backbone(output_dir, model.cpu().eval(), tokenizer)
+            run.tag({"pemt.backbone": fingerprint})
+            store.discard()
+    return {"fingerprint": fingerprint, "steps": state.step, **state.best_metrics}

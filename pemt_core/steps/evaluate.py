@@ -1,0 +1,198 @@
+"""evaluate: score every cell of the given targets on the test split by greedy generation.
+
+One process scores all targets, and only what is new: a cell whose adapter, data, settings and code are those of its
+stored result is left alone. So DVC keeps this step's output when it runs it again (`persist`).
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from pemt_core.artifacts.adapter import TENSORS, Adapter, load_adapter, load_training_record
+from pemt_core.artifacts.experts import load_experts
+from pemt_core.artifacts.files import atomic_directory, read_json, sha256_of_file, sha256_of_json, write_json
+from pemt_core.artifacts.provenance import code_hash
+from pemt_core.backbone.store import Backbone, load_backbone
+from pemt_core.data.prepared import PreparedTask
+from pemt_core.errors import ArtifactError
+from pemt_core.evaluation.predict import EvaluationSplit, Predictions, predict
+from pemt_core.evaluation.results import CellResult
+from pemt_core.metrics import count_unreadable
+from pemt_core.model.assemble import Expert, build_target_model
+from pemt_core.settings import EvaluateSettings
+from pemt_core.training.loop import make_accelerator
+
+logger = logging.getLogger(__name__)
+
+CODE = ("artifacts/adapter.py", "backbone/store.py", "data", "evaluation", "metrics", "model", "steps/evaluate.py")
+KEY = "inputs.json"  # beside result.json: the hash of what it was computed from
+
+
+def evaluate(
+    target_dirs: Mapping[str, Path],
+    data_dir: Path,
+    backbone_dir: Path,
+    experts_dir: Path,
+    settings: EvaluateSettings,
+    *,
+    output_dir: Path,
+) -> list[str]:
+    """Score the cells in each target's folder; `output_dir`/<target>/<cell> holds result.json and predictions.jsonl.
+
+    Results of targets and cells that are no longer there are removed. Returns the cells that were scored now.
+    """
+    accelerator = make_accelerator(settings.precision)
+    backbone = load_backbone(backbone_dir)
+    experts, experts_hash = load_experts(experts_dir, backbone.fingerprint)
+    evaluation = _Evaluation(backbone, experts, experts_hash, settings, accelerator)
+    _remove_others(output_dir, list(target_dirs))
+    scored = []
+    for number, (target, target_dir) in enumerate(target_dirs.items(), start=1):
+        prepared = PreparedTask.load(data_dir / target)
+        cells = sorted(path for path in Path(target_dir).iterdir() if (path / TENSORS).is_file())
+        if not cells:
+            raise ArtifactError(f"{target_dir}: no trained cell in it; the transfer step has not run for '{target}'")
+        _remove_others(output_dir / target, [path.name for path in cells])
+        done = [cell.name for cell in cells if evaluation.score_cell(cell, prepared, output_dir / target / cell.name)]
+        logger.info(
+            "evaluate %d/%d: %s: %d of %d cells scored", number, len(target_dirs), target, len(done), len(cells)
+        )
+        scored += [f"{target}/{name}" for name in done]
+    return scored
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """What all cells share."""
+
+    backbone: Backbone
+    experts: Sequence[Expert]
+    experts_hash: str
+    settings: EvaluateSettings
+    accelerator: Accelerator
+
+    def score_cell(self, cell_dir: Path, prepared: PreparedTask, output_dir: Path) -> bool:
+        """Score one cell unless its result is there already; says whether it did."""
+        key = self._key(cell_dir, prepared)
+        if (output_dir / KEY).is_file() and read_json(output_dir / KEY) == key:
+            return False
+        adapter = load_adapter(cell_dir, self.backbone.fingerprint)
+        self._check_experts(cell_dir, adapter)
+        rows = prepared.rows("test")
+        split = EvaluationSplit.of(
+            prepared.task,
+            rows,
+            self.backbone.tokenizer,
+            source_length=adapter.description.settings["source_length"],
+            max_rows=self.settings.max_rows,
+        )
+        predictions = self._predict(adapter, split)
+        if self.accelerator.is_main_process:
+            result = self._result(cell_dir, adapter, prepared, split, predictions, rows.num_rows)
+            with atomic_directory(output_dir) as folder:
+                result.save(folder)
+                _write_predictions(
+                    folder / "predictions.jsonl", split, rows.slice(0, len(split))["source"], predictions
+                )
+                write_json(folder / KEY, key)
+        self.accelerator.wait_for_everyone()
+        return True
+
+    def _key(self, cell_dir: Path, prepared: PreparedTask) -> dict[str, str]:
+        return {
+            "adapter": sha256_of_file(cell_dir / TENSORS),
+            "training": sha256_of_file(cell_dir / "training.json"),
+            "data": prepared.content_hash(),
+            "backbone": self.backbone.fingerprint,
+            "experts": self.experts_hash,
+            "settings": sha256_of_json(self.settings.model_dump()),
+            "code": code_hash(*CODE),
+        }
+
+    def _check_experts(self, cell_dir: Path, adapter: Adapter) -> None:
+        wanted = adapter.description.experts
+        if wanted is not None and wanted != self.experts_hash:
+            raise ArtifactError(
+                f"{cell_dir}: mixes the experts {wanted[:12]}, those at hand are {self.experts_hash[:12]}; "
+                "train it again, or give the experts that it was trained with"
+            )
+
+    def _predict(self, adapter: Adapter, split: EvaluationSplit) -> Predictions:
+        settings = adapter.description.settings
+        model = build_target_model(
+            self.backbone.model,
+            adapter.tensors,
+            self.experts if adapter.description.sources else [],
+            prompt_dropout=settings["prompt_dropout"],
+            sparsity_coefficient=settings["sparsity_coefficient"],
+            sparsity_positions=settings["sparsity_positions"],
+        ).to(self.accelerator.device)
+        try:
+            return predict(model, split, self.backbone.tokenizer, self.accelerator, batch_size=self.settings.batch_size)
+        finally:
+            model.detach()
+
+    def _result(
+        self,
+        cell_dir: Path,
+        adapter: Adapter,
+        prepared: PreparedTask,
+        split: EvaluationSplit,
+        predictions: Predictions,
+        rows_available: int,
+    ) -> CellResult:
+        description, record = adapter.description, load_training_record(cell_dir)
+        return CellResult(
+            task=description.task,
+            suite=prepared.task.suite,
+            method=str(description.method),
+            k=description.k,  # type: ignore[arg-type]  # of a target adapter it is set
+            seed=description.seed,
+            learning_rate=float(description.learning_rate or 0.0),
+            main_metric=prepared.task.metrics[0],
+            test=split.metrics(predictions.texts),
+            unreadable=count_unreadable(prepared.task.metrics, split.scored(predictions.texts)),
+            test_rows=len(split),
+            test_rows_available=rows_available,
+            validation=record.validation,
+            trained_parameters=record.trained_parameters,
+            sources=description.sources,
+            expert_weights=_by_stack(predictions),
+            artifact=adapter.content_hash,
+            data=description.data,
+            backbone=description.backbone,
+            settings=description.settings,
+            history=record.history,
+        )
+
+
+def _by_stack(predictions: Predictions) -> dict[str, list[list[float]]] | None:
+    """Expert weights as [layer][expert] per stack; None for a model without experts."""
+    if not predictions.expert_weights:
+        return None
+    stacks: dict[str, list[list[float]]] = {"encoder": [], "decoder": []}
+    for name, weights in sorted(predictions.expert_weights.items(), key=lambda item: int(item[0].split(".")[1])):
+        stacks[name.split(".")[0]].append([float(weight) for weight in weights])
+    return stacks
+
+
+def _write_predictions(path: Path, split: EvaluationSplit, sources: Any, predictions: Predictions) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row_id, source, prediction, references in zip(
+            split.ids, sources.to_pylist(), predictions.texts, split.references, strict=True
+        ):
+            row = {"id": row_id, "text": source, "prediction": prediction, "references": references}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _remove_others(directory: Path, kept: Sequence[str]) -> None:
+    """Remove every folder in `directory` that is not in `kept`."""
+    for path in directory.iterdir() if directory.is_dir() else []:
+        if path.is_dir() and path.name not in kept:
+            shutil.rmtree(path)

@@ -1,0 +1,58 @@
+"""prepare: datasets of all tasks to text pairs; the corpus; the tokenizer; statistics."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pemt_core.artifacts.files import atomic_directory, write_json
+from pemt_core.backbone.tokenizer import obtain_tokenizer
+from pemt_core.preparation import prepare_task, resolve_revisions, token_lengths, write_corpus, write_pins
+from pemt_core.settings import BackboneSettings, PrepareSettings
+from pemt_core.tasks import get_task
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(
+    tasks: Sequence[str], settings: PrepareSettings, backbone: BackboneSettings, *, output_dir: Path
+) -> dict[str, Any]:
+    """Write `output_dir`: <task>/, corpus.parquet, tokenizer/, statistics.json. Returns resolved revisions by task.
+
+    statistics.json counts rows and labels, quantiles of lengths in tokens and content hashes, and lists dropped rows.
+    """
+    max_rows = {
+        "train": settings.max_train_rows,
+        "validation": settings.max_validation_rows,
+        "test": settings.max_test_rows,
+    }
+    records = [get_task(name) for name in tasks]  # an unknown name ends here, before anything is read
+    reports = {}
+    for number, record in enumerate(records, start=1):
+        logger.info("prepare %d/%d: %s", number, len(records), record.name)
+        reports[record.name] = prepare_task(
+            record,
+            source=settings.source,
+            split_seed=settings.split_seed,
+            max_rows=max_rows,
+            output_dir=output_dir / record.name,
+        )
+    corpus_path = output_dir / "corpus.parquet"
+    folders = [output_dir / name for name in tasks]
+    num_texts = write_corpus(folders, settings.corpus_rows_per_task, corpus_path)
+    logger.info("prepare: a corpus of %d texts", num_texts)
+    tokenizer = obtain_tokenizer(backbone, corpus_path)
+    with atomic_directory(output_dir / "tokenizer") as temporary:
+        tokenizer.save_pretrained(temporary)
+    lengths = token_lengths(folders, tokenizer)
+    statistics = {name: {**report.as_json(), "tokens": lengths[name]} for name, report in reports.items()}
+    write_json(output_dir / "statistics.json", statistics)
+    return {name: report.revision for name, report in reports.items() if report.revision}
+
+
+def pin(tasks: Sequence[str]) -> None:
+    """Pin the newest commit of every dataset that `tasks` read, in the records' revisions.json."""
+    revisions = resolve_revisions([get_task(name) for name in tasks])
+    write_pins(revisions)
+    for repository, commit in revisions.items():
+        logger.info("pinned %s at %s", repository, commit)

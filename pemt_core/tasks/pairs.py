@@ -1,0 +1,41 @@
+"""Text pairs, and how a raw row becomes one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from pemt_core.tasks.values import RawRow
+
+
+class DroppedRowError(Exception):
+    """The row cannot serve and is left out by rule; the message says why."""
+
+
+@dataclass(frozen=True)
+class TextPair:
+    """One row as text. `key` names it within its official split, empty for its position there."""
+
+    source: str
+    target: str
+    references: tuple[str, ...]  # every answer that counts as right
+    key: str = ""
+    group: str = ""  # rows that a metric scores together; empty for the row alone
+
+
+def as_it_is(pair: TextPair) -> list[TextPair]:
+    """The pair itself, once."""
+    return [pair]
+
+
+def one_per_reference(pair: TextPair) -> list[TextPair]:
+    """One row for each right answer, each with all of them as references."""
+    return [replace(pair, target=answer, key=f"{pair.key}-{n}") for n, answer in enumerate(pair.references)]
+
+
+@dataclass(frozen=True)
+class RowConversion:
+    """How a raw row becomes text. `expand` turns the pair of a training row into the rows that are trained on."""
+
+    columns: tuple[str, ...]
+    pair: Callable[[RawRow], TextPair]
+    labels: tuple[str, ...] | None = None
+    expand: Callable[[TextPair], list[TextPair]] = as_it_is

@@ -1,0 +1,87 @@
+"""Readers of raw rows: each returns a value of the type that it promises, or raises RowError naming the key."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+RawRow = Mapping[str, Any]
+_SHOWN_CHARACTERS = 80
+
+
+class RowError(Exception):
+    """A value of a row is not what the record says; whoever knows the row's place adds it to the message."""
+
+    def __init__(self, key: str, value: object, expected: str) -> None:
+        shown = repr(value)
+        if len(shown) > _SHOWN_CHARACTERS:
+            shown = f"{shown[:_SHOWN_CHARACTERS]}..."
+        super().__init__(f"'{key}' is {shown}, expected {expected}")
+
+
+def text_of(row: RawRow, key: str) -> str:
+    """The text in column `key`; it may be empty, as a few questions of QQP are."""
+    value = row[key]
+    if not isinstance(value, str):
+        raise RowError(key, value, "text")
+    return value
+
+
+def filled_text_of(row: RawRow, key: str) -> str:
+    """The text in column `key`, which must hold more than whitespace."""
+    value = text_of(row, key).strip()
+    if not value:
+        raise RowError(key, row[key], "text that is not empty")
+    return value
+
+
+def number_of(row: RawRow, *path: str) -> int:
+    """The whole number, 0 or more, at `path`: a column, or a column and a field in it."""
+    value = value_at(row, path)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise RowError(".".join(path), value, "a whole number, 0 or more")
+    return value
+
+
+def key_of(row: RawRow, key: str | None) -> str:
+    """The dataset's own id for the row; empty where it has none."""
+    if key is None:
+        return ""
+    value = row[key]
+    if not isinstance(value, str | int) or value == "":
+        raise RowError(key, value, "an id")
+    return str(value)
+
+
+def label_of(row: RawRow, key: str, labels: tuple[str, ...]) -> str:
+    """The label word of the class number in column `key`."""
+    value = row[key]
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < len(labels):
+        known = ", ".join(f"{number} ({word})" for number, word in enumerate(labels))
+        closest = min(max(value, 0), len(labels) - 1) if isinstance(value, int) else 0
+        raise RowError(key, value, f"a label: {known}; the nearest is {closest}")
+    return labels[value]
+
+
+def answers_of(row: RawRow, path: tuple[str, ...], clean: Callable[[str], str]) -> tuple[str, ...]:
+    """The cleaned answers at `path`, at least one and none empty, each once, the first one first."""
+    answers = tuple(dict.fromkeys(clean(answer) for answer in texts_of(row, path)))
+    if not answers or "" in answers:
+        raise RowError(".".join(path), value_at(row, path), "one or more answers that are not empty")
+    return answers
+
+
+def texts_of(row: RawRow, path: tuple[str, ...]) -> list[str]:
+    """The list of texts at `path`."""
+    value = value_at(row, path)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise RowError(".".join(path), value, "a list of texts")
+    return value
+
+
+def value_at(row: RawRow, path: tuple[str, ...]) -> Any:
+    """The value at `path`: a column, or a column and a field in it."""
+    value: Any = row
+    for depth, key in enumerate(path):
+        if not isinstance(value, Mapping) or key not in value:
+            raise RowError(".".join(path[:depth]), value, f"a record with the field '{key}'")
+        value = value[key]
+    return value

@@ -1,0 +1,200 @@
+"""One MLflow experiment behind the few calls that a tracker makes: the only module that imports mlflow.
+
+Clients are used directly; MLflow's fluent functions keep one active run per process in global state.
+"""
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pemt_core.artifacts.files import atomic_file
+from pemt_core.tracking.address import TrackingError, check_reachable, first_line, sqlite_path, without_password
+
+METRICS_PER_BATCH, OTHERS_PER_BATCH = 1000, 100  # MLflow's limits for one request
+
+Point = tuple[str, float, int]  # metric, value, step
+
+
+@contextmanager
+def _named_errors(uri: str) -> Iterator[None]:
+    """Turn what MLflow and the network raise into a TrackingError that names the store."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise TrackingError(f"{without_password(uri)}: the tracking store failed: {first_line(error)}") from error
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What the store knows of a run."""
+
+    run_id: str
+    status: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: frozenset[str]  # names
+
+
+@dataclass(frozen=True)
+class Store:
+    """An experiment; every method raises TrackingError where the store is lost or refuses."""
+
+    client: Any  # MlflowClient
+    experiment_id: str
+    uri: str
+
+    def runs_with(self, tag: str, value: str) -> list[StoredRun]:
+        """The runs whose `tag` is `value`, newest first."""
+        with _named_errors(self.uri):
+            runs = self.client.search_runs([self.experiment_id], f"tags.`{tag}` = '{value}'")
+        return [
+            StoredRun(run.info.run_id, run.info.status, run.data.tags, run.data.params, frozenset(run.data.metrics))
+            for run in runs
+        ]
+
+    def steps_of(self, run_id: str, metric: str) -> set[int]:
+        """The steps at which a run has a value of `metric`."""
+        with _named_errors(self.uri):
+            return {point.step for point in self.client.get_metric_history(run_id, metric)}
+
+    def create(self, name: str, tags: Mapping[str, str]) -> str:
+        """Start a run and return its id."""
+        with _named_errors(self.uri):
+            return str(self.client.create_run(self.experiment_id, run_name=name, tags=dict(tags)).info.run_id)
+
+    def end(self, run_id: str, status: str) -> None:
+        """Give a run its final status, FINISHED or FAILED."""
+        with _named_errors(self.uri):
+            self.client.set_terminated(run_id, status)
+
+    def delete(self, run_id: str) -> None:
+        """Hide a run; `mlflow gc` frees its space."""
+        with _named_errors(self.uri):
+            self.client.delete_run(run_id)
+
+    def add_metrics(self, run_id: str, points: Sequence[Point]) -> None:
+        """Add points to a run's curves."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        with _named_errors(self.uri):
+            for part in _parts(points, METRICS_PER_BATCH):
+                metrics = [Metric(name, float(value), now, step) for name, value, step in part]
+                self.client.log_batch(run_id, metrics=metrics)
+
+    def add_params(self, run_id: str, params: Mapping[str, str]) -> None:
+        """Set parameters of a run, which can be set only once."""
+        from mlflow.entities import Param
+
+        with _named_errors(self.uri):
+            for part in _parts(list(params.items()), OTHERS_PER_BATCH):
+                self.client.log_batch(run_id, params=[Param(*item) for item in part])
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set or replace tags of a run."""
+        from mlflow.entities import RunTag
+
+        with _named_errors(self.uri):
+            for part in _parts(list(tags.items()), OTHERS_PER_BATCH):
+                self.client.log_batch(run_id, tags=[RunTag(*item) for item in part])
+
+    def add_file(self, run_id: str, name: str, text: str) -> None:
+        """Write `text` as the artifact `name` of a run."""
+        with _named_errors(self.uri):
+            self.client.log_text(run_id, text, name)
+
+
+def open_store(uri: str, experiment: str, base_dir: Path) -> Store:
+    """Open `experiment` in the store at `uri`, creating both where they do not exist.
+
+    A relative sqlite path counts from `base_dir`; the artifacts of an sqlite store go to the folder `mlartifacts`
+    beside its file, those of a server where the server says.
+    """
+    path = sqlite_path(uri, base_dir)
+    if path is None:
+        check_reachable(uri)
+    _prepare_import()
+    from mlflow import MlflowClient
+
+    with _named_errors(uri):
+        if path is None:
+            client = MlflowClient(uri)
+            return Store(client, _experiment_id(client, experiment, None), uri)
+        with _locked(path):
+            _create_database(path)
+            client = MlflowClient(f"sqlite:///{path}")
+            artifacts = (path.parent / "mlartifacts").as_uri()
+            return Store(client, _experiment_id(client, experiment, artifacts), f"sqlite:///{path}")
+
+
+def _prepare_import() -> None:
+    """MLflow reads these when it is imported or called; what the user has set stays."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the default of 7 waits for minutes
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock file beside `path`: migrations of one fresh sqlite file that race leave it corrupt."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _create_database(path: Path) -> None:
+    """Build an absent or empty database under another name first, so that a crash never leaves half a schema."""
+    from mlflow import MlflowClient
+
+    if path.exists() and path.stat().st_size:
+        _check_database(path)
+        return
+    with atomic_file(path) as temporary:
+        MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
+
+
+def _check_database(path: Path) -> None:
+    """Raise TrackingError where `path` is no readable database: MLflow would try again for a minute and a half."""
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise TrackingError(
+            f"{path}: not usable as an sqlite database ({error}); move it away or change tracking.uri"
+        ) from error
+
+
+def _experiment_id(client: Any, name: str, artifacts: str | None) -> str:
+    """The id of the experiment `name`, created where it does not exist."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI opens others in its GenAI mode
+        try:
+            return str(client.create_experiment(name, artifact_location=artifacts, tags=kind))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # another process may have been faster
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        raise TrackingError(
+            f"the experiment '{name}' was deleted: `mlflow experiments restore --experiment-id {found.experiment_id}` "
+            "brings it back, or change tracking.experiment"
+        )
+    return str(found.experiment_id)
+
+
+def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

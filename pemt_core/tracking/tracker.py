@@ -1,0 +1,192 @@
+"""Runs by cell: "transfer/cb/pemt/k=full/seed=4096" or "train_source/mnli".
+
+A run is found again by its tag CELL, never by a stored id. A re-run replaces its run, and `Tracker.record` completes
+or rewrites one from result files, so that steps which DVC restored without executing show up too.
+"""
+
+import json
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pemt_core.artifacts.provenance import git_commit
+from pemt_core.artifacts.run_info import RunInfo
+from pemt_core.tracking.address import TrackingError
+from pemt_core.tracking.store import Point, Store, StoredRun, open_store
+
+logger = logging.getLogger(__name__)
+
+CELL, ARTIFACT, RESULT = "pemt.cell", "pemt.artifact", "pemt.result"  # tags: which cell, what was trained and shown
+LONGEST_PARAM = 500  # characters; longer values are cut, and the whole parameters become the file params.json
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """All that a finished cell shows, as result files hold it."""
+
+    cell: str
+    name: str
+    artifact: str  # hash of what was trained: a run with the same one is completed, any other is rewritten
+    result: str  # hash of everything below: a run with the same one is left alone
+    tags: Mapping[str, str]
+    params: Mapping[str, Any]  # may be nested
+    metrics: Mapping[str, float]  # final values
+    history: Sequence[Mapping[str, float]]  # points of the curves, each with a "step"
+    files: Mapping[str, str]  # name within the run to text
+
+
+class LiveRun:
+    """A run while its cell trains; does nothing where there is no tracking."""
+
+    def __init__(self, tracker: "Tracker", run_id: str) -> None:
+        self._tracker, self._run_id = tracker, run_id
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add one point to the curve of each of `metrics`."""
+        with self._tracker.tolerance() as store:
+            if store:
+                store.add_metrics(self._run_id, [(name, value, step) for name, value in metrics.items()])
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags; ARTIFACT, once it is known, lets `Tracker.record` complete this run instead of rewriting it."""
+        with self._tracker.tolerance() as store:
+            if store:
+                store.set_tags(self._run_id, tags)
+
+
+class Tracker:
+    """The runs of one experiment. Without a store it takes every call and does nothing."""
+
+    def __init__(self, store: Store | None, on_unreachable: Literal["stop", "continue"]) -> None:
+        self._store, self._on_unreachable = store, on_unreachable
+
+    @property
+    def active(self) -> bool:
+        """Whether runs are stored; turns false where the store is lost and `on_unreachable` is "continue"."""
+        return self._store is not None
+
+    @contextmanager
+    def tolerance(self) -> Iterator[Store | None]:
+        """The store, or None without one. If it fails inside: stop, or end all tracking, as `on_unreachable` says."""
+        try:
+            yield self._store
+        except TrackingError as error:
+            if self._on_unreachable == "stop":
+                raise
+            logger.warning("%s; going on without tracking", error)
+            self._store = None
+
+    @contextmanager
+    def run(self, cell: str, name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> Iterator[LiveRun]:
+        """A new run of `cell` in place of its earlier ones; FINISHED at the end, FAILED where the body raises."""
+        run_id = ""
+        with self.tolerance() as store:
+            if store:
+                for old in store.runs_with(CELL, cell):
+                    store.delete(old.run_id)
+                run_id = store.create(name, {CELL: cell})
+                store.set_tags(run_id, tags)
+                _add_params(store, run_id, params, already=())
+        try:
+            yield LiveRun(self, run_id)
+        except BaseException:
+            self._fail(run_id)
+            raise
+        with self.tolerance() as store:
+            if store:
+                store.end(run_id, "FINISHED")
+
+    def open_run(self, info: RunInfo) -> AbstractContextManager[LiveRun]:
+        """`run` of what `info` describes."""
+        return self.run(info.cell, info.name, {**info.tags, "pemt.commit": git_commit()}, info.params)
+
+    def record(self, record: RunRecord) -> bool:
+        """Make the store hold exactly one FINISHED run of the record's cell, which shows it; says whether it wrote.
+
+        A run of the same artifact (the live one) keeps its curves and gets what it lacks; otherwise the cell's runs
+        are deleted and one is written whole.
+        """
+        with self.tolerance() as store:
+            if store:
+                return _record(store, record)
+        return False
+
+    def _fail(self, run_id: str) -> None:
+        """Mark a run FAILED; that this fails as well must not hide why the run did."""
+        try:
+            if self._store:
+                self._store.end(run_id, "FAILED")
+        except TrackingError as error:
+            logger.warning("%s", error)
+
+
+def connect(uri: str, experiment: str, base_dir: Path, on_unreachable: Literal["stop", "continue"]) -> Tracker:
+    """A tracker of `experiment` in the store at `uri`; both are created where they do not exist.
+
+    A relative sqlite path counts from `base_dir`. A store that cannot be opened is a TrackingError, or with
+    "continue" a warning and a tracker that does nothing.
+    """
+    tracker = Tracker(None, on_unreachable)
+    with tracker.tolerance():
+        return Tracker(open_store(uri, experiment, base_dir), on_unreachable)
+    return tracker
+
+
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested parameters as dotted names and texts: {"a": {"b": [1, None]}} gives {"a.b": "[1, null]"}."""
+    flat: dict[str, str] = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value, default=str)
+    return flat
+
+
+def _record(store: Store, record: RunRecord) -> bool:
+    runs = store.runs_with(CELL, record.cell)
+    shown = [run for run in runs if run.tags.get(RESULT) == record.result and run.status == "FINISHED"]
+    same = [run for run in runs if run.tags.get(ARTIFACT) == record.artifact]
+    kept = next(iter(shown or same), None)
+    for run in runs:
+        if run is not kept:
+            store.delete(run.run_id)
+    if not shown:
+        _complete(store, kept, record)
+    return not shown
+
+
+def _complete(store: Store, run: StoredRun | None, record: RunRecord) -> None:
+    """Add to `run` (None: to a new one) all of `record` that it lacks; RESULT last, so that a crash is made up for."""
+    run = run or StoredRun(store.create(record.name, {CELL: record.cell}), "RUNNING", {}, {}, frozenset())
+    _add_params(store, run.run_id, record.params, already=run.params)
+    store.set_tags(run.run_id, {**record.tags, ARTIFACT: record.artifact})
+    last_step = max((int(point["step"]) for point in record.history), default=0)
+    final = [(name, value, last_step) for name, value in record.metrics.items()]
+    store.add_metrics(run.run_id, [*_missing_points(store, run, record), *final])
+    for name, text in record.files.items():
+        store.add_file(run.run_id, name, text)
+    store.end(run.run_id, "FINISHED")
+    store.set_tags(run.run_id, {RESULT: record.result})
+
+
+def _missing_points(store: Store, run: StoredRun, record: RunRecord) -> list[Point]:
+    """The points of the record's curves that `run` does not have."""
+    points = [(k, v, int(point["step"])) for point in record.history for k, v in point.items() if k != "step"]
+    stored = {name: store.steps_of(run.run_id, name) for name in {name for name, _, _ in points} & run.metrics}
+    return [(name, value, step) for name, value, step in points if step not in stored.get(name, ())]
+
+
+def _add_params(store: Store, run_id: str, params: Mapping[str, Any], already: Collection[str]) -> None:
+    """Log flattened parameters; those in `already` are left, since MLflow refuses to change one."""
+    flat = {name: value for name, value in flatten(params).items() if name not in already}
+    store.add_params(run_id, {name: _cut(value) for name, value in flat.items()})
+    if any(len(value) > LONGEST_PARAM for value in flat.values()):
+        store.add_file(run_id, "params.json", json.dumps(params, indent=2, sort_keys=True, default=str) + "\n")
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= LONGEST_PARAM else value[: LONGEST_PARAM - 1] + "…"

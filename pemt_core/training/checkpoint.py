@@ -1,0 +1,113 @@
+"""The whole training state in one safetensors file, replaced atomically; no pickle is written or read.
+
+The state stands outside a stage's outputs (DVC deletes those before a re-run), in a folder keyed by a hash of
+everything that the training depends on: another input is another folder.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pemt_core.artifacts.adapter import TrainingRecord
+from pemt_core.artifacts.files import atomic_file, sha256_of_json
+from pemt_core.artifacts.provenance import code_hash
+from pemt_core.errors import ArtifactError
+
+FILE = "state.safetensors"
+CODE = ("artifacts/adapter.py", "backbone", "data", "evaluation", "metrics", "model", "steps", "training")
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class TrainingState:
+    """Where training stands. Random numbers need no place here: each step draws from (seed, step)."""
+
+    step: int = 0  # optimizer steps done
+    epoch: int = 0
+    batch: int = 0  # batches of this epoch done
+    finished: bool = False
+    best_score: float | None = None
+    best_step: int = 0
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    evaluations_since_best: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def record(self, trained_parameters: int, trials: dict[str, float] | None = None) -> TrainingRecord:
+        """What is kept of a finished training beside its tensors."""
+        return TrainingRecord(
+            validation={n.removeprefix("validation/"): v for n, v in self.best_metrics.items()},
+            best_step=self.best_step,
+            steps=self.step,
+            history=self.history,
+            trained_parameters=trained_parameters,
+            trials=trials or {},
+        )
+
+
+def training_code() -> str:
+    """A hash of the source that training runs: a state is not resumed by other code than wrote it."""
+    return code_hash(*CODE)
+
+
+class CheckpointStore:
+    """The place of one training's state: `root`/<key>, the key a hash of `inputs`."""
+
+    def __init__(self, root: Path, inputs: Any) -> None:
+        self.path = Path(root) / sha256_of_json(inputs)[:32] / FILE
+
+    def save(self, state: TrainingState, trained: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+        tensors = {f"trained/{name}": parameter.detach().cpu().contiguous() for name, parameter in trained.items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in state.best_tensors.items()}
+        for name, parameter in trained.items():
+            moments = optimizer.state.get(parameter, {})
+            tensors |= {
+                f"{kind}/{name}": moments[kind].detach().cpu().contiguous() for kind in MOMENTS if kind in moments
+            }
+        counters = {key: value for key, value in asdict(state).items() if key != "best_tensors"}
+        with atomic_file(self.path) as temporary:
+            save_file(tensors, temporary, metadata={"state": json.dumps(counters)})
+
+    def restore(self, trained: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> TrainingState | None:
+        """Write the stored state into `trained` and `optimizer`; None where there is none."""
+        if not self.path.is_file():
+            return None
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+                state = TrainingState(**json.loads(file.metadata()["state"]))
+        except (SafetensorError, OSError, KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"{self.path}: not readable as a training state ({error}); delete it to start anew"
+            ) from error
+        _write_back(tensors, state, trained, optimizer)
+        return state
+
+    def discard(self) -> None:
+        """Remove the state: what it was kept for is written."""
+        self.path.unlink(missing_ok=True)
+        if self.path.parent.is_dir():
+            self.path.parent.rmdir()
+
+
+def _write_back(
+    tensors: dict[str, Tensor], state: TrainingState, trained: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(tensors[f"trained/{name}"])
+            if f"exp_avg/{name}" in tensors:
+                moments = {kind: tensors[f"{kind}/{name}"].to(parameter.device) for kind in MOMENTS}
+                optimizer.state[parameter] = {
+                    "step": torch.tensor(float(state.step), device=parameter.device),
+                    **moments,
+                }
+    state.best_tensors = {
+        key.removeprefix("best/"): tensor for key, tensor in tensors.items() if key.startswith("best/")
+    }

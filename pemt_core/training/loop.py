@@ -1,0 +1,225 @@
+"""The training loop, on accelerate.
+
+Not transformers' Seq2SeqTrainer: the loss has a second term whose parts come from inside the backbone, only a named
+set of tensors is trained and stored, checkpoints must hold no pickle, and an exact resume should not depend on the
+state of a sampler. With these taken over, little of the Trainer would be left; accelerate does the rest (devices,
+processes, precision).
+"""
+
+import logging
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pemt_core.errors import TrainingError
+from pemt_core.settings import TrainingSettings
+from pemt_core.training.checkpoint import CheckpointStore, TrainingState
+
+logger = logging.getLogger(__name__)
+
+Log = Callable[[int, dict[str, float]], None]
+PRECISIONS = {"float32": "no", "bfloat16": "bf16"}
+LOGGED_STEPS = 10  # losses stay on the device for this many steps: reading one makes a GPU wait
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found: the score that selects (higher is better), and named metrics."""
+
+    score: float
+    metrics: dict[str, float]
+
+
+class TrainingData(Protocol):
+    """Rows in batches: which rows, and what they are as tensors."""
+
+    def batches(self, epoch: int) -> list[NDArray[np.int64]]: ...
+
+    def collate(self, rows: NDArray[np.int64], epoch: int) -> dict[str, Tensor]: ...
+
+
+def make_accelerator(precision: str) -> Accelerator:
+    """accelerate's view of the machine: one CPU, one GPU, or the processes of `accelerate launch`."""
+    exchange = DistributedDataParallelKwargs(broadcast_buffers=False)  # the experts are the same in all processes
+    return Accelerator(mixed_precision=PRECISIONS[precision], kwargs_handlers=[exchange])
+
+
+class Trainer:
+    """Trains `model.trained` and leaves the best-scoring tensors in the model.
+
+    `batch_size` counts the rows of an optimizer step: over all processes and over all parts of an accumulation.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        data: TrainingData,
+        evaluate: Callable[[], Evaluation],
+        settings: TrainingSettings,
+        accelerator: Accelerator,
+        store: CheckpointStore,
+        *,
+        learning_rate: float,
+        seed: int,
+        log: Log,
+        title: str,
+    ) -> None:
+        self.model, self.data, self.evaluate = model, data, evaluate
+        self.settings, self.accelerator, self.store = settings, accelerator, store
+        self.learning_rate, self.seed, self.log, self.title = learning_rate, seed, log, title
+        self.trained: dict[str, nn.Parameter] = model.trained
+        optimizer = torch.optim.AdamW(  # method, both stages
+            self.trained.values(), lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, fused=True
+        )
+        self.prepared, self.optimizer = accelerator.prepare(model, optimizer)
+        self.state = TrainingState()
+        self.pending: list[tuple[int, NDArray[np.int64], Tensor]] = []
+        steps_per_epoch = len(data.batches(0))
+        self.total_steps = min(settings.epochs * steps_per_epoch, settings.max_steps or sys.maxsize)
+        self.steps_per_evaluation = (
+            steps_per_epoch if settings.evaluate_every == "epoch" else int(settings.evaluate_every)
+        )
+
+    def fit(self) -> TrainingState:
+        """Train to the end, from the stored state where there is one. TrainingError at a loss that is no number."""
+        restored = self.store.restore(self.trained, self._plain_optimizer())
+        if restored is not None:
+            self.state = restored
+            logger.info("%s: resumed after step %d of %d", self.title, self.state.step, self.total_steps)
+        with self._progress_bar() as bar:
+            for rows in self._remaining_batches():
+                self._step(rows)
+                bar.update()
+                self._after_step(bar)
+                if self.state.finished:
+                    break
+        self.accelerator.wait_for_everyone()
+        with torch.no_grad():
+            for name, tensor in self.state.best_tensors.items():
+                self.trained[name].copy_(tensor)
+        self.accelerator.free_memory()
+        return self.state
+
+    def _remaining_batches(self) -> Iterator[NDArray[np.int64]]:
+        state = self.state
+        while not state.finished:
+            batches = self.data.batches(state.epoch)
+            while state.batch < len(batches):
+                yield batches[state.batch]
+            state.epoch, state.batch = state.epoch + 1, 0
+
+    def _step(self, rows: NDArray[np.int64]) -> None:
+        """One optimizer step over `rows`, in as many parts as are accumulated."""
+        state, accelerator = self.state, self.accelerator
+        own = rows[accelerator.process_index :: accelerator.num_processes]
+        own = own if len(own) else rows[:1]  # every process must take part in the exchange of gradients
+        parts = np.array_split(own, min(self.settings.gradient_accumulation, len(own)))
+        self.prepared.train()
+        seed = np.random.SeedSequence([self.seed, state.step, accelerator.process_index]).generate_state(1)
+        torch.manual_seed(int(seed[0]))  # dropout depends on (seed, step) alone: a resumed run repeats it
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * linear_schedule(state.step, self.settings.warmup_steps, self.total_steps)
+        losses: list[Tensor] = []
+        for index, part in enumerate(parts):
+            if index < len(parts) - 1:
+                with accelerator.no_sync(self.prepared):
+                    losses.append(self._backward(part, len(part) / len(own)))
+            else:
+                losses.append(self._backward(part, len(part) / len(own)))
+        accelerator.clip_grad_norm_(self.trained.values(), self.settings.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.pending.append((state.step, rows, torch.stack(losses).sum(0)))
+        state.step, state.batch = state.step + 1, state.batch + 1
+
+    def _backward(self, rows: NDArray[np.int64], share: float) -> Tensor:
+        """Loss and backward of one part; returns [loss, sparsity loss] times its share, still on the device."""
+        batch = {n: t.to(self.accelerator.device) for n, t in self.data.collate(rows, self.state.epoch).items()}
+        with self.accelerator.autocast():
+            output = self.prepared(**batch)
+        self.accelerator.backward(output.loss * share)
+        sparsity = getattr(output, "sparsity_loss", None)
+        parts = [output.loss.detach(), torch.zeros_like(output.loss) if sparsity is None else sparsity.detach()]
+        return torch.stack(parts).float() * share
+
+    def _after_step(self, bar: Any) -> None:
+        """Whatever is due: reading losses, evaluation, early stop, the checkpoint."""
+        state, settings = self.state, self.settings
+        at_end = state.step >= self.total_steps
+        evaluates = at_end or state.step % self.steps_per_evaluation == 0
+        saves = at_end or state.step % settings.checkpoint_every == 0
+        if evaluates or saves or len(self.pending) >= LOGGED_STEPS:
+            self._read_losses(bar)  # always before a checkpoint: a state with a loss that is no number is never kept
+        if evaluates:
+            self._evaluate(bar)
+        patience = settings.early_stop
+        state.finished = at_end or (patience is not None and state.evaluations_since_best >= patience)
+        if (saves or state.finished) and self.accelerator.is_main_process:
+            self.store.save(state, self.trained, self._plain_optimizer())
+
+    def _read_losses(self, bar: Any) -> None:
+        if not self.pending:
+            return
+        losses = self.accelerator.reduce(torch.stack([entry[2] for entry in self.pending]), reduction="mean").cpu()
+        for (step, rows, _), loss in zip(self.pending, losses[:, 0].tolist(), strict=True):
+            if not math.isfinite(loss):
+                kept = "the last good checkpoint is kept" if self.store.path.is_file() else "there is no checkpoint yet"
+                raise TrainingError(
+                    f"{self.title}: the loss is {loss} at step {step + 1} of {self.total_steps} "
+                    f"(epoch {self.state.epoch + 1}, learning rate {self.learning_rate:g}), training rows {sorted(rows.tolist())}; {kept} "
+                    f"({self.store.path}). Lower the learning rate, or use float32"
+                )
+        self.pending.clear()
+        loss, sparsity = losses.mean(0).tolist()
+        metrics = {"train/loss": loss} | ({"train/sparsity_loss": sparsity} if sparsity else {})
+        bar.set_postfix({**self._postfix(), "loss": f"{loss:.3f}"}, refresh=False)
+        self._record(metrics)
+
+    def _evaluate(self, bar: Any) -> None:
+        state = self.state
+        evaluation = self.evaluate()
+        self._record(evaluation.metrics)
+        state.evaluations_since_best += 1
+        if state.best_score is None or evaluation.score > state.best_score:
+            state.best_score, state.best_step, state.best_metrics = evaluation.score, state.step, evaluation.metrics
+            state.evaluations_since_best = 0
+            state.best_tensors = {n: p.detach().cpu().clone().contiguous() for n, p in self.trained.items()}
+        bar.set_postfix(self._postfix(), refresh=False)
+
+    def _record(self, metrics: dict[str, float]) -> None:
+        self.state.history.append({"step": self.state.step, **metrics})
+        if self.accelerator.is_main_process:
+            self.log(self.state.step, metrics)
+
+    def _postfix(self) -> dict[str, str]:
+        return {} if self.state.best_score is None else {"best": f"{self.state.best_score:.2f}"}
+
+    def _plain_optimizer(self) -> torch.optim.Optimizer:
+        plain: torch.optim.Optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        return plain
+
+    def _progress_bar(self) -> Any:
+        return tqdm(
+            total=self.total_steps,
+            initial=self.state.step,
+            desc=self.title,
+            unit="step",
+            mininterval=0.5 if sys.stderr.isatty() else 15.0,  # a log file gets a line now and then
+            disable=not self.accelerator.is_local_main_process,
+        )
+
+
+def linear_schedule(step: int, warmup_steps: int, total_steps: int) -> float:
+    """The factor of the learning rate at `step` (from 0): linear up over the warm-up, then linear down to 0."""
+    if step < warmup_steps:
+        return step / warmup_steps
+    return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))

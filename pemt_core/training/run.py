@@ -1,0 +1,44 @@
+"""What a training shows while it goes on: the run that a tracking server may keep of it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from accelerate import Accelerator
+
+from pemt_core.artifacts.run_info import RunInfo
+
+ARTIFACT_TAG = "pemt.artifact"  # the content hash of what was trained: links a run to its files
+
+
+class Run(Protocol):
+    """A run under way."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add one point to the curve of each metric."""
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+
+
+OpenRun = Callable[[RunInfo], AbstractContextManager[Run]]
+
+
+class SilentRun:
+    """A run that nobody keeps: what all processes but the main one have."""
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        pass
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        pass
+
+
+@contextmanager
+def run_of(info: RunInfo, open_run: OpenRun, accelerator: Accelerator) -> Iterator[Run]:
+    """The run that `open_run` gives in the main process, a silent one in the others."""
+    if not accelerator.is_main_process:
+        yield SilentRun()
+        return
+    with open_run(info) as run:
+        yield run

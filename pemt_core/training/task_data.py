@@ -1,0 +1,86 @@
+"""The rows of one task as the training loop takes them, for either stage."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pemt_core.data.batches import epoch_batches
+from pemt_core.data.few_shot import few_shot_rows
+from pemt_core.data.prepared import PreparedTask
+from pemt_core.data.tokenized import TokenizedSplit, tokenize
+from pemt_core.evaluation.predict import EvaluationSplit, predict
+from pemt_core.model.prompted import PromptedT5
+from pemt_core.settings import SelectBy, TrainingSettings
+from pemt_core.training.loop import Evaluation
+
+FewShot = Literal["full"] | int
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """Training rows, all or a sample of them, in batches that follow (seed, epoch)."""
+
+    split: TokenizedSplit
+    rows: NDArray[np.int64]
+    batch_size: int
+    seed: int
+
+    def batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        lengths = self.split.sources.lengths[self.rows]
+        return [self.rows[batch] for batch in epoch_batches(lengths, self.batch_size, self.seed, epoch)]
+
+    def collate(self, rows: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
+        return self.split.batch(rows)
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """One prepared task, tokenized once for all trainings on it."""
+
+    prepared: PreparedTask
+    training: TokenizedSplit
+    targets: list[str]
+    validation: EvaluationSplit
+
+    @classmethod
+    def load(cls, prepared: PreparedTask, tokenizer: Any, settings: TrainingSettings, source_length: int) -> "TaskData":
+        task, rows = prepared.task, prepared.rows("train")
+        targets = rows["target"].to_pylist()
+        training = tokenize(
+            rows["source"].to_pylist(),
+            targets,
+            tokenizer,
+            source_length=source_length,
+            target_length=task.generation_length,
+        )
+        validation = EvaluationSplit.of(
+            task,
+            prepared.rows("validation"),
+            tokenizer,
+            source_length=source_length,
+            max_rows=settings.validation_rows,
+        )
+        return cls(prepared, training, targets, validation)
+
+    def rows(self, settings: TrainingSettings, seed: int, k: FewShot, rare_class: Literal["error", "all"]) -> TaskRows:
+        """All training rows, or the few-shot sample of `seed`; a few-shot batch has k rows (the authors' rule)."""
+        if k == "full":
+            return TaskRows(self.training, np.arange(len(self.training)), settings.batch_size, seed)
+        task = self.prepared.task
+        sample = few_shot_rows(self.targets, task.labels, int(k), seed, rare_class=rare_class, task=task.name)
+        return TaskRows(self.training, sample, int(k), seed)
+
+    def evaluate(
+        self, model: PromptedT5, tokenizer: Any, accelerator: Accelerator, select_by: SelectBy, batch_size: int
+    ) -> Evaluation:
+        """Validation by generation; the score that selects is the mean of the task's metrics or the main one."""
+        texts = predict(model, self.validation, tokenizer, accelerator, batch_size=batch_size).texts
+        metrics = self.validation.metrics(texts)
+        values = list(metrics.values())
+        selected = float(np.mean(values)) if select_by == "mean" else values[0]
+        curves = {f"validation/{name}": value for name, value in metrics.items()}
+        return Evaluation(selected, {**curves, "validation/main": values[0]})

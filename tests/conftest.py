@@ -1,0 +1,32 @@
+"""Fixtures that several test files share."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+DEFAULT_MIRROR = Path("..") / "shared" / "hub"
+
+
+@pytest.fixture(scope="session")
+def mirror() -> Path:
+    """The folder of real datasets in the hub's layout: the variable DATA, from the repository, or its default."""
+    folder = (REPOSITORY / os.environ.get("DATA", DEFAULT_MIRROR)).resolve()
+    if not (folder / "nyu-mll" / "glue").is_dir():
+        pytest.skip(f"{folder} holds no mirror of the hub's datasets; name one in the variable DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty cache for `datasets`, so that nothing is read from or left in the user's."""
+    import datasets
+
+    cache = tmp_path_factory.mktemp("datasets_cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+        datasets.disable_progress_bars()
+        yield cache
+        datasets.enable_progress_bars()
