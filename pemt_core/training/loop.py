@@ -172,17 +172,20 @@ class Trainer:
         losses = self.accelerator.reduce(torch.stack([entry[2] for entry in self.pending]), reduction="mean").cpu()
         for (step, rows, _), loss in zip(self.pending, losses[:, 0].tolist(), strict=True):
             if not math.isfinite(loss):
-                kept = "the last good checkpoint is kept" if self.store.path.is_file() else "there is no checkpoint yet"
-                raise TrainingError(
-                    f"{self.title}: the loss is {loss} at step {step + 1} of {self.total_steps} "
-                    f"(epoch {self.state.epoch + 1}, learning rate {self.learning_rate:g}), training rows {sorted(rows.tolist())}; {kept} "
-                    f"({self.store.path}). Lower the learning rate, or use float32"
-                )
+                raise self._divergence(loss, step, rows)
         self.pending.clear()
         loss, sparsity = losses.mean(0).tolist()
         metrics = {"train/loss": loss} | ({"train/sparsity_loss": sparsity} if sparsity else {})
         bar.set_postfix({**self._postfix(), "loss": f"{loss:.3f}"}, refresh=False)
         self._record(metrics)
+
+    def _divergence(self, loss: float, step: int, rows: NDArray[np.int64]) -> TrainingError:
+        kept = "the last good checkpoint is kept" if self.store.path.is_file() else "there is no checkpoint yet"
+        return TrainingError(
+            f"{self.title}: the loss is {loss} at step {step + 1} of {self.total_steps} (epoch {self.state.epoch + 1}, "
+            f"learning rate {self.learning_rate:g}), training rows {sorted(rows.tolist())}; {kept} "
+            f"({self.store.path}). Lower the learning rate, or use float32"
+        )
 
     def _evaluate(self, bar: Any) -> None:
         state = self.state
