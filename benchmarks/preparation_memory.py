@@ -32,7 +32,7 @@ from pemt_core.tasks import get_task
 
 started = time.perf_counter()
 report = prepare_task(
-    get_task("yelp"), source=sys.argv[1], split_seed=42, max_rows={}, output_dir=Path(sys.argv[2])
+    get_task("yelp"), source=sys.argv[1], embedded_seed=0, split_seed=42, max_rows={}, output_dir=Path(sys.argv[2])
 )
 print(json.dumps({
     "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),

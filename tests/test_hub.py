@@ -31,7 +31,8 @@ folder = Path(sys.argv[1])
 record.PINS_PATH = folder / "revisions.json"
 
 def prepare(task):
-    return prepare_task(task, source="hub", split_seed=42, max_rows={}, output_dir=folder / "prepared").as_json()
+    options = {"source": "hub", "embedded_seed": 0, "split_seed": 42, "max_rows": {}}
+    return prepare_task(task, **options, output_dir=folder / "prepared").as_json()
 
 cb = get_task("cb")
 results = []
@@ -139,7 +140,7 @@ def test_a_hub_out_of_reach(tmp_path: Path) -> None:
 def test_the_mirror_through_the_hub_equals_the_mirror(hub: HubServer, tmp_path: Path, mirror: Path) -> None:
     commit = hub.publish("datasets", "mrqa-workshop/mrqa", mirror / "mrqa-workshop" / "mrqa")
     of_folder = (
-        f"prepare_task(get_task('nq'), source={str(mirror)!r}, split_seed=42, max_rows={{}}, "
+        f"prepare_task(get_task('nq'), source={str(mirror)!r}, embedded_seed=0, split_seed=42, max_rows={{}}, "
         "output_dir=folder / 'local').as_json()"
     )
     remote, local = steps(tmp_path, hub.url, "prepare(get_task('nq'))", of_folder)

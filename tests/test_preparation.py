@@ -38,7 +38,12 @@ def prepare(tmp_path: Path) -> Prepare:
         record = get_task(task) if isinstance(task, str) else task
         folder = tmp_path / "prepared" / record.name
         report = prepare_task(
-            record, source=str(source), split_seed=split_seed, max_rows=max_rows or {}, output_dir=folder
+            record,
+            source=str(source),
+            embedded_seed=0,
+            split_seed=split_seed,
+            max_rows=max_rows or {},
+            output_dir=folder,
         )
         return report, PreparedTask.load(folder)
 
@@ -299,7 +304,7 @@ def test_missing_dataset_configuration_and_folder(tmp_path: Path, prepare: Prepa
         prepare(elsewhere, source)
     with pytest.raises(DataError, match=r"super_glue has no configuration 'rte'"):
         prepare(replace(get_task("cb"), dataset=HubDataset("aps/super_glue", "rte")), source)
-    with pytest.raises(DataError, match=r"'.*nowhere' is no folder; expected 'hub' or"):
+    with pytest.raises(DataError, match=r"'.*nowhere' is no folder; expected 'hub', 'embedded' or"):
         prepare("cb", tmp_path / "nowhere")
 
 

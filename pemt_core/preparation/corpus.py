@@ -1,6 +1,6 @@
 """The corpus on which a tokenizer is trained and a scratch backbone is pretrained: training texts of all tasks."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -15,8 +15,10 @@ CORPUS_SCHEMA = pa.schema([("text", pa.string())])
 _BATCH_ROWS = 1_000
 
 
-def write_corpus(prepared_dirs: Iterable[Path], rows_per_task: int, path: Path) -> int:
+def write_corpus(prepared_dirs: Iterable[Path], rows_per_task: int, path: Path, plain_text: Sequence[str] = ()) -> int:
     """Write the first `rows_per_task` different source texts of every training split to a parquet file.
+
+    `plain_text`, which belongs to no task, follows them.
 
     Prepared rows stand in a seeded random order, so the first ones are a sample, and the same data gives the same
     bytes. Tasks follow one another by name, whatever order the folders come in.
@@ -31,7 +33,8 @@ def write_corpus(prepared_dirs: Iterable[Path], rows_per_task: int, path: Path) 
             texts = list(islice(_different_texts(task.directory / "train.parquet"), rows_per_task))
             writer.write_table(pa.table({"text": texts}, schema=CORPUS_SCHEMA))
             num_rows += len(texts)
-    return num_rows
+        writer.write_table(pa.table({"text": pa.array(plain_text, pa.string())}, schema=CORPUS_SCHEMA))
+    return num_rows + len(plain_text)
 
 
 def _different_texts(path: Path) -> Iterator[str]:

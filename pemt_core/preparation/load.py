@@ -1,4 +1,4 @@
-"""Loading a task's official splits, from the hub or from a folder that mirrors its layout."""
+"""Loading a task's official splits: from the hub, a folder that mirrors its layout, or the embedded world."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,11 +13,13 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HTTPError
 
 from pemt_core.artifacts.files import sha256_of_json
+from pemt_core.embedded.suite import load_embedded
 from pemt_core.errors import DataError, nearest
 from pemt_core.preparation.revisions import resolve_revision
 from pemt_core.tasks.record import HubDataset
 
 HUB = "hub"
+EMBEDDED = "embedded"
 _SUBSET_COLUMN = "subset"
 
 logger = logging.getLogger(__name__)
@@ -25,29 +27,27 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class OfficialSplits:
-    """The splits of a dataset that are there, memory-mapped, with the columns that the record reads."""
+    """The splits of a dataset that are there, memory-mapped if from files, with the columns that the record reads."""
 
     splits: Mapping[str, datasets.Dataset]
-    revision: str  # the hub's commit, the same for every split; empty for a folder
+    revision: str  # the hub's commit, the same for every split; empty for a folder and the embedded world
 
 
 def load_official_splits(
-    dataset: HubDataset, *, source: str, wanted: Iterable[str], columns: tuple[str, ...]
+    dataset: HubDataset, *, source: str, embedded_seed: int, wanted: Iterable[str], columns: tuple[str, ...]
 ) -> OfficialSplits:
     """The splits of `wanted` that the dataset has, each with `columns` and the rows of its subset.
+
+    Args:
+        source: "hub", "embedded", or a folder that mirrors the hub's layout.
+        embedded_seed: makes the embedded world; nothing to the other sources.
 
     Raises:
         DataError: the hub is out of reach, or the repository, the configuration, the split "train", the subset or a
             column is missing; the message names it, where it was sought, and the nearest that is there.
     """
     revision = resolve_revision(dataset) if source == HUB else ""
-    location = dataset.repo if source == HUB else str(_mirrored_repository(dataset, Path(source)))
-    cache_dir = None if source == HUB else _cache_of_folder(Path(location))
-    with _reading(dataset, source):
-        _check_configuration(dataset, location, revision)
-        loaded = datasets.load_dataset(location, dataset.config, revision=revision or None, cache_dir=cache_dir)
-    if "train" not in loaded:
-        raise DataError(f"{dataset}: there is no split 'train' in {location}; it has {_listed(loaded)}")
+    loaded = load_embedded(dataset, embedded_seed) if source == EMBEDDED else _load(dataset, source, revision)
     splits = {}
     for split in wanted:
         if split in loaded:
@@ -56,9 +56,23 @@ def load_official_splits(
     return OfficialSplits(splits, revision)
 
 
+def _load(dataset: HubDataset, source: str, revision: str) -> Mapping[str, datasets.Dataset]:
+    """All splits of the dataset on the hub, or in the folder `source`."""
+    location = dataset.repo if source == HUB else str(_mirrored_repository(dataset, Path(source)))
+    cache_dir = None if source == HUB else _cache_of_folder(Path(location))
+    with _reading(dataset, source):
+        _check_configuration(dataset, location, revision)
+        loaded = datasets.load_dataset(location, dataset.config, revision=revision or None, cache_dir=cache_dir)
+    if "train" not in loaded:
+        raise DataError(f"{dataset}: there is no split 'train' in {location}; it has {_listed(loaded)}")
+    return loaded
+
+
 def _mirrored_repository(dataset: HubDataset, folder: Path) -> Path:
     if not folder.is_dir():
-        raise DataError(f"the source '{folder}' is no folder; expected '{HUB}' or a folder that mirrors the hub")
+        raise DataError(
+            f"the source '{folder}' is no folder; expected '{HUB}', '{EMBEDDED}' or a folder that mirrors the hub"
+        )
     if not (folder / dataset.repo).is_dir():
         present = [f"{path.parent.name}/{path.name}" for path in folder.glob("*/*") if path.is_dir()]
         hint = nearest(dataset.repo, present) if present else "it holds none"

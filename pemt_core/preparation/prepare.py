@@ -27,21 +27,32 @@ logger = logging.getLogger(__name__)
 
 
 def prepare_task(
-    task: Task, *, source: str, split_seed: int, max_rows: Mapping[str, int | None], output_dir: Path
+    task: Task,
+    *,
+    source: str,
+    embedded_seed: int,
+    split_seed: int,
+    max_rows: Mapping[str, int | None],
+    output_dir: Path,
 ) -> TaskReport:
     """Write `task` in the prepared form to `output_dir`, which appears whole or not at all.
 
     Rows stream from memory-mapped files in batches, so memory does not grow with a split.
 
     Args:
-        source: "hub", or a folder that mirrors the hub's layout.
+        source: "hub", "embedded", or a folder that mirrors the hub's layout.
+        embedded_seed: makes the embedded world; nothing to the other sources.
         max_rows: for each role the most rows that are kept, None for no bound; the record's own caps hold beside it.
 
     Raises:
         DataError: the dataset cannot be read, a row is not what the record says, or a split ends up empty.
     """
     official = load_official_splits(
-        task.dataset, source=source, wanted=task.splits.official_splits, columns=task.columns
+        task.dataset,
+        source=source,
+        embedded_seed=embedded_seed,
+        wanted=task.splits.official_splits,
+        columns=task.columns,
     )
     assignment = assign_rows(task.splits, official.splits, split_seed)
     reader = _RowReader(task)
@@ -52,10 +63,7 @@ def prepare_task(
             rows = reader.rows(official.splits[selection.split], selection, training=role == "train")
             bounded = islice(rows, _most_rows(task, role, max_rows))
             tallies[role] = _write_split(bounded, folder / f"{role}.parquet", task.labels)
-            if tallies[role].rows == 0:
-                raise DataError(
-                    f"{task.dataset}: {role}, read from split '{selection.split}', is empty; it needs a row"
-                )
+            _check_filled(tallies[role], task, role, selection.split)
     logger.info("%s: prepared %s", task.name, {role: tally.rows for role, tally in tallies.items()})
     return TaskReport(
         task=task.name,
@@ -68,6 +76,11 @@ def prepare_task(
         dropped=reader.dropped,
         carved=dict(assignment.carved),
     )
+
+
+def _check_filled(tally: SplitTally, task: Task, role: str, split: str) -> None:
+    if tally.rows == 0:
+        raise DataError(f"{task.dataset}: {role}, read from split '{split}', is empty; it needs a row")
 
 
 @dataclass

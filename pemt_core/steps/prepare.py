@@ -7,7 +7,9 @@ from typing import Any
 
 from pemt_core.artifacts.files import atomic_directory, write_json
 from pemt_core.backbone.tokenizer import obtain_tokenizer
+from pemt_core.embedded.text import plain_text
 from pemt_core.preparation import prepare_task, resolve_revisions, token_lengths, write_corpus, write_pins
+from pemt_core.preparation.load import EMBEDDED
 from pemt_core.settings import BackboneSettings, PrepareSettings
 from pemt_core.tasks import get_task
 
@@ -33,13 +35,14 @@ def prepare(
         reports[record.name] = prepare_task(
             record,
             source=settings.source,
+            embedded_seed=settings.embedded_seed,
             split_seed=settings.split_seed,
             max_rows=max_rows,
             output_dir=output_dir / record.name,
         )
     corpus_path = output_dir / "corpus.parquet"
     folders = [output_dir / name for name in tasks]
-    num_texts = write_corpus(folders, settings.corpus_rows_per_task, corpus_path)
+    num_texts = write_corpus(folders, settings.corpus_rows_per_task, corpus_path, _plain_text(settings, len(records)))
     logger.info("prepare: a corpus of %d texts", num_texts)
     tokenizer = obtain_tokenizer(backbone, corpus_path)
     with atomic_directory(output_dir / "tokenizer") as temporary:
@@ -48,6 +51,13 @@ def prepare(
     statistics = {name: {**report.as_json(), "tokens": lengths[name]} for name, report in reports.items()}
     write_json(output_dir / "statistics.json", statistics)
     return {name: report.revision for name, report in reports.items() if report.revision}
+
+
+def _plain_text(settings: PrepareSettings, num_tasks: int) -> list[str]:
+    """Text of the embedded world, as much of it as the tasks may give; other sources have none."""
+    if settings.source != EMBEDDED:
+        return []
+    return plain_text(settings.embedded_seed, num_tasks * settings.corpus_rows_per_task)
 
 
 def pin(tasks: Sequence[str]) -> None:

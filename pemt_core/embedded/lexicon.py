@@ -1,0 +1,139 @@
+"""The words of the world by kind, and how they relate: synonyms, opposites, kinds of things."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+Words = tuple[str, ...]
+
+
+def words(text: str) -> Words:
+    """The words of a text, a blank apart."""
+    return tuple(text.split())
+
+
+WOMEN = words("Anna Clara Diana Emma Flora Grace Helen Julia Laura Maria Nora Olga Paula Rosa Sara Vera")
+MEN = words("Adam Bruno David Felix George Henry Ivan Jacob Karl Leo Martin Noah Oscar Paul Robert Simon")
+PEOPLE = WOMEN + MEN
+TOWNS = words("Athens Berlin Cairo Dublin Geneva Lima Lisbon London Madrid Milan Oslo Paris Prague Rome Tokyo Vienna")
+JOBS = words(
+    "doctor teacher lawyer writer cook farmer baker nurse pilot sailor singer painter driver judge soldier builder"
+)
+ROOMS = words("kitchen garden hall cellar office attic garage bedroom")
+SIGHTS = words("museum market park school church castle harbour library theatre station")
+FOODS = words("tea coffee bread cheese soup rice fish honey cake salad")
+ANIMALS = words("dog cat horse bird")
+VEHICLES = words("car truck bicycle boat")
+FLOWERS = words("rose tulip lily")
+TOOLS = words("hammer saw spade")
+INSTRUMENTS = words("guitar piano violin drum")
+FURNITURE = words("chair table lamp bed")
+BAGGAGE = words("box bag chest basket")
+OBJECTS = VEHICLES + TOOLS + INSTRUMENTS + FURNITURE + BAGGAGE  # what has a colour, a material and a place
+GOODS = ANIMALS + VEHICLES + FLOWERS + TOOLS + INSTRUMENTS + FURNITURE  # what people own and buy
+COLOURS = words("red blue green black white brown yellow grey")
+MATERIALS = words("wood glass stone iron paper leather")
+DAYS = words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
+
+SYNONYMS: Mapping[str, Words] = {
+    "doctor": ("physician",),
+    "teacher": ("instructor",),
+    "lawyer": ("attorney",),
+    "writer": ("author",),
+    "cook": ("chef",),
+    "singer": ("vocalist",),
+    "sailor": ("seaman",),
+    "painter": ("artist",),
+    "car": ("automobile",),
+    "bicycle": ("bike",),
+    "boat": ("ship",),
+    "horse": ("pony",),
+    "spade": ("shovel",),
+    "chest": ("trunk",),
+    "attic": ("loft",),
+    "office": ("study",),
+    "harbour": ("port",),
+    "market": ("bazaar",),
+    "stone": ("rock",),
+}
+
+# A kind comes after what belongs to it: "Anna owns a dog" says that she owns an animal.
+KINDS: Mapping[str, str] = {
+    **dict.fromkeys(ANIMALS, "animal"),
+    **dict.fromkeys(VEHICLES, "vehicle"),
+    **dict.fromkeys(FLOWERS, "flower"),
+    **dict.fromkeys(TOOLS, "tool"),
+    **dict.fromkeys(INSTRUMENTS, "instrument"),
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A property with two poles, of which everything has exactly one. The first word of a pole stands for it."""
+
+    name: str
+    high: Words
+    low: Words
+    of_containers: bool = False
+
+    @property
+    def poles(self) -> Words:
+        return self.high[0], self.low[0]
+
+
+def _scales(of_containers: bool = False, **poles: str) -> tuple[Scale, ...]:
+    """name="high words / low words"."""
+    sides = {name: [words(side) for side in text.split("/")] for name, text in poles.items()}
+    return tuple(Scale(name, high, low, of_containers) for name, (high, low) in sides.items())
+
+
+MOODS = _scales(
+    joy="happy glad / sad unhappy",
+    temper="calm relaxed / angry furious",
+    vigour="fresh rested / tired weary",
+    wealth="rich wealthy / poor needy",
+    courage="brave bold / timid fearful",
+    health="healthy well / sick ill",
+)
+QUALITIES = _scales(
+    size="big large / small little",
+    age="old ancient / new modern",
+    price="expensive costly / cheap inexpensive",
+    dirt="clean spotless / dirty filthy",
+    weight="heavy weighty / light lightweight",
+    strength="strong sturdy / weak fragile",
+) + _scales(
+    of_containers=True,
+    access="open unlocked / closed shut",
+    content="full filled / empty bare",
+)
+
+_POLES = {scale.poles[n]: scale.poles[1 - n] for scale in MOODS + QUALITIES for n in range(2)}
+_SAID: dict[str, Words] = {
+    **{word: (word, *others) for word, others in SYNONYMS.items()},
+    **{side[0]: side for scale in MOODS + QUALITIES for side in (scale.high, scale.low)},
+}
+
+
+def opposite(pole: str) -> str:
+    """The other pole of a scale."""
+    return _POLES[pole]
+
+
+def axis(word: str) -> str:
+    """The same word for both poles of a scale; any other word as it is."""
+    return min(word, _POLES.get(word, word))
+
+
+def ways_to_say(word: str) -> Words:
+    """The word and its synonyms."""
+    return _SAID.get(word) or (word,)
+
+
+def is_kind_of(word: str, kind: str) -> bool:
+    """Whether `word` is `kind` or belongs to it."""
+    return word == kind or KINDS.get(word) == kind
+
+
+def with_article(noun: str) -> str:
+    """ "an office", "a car"."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -1,0 +1,86 @@
+"""Passages and the questions that they answer, for all tasks that read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pemt_core.embedded.language import Role, asked_roles, name, question, sentences, spoken
+from pemt_core.embedded.relations import BETWEEN_PEOPLE, OF_PEOPLE, OF_THINGS, Relation
+from pemt_core.embedded.world import Fact, World
+
+ASKED_OF_PEOPLE = tuple(relation for relation in OF_PEOPLE if relation.asks_value)
+ASKED_OF_THINGS = tuple(relation for relation in OF_THINGS if relation.asks_value)
+_PEOPLE_SHARE = 0.75
+_EXTRA_SHARE = 0.5
+_THREE_SHARE = 0.4
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Facts with the sentence that tells each."""
+
+    facts: tuple[Fact, ...]
+    sentences: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.sentences)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question with its answer in the words of the passage, and the fact that holds it."""
+
+    question: str
+    answer: str
+    fact: Fact
+    role: Role
+
+
+def tell(world: World, facts: Sequence[Fact]) -> Passage:
+    return Passage(tuple(facts), tuple(sentences(world, facts)))
+
+
+def draw_facts(world: World, asked: Sequence[Relation] | None = None) -> list[Fact]:
+    """Two or three people or things, of all of whom the same is told, so that who has what must be read."""
+    draw = world.draw
+    of_people = draw.chance(_PEOPLE_SHARE) if asked is None else asked is not ASKED_OF_THINGS
+    relations = draw.sample(asked or (ASKED_OF_PEOPLE if of_people else ASKED_OF_THINGS), 2)
+    is_three = draw.chance(_THREE_SHARE)
+    subjects = world.subjects(relations, 3 if is_three else 2)
+    facts = world.grid(relations, subjects)
+    facts = draw.sample(facts, 4) if is_three else facts
+    if draw.chance(_EXTRA_SHARE):
+        facts.append(_extra(world, subjects, of_people))
+    return ordered(world, facts)
+
+
+def ordered(world: World, facts: Sequence[Fact]) -> list[Fact]:
+    """In random order, half of the time subject by subject."""
+    mixed = world.draw.shuffled(facts)
+    if world.draw.chance(0.5):
+        return mixed
+    subjects = list(dict.fromkeys(fact.subject for fact in mixed))
+    return sorted(mixed, key=lambda fact: subjects.index(fact.subject))
+
+
+def _extra(world: World, subjects: Sequence[str], of_people: bool) -> Fact:
+    """One more fact, on what the others do not speak of."""
+    if of_people and world.draw.chance(0.5):
+        first, second = subjects[:2]
+        world.require(world.joins(first, second))
+        return Fact(world.draw.pick(BETWEEN_PEOPLE), first, second)
+    scales = [relation for relation in (OF_PEOPLE if of_people else OF_THINGS) if relation.binary]
+    relation = world.draw.pick([relation for relation in scales if subjects[0] in relation.subjects])
+    return world.fact(relation, subjects[0])
+
+
+def ask(world: World, passage: Passage, roles: Sequence[Role] | None = None, but: Sequence[Fact] = ()) -> Asked:
+    """A question that one of the passage's facts answers, none of `but`."""
+    at = world.draw.below(len(passage.facts))
+    fact = passage.facts[at]
+    world.require(fact not in but)
+    role = world.draw.pick(roles or asked_roles(fact.relation))
+    answer = spoken(fact.value, passage.sentences[at]) if role is Role.VALUE else name(world, fact.subject)
+    if fact.relation.symmetric and role is Role.SUBJECT:
+        world.require(fact.value != answer)
+    return Asked(question(world, fact, role), answer, fact, role)

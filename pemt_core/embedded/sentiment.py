@@ -1,0 +1,85 @@
+"""sst2 and yelp: opinions of films and of places.
+
+A negation flips an opinion word ("not dull"), and where two opinions meet, grammar says which one counts: the clause
+after "but", the main clause beside "although", what is said "overall".
+"""
+
+from typing import Any
+
+from pemt_core.embedded.lexicon import DAYS, PEOPLE, TOWNS, Words, words
+from pemt_core.embedded.relations import templates
+from pemt_core.embedded.world import World
+
+Row = dict[str, Any]
+
+GOOD = words("good great wonderful excellent lovely charming brilliant fine delightful superb")
+BAD = words("bad poor terrible awful boring dull dreadful weak horrible mediocre")
+FILM = words("film plot story acting music ending script cast dialogue humour")
+PLACE = words("food service room staff soup menu view breakfast garden kitchen")
+VENUES = words("hotel restaurant bar shop inn theatre")
+
+_PLAIN = templates(
+    "the {noun} is {word} | the {noun} is very {word} | the {noun} is quite {word} | the {noun} is truly {word}"
+)
+_NEGATED = templates(
+    "the {noun} is not {word} | the {noun} is far from {word} | the {noun} is never {word} "
+    "| the {noun} is anything but {word}"
+)
+_NEGATED_SHARE = 0.3
+_SINGLE_SHARE = 0.35
+_AGREEING_SHARE = 0.15
+
+# {main} decides; {other} says the opposite.
+_CONTRASTS = templates(
+    "{other} , but {main} | although {other} , {main} | {main} , although {other} | {other} , yet {main}"
+)
+_SUMMED_UP = templates("{other} , overall {main} | overall {main} , still {other} | all in all {main} , still {other}")
+_BOTH = templates("{main} and {other} | {main} ; {other} | {main} , and also {other}")
+_VERDICTS = templates("Overall {main}. | All in all {main}. | In the end {main}. | To sum up, {main}.")
+_VISITS = templates(
+    "I came here on {day}. | We were in {town} on {day}. | {name} took me to this {venue}. "
+    "| I stayed in {town} with {name}."
+)
+
+
+def opinion(world: World, nouns: Words, positive: bool) -> str:
+    """A clause that says something good or bad, now and then by denying the opposite."""
+    negated = world.draw.chance(_NEGATED_SHARE)
+    noun = world.draw.pick(nouns)
+    word = world.partner(noun, GOOD if positive != negated else BAD)
+    return world.phrase(_NEGATED if negated else _PLAIN).format(noun=noun, word=word)
+
+
+def review(world: World, nouns: Words, of_parts: Words, positive: bool, contrasts: Words) -> str:
+    """A sentence of one or two opinions, `positive` in all; a second one is on one of `of_parts`."""
+    main = opinion(world, nouns, positive)
+    if world.draw.chance(_SINGLE_SHARE):
+        return main
+    agrees = world.draw.chance(_AGREEING_SHARE)
+    other = opinion(world, of_parts, positive == agrees)
+    return world.phrase(_BOTH if agrees else contrasts).format(main=main, other=other)
+
+
+def sst2(world: World, number: int) -> list[Row]:
+    label = number % 2
+    contrasts = world.draw.pick((_CONTRASTS, _CONTRASTS, _SUMMED_UP))
+    return [{"sentence": f"{review(world, FILM, FILM, bool(label), contrasts)} ", "label": label}]
+
+
+def yelp(world: World, number: int) -> list[Row]:
+    """A visit, mixed opinions and a verdict, which decides."""
+    label = number % 2
+    draw = world.draw
+    venue = draw.pick(VENUES)
+    visit = world.phrase(_VISITS).format(
+        day=draw.pick(DAYS), town=draw.pick(TOWNS), name=draw.pick(PEOPLE), venue=venue
+    )
+    mixed = [f"{_capital(opinion(world, PLACE, draw.chance(0.5)))}." for _ in range(2 + draw.below(2))]
+    judgement = review(world, (venue, "place"), PLACE, bool(label), _CONTRASTS).replace(" ,", ",").replace(" ;", ";")
+    verdict = world.phrase(_VERDICTS).format(main=judgement)
+    texts = [visit, *mixed, verdict] if draw.chance(0.6) else [visit, verdict, *mixed]
+    return [{"text": " ".join(texts), "label": label}]
+
+
+def _capital(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
