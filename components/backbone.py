@@ -9,10 +9,11 @@ from pathlib import Path
 from components.program import new_parser, open_tracker, run
 from pemt_core.artifacts.provenance import provenance
 from pemt_core.settings import Settings
-from pemt_core.steps.backbone import make_backbone
 
 
 def main(arguments: argparse.Namespace, settings: Settings) -> None:
+    from pemt_core.steps.backbone import make_backbone
+
     tracker = open_tracker(settings, arguments.params)
     with provenance(arguments.provenance) as facts:
         facts |= make_backbone(

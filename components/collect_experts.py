@@ -9,10 +9,11 @@ from pathlib import Path
 from components.program import new_parser, run
 from pemt_core.artifacts.provenance import provenance
 from pemt_core.settings import Settings
-from pemt_core.steps.collect_experts import collect_experts
 
 
 def main(arguments: argparse.Namespace, settings: Settings) -> None:
+    from pemt_core.steps.collect_experts import collect_experts
+
     with provenance(arguments.provenance):
         collect_experts([arguments.adapters / task for task in settings.tasks.sources], output_dir=arguments.output)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from components.program import new_parser, run
 from pemt_core.artifacts.provenance import provenance
 from pemt_core.settings import Settings
-from pemt_core.steps.evaluate import evaluate
 
 
 def main(arguments: argparse.Namespace, settings: Settings) -> None:
+    from pemt_core.steps.evaluate import evaluate
+
     targets = arguments.targets or settings.tasks.targets
     with provenance(arguments.provenance) as facts:
         facts["scored"] = evaluate(

@@ -10,10 +10,11 @@ from pathlib import Path
 from components.program import new_parser, run
 from pemt_core.artifacts.provenance import provenance
 from pemt_core.settings import Settings
-from pemt_core.steps.prepare import pin, prepare
 
 
 def main(arguments: argparse.Namespace, settings: Settings) -> None:
+    from pemt_core.steps.prepare import pin, prepare
+
     tasks = [*settings.tasks.sources, *settings.tasks.targets]
     if arguments.pin:
         pin(tasks)

@@ -1,4 +1,7 @@
-"""What every program does around its one call: settings, logging, errors as a line instead of a trace."""
+"""What every program does around its one call: settings, logging, errors as a line instead of a trace.
+
+A program imports its step within `main`: --help and an error in the settings need not wait for torch.
+"""
 
 import argparse
 import logging

@@ -9,15 +9,16 @@ from pathlib import Path
 from components.program import new_parser, open_tracker, run
 from pemt_core.artifacts.provenance import provenance
 from pemt_core.settings import Settings
-from pemt_core.steps.report import report
 
 
 def main(arguments: argparse.Namespace, settings: Settings) -> None:
+    from pemt_core.steps.report import report
+
     tracker = open_tracker(settings, arguments.params)
     with provenance(arguments.provenance):
         report(
             arguments.results,
-            arguments.sources,
+            [arguments.sources / task for task in settings.tasks.sources],
             settings.report,
             settings.tasks.targets,
             output_dir=arguments.output,

@@ -9,10 +9,11 @@ from pathlib import Path
 from components.program import new_parser, open_tracker, run
 from pemt_core.artifacts.provenance import provenance
 from pemt_core.settings import Settings
-from pemt_core.steps.train_source import train_source
 
 
 def main(arguments: argparse.Namespace, settings: Settings) -> None:
+    from pemt_core.steps.train_source import train_source
+
     tracker = open_tracker(settings, arguments.params)
     with provenance(arguments.provenance):
         train_source(

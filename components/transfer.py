@@ -10,10 +10,11 @@ from pathlib import Path
 from components.program import new_parser, open_tracker, run
 from pemt_core.artifacts.provenance import provenance
 from pemt_core.settings import Settings
-from pemt_core.steps.transfer import transfer
 
 
 def main(arguments: argparse.Namespace, settings: Settings) -> None:
+    from pemt_core.steps.transfer import transfer
+
     tracker = open_tracker(settings, arguments.params)
     with provenance(arguments.provenance):
         transfer(

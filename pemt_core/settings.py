@@ -46,6 +46,7 @@ class TaskSettings(Group):
 
 class PrepareSettings(Group):
     source: str
+    embedded_seed: Annotated[int, Field(ge=0)]
     split_seed: int
     max_train_rows: Bound
     max_validation_rows: Bound
@@ -181,8 +182,9 @@ def load_settings(path: Path) -> Settings:
 def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
     """Check `values` (the content of params.yaml); `origin` names it in errors."""
     plain = _validate(Settings, values, origin)
+    _check_per_task(plain, origin)  # before recipes are laid over it: DVC looks for these lines in the file itself
     for name, recipe in plain.recipes.items():
-        _check_recipe(name, recipe, plain.tasks, origin)
+        _check_recipe(name, recipe, plain, origin)
         laid_over = f"{origin} with recipe {name}"
         _check_per_task(_validate(Settings, _overlaid(values, recipe), laid_over), laid_over)
     if plain.recipe not in plain.recipes:
@@ -196,17 +198,26 @@ def _with_differences(
     settings: GroupType, differences: Mapping[str, Mapping[str, Any]], group: str, task: str
 ) -> GroupType:
     if task not in differences:  # DVC depends on <group>.<task>, and a parameter that is not there is an error to it
-        raise SettingsError(f"{group} lacks '{task}'; where nothing differs write `{task}: {{}}`")
+        raise SettingsError(
+            f"{group} lacks '{task}' ({nearest(task, differences)}); where nothing differs write `{task}: {{}}`"
+        )
     return _validate(type(settings), _merged(settings.model_dump(), differences[task]), f"{group}.{task}")
 
 
-def _check_recipe(name: str, recipe: Mapping[str, Any], tasks: TaskSettings, origin: str) -> None:
+def _check_recipe(name: str, recipe: Mapping[str, Any], plain: Settings, origin: str) -> None:
     for group in recipe:
         if group not in RECIPE_GROUPS:
             raise SettingsError(f"{origin}: recipes.{name}.{group}: no such step; {nearest(group, RECIPE_GROUPS)}")
     absent = [group for group in RECIPE_GROUPS if group not in recipe]
-    for group, listed in (("per_source", tasks.sources), ("per_target", tasks.targets)):
+    per_task = (
+        ("per_source", plain.per_source, plain.tasks.sources),
+        ("per_target", plain.per_target, plain.tasks.targets),
+    )
+    for group, lines, listed in per_task:
         absent += [f"{group}.{task}" for task in listed if task not in recipe.get(group, {})]
+        for task in recipe.get(group, {}):
+            if task not in lines:
+                raise SettingsError(f"{origin}: recipes.{name}.{group}.{task}: no such task; {nearest(task, lines)}")
     if absent:  # DVC depends on recipes.<recipe>.<group>, and a parameter that is not there is an error to it
         raise SettingsError(f"{origin}: recipes.{name} lacks '{absent[0]}'; where nothing differs write `{{}}` there")
 

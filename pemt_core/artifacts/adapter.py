@@ -94,7 +94,11 @@ def load_description(directory: Path) -> tuple[AdapterDescription, str]:
 
 def load_training_record(directory: Path) -> TrainingRecord:
     """Read training.json of an adapter's folder."""
-    return TrainingRecord(**read_json(Path(directory) / TRAINING))
+    path = Path(directory) / TRAINING
+    try:
+        return TrainingRecord(**read_json(path))
+    except TypeError as error:
+        raise ArtifactError(f"{path}: not a training's record ({error})") from error
 
 
 def check_backbone(path: Path, recorded: str, found: str) -> None:

@@ -4,8 +4,8 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +13,17 @@ from typing import Any
 
 from pemt_core.errors import ArtifactError
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 @contextmanager
 def _disk_errors_named(path: Path) -> Iterator[None]:
     """Turn "no space left" into an error that names what was being written and what is free."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:  # safetensors and tokenizers say it in errors of their own, the number in the text
+        by_text = any(f"(os error {number})" in str(error) for number in DISK_FULL)
+        if not by_text and getattr(error, "errno", None) not in DISK_FULL:
             raise
         free = shutil.disk_usage(path.parent).free
         raise ArtifactError(
@@ -34,7 +37,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it takes the name `path`, on failure it is removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary_beside(path)
     try:
         with _disk_errors_named(path):
             yield temporary
@@ -52,8 +55,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    temporary.chmod(0o755)
+    temporary = _temporary_beside(path)
+    temporary.mkdir()
     retired = temporary.with_suffix(".old")
     try:
         with _disk_errors_named(path):
@@ -94,6 +97,26 @@ def sha256_of_file(path: Path) -> str:
 def sha256_of_json(value: Any) -> str:
     """The SHA-256 of a JSON-like value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def _temporary_beside(path: Path) -> Path:
+    """A hidden name beside `path` that tells its process; what killed processes left under such names is removed."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.(tmp|old)")
+    for entry in path.parent.iterdir():
+        match = name.fullmatch(entry.name)
+        if match and not _is_running(int(match[1])):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _sync(path: Path) -> None:

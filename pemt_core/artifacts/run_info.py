@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pemt_core.artifacts.adapter import AdapterDescription
+if TYPE_CHECKING:  # it reads tensors, and tracking must not wait for torch
+    from pemt_core.artifacts.adapter import AdapterDescription
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,12 @@ class RunInfo:
     params: Mapping[str, Any]
 
 
-def source_run(description: AdapterDescription) -> RunInfo:
+def source_run(description: "AdapterDescription") -> RunInfo:
     """The run of a stage-1 training."""
     return _run(description, f"train_source/{description.task}", f"{description.task} source", "train_source")
 
 
-def target_run(description: AdapterDescription) -> RunInfo:
+def target_run(description: "AdapterDescription") -> RunInfo:
     """The run of one cell of stage 2."""
     task, method, k, seed = description.task, description.method, description.k, description.seed
     return _run(
@@ -30,7 +31,7 @@ def target_run(description: AdapterDescription) -> RunInfo:
     )
 
 
-def _run(description: AdapterDescription, cell: str, name: str, step: str) -> RunInfo:
+def _run(description: "AdapterDescription", cell: str, name: str, step: str) -> RunInfo:
     tags = {
         "pemt.step": step,
         "pemt.task": description.task,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from pemt_core.backbone.store import architecture_class
 from pemt_core.errors import ArtifactError
@@ -23,11 +24,15 @@ def fetch_checkpoint(name: str, revision: str) -> tuple[Any, str]:
     try:
         config = AutoConfig.from_pretrained(name, revision=commit or None)
         model_class = architecture_class(config.model_type, name)
-        model = model_class.from_pretrained(name, revision=commit or None, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError) as error:
+        model, report = model_class.from_pretrained(
+            name, revision=commit or None, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, SafetensorError) as error:
         raise ArtifactError(
             f"backbone '{name}' (revision '{revision or 'newest'}'): no T5 checkpoint with safetensors there: {error}"
         ) from error
+    if report["missing_keys"]:  # transformers would draw them at random
+        raise ArtifactError(f"backbone '{name}': its safetensors lack {', '.join(sorted(report['missing_keys']))}")
     return model, commit
 
 

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pemt_core.backbone.span_corruption import chunks, corrupt, noise_mask
+from pemt_core.backbone.span_corruption import chunks, corrupt, noise_counts, noise_mask
 from pemt_core.backbone.tokenizer import NUM_SENTINELS
 from pemt_core.data.batches import epoch_batches, length_batches
 from pemt_core.data.tokenized import Ragged, TokenizedSplit
-from pemt_core.errors import DataError
+from pemt_core.errors import DataError, SettingsError
 from pemt_core.settings import BackboneSettings
 from pemt_core.training.loop import Evaluation
 
@@ -45,9 +45,7 @@ class CorruptedCorpus:
         self.settings = settings
         self.pad_id: int = tokenizer.pad_token_id
         self.eos_id: int = tokenizer.eos_token_id
-        self.sentinels = np.array(
-            [tokenizer.convert_tokens_to_ids(f"<extra_id_{index}>") for index in range(NUM_SENTINELS)], dtype=np.int32
-        )
+        self.sentinels = _sentinels(tokenizer, settings)
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
         lengths = np.array([len(piece) for piece in self.pieces])
@@ -66,6 +64,20 @@ class CorruptedCorpus:
         generator = np.random.default_rng([settings.seed, epoch, row])
         mask = noise_mask(len(piece), settings.noise_density, settings.mean_span_length, generator)
         return corrupt(piece, mask, self.sentinels, self.eos_id)
+
+
+def _sentinels(tokenizer: Any, settings: BackboneSettings) -> NDArray[np.int32]:
+    """The ids of <extra_id_0> and so on; an error where these are too few for a piece of text."""
+    _, needed = noise_counts(settings.length, settings.noise_density, settings.mean_span_length)
+    if needed > NUM_SENTINELS:
+        raise SettingsError(
+            f"backbone.length {settings.length} with noise_density {settings.noise_density:g} and mean_span_length "
+            f"{settings.mean_span_length:g} makes {needed} spans, there are {NUM_SENTINELS} sentinels: shorten it"
+        )
+    ids = tokenizer.convert_tokens_to_ids([f"<extra_id_{index}>" for index in range(NUM_SENTINELS)])
+    if tokenizer.unk_token_id in ids:
+        raise DataError(f"the tokenizer has no <extra_id_{ids.index(tokenizer.unk_token_id)}>: it cannot pretrain a T5")
+    return np.array(ids, dtype=np.int32)
 
 
 def new_model(settings: BackboneSettings, tokenizer: Any) -> Any:

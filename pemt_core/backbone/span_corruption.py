@@ -11,12 +11,17 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.int32]
 
 
+def noise_counts(length: int, density: float, mean_span_length: float) -> tuple[int, int]:
+    """How many of `length` tokens are noise, and in how many spans they lie."""
+    num_noise = min(max(round(length * density), 1), length - 1)
+    return num_noise, min(max(round(num_noise / mean_span_length), 1), num_noise, length - num_noise)
+
+
 def noise_mask(
     length: int, density: float, mean_span_length: float, generator: np.random.Generator
 ) -> NDArray[np.bool_]:
     """Which of `length` tokens are noise: about `density` of them, in spans of random length, text first."""
-    num_noise = min(max(round(length * density), 1), length - 1)
-    num_spans = min(max(round(num_noise / mean_span_length), 1), num_noise, length - num_noise)
+    num_noise, num_spans = noise_counts(length, density, mean_span_length)
     noise = _random_parts(num_noise, num_spans, generator)
     text = _random_parts(length - num_noise, num_spans, generator)
     parts = np.stack([text, noise], axis=1).ravel()

@@ -47,7 +47,10 @@ def fingerprint_of(model: nn.Module, tokenizer: Any) -> str:
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    plain = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
+    plain.no_padding()  # what the last call asked for, which `tokenizers` keeps beside what it was trained to be
+    plain.no_truncation()
+    digest.update(plain.to_str().encode())
     return digest.hexdigest()
 
 
@@ -68,15 +71,19 @@ def load_backbone(directory: Path) -> Backbone:
     from transformers import AutoConfig
 
     directory = Path(directory)
-    recorded = read_json(directory / "backbone.json")["fingerprint"]
+    description = directory / "backbone.json"
+    try:
+        recorded = str(read_json(description)["fingerprint"])
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{description}: not a backbone's description (lacks {error})") from error
     try:
         model_class = architecture_class(AutoConfig.from_pretrained(directory).model_type, str(directory))
         model = model_class.from_pretrained(directory, dtype=torch.float32, use_safetensors=True)
+        tokenizer = load_tokenizer(str(directory))
     except Exception as error:  # safetensors, transformers and torch each have their own for a damaged file
         raise ArtifactError(
             f"{directory}: not readable as a backbone ({error}); run the backbone step again"
         ) from error
-    tokenizer = load_tokenizer(str(directory))
     found = fingerprint_of(model, tokenizer)
     if found != recorded:
         raise ArtifactError(

@@ -8,6 +8,8 @@ SHUFFLED_BATCHES = 50  # lengths are sorted within this many batches, as transfo
 
 def epoch_batches(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
     """The batches of an epoch as arrays of row indices; every row once, the last batch may be smaller."""
+    if not len(lengths):
+        return []
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
     pool = batch_size * SHUFFLED_BATCHES

@@ -69,9 +69,13 @@ class PreparedTask:
         """All rows of `split`, with the columns of ROW_SCHEMA."""
         path = self.directory / f"{split}.parquet"
         try:
-            return pq.read_table(path, schema=ROW_SCHEMA)
+            absent = set(ROW_SCHEMA.names) - set(pq.read_schema(path).names)  # reading would fill it with nulls
+            table = pq.read_table(path, schema=ROW_SCHEMA)
         except (pa.ArrowInvalid, OSError) as error:
             raise ArtifactError(f"{path}: not readable as parquet ({error}); it is truncated or altered") from error
+        if absent:
+            raise ArtifactError(f"{path}: lacks the columns {sorted(absent)}; run the prepare step again")
+        return table
 
     def content_hash(self) -> str:
         """A hash of the description and of every row: equal exactly where later steps would see the same data."""

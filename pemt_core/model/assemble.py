@@ -52,7 +52,7 @@ def initial_prompt(
     embeddings = backbone.get_input_embeddings().weight.detach()
     if init == "normal":
         return torch.randn(len(description_ids), embeddings.shape[1], generator=generator)
-    vectors: Tensor = embeddings[description_ids.to(embeddings.device)].cpu()
+    vectors: Tensor = embeddings[description_ids.to(embeddings.device)]
     return vectors
 
 
@@ -99,7 +99,7 @@ def initial_target_tensors(
             tensors[f"{key}.adapter.{name}.weight"] = TARGET_ADAPTER_STD * torch.randn(shape, generator=generator)
             tensors[f"{key}.adapter.{name}.bias"] = torch.zeros(shape[0])
     for name, parent, attribute in layer_norms(backbone):
-        tensors[name] = getattr(parent, attribute).weight.detach().cpu().clone()
+        tensors[name] = getattr(parent, attribute).weight.detach().clone()
     return tensors
 
 
@@ -172,7 +172,7 @@ def _own(tensors: Mapping[str, Tensor], backbone: Any) -> dict[str, Tensor]:
 def _target_adapter(tensors: Mapping[str, Tensor], key: str) -> TargetAdapter:
     bottleneck, d_model = tensors[f"{key}.adapter.down.weight"].shape
     adapter = TargetAdapter(d_model, bottleneck)
-    adapter.load_state_dict({name: tensors[f"{key}.adapter.{name}"] for name in ADAPTER_TENSORS})
+    adapter.load_state_dict({name: tensors[f"{key}.adapter.{name}"] for name in ADAPTER_TENSORS}, assign=True)
     return adapter
 
 

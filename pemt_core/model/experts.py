@@ -1,10 +1,13 @@
 """The frozen source adapters of one layer, folded: no tensor of the shape (E, B, S, D) is ever made.
 
-    wo(x) + sum_k g_k s_k U_k V_k x  =  (first D rows of A x) + [s_1 U_1 .. s_E U_E] (g * (last E R rows of A x))
+    wo(x) + sum_k g_k s_k U_k V_k x  =  wo(x) + [s_1 U_1 .. s_E U_E] (g * ([V_1; ..; V_E] x))
 
-with A = [wo; V_1; ..; V_E]: one matrix product, a scaling of E R rank channels, one matrix product. The cosines of the
-task sparsity loss need only y . e_k = (s_k U_k^T y) . (V_k x) and |e_k|^2 = (V_k x)^T G_k (V_k x), where the R x R Gram
-matrices G_k = s_k^2 U_k^T U_k are constants.
+one product for the E R rank channels of all experts, a scaling, one product. `wo` could be stacked on top of the V_k:
+measured by benchmarks/experts.py, that saves 2 to 4 % of the time and costs a copy of every `wo` (216 MiB for t5-base)
+and 3 MiB of activations per layer, so it stays by itself. The cosines of the task sparsity loss need only
+y . e_k = (s_k U_k^T y) . (V_k x) and |e_k| = |T_k (V_k x)|, where s_k U_k = Q_k T_k is the QR decomposition: T_k, at
+most R x R, is a constant, and T_k^T T_k is the Gram matrix of the method's formula. The square root of that formula
+would lose half of the digits where an expert's output is small, and could turn negative.
 """
 
 from collections.abc import Sequence
@@ -22,37 +25,40 @@ class FoldedExperts(nn.Module):
 
     down: Tensor
     up: Tensor
-    gram: Tensor
+    triangle: Tensor
 
     def __init__(
         self,
         base_layer: nn.Linear,
-        downs: Sequence[Float[Tensor, "R F"]],
-        ups: Sequence[Float[Tensor, "D R"]],
+        downs: Sequence[Float[Tensor, "_ F"]],
+        ups: Sequence[Float[Tensor, "D _"]],
         *,
         scales: Sequence[float],
     ) -> None:
         super().__init__()
         self.num_experts = len(downs)
         self.base_layer = base_layer
-        scaled = [scale * up for scale, up in zip(scales, ups, strict=True)]
-        self.register_buffer("down", torch.cat([base_layer.weight.detach(), *downs]), persistent=False)
+        rank = max(len(down) for down in downs)  # a lower rank is filled up with zeros, which change nothing
+        downs = [F.pad(down, (0, 0, 0, rank - len(down))) for down in downs]
+        scaled = [F.pad(scale * up, (0, rank - up.shape[1])) for scale, up in zip(scales, ups, strict=True)]
+        self.register_buffer("down", torch.cat(downs), persistent=False)
         self.register_buffer("up", torch.cat(scaled, dim=1), persistent=False)
-        self.register_buffer("gram", torch.stack([up.T @ up for up in scaled]), persistent=False)
+        triangles = torch.linalg.qr(torch.stack(scaled).float(), mode="r").R
+        self.register_buffer("triangle", triangles.to(base_layer.weight.dtype), persistent=False)
 
     def forward(
         self, x: Float[Tensor, "B S F"], weights: Float[Tensor, "B E"]
     ) -> tuple[Float[Tensor, "B S D"], Float[Tensor, "B S E R"]]:
         """The mixture's output h, and the rank channels V_k x of every expert."""
-        d_model = self.up.shape[0]
-        folded = F.linear(x, self.down)
-        channels = folded[..., d_model:].unflatten(-1, (self.num_experts, -1))
+        channels = F.linear(x, self.down).unflatten(-1, (self.num_experts, -1))
         weighted = channels * weights.to(channels.dtype)[:, None, :, None]
-        return folded[..., :d_model] + F.linear(weighted.flatten(-2), self.up), channels
+        return self.base_layer(x) + F.linear(weighted.flatten(-2), self.up), channels
 
     def cosines(self, y: Float[Tensor, "B S D"], channels: Float[Tensor, "B S E R"]) -> Float[Tensor, "B S E"]:
         """cos(y, e_k) at every position, norms in float32."""
         dots = (F.linear(y, self.up.T).unflatten(-1, (self.num_experts, -1)) * channels).float().sum(-1)
-        squares = (torch.einsum("bser,erq->bseq", channels, self.gram) * channels).float().sum(-1)
-        norms = squares.clamp_min(NORM_FLOOR**2).sqrt()
-        return dots / (y.float().norm(dim=-1, keepdim=True).clamp_min(NORM_FLOOR) * norms)
+        with torch.autocast(y.device.type, enabled=False):
+            outputs = torch.einsum("bser,eqr->bseq", channels.float(), self.triangle.float())
+        norms = outputs.norm(dim=-1).clamp_min(NORM_FLOOR)
+        cosines = dots / (y.float().norm(dim=-1, keepdim=True).clamp_min(NORM_FLOOR) * norms)
+        return cosines.clamp(-1.0, 1.0)  # bfloat16 rounds the dots: where an output is almost zero, beyond this

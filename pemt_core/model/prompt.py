@@ -33,8 +33,8 @@ class CorrelationGuidedPrompt(nn.Module):
     ) -> None:
         super().__init__()
         self.vectors = nn.Parameter(vectors)
-        lengths = torch.tensor([len(source) for source in sources])
-        padding = torch.arange(int(lengths.max())) >= lengths.unsqueeze(1)
+        longest = max(len(source) for source in sources)
+        padding = torch.tensor([[row >= len(source) for row in range(longest)] for source in sources])
         self.register_buffer("sources", nn.utils.rnn.pad_sequence(list(sources), batch_first=True), persistent=False)
         self.register_buffer("is_padding", padding.to(vectors.device), persistent=False)
         self.dropout = nn.Dropout(dropout)

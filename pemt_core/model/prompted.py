@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import DynamicCache, EncoderDecoderCache
 
 from pemt_core.model.attachment import Attachment
 from pemt_core.model.signal import ForwardSignal
@@ -106,6 +107,10 @@ class PromptedT5(nn.Module):
     ) -> Int[Tensor, "B L"]:
         """transformers' `generate` behind the prompt; `options` are its own. Greedy unless they say otherwise."""
         embeddings, mask, prompt_mask = self.prepend_prompt(input_ids, attention_mask)
+        stacks = self.backbone.encoder.block, self.backbone.decoder.block
+        if len(stacks[0]) != len(stacks[1]) and options.get("use_cache", True):
+            # transformers gives the cache as many layers as the encoder has; this one grows
+            options.setdefault("past_key_values", EncoderDecoderCache(DynamicCache(), DynamicCache()))
         with self.signal.open(prompt_mask):
             ids: Tensor = self.backbone.generate(inputs_embeds=embeddings, attention_mask=mask, **options)
         return ids

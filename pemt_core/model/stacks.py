@@ -15,7 +15,9 @@ class FeedForward(NamedTuple):
 
     @property
     def wo(self) -> nn.Linear:
-        wo: nn.Linear = self.parent.wo
+        wo = self.parent.wo
+        if not isinstance(wo, nn.Linear):
+            raise RuntimeError(f"{self.stack} layer {self.layer} has a {type(wo).__name__} attached: detach that first")
         return wo
 
 

@@ -1,5 +1,6 @@
 """Results as runs of the tracking store, so that it shows every cell, whether it was computed here or restored."""
 
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -18,10 +19,9 @@ def record_results(results_dir: Path, tracker: Tracker, provenance_dir: Path) ->
     return sum(tracker.record(result_record(result, results_dir, provenance_dir)) for result in results)
 
 
-def record_sources(sources_dir: Path, tracker: Tracker, provenance_dir: Path) -> int:
-    """Record every source adapter below `sources_dir`; returns how many runs had to be written or completed."""
-    directories = sorted(path.parent for path in sources_dir.glob(f"*/{DESCRIPTION}"))
-    return sum(tracker.record(source_record(directory, provenance_dir)) for directory in directories)
+def record_sources(adapter_dirs: Sequence[Path], tracker: Tracker, provenance_dir: Path) -> int:
+    """Record the source adapters in `adapter_dirs`; returns how many runs had to be written or completed."""
+    return sum(tracker.record(source_record(directory, provenance_dir)) for directory in adapter_dirs)
 
 
 def result_record(result: CellResult, results_dir: Path, provenance_dir: Path) -> RunRecord:

@@ -10,8 +10,9 @@ from pemt_core.backbone.scratch import Pretraining, new_model, read_corpus, vali
 from pemt_core.backbone.store import save_backbone
 from pemt_core.backbone.tokenizer import load_tokenizer
 from pemt_core.settings import BackboneSettings
+from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore, training_code
-from pemt_core.training.loop import Trainer, make_accelerator
+from pemt_core.training.loop import Trainer
 from pemt_core.training.run import OpenRun, run_of
 
 

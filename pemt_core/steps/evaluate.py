@@ -26,11 +26,24 @@ from pemt_core.evaluation.results import CellResult
 from pemt_core.metrics import count_unreadable
 from pemt_core.model.assemble import Expert, build_target_model
 from pemt_core.settings import EvaluateSettings
-from pemt_core.training.loop import make_accelerator
+from pemt_core.training.accelerator import make_accelerator
 
 logger = logging.getLogger(__name__)
 
-CODE = ("artifacts/adapter.py", "backbone/store.py", "data", "evaluation", "metrics", "model", "steps/evaluate.py")
+CODE = (  # what a result depends on, as dvc.yaml lists it
+    "artifacts/adapter.py",
+    "artifacts/experts.py",
+    "backbone/store.py",
+    "backbone/tokenizer.py",
+    "data/batches.py",
+    "data/prepared.py",
+    "data/tokenized.py",
+    "evaluation",
+    "metrics",
+    "model",
+    "steps/evaluate.py",
+    "training/accelerator.py",
+)
 KEY = "inputs.json"  # beside result.json: the hash of what it was computed from
 
 

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 def report(
     results_dir: Path,
-    sources_dir: Path,
+    source_dirs: Sequence[Path],
     settings: ReportSettings,
     targets: Sequence[str],
     *,
@@ -30,6 +30,6 @@ def report(
         layer_groups=settings.layer_groups,
         targets=targets,
     )
-    written = record_sources(sources_dir, tracker, provenance_dir)
+    written = record_sources(source_dirs, tracker, provenance_dir)
     written += record_results(results_dir, tracker, provenance_dir)
     logger.info("report: %s written; %d tracking runs completed", output_dir, written)

@@ -7,12 +7,14 @@ import torch
 
 from pemt_core.artifacts.adapter import AdapterDescription, TrainingRecord, save_adapter
 from pemt_core.artifacts.run_info import source_run
-from pemt_core.backbone.store import load_backbone
+from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.model.assemble import build_source_model, initial_prompt, initial_source_tensors
+from pemt_core.model.prompted import PromptedT5
 from pemt_core.settings import TrainSourceSettings
+from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore, training_code
-from pemt_core.training.loop import Trainer, make_accelerator
+from pemt_core.training.loop import Trainer
 from pemt_core.training.run import ARTIFACT_TAG, OpenRun, run_of
 from pemt_core.training.task_data import TaskData
 
@@ -28,28 +30,13 @@ def train_source(
 ) -> TrainingRecord:
     """Train one source's adapters and prompt on the frozen backbone, and write them to `output_dir`."""
     prepared, backbone = PreparedTask.load(task_dir), load_backbone(backbone_dir)
-    task = prepared.task
-    description = AdapterDescription(
-        stage="source",
-        task=task.name,
-        prompt=task.description,
-        backbone=backbone.fingerprint,
-        data=prepared.content_hash(),
-        seed=settings.seed,
-        settings=settings.model_dump(),
-        scale=settings.scale,
-        learning_rate=settings.training.learning_rate,
-    )
-    generator = torch.Generator().manual_seed(settings.seed)
-    prompt_ids = torch.tensor(backbone.tokenizer(task.description)["input_ids"])
-    prompt = initial_prompt(backbone.model, prompt_ids, settings.prompt_init, generator)
-    tensors = initial_source_tensors(
-        backbone.model, prompt, rank=settings.rank, init=settings.init, generator=generator
-    )
-    model = build_source_model(backbone.model, tensors, scale=settings.scale)
+    task, description = prepared.task, _description(prepared, backbone, settings)
+    model = _new_model(task.description, backbone, settings)
     data = TaskData.load(prepared, backbone.tokenizer, settings.training, settings.source_length)
     accelerator = make_accelerator(settings.training.precision)
-    store = CheckpointStore(checkpoint_dir, {"adapter": asdict(description), "code": training_code()})
+    dropout = backbone.model.config.dropout_rate  # not part of a fingerprint, as it changes no output but training
+    inputs = {"adapter": asdict(description), "dropout": dropout, "code": training_code()}
+    store = CheckpointStore(checkpoint_dir, inputs)
     with run_of(source_run(description), open_run, accelerator) as run:
         state = Trainer(
             model,
@@ -70,3 +57,28 @@ def train_source(
             run.tag({ARTIFACT_TAG: save_adapter(output_dir, description, model.tensors(), record)})
             store.discard()
     return record
+
+
+def _description(prepared: PreparedTask, backbone: Backbone, settings: TrainSourceSettings) -> AdapterDescription:
+    """What identifies the adapter that is to be trained."""
+    return AdapterDescription(
+        stage="source",
+        task=prepared.task.name,
+        prompt=prepared.task.description,
+        backbone=backbone.fingerprint,
+        data=prepared.content_hash(),
+        seed=settings.seed,
+        settings=settings.model_dump(),
+        scale=settings.scale,
+        learning_rate=settings.training.learning_rate,
+    )
+
+
+def _new_model(prompt_text: str, backbone: Backbone, settings: TrainSourceSettings) -> PromptedT5:
+    generator = torch.Generator().manual_seed(settings.seed)
+    prompt_ids = torch.tensor(backbone.tokenizer(prompt_text)["input_ids"])
+    prompt = initial_prompt(backbone.model, prompt_ids, settings.prompt_init, generator)
+    tensors = initial_source_tensors(
+        backbone.model, prompt, rank=settings.rank, init=settings.init, generator=generator
+    )
+    return build_source_model(backbone.model, tensors, scale=settings.scale)

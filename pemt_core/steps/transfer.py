@@ -21,8 +21,9 @@ from pemt_core.errors import SettingsError
 from pemt_core.model.assemble import Expert, build_target_model, initial_prompt, initial_target_tensors
 from pemt_core.model.prompted import PromptedT5
 from pemt_core.settings import TransferSettings
+from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore, TrainingState, training_code
-from pemt_core.training.loop import Log, Trainer, make_accelerator
+from pemt_core.training.loop import Log, Trainer
 from pemt_core.training.run import ARTIFACT_TAG, OpenRun, run_of
 from pemt_core.training.task_data import TaskData
 
@@ -118,7 +119,9 @@ class TargetTraining:
         for rate in self.settings.learning_rates:
             model = self._new_model(cell)
             description = replace(self.description(cell), learning_rate=rate)
-            store = CheckpointStore(checkpoint_dir, {"adapter": asdict(description), "code": training_code()})
+            dropout = self.backbone.model.config.dropout_rate  # not part of a fingerprint: it changes training alone
+            inputs = {"adapter": asdict(description), "dropout": dropout, "code": training_code()}
+            store = CheckpointStore(checkpoint_dir, inputs)
             self.stores.append(store)
             state = self._fit(model, cell, rate, store, log)
             trials[f"{rate:g}"] = score_of(state)

@@ -5,6 +5,7 @@ everything that the training depends on: another input is another folder.
 """
 
 import json
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,17 @@ from pemt_core.artifacts.provenance import code_hash
 from pemt_core.errors import ArtifactError
 
 FILE = "state.safetensors"
-CODE = ("artifacts/adapter.py", "backbone", "data", "evaluation", "metrics", "model", "steps", "training")
+CODE = (
+    "artifacts/adapter.py",
+    "artifacts/experts.py",
+    "backbone",
+    "data",
+    "evaluation",
+    "metrics",
+    "model",
+    "steps",
+    "training",
+)
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -82,18 +93,16 @@ class CheckpointStore:
             with safe_open(self.path, framework="pt") as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
                 state = TrainingState(**json.loads(file.metadata()["state"]))
-        except (SafetensorError, OSError, KeyError, TypeError) as error:
+            _write_back(tensors, state, trained, optimizer)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise ArtifactError(
                 f"{self.path}: not readable as a training state ({error}); delete it to start anew"
             ) from error
-        _write_back(tensors, state, trained, optimizer)
         return state
 
     def discard(self) -> None:
         """Remove the state: what it was kept for is written."""
-        self.path.unlink(missing_ok=True)
-        if self.path.parent.is_dir():
-            self.path.parent.rmdir()
+        shutil.rmtree(self.path.parent, ignore_errors=True)
 
 
 def _write_back(

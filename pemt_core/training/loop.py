@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -27,7 +27,6 @@ from pemt_core.training.checkpoint import CheckpointStore, TrainingState
 logger = logging.getLogger(__name__)
 
 Log = Callable[[int, dict[str, float]], None]
-PRECISIONS = {"float32": "no", "bfloat16": "bf16"}
 LOGGED_STEPS = 10  # losses stay on the device for this many steps: reading one makes a GPU wait
 
 
@@ -45,12 +44,6 @@ class TrainingData(Protocol):
     def batches(self, epoch: int) -> list[NDArray[np.int64]]: ...
 
     def collate(self, rows: NDArray[np.int64], epoch: int) -> dict[str, Tensor]: ...
-
-
-def make_accelerator(precision: str) -> Accelerator:
-    """accelerate's view of the machine: one CPU, one GPU, or the processes of `accelerate launch`."""
-    exchange = DistributedDataParallelKwargs(broadcast_buffers=False)  # the experts are the same in all processes
-    return Accelerator(mixed_precision=PRECISIONS[precision], kwargs_handlers=[exchange])
 
 
 class Trainer:
@@ -83,7 +76,10 @@ class Trainer:
         self.prepared, self.optimizer = accelerator.prepare(model, optimizer)
         self.state = TrainingState()
         self.pending: list[tuple[int, NDArray[np.int64], Tensor]] = []
+        self.shown: dict[str, str] = {}  # beside the progress bar
         steps_per_epoch = len(data.batches(0))
+        if not steps_per_epoch:
+            raise TrainingError(f"{title}: there are no training rows")
         self.total_steps = min(settings.epochs * steps_per_epoch, settings.max_steps or sys.maxsize)
         self.steps_per_evaluation = (
             steps_per_epoch if settings.evaluate_every == "epoch" else int(settings.evaluate_every)
@@ -158,7 +154,9 @@ class Trainer:
         evaluates = at_end or state.step % self.steps_per_evaluation == 0
         saves = at_end or state.step % settings.checkpoint_every == 0
         if evaluates or saves or len(self.pending) >= LOGGED_STEPS:
-            self._read_losses(bar)  # always before a checkpoint: a state with a loss that is no number is never kept
+            self._read_losses(bar)
+        if evaluates or saves:
+            self._check_tensors()  # so a state that holds what is no number is never kept
         if evaluates:
             self._evaluate(bar)
         patience = settings.early_stop
@@ -172,19 +170,25 @@ class Trainer:
         losses = self.accelerator.reduce(torch.stack([entry[2] for entry in self.pending]), reduction="mean").cpu()
         for (step, rows, _), loss in zip(self.pending, losses[:, 0].tolist(), strict=True):
             if not math.isfinite(loss):
-                raise self._divergence(loss, step, rows)
+                raise self._divergence(f"the loss is {loss} for training rows {sorted(rows.tolist())} at", step + 1)
         self.pending.clear()
         loss, sparsity = losses.mean(0).tolist()
         metrics = {"train/loss": loss} | ({"train/sparsity_loss": sparsity} if sparsity else {})
-        bar.set_postfix({**self._postfix(), "loss": f"{loss:.3f}"}, refresh=False)
+        self.shown["loss"] = f"{loss:.3f}"
+        bar.set_postfix(self.shown, refresh=False)
         self._record(metrics)
 
-    def _divergence(self, loss: float, step: int, rows: NDArray[np.int64]) -> TrainingError:
+    def _check_tensors(self) -> None:
+        """The last step may have had a finite loss and an infinite gradient."""
+        for name, parameter in self.trained.items():
+            if not parameter.isfinite().all():
+                raise self._divergence(f"{name} is no longer finite after", self.state.step)
+
+    def _divergence(self, problem: str, step: int) -> TrainingError:
         kept = "the last good checkpoint is kept" if self.store.path.is_file() else "there is no checkpoint yet"
         return TrainingError(
-            f"{self.title}: the loss is {loss} at step {step + 1} of {self.total_steps} (epoch {self.state.epoch + 1}, "
-            f"learning rate {self.learning_rate:g}), training rows {sorted(rows.tolist())}; {kept} "
-            f"({self.store.path}). Lower the learning rate, or use float32"
+            f"{self.title}: {problem} step {step} of {self.total_steps} (epoch {self.state.epoch + 1}, learning rate "
+            f"{self.learning_rate:g}); {kept} ({self.store.path}). Lower the learning rate, or use float32"
         )
 
     def _evaluate(self, bar: Any) -> None:
@@ -196,15 +200,13 @@ class Trainer:
             state.best_score, state.best_step, state.best_metrics = evaluation.score, state.step, evaluation.metrics
             state.evaluations_since_best = 0
             state.best_tensors = {n: p.detach().cpu().clone().contiguous() for n, p in self.trained.items()}
-        bar.set_postfix(self._postfix(), refresh=False)
+        self.shown["best"] = f"{state.best_score:.2f}"
+        bar.set_postfix(self.shown, refresh=False)
 
     def _record(self, metrics: dict[str, float]) -> None:
         self.state.history.append({"step": self.state.step, **metrics})
         if self.accelerator.is_main_process:
             self.log(self.state.step, metrics)
-
-    def _postfix(self) -> dict[str, str]:
-        return {} if self.state.best_score is None else {"best": f"{self.state.best_score:.2f}"}
 
     def _plain_optimizer(self) -> torch.optim.Optimizer:
         plain: torch.optim.Optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
