@@ -3,8 +3,15 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("pemt_core.model", "beartype.beartype")  # every test checks the shapes that signatures state
+
+if TYPE_CHECKING:
+    from tiny import World
 
 REPOSITORY = Path(__file__).parent.parent
 DEFAULT_MIRROR = Path("..") / "shared" / "hub"
@@ -30,3 +37,21 @@ def datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         datasets.disable_progress_bars()
         yield cache
         datasets.enable_progress_bars()
+
+
+@pytest.fixture
+def fresh_accelerator() -> Iterator[None]:
+    """accelerate keeps the first precision of a process: forget it before and after."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> "World":
+    """Tiny data, backbone, source adapters and experts, made once by the steps themselves. Not to be changed."""
+    from tiny import World
+
+    return World.make(tmp_path_factory.mktemp("world"))

@@ -6,6 +6,7 @@ functions that training uses.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def error_of(value: Tensor, reference: Tensor) -> float:
         raise ValueError(f"shape {tuple(value.shape)}, the reference has {tuple(reference.shape)}")
     largest = reference.abs().max().item()
     difference = (value - reference).abs().max().item()
+    if math.isnan(difference):  # `max` over several errors would not see it
+        return math.inf
     return difference / largest if largest else difference
 
 

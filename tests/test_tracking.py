@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from pemt_core.artifacts.files import write_json
 from pemt_core.evaluation.results import CellResult
 from pemt_core.report.runs import record_results
 from pemt_core.tracking import ARTIFACT, CELL, RESULT, RunRecord, Tracker, TrackingError, connect
@@ -206,7 +207,8 @@ def test_results_become_runs(tmp_path: Path, tracker: Tracker) -> None:
     directory = tmp_path / "results" / "cb" / "pemt-kfull-seed4096"
     result.save(directory)
     (directory / "predictions.jsonl").write_text('{"prediction": "neutral"}\n' * 60)
-    assert [record_results(tmp_path / "results", tracker) for _ in range(2)] == [1, 0]
+    write_json(tmp_path / "provenance" / "transfer" / "cb.json", {"commit": "0123abc"})
+    assert [record_results(tmp_path / "results", tracker, tmp_path / "provenance") for _ in range(2)] == [1, 0]
     (run,) = runs_in(client_of(tmp_path))
     assert run.data.metrics == {
         "test/main": 92.8, "test/accuracy": 92.8, "test/macro_f1": 90.0, "validation/accuracy": 90.0,
@@ -215,6 +217,7 @@ def test_results_become_runs(tmp_path: Path, tracker: Tracker) -> None:
     }  # fmt: skip
     assert run.data.params["settings.epochs"] == "20"
     assert (run.data.tags[CELL], run.data.tags[RESULT]) == (NAME, result.content_hash())
+    assert run.data.tags["pemt.commit"] == "0123abc"
     files = tmp_path / "mlartifacts" / run.info.run_id / "artifacts"
     assert len((files / "predictions-head.jsonl").read_text().splitlines()) == 50
     assert json.loads((files / "result.json").read_text())["task"] == "cb"

@@ -1,0 +1,480 @@
+"""Artifacts: complete, tied to their backbone, refused when damaged, written whole or not at all, never pickled."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny import (
+    World,
+    random_experts,
+    random_target_tensors,
+    source_settings,
+    tiny_batch,
+    tiny_t5,
+    transfer_settings,
+    write_corpus,
+)
+from torch import Tensor
+
+from pemt_core.artifacts.adapter import (
+    Adapter,
+    AdapterDescription,
+    TrainingRecord,
+    load_adapter,
+    load_training_record,
+    save_adapter,
+)
+from pemt_core.artifacts.experts import load_experts, save_experts
+from pemt_core.artifacts.files import (
+    atomic_directory,
+    atomic_file,
+    read_json,
+    sha256_of_file,
+    sha256_of_json,
+    write_json,
+)
+from pemt_core.backbone.store import load_backbone, save_backbone
+from pemt_core.backbone.tokenizer import train_tokenizer
+from pemt_core.errors import ArtifactError
+from pemt_core.model.assemble import build_source_model, build_target_model
+from pemt_core.model.prompted import PromptedT5
+from pemt_core.steps.collect_experts import collect_experts
+from pemt_core.training.checkpoint import FILE
+
+PACKAGE = Path(__file__).parent.parent / "pemt_core"
+CELL = "pemt-kfull-seed4096"
+RECORD = TrainingRecord(
+    validation={"accuracy": 50.0}, best_step=3, steps=5, history=[{"step": 3, "x": 0.1}], trained_parameters=7
+)
+
+
+def description(
+    stage: str = "source", backbone: str = "a" * 64, task: str = "alpha", **changes: Any
+) -> AdapterDescription:
+    settings: Any = source_settings() if stage == "source" else transfer_settings()
+    values: dict[str, Any] = {"stage": stage, "task": task, "prompt": "Decide.", "backbone": backbone, "data": "d" * 64}
+    values |= {"seed": 1, "settings": settings.model_dump(), "scale": 0.75 if stage == "source" else None}
+    return AdapterDescription(**{**values, **changes})
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A source adapter's folder."""
+    tensors = dict(random_experts(tiny_t5(), 1)[0].tensors)
+    save_adapter(tmp_path / "adapter", description(), tensors, RECORD)
+    return tmp_path / "adapter"
+
+
+# --- complete
+
+
+def test_a_source_adapter_comes_back_with_its_logits(world: World, tmp_path: Path) -> None:
+    """Trained by the step itself; loaded onto a backbone that was loaded anew."""
+    world.train_source(tmp_path / "out", learning_rate=3e-2)
+    backbone = load_backbone(world.folder / "backbone")
+    adapter = load_adapter(tmp_path / "out", backbone.fingerprint)
+    scale = adapter.description.scale
+    assert scale is not None
+    batch = tiny_batch()
+    bare = backbone.model(**batch).logits
+    first = build_source_model(backbone.model, adapter.tensors, scale=scale).eval()
+    logits = first(**batch).logits
+    save_adapter(tmp_path / "again", adapter.description, first.tensors(), RECORD)
+    first.detach()
+    again = load_adapter(tmp_path / "again", backbone.fingerprint)
+    other = load_backbone(world.folder / "backbone").model
+    assert torch.equal(build_source_model(other, again.tensors, scale=scale).eval()(**batch).logits, logits)
+    assert not torch.allclose(logits, bare, atol=1e-2)
+    assert again.content_hash == adapter.content_hash
+    assert again.description == adapter.description
+
+
+def test_a_target_adapter_holds_everything_that_was_trained(tmp_path: Path) -> None:
+    """Prompt, gates, target adapters and layer norms: logits after training are those after loading."""
+    backbone, batch = tiny_t5(), tiny_batch()
+    experts = random_experts(backbone, 3)
+
+    def build(tensors: dict[str, Tensor]) -> PromptedT5:
+        options: dict[str, Any] = {"prompt_dropout": 0.1, "sparsity_coefficient": 0.1}
+        return build_target_model(tiny_t5(), tensors, experts, **options).eval()
+
+    model = build(random_target_tensors(backbone, 3))
+    start = model(**batch).logits
+    optimizer = torch.optim.AdamW(model.trained.values(), lr=1e-2)
+    for _ in range(3):
+        model(**batch).loss.backward()
+        optimizer.step()
+    trained = model(**batch)
+    save_adapter(tmp_path / "out", description("target"), model.tensors(), RECORD)
+    loaded = build(load_adapter(tmp_path / "out", "a" * 64).tensors)
+    again = loaded(**batch)
+    assert not torch.allclose(trained.logits, start, atol=1e-2)
+    assert torch.equal(again.logits, trained.logits)
+    assert torch.equal(again.loss, trained.loss)
+    assert torch.equal(
+        *(m.generate(batch["input_ids"], batch["attention_mask"], max_new_tokens=4) for m in (model, loaded))
+    )
+
+
+def test_a_transfer_describes_what_it_needs(world: World, tmp_path: Path) -> None:
+    world.transfer(tmp_path / "out", epochs=1, methods=["pemt", "control"], seeds=[3])
+    backbone = load_backbone(world.folder / "backbone")
+    experts, experts_hash = load_experts(world.folder / "experts", backbone.fingerprint)
+    adapter = load_adapter(tmp_path / "out" / "pemt-kfull-seed3", backbone.fingerprint)
+    found = adapter.description
+    assert (found.stage, found.task, found.method, found.k, found.seed) == ("target", "gamma", "pemt", "full", 3)
+    assert found.sources == [expert.task for expert in experts] == list(World.SOURCES)
+    assert found.experts == experts_hash
+    assert found.prompt == "Decide which colour the gamma text names."
+    control = load_adapter(tmp_path / "out" / "control-kfull-seed3", backbone.fingerprint)
+    assert (control.description.sources, control.description.experts) == ([], None)
+    assert set(adapter.tensors) - set(control.tensors) == {n for n in adapter.tensors if n.endswith("gate")}
+    shapes = read_json(tmp_path / "out" / "pemt-kfull-seed3" / "adapter.json")["tensors"]["shapes"]
+    assert shapes == {name: list(tensor.shape) for name, tensor in adapter.tensors.items()}
+    record = load_training_record(tmp_path / "out" / "pemt-kfull-seed3")
+    assert record.trained_parameters == sum(tensor.numel() for tensor in adapter.tensors.values())
+    assert record.trials.keys() == {"0.01"}
+    assert {path.name for path in (tmp_path / "out" / "pemt-kfull-seed3").iterdir()} == {
+        "adapter.safetensors",
+        "adapter.json",
+        "training.json",
+    }
+
+
+def test_a_description_holds_no_time_host_or_commit(world: World, tmp_path: Path) -> None:
+    """Two runs write the same bytes: later steps must not look changed."""
+    for name in ("a", "b"):
+        world.train_source(tmp_path / name / "out", epochs=1)
+    for file in ("adapter.safetensors", "adapter.json", "training.json"):
+        assert (tmp_path / "a" / "out" / file).read_bytes() == (tmp_path / "b" / "out" / file).read_bytes()
+
+
+# --- tied to a backbone
+
+
+def test_an_adapter_for_another_backbone_names_both(stored: Path) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        load_adapter(stored, "b" * 64)
+    for part in (str(stored), "a" * 12, "b" * 12, "use that backbone, or train again"):
+        assert part in str(caught.value)
+
+
+def test_a_transfer_onto_another_backbone_stops_at_the_experts(world: World, tmp_path: Path) -> None:
+    """A backbone with one weight moved, in the place of the one that the experts were trained on."""
+    copy = World(shutil.copytree(world.folder, tmp_path / "world"))
+    backbone = load_backbone(copy.folder / "backbone")
+    with torch.no_grad():
+        backbone.model.shared.weight[5, 5] += 1e-3
+    changed = save_backbone(copy.folder / "backbone", backbone.model, backbone.tokenizer)
+    with pytest.raises(ArtifactError, match=f"{backbone.fingerprint[:12]}, the one at hand is {changed[:12]}"):
+        copy.transfer(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# --- experts
+
+
+def test_experts_keep_the_order_they_are_given_in(world: World, tmp_path: Path) -> None:
+    fingerprint = load_backbone(world.folder / "backbone").fingerprint
+    folders = {name: world.folder / "adapters" / name for name in World.SOURCES}
+    hashes = []
+    for order in (["alpha", "beta"], ["beta", "alpha"], ["beta"]):
+        assert collect_experts([folders[name] for name in order], output_dir=tmp_path / "experts") == order
+        experts, content = load_experts(tmp_path / "experts", fingerprint)
+        assert [expert.task for expert in experts] == order
+        for expert, name in zip(experts, order, strict=True):
+            adapter = load_adapter(folders[name], fingerprint)
+            assert expert.scale == adapter.description.scale
+            assert expert.tensors.keys() == adapter.tensors.keys()
+            assert all(torch.equal(tensor, adapter.tensors[key]) for key, tensor in expert.tensors.items())
+        hashes.append(content)
+    assert len(set(hashes)) == 3
+
+
+def test_more_than_ten_experts_stay_apart(tmp_path: Path) -> None:
+    """Keys are `<k>/<name>`: 1 must not take what belongs to 11."""
+    adapters = [
+        Adapter(description(task=f"task{k}"), {"prompt": torch.full((2, 4), float(k))}, f"{k}") for k in range(14)
+    ]
+    save_experts(tmp_path / "experts", adapters)
+    experts, _ = load_experts(tmp_path / "experts", "a" * 64)
+    assert [expert.tensors["prompt"][0, 0].item() for expert in experts] == list(range(14))
+    assert all(expert.tensors.keys() == {"prompt"} for expert in experts)
+
+
+def test_experts_of_different_backbones_are_refused(stored: Path, tmp_path: Path) -> None:
+    tensors = dict(random_experts(tiny_t5(), 1)[0].tensors)
+    save_adapter(tmp_path / "other", description(backbone="b" * 64, task="beta"), tensors, RECORD)
+    with pytest.raises(
+        ArtifactError, match=r"other: trained on the backbone bbbbbbbbbbbb, the one at hand is aaaaaaaaaaaa"
+    ):
+        collect_experts([stored, tmp_path / "other"], output_dir=tmp_path / "experts")
+    with pytest.raises(ArtifactError, match="source adapter beta"):
+        save_experts(
+            tmp_path / "experts",
+            [load_adapter(stored, "a" * 64), load_adapter(tmp_path / "other", "b" * 64)],
+        )
+    assert not (tmp_path / "experts").exists()
+
+
+def test_no_source_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"tasks\.sources must name at least one task"):
+        collect_experts([], output_dir=tmp_path / "experts")
+
+
+# --- damaged
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def replace_by_list(path: Path) -> None:
+    path.write_text(json.dumps([1, 2]))
+
+
+def empty_object(path: Path) -> None:
+    path.write_text("{}")
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "truncated tensors": ("safetensors", halve),
+    "altered byte": ("safetensors", flip),
+    "missing tensors": ("safetensors", Path.unlink),
+    "half of the JSON": ("json", halve),
+    "missing JSON": ("json", Path.unlink),
+    "a list": ("json", replace_by_list),
+    "an empty object": ("json", empty_object),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_adapter_is_named(stored: Path, damage: str) -> None:
+    suffix, change = DAMAGES[damage]
+    path = stored / f"adapter.{suffix}"
+    change(path)
+    with pytest.raises(ArtifactError, match=re.escape(str(path))):
+        load_adapter(stored, "a" * 64)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_experts_are_named(world: World, tmp_path: Path, damage: str) -> None:
+    suffix, change = DAMAGES[damage]
+    folder = shutil.copytree(world.folder / "experts", tmp_path / "experts")
+    path = folder / f"experts.{suffix}"
+    change(path)
+    fingerprint = load_backbone(world.folder / "backbone").fingerprint
+    with pytest.raises(ArtifactError, match=re.escape(str(path))):
+        load_experts(folder, fingerprint)
+
+
+@pytest.mark.parametrize("damage", ["half of the JSON", "missing JSON", "a list", "an empty object"])
+def test_a_damaged_training_record_is_named(stored: Path, damage: str) -> None:
+    path = stored / "training.json"
+    DAMAGES[damage][1](path)
+    with pytest.raises(ArtifactError, match=re.escape(str(path))):
+        load_training_record(stored)
+
+
+@pytest.mark.parametrize("damage", ["half of the JSON", "missing JSON", "a list", "an empty object"])
+def test_collecting_names_a_damaged_description(stored: Path, tmp_path: Path, damage: str) -> None:
+    path = stored / "adapter.json"
+    DAMAGES[damage][1](path)
+    with pytest.raises(ArtifactError, match=re.escape(str(path))):
+        collect_experts([stored], output_dir=tmp_path / "experts")
+
+
+def test_tensors_whose_hash_was_altered_as_well_are_still_no_safetensors(stored: Path) -> None:
+    path = stored / "adapter.safetensors"
+    halve(path)
+    values = read_json(stored / "adapter.json")
+    values["tensors"]["sha256"] = sha256_of_file(path)
+    write_json(stored / "adapter.json", values)
+    with pytest.raises(ArtifactError, match="not readable as safetensors"):
+        load_adapter(stored, "a" * 64)
+
+
+# --- written whole or not at all
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_failed_write_leaves_the_old_folder(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with atomic_directory(target) as folder:
+        (folder / "a.txt").write_text("old")
+    with pytest.raises(FileNotFoundError), atomic_directory(target) as folder:
+        (folder / "a.txt").rename(folder / "b.txt")  # the new folder starts empty
+    assert (target / "a.txt").read_text() == "old"
+    with atomic_directory(target) as folder:
+        (folder / "b.txt").write_text("newer")
+        assert (target / "a.txt").read_text() == "old"  # until the block ends
+    assert names(target) == {"b.txt"}
+    assert names(tmp_path) == {"out"}
+
+
+def interrupt(path: Path) -> None:
+    """Ctrl-C in the middle of a write."""
+    path.write_text("half")
+    raise KeyboardInterrupt
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "x.json"
+    write_json(path, {"b": 1, "a": "ü"})
+    assert path.read_text(encoding="utf-8") == '{\n  "b": 1,\n  "a": "ü"\n}\n'
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(path, {"b": float("nan")})
+    with pytest.raises(KeyboardInterrupt), atomic_file(path) as temporary:
+        interrupt(temporary)
+    assert read_json(path) == {"b": 1, "a": "ü"}
+    assert names(path.parent) == {"x.json"}
+
+
+def test_what_killed_processes_left_is_removed_and_others_are_not(tmp_path: Path) -> None:
+    """A process that was killed in the middle of a write cannot tidy up: the next write of that name does."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    alive = os.getppid()
+    (tmp_path / f".out.{dead.pid}.tmp").mkdir()
+    (tmp_path / f".out.{dead.pid}.tmp" / "half").write_text("x")
+    (tmp_path / f".out.{dead.pid}.old").mkdir()
+    (tmp_path / f".x.json.{dead.pid}.tmp").write_text("x")
+    others = {f".out.{alive}.tmp", f".other.{dead.pid}.tmp", ".out.notes.tmp"}
+    for name in others:
+        (tmp_path / name).write_text("x")
+    with atomic_directory(tmp_path / "out") as folder:
+        (folder / "a").write_text("a")
+    write_json(tmp_path / "x.json", 1)
+    assert names(tmp_path) == {"out", "x.json", *others}
+
+
+def test_a_hash_of_json_is_that_of_its_content() -> None:
+    assert sha256_of_json({"a": 1, "b": [1, 2]}) == sha256_of_json({"b": [1, 2], "a": 1})
+    assert sha256_of_json({"a": 1}) != sha256_of_json({"a": 1.5})
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"this container may not mount a tmpfs: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_while_an_adapter_is_written(full_disk: Path) -> None:
+    """safetensors reports it in its own way: the old adapter stays, nothing half is left, the error names both."""
+    small = {"prompt": torch.ones(4)}
+    target = full_disk / "adapter"
+    save_adapter(target, description(), small, RECORD)
+    with pytest.raises(ArtifactError, match=rf"{target}: the disk is full \(0\.\d MB free in {full_disk}\)"):
+        save_adapter(target, description(), {"prompt": torch.ones(100_000)}, RECORD)
+    assert names(full_disk) == {"adapter"}
+    assert torch.equal(load_adapter(target, "a" * 64).tensors["prompt"], small["prompt"])
+
+
+def test_a_full_disk_while_a_file_is_written(full_disk: Path) -> None:
+    path = full_disk / "x.json"
+    write_json(path, "old")
+    with pytest.raises(ArtifactError, match=rf"{path}: the disk is full"):
+        write_json(path, "x" * 300_000)
+    assert read_json(path) == "old"
+    assert names(full_disk) == {"x.json"}
+
+
+def test_a_full_disk_while_a_backbone_is_written(full_disk: Path, tmp_path: Path) -> None:
+    """Model and tokenizer: transformers' and tokenizers' own writers."""
+    tokenizer = train_tokenizer(write_corpus(tmp_path / "corpus.parquet"), 400)
+    with pytest.raises(ArtifactError, match="the disk is full"):
+        save_backbone(full_disk / "backbone", tiny_t5(d_model=128, vocab_size=400), tokenizer)
+    assert names(full_disk) == set()
+    (full_disk / "filler").write_bytes(b"x" * 240_000)
+    with pytest.raises(ArtifactError, match="the disk is full"), atomic_directory(full_disk / "tokenizer") as folder:
+        tokenizer.save_pretrained(folder)
+    assert names(full_disk) == {"filler"}
+
+
+def test_a_full_disk_while_training_keeps_the_last_checkpoint(full_disk: Path, world: World, tmp_path: Path) -> None:
+    """Room for one checkpoint but not for the next beside it: the first one stays and can be resumed from."""
+    options: dict[str, Any] = {"rank": 40, "epochs": 1, "checkpoint_every": 2, "evaluate_every": 100}
+    with pytest.raises(ArtifactError, match=rf"{FILE}: the disk is full"):
+        world.train_source(tmp_path / "out", checkpoints=full_disk, **options)
+    assert not (tmp_path / "out").exists()
+    assert [path.name for path in full_disk.rglob("*") if path.is_file()] == [FILE]
+    moved = shutil.copytree(full_disk, tmp_path / "checkpoints")
+    resumed = tmp_path / "resumed.jsonl"
+    world.train_source(tmp_path / "out", checkpoints=moved, log=resumed, **options)
+    assert min(json.loads(line)["step"] for line in resumed.read_text().splitlines()) == 4  # one and two were done
+    world.train_source(tmp_path / "again", checkpoints=tmp_path / "other", **options)
+    assert (tmp_path / "out" / "adapter.safetensors").read_bytes() == (
+        tmp_path / "again" / "adapter.safetensors"
+    ).read_bytes()
+
+
+# --- never pickled
+
+
+def test_nothing_in_pemt_core_reads_or_writes_a_pickle() -> None:
+    """torch.load and torch.save, pickle and its relatives, numpy's and pandas' pickles, pickled weights."""
+    forbidden_modules = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    files = sorted(PACKAGE.rglob("*.py"))
+    assert len(files) > 50
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                assert not {alias.name.split(".")[0] for alias in node.names} & forbidden_modules, file
+            if isinstance(node, ast.ImportFrom):
+                assert (node.module or "").split(".")[0] not in forbidden_modules, file
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                called = ast.unparse(node.func)
+                assert called not in {"torch.load", "torch.save", "np.load", "np.save"}, (file, called)
+                assert node.func.attr not in {"read_pickle", "to_pickle"}, (file, called)
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("model_class.from_pretrained"):
+                given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert given.get("use_safetensors") == "True", file
+
+
+def test_a_file_of_tensors_that_is_a_pickle_is_refused(stored: Path, tmp_path: Path) -> None:
+    """Even where its hash is the recorded one."""
+    path = stored / "adapter.safetensors"
+    torch.save({"prompt": torch.ones(2)}, path)
+    values = read_json(stored / "adapter.json")
+    values["tensors"]["sha256"] = sha256_of_file(path)
+    write_json(stored / "adapter.json", values)
+    with pytest.raises(ArtifactError, match="not readable as safetensors"):
+        load_adapter(stored, "a" * 64)
+
+
+def test_descriptions_survive_a_round_trip(tmp_path: Path) -> None:
+    made = description("target", method="pemt", k=16, learning_rate=1e-3, experts="e" * 64, sources=["alpha", "beta"])
+    save_adapter(tmp_path / "a", made, {"x": torch.zeros(1)}, RECORD)
+    assert asdict(load_adapter(tmp_path / "a", "a" * 64).description) == asdict(made)
+    assert load_training_record(tmp_path / "a") == RECORD
+    save_file({"x": torch.zeros(1)}, tmp_path / "same")
+    assert (tmp_path / "same").read_bytes() == (tmp_path / "a" / "adapter.safetensors").read_bytes()

@@ -1,0 +1,472 @@
+"""The backbone: span corruption, tokenizers, scratch models, checkpoints from folders, the stored form."""
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from tiny import KINDS, World, logging_runs, tiny_batch, tiny_t5, tiny_tokenizer, write_corpus
+from transformers import BertConfig, BertModel
+
+from pemt_core.artifacts.files import read_json, sha256_of_file, write_json
+from pemt_core.backbone.checkpoint import fetch_checkpoint
+from pemt_core.backbone.scratch import CorruptedCorpus, new_model, read_corpus
+from pemt_core.backbone.span_corruption import chunks, corrupt, noise_mask
+from pemt_core.backbone.store import fingerprint_of, load_backbone, save_backbone
+from pemt_core.backbone.tokenizer import load_tokenizer, obtain_tokenizer, train_tokenizer
+from pemt_core.errors import ArtifactError, DataError, SettingsError
+from pemt_core.settings import BackboneSettings, load_settings
+from pemt_core.steps.backbone import make_backbone
+
+REPOSITORY = Path(__file__).parent.parent
+GIVEN_TOKENIZER = REPOSITORY.parent / "shared" / "t5_tokenizer"
+
+
+def settings(**changes: Any) -> BackboneSettings:
+    values = load_settings(REPOSITORY / "params.yaml").backbone.model_dump()
+    values["training"] |= changes.pop("training", {})
+    return BackboneSettings.model_validate(values | changes)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture
+def given_tokenizer() -> Any:
+    if not GIVEN_TOKENIZER.is_dir():
+        pytest.skip("../shared/t5_tokenizer, the folder with T5's own tokenizer, is not there")
+    return load_tokenizer(str(GIVEN_TOKENIZER))
+
+
+# --- span corruption
+
+SENTINELS = np.arange(1000, 1100, dtype=np.int32)
+EOS = 1
+
+
+def reassembled(source: NDArray[np.int32], target: NDArray[np.int32]) -> list[int]:
+    """The text: each sentinel of the source replaced by what follows it in the target."""
+    hidden: dict[int, list[int]] = {}
+    for token in target.tolist()[:-1]:
+        if token >= 1000:
+            current = hidden.setdefault(token, [])
+        else:
+            current.append(token)
+    return [t for token in source.tolist()[:-1] for t in (hidden.pop(token) if token >= 1000 else [token])]
+
+
+def test_corruption_of_a_known_mask() -> None:
+    """As figure 2 of the T5 paper: where the text does not end in noise, one more sentinel closes the target."""
+    ids = np.arange(10, 20, dtype=np.int32)
+    mask = np.isin(ids, [12, 13, 18])
+    source, target = corrupt(ids, mask, SENTINELS, EOS)
+    assert source.tolist() == [10, 11, 1000, 14, 15, 16, 17, 1001, 19, EOS]
+    assert target.tolist() == [1000, 12, 13, 1001, 18, 1002, EOS]
+
+
+@pytest.mark.parametrize("length", [2, 3, 8, 40, 128, 512])
+def test_source_and_target_give_the_text_back(length: int) -> None:
+    generator = np.random.default_rng(length)
+    ids = generator.integers(10, 900, size=length, dtype=np.int32)
+    for _ in range(50):
+        mask = noise_mask(length, 0.15, 3.0, generator)
+        source, target = corrupt(ids, mask, SENTINELS, EOS)
+        assert reassembled(source, target) == ids.tolist()
+        assert source[-1] == target[-1] == EOS
+        opened = [token for token in source.tolist() if token >= 1000]
+        assert opened == list(range(1000, 1000 + len(opened)))
+        assert len(source) - 1 - len(opened) == (~mask).sum()
+
+
+def test_noise_has_the_density_and_span_length_asked_for() -> None:
+    generator = np.random.default_rng(0)
+    masks = [noise_mask(128, 0.15, 3.0, generator) for _ in range(500)]
+    assert {int(mask.sum()) for mask in masks} == {19}  # round(128 * 0.15)
+    spans = [int((mask & ~np.r_[False, mask[:-1]]).sum()) for mask in masks]
+    assert set(spans) == {6}  # round(19 / 3), never touching
+    assert all(not mask[0] and mask[-1] for mask in masks)
+    frequency = np.mean(masks, axis=0)
+    assert frequency[10:110].min() > 0.08
+    assert frequency[10:110].max() < 0.25
+    assert len({mask.tobytes() for mask in masks}) > 490
+
+
+def test_text_is_cut_into_pieces_without_loss() -> None:
+    rows = [np.arange(n, dtype=np.int32) for n in (5, 9, 3)]
+    pieces = chunks(rows, 8)
+    assert [len(piece) for piece in pieces] == [8, 8]  # one token cannot be corrupted: it is left out
+    assert np.concatenate(pieces).tolist() == np.concatenate(rows)[:16].tolist()
+
+
+def test_noise_follows_seed_epoch_and_row(tokenizer: Any) -> None:
+    pieces = [np.arange(110, 150, dtype=np.int32) for _ in range(4)]
+    rows = np.array([2, 0])
+
+    def batch(seed: int, epoch: int, rows: NDArray[np.int64] = rows) -> dict[str, Any]:
+        return CorruptedCorpus(pieces, tokenizer, settings(seed=seed)).collate(rows, epoch)
+
+    first = batch(1, 0)
+    assert all(torch.equal(value, batch(1, 0)[name]) for name, value in first.items())
+    assert torch.equal(first["input_ids"][0], batch(1, 0, np.array([2]))["input_ids"][0])  # not the company it is in
+    assert not torch.equal(first["input_ids"], batch(1, 1)["input_ids"])
+    assert not torch.equal(first["input_ids"], batch(2, 0)["input_ids"])
+    assert not torch.equal(first["input_ids"][0], first["input_ids"][1])  # equal pieces, other noise
+
+
+def test_too_many_spans_or_missing_sentinels_are_errors(tokenizer: Any, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"backbone\.length 4096 .* 205 spans, there are 100 sentinels"):
+        CorruptedCorpus([], tokenizer, settings(length=4096))
+    bare = load_tokenizer(str(shutil.copytree(Path(tokenizer.name_or_path), tmp_path / "bare")))
+    state = json.loads(bare.backend_tokenizer.to_str())
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] != "<extra_id_7>"]
+    bare._tokenizer = type(bare.backend_tokenizer).from_str(json.dumps(state))
+    with pytest.raises(DataError, match="<extra_id_7>"):
+        CorruptedCorpus([], bare, settings())
+
+
+# --- tokenizers
+
+TRAIN = """
+import sys
+from pathlib import Path
+from pemt_core.backbone.tokenizer import train_tokenizer
+train_tokenizer(Path(sys.argv[1]), 400).save_pretrained(sys.argv[2])
+"""
+
+
+def test_two_processes_train_the_same_tokenizer(tmp_path: Path) -> None:
+    """Also with other hashes of strings and another number of threads."""
+    corpus = write_corpus(tmp_path / "corpus.parquet")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TRAIN, str(corpus), str(tmp_path / name)],
+            env={"PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": threads, "PYTHONPATH": str(REPOSITORY)},
+        )
+        for name, seed, threads in (("a", "1", "1"), ("b", "2", "4"))
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    first, second = (sha256_of_file(tmp_path / name / "tokenizer.json") for name in ("a", "b"))
+    assert first == second
+
+
+def test_a_trained_tokenizer_round_trips_and_has_t5s_special_tokens(tokenizer: Any) -> None:
+    text = "The garden, red: window? 12 (ab) isn't"
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+    assert ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.unk_token_id not in ids
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (0, 1, 2)
+    assert tokenizer.convert_tokens_to_ids("<extra_id_0>") == 300
+    assert len(tokenizer) == 400
+    kept = tokenizer.decode([ids[0], 300, ids[1]])
+    assert "<extra_id_0>" in kept
+    assert tokenizer("red<extra_id_5>")["input_ids"] == [*tokenizer("red")["input_ids"][:-1], 305, 1]
+    assert tokenizer.unk_token_id in tokenizer("Ω")["input_ids"]  # never seen: unknown, not an error
+
+
+def test_label_words_come_back_exactly(tokenizer: Any) -> None:
+    """What a model writes is compared with the label words as they stand."""
+    words = ["not_paraphrase", "entailment", "not_entailment", "True", "3.4", "equivalent"]
+    decoded = tokenizer.batch_decode(tokenizer(words)["input_ids"], skip_special_tokens=True)
+    assert [text.strip() for text in decoded] == words
+
+
+def test_the_given_t5_tokenizer_loads_whole(given_tokenizer: Any) -> None:
+    assert len(given_tokenizer) == 32_100
+    text = "Thank you for inviting me to your party last week."
+    assert given_tokenizer.decode(given_tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+    assert given_tokenizer.convert_tokens_to_ids("<extra_id_0>") == 32_099
+    chosen = obtain_tokenizer(settings(tokenizer=str(GIVEN_TOKENIZER)), Path("unread.parquet"))
+    assert chosen.backend_tokenizer.to_str() == given_tokenizer.backend_tokenizer.to_str()
+
+
+def test_a_folder_without_the_vocabulary_is_an_error(tmp_path: Path, given_tokenizer: Any) -> None:
+    """transformers would go on with a tokenizer of special tokens only."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copy(GIVEN_TOKENIZER / name, tmp_path / name)
+    with pytest.raises(DataError, match="files are incomplete"):
+        load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "half"], ids=["missing", "empty", "brace", "half"])
+def test_a_damaged_tokenizer_file_is_an_error(tmp_path: Path, tokenizer: Any, content: str | None) -> None:
+    folder = shutil.copytree(tokenizer.name_or_path, tmp_path / "tokenizer")
+    path = folder / "tokenizer.json"
+    whole = path.read_text()
+    path.unlink()
+    if content is not None:
+        path.write_text(whole[: len(whole) // 2] if content == "half" else content)
+    with pytest.raises(DataError, match="tokenizer"):
+        load_tokenizer(str(folder))
+
+
+# --- scratch models
+
+
+class Vocabulary:
+    """Only what `new_model` asks of a tokenizer: the size of T5's vocabulary, without its files."""
+
+    pad_token_id, eos_token_id = 0, 1
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+
+@pytest.mark.parametrize(
+    ("size", "vocabulary", "smallest", "largest"),
+    [("tiny", 4096, 2e6, 3e6), ("mini", 4096, 8e6, 10e6), ("small", 32_128, 60e6, 61e6)],
+)
+def test_scratch_models_have_the_sizes_stated(size: str, vocabulary: int, smallest: float, largest: float) -> None:
+    with torch.device("meta"):
+        model = new_model(settings(size=size), Vocabulary(vocabulary))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert smallest <= parameters <= largest
+    if size == "small":
+        assert parameters == 60_506_624  # t5-small
+
+
+def test_a_scratch_model_follows_its_seed_and_leaves_torchs_generator_alone() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        weight: torch.Tensor = new_model(settings(seed=seed), Vocabulary(300)).shared.weight
+        return weight
+
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    first = weights(1)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(weights(1), first)
+    assert not torch.equal(weights(2), first)
+
+
+def test_validation_pieces_are_kept_from_training(tmp_path: Path, tokenizer: Any) -> None:
+    corpus = write_corpus(tmp_path / "corpus.parquet")
+    training, validation = read_corpus(corpus, tokenizer, settings(length=16, training={"validation_rows": None}))
+    assert len(validation.pieces) == -(-(len(training.pieces) + len(validation.pieces)) // 20)
+    bounded = read_corpus(corpus, tokenizer, settings(length=16, training={"validation_rows": 3}))[1]
+    assert len(bounded.pieces) == 3
+    with pytest.raises(DataError, match="too few to pretrain on"):
+        read_corpus(write_corpus(tmp_path / "small.parquet", rows=4), tokenizer, settings())
+
+
+def test_pretraining_learns_and_writes_a_backbone(tmp_path: Path, world: World) -> None:
+    facts = make_backbone(
+        settings(length=32, training={"max_steps": 12, "batch_size": 8, "warmup_steps": 0, "evaluate_every": 6}),
+        tokenizer_dir=world.folder / "tokenizer",
+        corpus_path=world.folder / "corpus.parquet",
+        output_dir=tmp_path / "backbone",
+        checkpoint_dir=tmp_path / "checkpoints",
+        open_run=logging_runs(tmp_path / "log.jsonl"),
+    )
+    points = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = [point["validation/loss"] for point in points if "validation/loss" in point]
+    assert len(losses) == 2
+    assert losses[1] < losses[0]
+    assert facts["validation/loss"] == min(losses)
+    backbone = load_backbone(tmp_path / "backbone")
+    assert backbone.fingerprint == facts["fingerprint"]
+    assert not backbone.model.training
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+# --- the stored form
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stored_backbone_is_the_same_backbone(tmp_path: Path, tokenizer: Any, kind: str) -> None:
+    """Fingerprint, logits and generation; also for an output layer of its own (T5 v1.1, mT5)."""
+    model, batch = tiny_t5(kind, vocab_size=400), tiny_batch(vocab_size=400)
+    fingerprint = save_backbone(tmp_path / "backbone", model, tokenizer)
+    loaded = load_backbone(tmp_path / "backbone")
+    assert loaded.fingerprint == fingerprint == fingerprint_of(model, tokenizer)
+    assert type(loaded.model) is type(model)
+    with torch.no_grad():
+        assert torch.equal(loaded.model(**batch).logits, model(**batch).logits)
+    untied = kind in ("v1.1", "mt5")
+    assert (loaded.model.lm_head.weight is not loaded.model.shared.weight) == untied
+    assert read_json(tmp_path / "backbone" / "backbone.json")["parameters"] == sum(
+        parameter.numel() for parameter in model.parameters()
+    )
+    again = save_backbone(tmp_path / "again", loaded.model, loaded.tokenizer)
+    assert again == fingerprint
+
+
+def test_a_fingerprint_tells_weights_architecture_and_tokenizer_apart(tmp_path: Path, tokenizer: Any) -> None:
+    model = tiny_t5(vocab_size=400)
+    found = {"same": fingerprint_of(model, tokenizer), "again": fingerprint_of(tiny_t5(vocab_size=400), tokenizer)}
+    assert len(set(found.values())) == 1
+    found["dropout"] = fingerprint_of(tiny_t5(vocab_size=400, dropout=0.3), tokenizer)
+    assert len(set(found.values())) == 1  # changes no output in evaluation
+    with torch.no_grad():
+        model.encoder.block[0].layer[0].layer_norm.weight[3] += 1e-6
+    found["weight"] = fingerprint_of(model, tokenizer)
+    epsilon = tiny_t5(vocab_size=400, layer_norm_epsilon=1e-5)
+    found["configuration"] = fingerprint_of(epsilon, tokenizer)
+    other = train_tokenizer(write_corpus(tmp_path / "corpus.parquet", rows=40), 400)
+    found["tokenizer"] = fingerprint_of(tiny_t5(vocab_size=400), other)
+    found["half precision"] = fingerprint_of(tiny_t5(vocab_size=400).to(torch.bfloat16), tokenizer)
+    assert len(set(found.values())) == 5
+
+
+def test_padding_a_batch_does_not_change_the_fingerprint(tokenizer: Any) -> None:
+    """`tokenizers` remembers the truncation and padding that it was last asked for."""
+    model = tiny_t5(vocab_size=400)
+    before = fingerprint_of(model, tokenizer)
+    tokenizer(["red", "blue lamp"], padding=True, truncation=True, max_length=3)
+    assert fingerprint_of(model, tokenizer) == before
+
+
+@pytest.fixture
+def stored(tmp_path: Path, tokenizer: Any) -> Path:
+    save_backbone(tmp_path / "backbone", tiny_t5(vocab_size=400), tokenizer)
+    return tmp_path / "backbone"
+
+
+FILES = ("model.safetensors", "config.json", "tokenizer.json", "backbone.json")
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        *((file, damage) for file in FILES for damage in ("truncated", "missing", "empty")),
+        ("tokenizer_config.json", "truncated"),  # transformers can do without this one
+    ],
+)
+def test_a_damaged_backbone_is_refused(stored: Path, file: str, damage: str) -> None:
+    content = (stored / file).read_bytes()
+    (stored / file).unlink()
+    if damage != "missing":
+        (stored / file).write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
+    with pytest.raises(ArtifactError, match="backbone"):
+        load_backbone(stored)
+
+
+@pytest.mark.parametrize("change", ["weight", "configuration", "tokenizer", "fingerprint"])
+def test_an_altered_backbone_is_refused_with_both_fingerprints(stored: Path, tokenizer: Any, change: str) -> None:
+    recorded = read_json(stored / "backbone.json")["fingerprint"]
+    if change == "weight":
+        content = bytearray((stored / "model.safetensors").read_bytes())
+        content[-3] ^= 1
+        (stored / "model.safetensors").write_bytes(content)
+    elif change == "configuration":
+        write_json(stored / "config.json", read_json(stored / "config.json") | {"layer_norm_epsilon": 1e-3})
+    elif change == "tokenizer":
+        text = (stored / "tokenizer.json").read_text()
+        (stored / "tokenizer.json").write_text(text.replace("NFKC", "NFC"))
+    else:
+        write_json(stored / "backbone.json", {"fingerprint": "0" * 64, "parameters": 1})
+        recorded = "0" * 64
+    with pytest.raises(ArtifactError, match=f"its backbone.json says {recorded[:12]}: the files were altered"):
+        load_backbone(stored)
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"fingerprint": 3}'])
+def test_a_backbone_json_that_is_none_is_refused(stored: Path, content: str) -> None:
+    (stored / "backbone.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"backbone"):
+        load_backbone(stored)
+
+
+# --- checkpoints from folders
+
+
+def published(folder: Path, kind: str) -> Any:
+    """A checkpoint as it stands on the hub: v1.1's and mT5's configurations say that embeddings are not tied."""
+    model = tiny_t5(kind, vocab_size=400)
+    model.save_pretrained(folder)
+    if kind in ("v1.1", "mt5"):
+        config = read_json(folder / "config.json")
+        config.pop("scale_decoder_outputs", None)
+        write_json(folder / "config.json", config | {"tie_word_embeddings": False})
+    return model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_checkpoint_in_a_folder_becomes_the_backbone(tmp_path: Path, world: World, kind: str) -> None:
+    """As `backbone.kind: hub` does it; what is stored gives the published model's logits."""
+    model, batch = published(tmp_path / "checkpoint", kind), tiny_batch(vocab_size=400)
+    facts = make_backbone(
+        settings(kind="hub", name=str(tmp_path / "checkpoint")),
+        tokenizer_dir=world.folder / "tokenizer",
+        corpus_path=tmp_path / "unread.parquet",
+        output_dir=tmp_path / "backbone",
+        checkpoint_dir=tmp_path / "checkpoints",
+        open_run=logging_runs(None),
+    )
+    assert facts["revision"] == ""
+    backbone = load_backbone(tmp_path / "backbone")
+    assert facts["fingerprint"] == backbone.fingerprint
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.model(**batch).logits, model(**batch).logits)
+    assert all(parameter.dtype == torch.float32 for parameter in backbone.model.parameters())
+
+
+def test_a_checkpoint_in_half_precision_is_read_in_float32(tmp_path: Path) -> None:
+    """As FLAN's are; T5 overflows in float16, and `wo` must not differ from the rest."""
+    model = tiny_t5().to(torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    found, _ = fetch_checkpoint(str(tmp_path), "")
+    assert {parameter.dtype for parameter in found.parameters()} == {torch.float32}
+    assert torch.equal(found.shared.weight, model.shared.weight.float())
+
+
+def test_another_architecture_is_refused(tmp_path: Path) -> None:
+    config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=9)
+    BertModel(config).save_pretrained(tmp_path)
+    with pytest.raises(ArtifactError, match=r"model type 'bert', expected one of \['mt5', 't5'\]"):
+        fetch_checkpoint(str(tmp_path), "")
+
+
+def test_an_unknown_model_type_is_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", {"model_type": "t6"})
+    with pytest.raises(ArtifactError, match="t6"):
+        fetch_checkpoint(str(tmp_path), "")
+
+
+class Trap:
+    """A pickle that leaves a trace when it is read."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.trace,)
+
+
+def test_a_checkpoint_that_is_only_a_pickle_is_refused_and_never_read(tmp_path: Path) -> None:
+    tiny_t5().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    trace = tmp_path / "trace"
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(trace)))
+    with pytest.raises(ArtifactError, match="no T5 checkpoint with safetensors"):
+        fetch_checkpoint(str(tmp_path), "")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "without a tensor", "half a configuration"])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
+    """A missing tensor would be drawn at random, with a line in the log as the only sign."""
+    tiny_t5().save_pretrained(tmp_path)
+    path = tmp_path / ("config.json" if "configuration" in damage else "model.safetensors")
+    content = path.read_bytes()
+    if damage == "without a tensor":
+        tensors = load_file(path)
+        del tensors["encoder.block.1.layer.1.DenseReluDense.wo.weight"]
+        save_file(tensors, path, metadata={"format": "pt"})
+    else:
+        path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ArtifactError, match=str(tmp_path)):
+        fetch_checkpoint(str(tmp_path), "")

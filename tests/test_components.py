@@ -1,0 +1,252 @@
+"""Every program as a user meets it: what it explains, and how it ends on input that it cannot use."""
+
+import json
+import runpy
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+from source_code import REPOSITORY
+from tiny import World, tiny_t5
+from workspace import lay_over
+
+from pemt_core.backbone.store import save_backbone
+from pemt_core.backbone.tokenizer import load_tokenizer
+
+STEPS = ["prepare", "backbone", "train_source", "collect_experts", "transfer", "evaluate", "report"]
+HEAVY = {"torch", "transformers", "datasets", "accelerate", "mlflow", "pandas", "sklearn"}
+
+# Runs --help of every program in one process, and prints what they printed and which heavy libraries were loaded
+HELP = """
+import contextlib, io, json, runpy, sys
+pages = {}
+for step in sys.argv[1:]:
+    sys.argv = [step, "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as page:
+        try:
+            runpy.run_module(f"components.{step}", run_name="__main__")
+        except SystemExit as end:
+            pages[step] = [end.code, page.getvalue()]
+print(json.dumps([pages, sorted(set(sys.modules) & set(%r))]))
+"""
+
+
+@pytest.fixture(scope="module")
+def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Settings for the world's tasks: one short training, tracked beside them."""
+    return write_params(tmp_path_factory.mktemp("settings") / "params.yaml", {})
+
+
+def write_params(path: Path, differences: Mapping[str, Any]) -> Path:
+    values = YAML(typ="safe").load(REPOSITORY / "params.yaml")
+    training = {"max_steps": 2, "warmup_steps": 0, "batch_size": 4, "validation_rows": 4}
+    tasks: dict[str, Any] = {"per_source": {name: {} for name in World.SOURCES}, "per_target": {World.TARGET: {}}}
+    lay_over(values, {"tasks": {"sources": list(World.SOURCES), "targets": [World.TARGET]}, **tasks})
+    lay_over(values, {"train_source": {"training": training}, "transfer": {"training": training}})
+    for recipe in values["recipes"].values():
+        lay_over(recipe, tasks)
+    lay_over(values, differences)
+    with path.open("w") as file:
+        YAML().dump(values, file)
+    return path
+
+
+def component(step: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The program of `step` in a process of its own."""
+    command = [sys.executable, "-m", f"components.{step}", *map(str, arguments)]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch, step: str, *arguments: object) -> str:
+    """The program of `step` in this process, which has torch already; returns its error, empty where it ended well."""
+    monkeypatch.setattr(sys, "argv", [step, *map(str, arguments)])
+    try:
+        runpy.run_module(f"components.{step}", run_name="__main__")
+    except SystemExit as end:
+        return str(end.code)  # a text: the interpreter prints it to stderr and exits with 1
+    return ""
+
+
+def transfer_arguments(world: World, tmp_path: Path, params: Path, **changes: object) -> list[object]:
+    values: dict[str, object] = {
+        "params": params,
+        "provenance": tmp_path / "provenance.json",
+        "target": World.TARGET,
+        "data": world.folder / "data" / World.TARGET,
+        "backbone": world.folder / "backbone",
+        "experts": world.folder / "experts",
+        "output": tmp_path / "adapters",
+        "checkpoints": tmp_path / "checkpoints",
+    }
+    return [word for name, value in {**values, **changes}.items() for word in (f"--{name}", value)]
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The error that a program ended with: exit code 1, one line, no trace."""
+    assert done.returncode == 1
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert "Traceback" not in done.stderr
+    assert [line for line in lines if line.startswith("error: ")] == lines[-1:]
+    return lines[-1]
+
+
+def free_port() -> int:
+    """A port where nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# --help
+
+
+def test_every_program_explains_itself_without_loading_a_library() -> None:
+    command = [sys.executable, "-c", HELP % HEAVY, *STEPS]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    pages, loaded = json.loads(done.stdout)
+    assert loaded == []
+    assert list(pages) == STEPS
+    for step, (code, page) in pages.items():
+        assert code == 0
+        assert page.startswith(f"usage: python -m components.{step}")
+        explanation = page.split("options:")[0].split("\n\n", 1)[1]
+        assert len(explanation.split()) > 15
+        flags = page.split("options:")[1]
+        assert all(line.split(None, 2)[2:] for line in flags.splitlines() if line.startswith("  --params"))
+
+
+def test_help_comes_at_once() -> None:
+    begin = time.perf_counter()
+    done = component("transfer", "--help")
+    assert done.returncode == 0
+    assert time.perf_counter() - begin < 2  # torch alone takes longer on a busy machine
+
+
+def test_a_missing_flag_is_named() -> None:
+    done = component("collect_experts", "--output", "experts", "--provenance", "provenance.json")
+    assert done.returncode == 2
+    assert done.stderr.endswith("error: the following arguments are required: --adapters\n")
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        ({"transfer": {"sparsity_coeficient": 0.1}}, "unknown key 'transfer.sparsity_coeficient'"),
+        ({"evaluate": {"batch_size": "many"}}, "key 'evaluate.batch_size' is 'many'"),
+        ({"recipe": "papper"}, "recipe 'papper' is not in recipes; did you mean 'paper'?"),
+    ],
+)
+def test_bad_settings_end_in_one_line(tmp_path: Path, differences: dict[str, Any], expected: str) -> None:
+    params = write_params(tmp_path / "params.yaml", differences)
+    begin = time.perf_counter()
+    done = component("collect_experts", "--params", params, "--adapters", "a", "--output", "b", "--provenance", "c")
+    assert expected in assert_one_line(done)
+    assert str(params) in done.stderr
+    assert time.perf_counter() - begin < 2
+
+
+def test_settings_that_are_not_there(tmp_path: Path) -> None:
+    params = tmp_path / "absent.yaml"
+    done = component("collect_experts", "--params", params, "--adapters", "a", "--output", "b", "--provenance", "c")
+    assert assert_one_line(done) == f"error: {params}: no such file"
+
+
+# Tasks and artifacts
+
+
+def test_an_unknown_task_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    lines: dict[str, Any] = {"per_target": {"hotpottqa": {}}}
+    differences = {"tasks": {"sources": [], "targets": ["hotpottqa"]}, **lines}
+    params = write_params(
+        tmp_path / "params.yaml",
+        {**differences, "recipes": {"demo": lines, "paper": lines}, "prepare": {"source": "x"}},
+    )
+    output = tmp_path / "data"
+    done = component("prepare", "--params", params, "--output", output, "--provenance", tmp_path / "p.json")
+    assert assert_one_line(done) == "error: there is no task 'hotpottqa': did you mean 'hotpotqa'?"
+    assert not output.exists()
+
+
+def test_a_task_without_its_line(world: World, tmp_path: Path, params: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = run_here(monkeypatch, "transfer", *transfer_arguments(world, tmp_path, params, target="gama"))
+    assert error.startswith("error: per_target lacks 'gama' (did you mean 'gamma'?)")
+
+
+@pytest.mark.parametrize("missing", ["data", "backbone", "experts"])
+def test_an_input_folder_that_is_missing_is_named(
+    missing: str, world: World, tmp_path: Path, params: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = tmp_path / "absent"
+    arguments = transfer_arguments(world, tmp_path, params, **{missing: absent})
+    error = run_here(monkeypatch, "transfer", *arguments)
+    assert error.startswith(f"error: {absent}")
+    assert "no such file; the step that writes it has not run" in error
+    assert not (tmp_path / "adapters").exists()
+    assert not (tmp_path / "provenance.json").exists()
+
+
+@pytest.mark.parametrize("step", ["train_source", "collect_experts", "evaluate", "report"])
+def test_every_program_names_what_it_does_not_find(
+    step: str, tmp_path: Path, params: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = tmp_path / "absent"
+    flags = {
+        "train_source": ["--source", "alpha", "--data", absent, "--backbone", absent],
+        "collect_experts": ["--adapters", absent],
+        "evaluate": ["--adapters", absent, "--data", absent, "--backbone", absent, "--experts", absent],
+        "report": ["--results", absent, "--sources", absent],
+    }
+    common = ["--params", params, "--output", tmp_path / "output", "--provenance", tmp_path / "provenance.json"]
+    error = run_here(monkeypatch, step, *flags[step], *common)
+    assert error.startswith(f"error: {absent}")
+    assert not (tmp_path / "output").exists()
+
+
+def test_another_backbone_is_an_error_that_names_both(
+    world: World, tmp_path: Path, params: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = load_tokenizer(str(world.folder / "tokenizer"))
+    model = tiny_t5(vocab_size=len(tokenizer), d_model=32, seed=1)
+    other = save_backbone(tmp_path / "other", model, tokenizer)
+    right = json.loads((world.folder / "backbone" / "backbone.json").read_text())["fingerprint"]
+    arguments = transfer_arguments(world, tmp_path, params, backbone=tmp_path / "other")
+    error = run_here(monkeypatch, "transfer", *arguments)
+    assert error.startswith(f"error: {world.folder / 'experts'}: trained on the backbone {right[:12]}")
+    assert f"the one at hand is {other[:12]}" in error
+    assert not (tmp_path / "adapters").exists()
+
+
+# Tracking
+
+
+def test_a_server_that_is_down_stops_before_anything_is_read(tmp_path: Path) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    params = write_params(tmp_path / "params.yaml", {"tracking": {"uri": uri}})
+    for step, task in (("train_source", ["--source", "alpha"]), ("transfer", ["--target", "gamma", "--experts", "no"])):
+        common = ["--data", "no", "--backbone", "no", "--output", tmp_path / "out", "--provenance", tmp_path / "p.json"]
+        done = component(step, "--params", params, *task, *common)
+        assert assert_one_line(done).startswith(f"error: {uri}: no tracking server answers there")
+        assert "tracking.on_unreachable" in done.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_server_that_is_down_is_gone_without_where_asked(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    params = write_params(tmp_path / "params.yaml", {"tracking": {"uri": uri, "on_unreachable": "continue"}})
+    assert run_here(monkeypatch, "transfer", *transfer_arguments(world, tmp_path, params)) == ""
+    assert any("no tracking server answers" in message and "going on" in message for message in caplog.messages)
+    assert (tmp_path / "adapters" / "pemt-kfull-seed4096" / "adapter.safetensors").is_file()
+    assert json.loads((tmp_path / "provenance.json").read_text())["seconds"] > 0
+    assert not list(tmp_path.glob("mlflow*"))

@@ -1,0 +1,355 @@
+"""`dvc repro` as a whole, on real datasets: what runs, what does not run again, and what a clone gets back.
+
+One full run serves all tests: each works on a copy of its project, DVC's cache and tracking store included.
+"""
+
+import csv
+import io
+import json
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from workspace import SOURCES, TARGETS, TINY, Repro, Workspace, executed_stages, new_workspace
+
+pytestmark = [pytest.mark.slow, pytest.mark.mirror]
+
+ALL_STAGES = [
+    "prepare",
+    "backbone",
+    *(f"train_source@{source}" for source in SOURCES),
+    "collect_experts",
+    *(f"transfer@{target}" for target in TARGETS),
+    "evaluate",
+    "report",
+]
+OUTPUTS = ("adapters", "backbone", "data", "experts", "provenance", "report", "results")
+CELL = "pemt-kfull-seed4096"
+LONGER = {"per_target": {"cb": {"training": {"max_steps": 8}}}}  # the one setting that some tests change
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A project whose pipeline has run, and is committed."""
+
+    workspace: Workspace
+    first: Repro
+    changed: str  # what git saw before the commit
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, mirror: Path) -> Finished:
+    root = tmp_path_factory.mktemp("pipeline")
+    settings = [TINY, {"prepare": {"source": str(mirror)}}]
+    workspace = new_workspace(root / "project", root / "caches", settings)
+    first = workspace.repro()
+    changed = workspace.run("git", "status", "--porcelain", "--untracked-files=all").stdout
+    workspace.commit("results")
+    return Finished(workspace, first, changed)
+
+
+@pytest.fixture
+def copy(finished: Finished, tmp_path: Path) -> Workspace:
+    return finished.workspace.copy(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def experiment(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str]:
+    """A copy in which an experiment has changed one target's setting, and what it printed."""
+    workspace = finished.workspace.copy(tmp_path_factory.mktemp("experiment") / "project")
+    done = workspace.run("dvc", "exp", "run", "--name", "longer", "-S", "per_target.cb.training.max_steps=8")
+    return workspace, done.stdout + done.stderr
+
+
+def contents(workspace: Workspace, *names: str) -> dict[str, bytes]:
+    """Every file below the named folders; folders that git or DVC leave to each other hold no others."""
+    files = [path for name in names for path in sorted((workspace.folder / name).rglob("*")) if path.is_file()]
+    return {str(path.relative_to(workspace.folder)): path.read_bytes() for path in files}
+
+
+def scored(output: str) -> list[str]:
+    """The targets of which evaluate scored a cell."""
+    return [
+        target for target, count in re.findall(r"evaluate \d+/\d+: (\w+): (\d+) of \d+ cells", output) if int(count)
+    ]
+
+
+def table(workspace: Workspace) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((workspace.folder / "report" / "table.csv").read_text())))
+
+
+# From nothing to the table
+
+
+def test_from_nothing_to_the_table(finished: Finished) -> None:
+    assert finished.first.executed == ALL_STAGES
+    rows = table(finished.workspace)
+    assert [(row["suite"], row["target"]) for row in rows] == [("GLUE", "rte"), ("MRQA", "nq"), ("SuperGLUE", "cb")]
+    for row in rows:
+        result = json.loads((finished.workspace.folder / "results" / row["target"] / CELL / "result.json").read_text())
+        assert float(row["mean"]) == pytest.approx(result["test"][row["metric"]], abs=1e-6)
+        assert (row["test_rows"], row["test_rows_available"], row["seeds"]) == ("10", "12", "1")
+    markdown = (finished.workspace.folder / "report" / "table.md").read_text()
+    assert all(f"| {target} |" in markdown for target in TARGETS)
+
+
+def test_git_sees_the_lock_and_the_metrics_alone(finished: Finished) -> None:
+    assert finished.changed.splitlines() == ["?? dvc.lock", "?? report/summary.json"]
+    assert not [p for p in finished.workspace.folder.rglob(".gitignore") if p.parent.name in (*OUTPUTS, "sources")]
+
+
+def test_a_second_run_does_nothing_at_once(finished: Finished) -> None:
+    begin = time.perf_counter()
+    again = finished.workspace.repro()
+    assert time.perf_counter() - begin < 5
+    assert again.executed == []
+    assert "Data and pipelines are up to date." in again.output
+
+
+def test_what_later_steps_read_says_nothing_of_the_run(finished: Finished) -> None:
+    """Commit, time or host would make equal results look different: they stand in provenance."""
+    folder = finished.workspace.folder
+    commit = finished.workspace.run("git", "rev-parse", "HEAD~1").stdout.strip()
+    read = contents(finished.workspace, *(name for name in OUTPUTS if name not in ("provenance", "report")))
+    texts = {path: data for path, data in read.items() if Path(path).suffix in (".json", ".jsonl", ".txt")}
+    assert {"adapters/sources/mnli/adapter.json", "backbone/backbone.json", "experts/experts.json"} <= set(texts)
+    for path, data in texts.items():
+        assert not re.search(rb"20\d\d-\d\d-\d\d[T ]\d\d:\d\d", data) or path.startswith(("data/", "results/")), path
+        assert not [word for word in (commit, socket.gethostname(), str(folder)) if word.encode() in data], path
+        keys = keys_of(json.loads(data)) if path.endswith(".json") else set()
+        assert not keys & {"commit", "time", "date", "started", "seconds", "host", "hostname", "run_id"}, path
+    for path in ("prepare", "backbone", "train_source/mnli", "collect_experts", "transfer/cb", "evaluate", "report"):
+        facts = json.loads((folder / "provenance" / f"{path}.json").read_text())
+        assert facts["commit"].startswith(commit)
+        assert {"started", "seconds", "peak_memory_mib", "versions", "python"} <= set(facts)
+
+
+def keys_of(value: Any) -> set[str]:
+    """Every key of nested JSON."""
+    if isinstance(value, dict):
+        return {*value, *(key for inner in value.values() for key in keys_of(inner))}
+    return {key for inner in value for key in keys_of(inner)} if isinstance(value, list) else set()
+
+
+# What runs again
+
+
+def test_a_targets_setting_runs_that_target_alone(experiment: tuple[Workspace, str], finished: Finished) -> None:
+    workspace, output = experiment
+    assert executed_stages(output) == ["transfer@cb", "evaluate", "report"]
+    assert scored(output) == ["cb"]
+    before, after = (contents(each, "results", "adapters") for each in (finished.workspace, workspace))
+    assert {path for path in before if before[path] != after[path]} <= {path for path in before if "/cb/" in path}
+    record = json.loads(after[f"adapters/targets/cb/{CELL}/training.json"])
+    assert record["steps"] == 8
+
+
+def test_a_changed_record_trains_again_what_its_data_reaches(copy: Workspace, finished: Finished) -> None:
+    before = contents(copy, "data", "results")
+    copy.replace(
+        "pemt_core/tasks/glue.py", "the first one entails the second one", "the second one follows from the first"
+    )
+    again = copy.repro()
+    assert again.executed == ["prepare", "transfer@rte", "evaluate", "report"]
+    assert scored(again.output) == ["rte"]
+    after = contents(copy, "data", "results")
+    changed = {path for path in before if before[path] != after[path]}
+    assert "data/rte/task.json" in changed
+    assert {path.split("/")[1] for path in changed} == {"rte"}
+
+
+def test_changes_that_change_no_data_and_no_result(copy: Workspace) -> None:
+    """A comment in a record prepares again, a word of the report reports again: both in one run, nothing between."""
+    copy.replace("pemt_core/tasks/glue.py", "\nRTE = Task(", "\n# a comment\nRTE = Task(")
+    copy.replace("pemt_core/report/markdown.py", "# Results", "# Scores")
+    again = copy.repro()
+    assert again.executed == ["prepare", "report"]
+    assert (copy.folder / "report" / "table.md").read_text().startswith("# Scores\n")
+
+
+def test_a_killed_stage_goes_on_and_gives_the_same(copy: Workspace, experiment: tuple[Workspace, str]) -> None:
+    copy.change_settings(LONGER)
+    kill_in_transfer(copy)
+    assert not (copy.folder / "adapters" / "targets" / "cb").exists()
+    again = copy.repro()
+    assert again.executed == ["transfer@cb", "evaluate", "report"]
+    resumed = re.search(r"resumed after step (\d) of 8", again.output)
+    assert resumed
+    assert int(resumed[1]) >= 1
+    for name in ("adapters", "results", "report"):
+        assert contents(copy, name) == contents(experiment[0], name)
+    assert list((copy.folder / "checkpoints").iterdir()) == []
+    runs = [run for run in runs_in(copy) if run.cell == "transfer/cb/pemt/k=full/seed=4096"]
+    assert [run.status for run in runs] == ["FINISHED"]
+
+
+def kill_in_transfer(workspace: Workspace) -> None:
+    """Start `dvc repro`, and kill the program of transfer when it has written its first checkpoint."""
+    command = psutil.Popen(
+        ["dvc", "repro"], cwd=workspace.folder, env=dict(workspace.environment),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        wait_for_checkpoint(workspace, command)
+        for child in command.children(recursive=True):
+            if child.name().startswith("python") and "components.transfer" in child.cmdline():
+                child.send_signal(signal.SIGKILL)
+        _, errors = command.communicate(timeout=60)
+    finally:
+        if command.poll() is None:
+            command.kill()
+    assert command.returncode != 0
+    assert "failed to reproduce 'transfer@cb'" in errors
+
+
+def wait_for_checkpoint(workspace: Workspace, command: psutil.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not list(workspace.folder.glob("checkpoints/*/state.safetensors")):
+        assert command.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# What DVC shows
+
+
+def test_an_experiment_is_kept_with_what_it_changed(experiment: tuple[Workspace, str]) -> None:
+    workspace, _ = experiment
+    params = json.loads(workspace.run("dvc", "params", "diff", "--json").stdout)
+    assert params == {"params.yaml": {"per_target.cb.training.max_steps": {"old": 3, "new": 8, "diff": 5}}}
+    shown = json.loads(workspace.run("dvc", "exp", "show", "--json").stdout)
+    assert [found["name"] for row in shown for found in row["experiments"] or []] == ["longer"]
+    assert workspace.run("dvc", "exp", "diff", "HEAD", "longer").stdout.count("per_target.cb.training.max_steps") == 1
+
+
+def test_scores_and_their_differences_are_shown(copy: Workspace) -> None:
+    summary = copy.folder / "report" / "summary.json"
+    values = json.loads(summary.read_text())
+    assert set(values["pemt"]) == {"all", "GLUE", "MRQA", "SuperGLUE", *TARGETS}
+    shown = json.loads(copy.run("dvc", "metrics", "show", "--json").stdout)
+    assert shown[""]["data"]["report/summary.json"]["data"] == values
+    values["pemt"]["cb"] += 12.5  # three steps of training leave all scores at 0: let one differ
+    summary.write_text(json.dumps(values))
+    (change,) = json.loads(copy.run("dvc", "metrics", "diff", "--json").stdout)["report/summary.json"].items()
+    assert (change[0], change[1]["diff"]) == ("pemt.cb", 12.5)
+
+
+def test_curves_and_graph_are_drawn(copy: Workspace) -> None:
+    compared = json.loads(copy.run("dvc", "plots", "diff", "--json", "HEAD").stdout)["data"]
+    assert set(compared) == {
+        "Main metric by target",
+        *(f"report/{name}.png" for name in ("curves", "expert_weights", "parameters")),
+    }
+    (plot,) = compared["Main metric by target"]
+    assert plot["revisions"] == ["workspace", "HEAD"]
+    points = plot["content"]["data"]["values"]
+    assert {point["target"] for point in points if point["rev"] == "workspace"} == set(TARGETS)
+    assert len(list((copy.folder / "dvc_plots").rglob("*.png"))) == 6
+
+    graph = copy.run("dvc", "dag", "--mermaid").stdout
+    assert sorted(re.findall(r'\["(.+)"\]', graph)) == sorted(ALL_STAGES)
+
+
+# Elsewhere
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as the tracking store's own tables hold it."""
+
+    cell: str
+    status: str
+    tags: dict[str, str]
+    params: dict[str, str]
+    metrics: dict[str, float]  # final values
+
+
+def runs_in(workspace: Workspace) -> list[StoredRun]:
+    """The runs that are not deleted, by cell; read with SQL, so that nothing of the tracker is used."""
+    with closing(sqlite3.connect(workspace.folder / "mlflow.db")) as database:
+        listed = database.execute("SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'").fetchall()
+        return sorted(stored_runs(database, listed), key=lambda run: run.cell)
+
+
+def stored_runs(database: sqlite3.Connection, listed: list[tuple[str, str]]) -> Iterator[StoredRun]:
+    for run_id, status in listed:
+        tags, params, metrics = (
+            dict(database.execute(f"SELECT key, value FROM {name} WHERE run_uuid = ?", (run_id,)).fetchall())
+            for name in ("tags", "params", "latest_metrics")
+        )
+        yield StoredRun(tags["pemt.cell"], status, tags, params, metrics)
+
+
+def test_a_clone_gets_everything_back_from_a_remote(finished: Finished, copy: Workspace, tmp_path: Path) -> None:
+    copy.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "remote"))
+    copy.commit("a remote")
+    copy.run("dvc", "push")
+    clone = copy.clone(tmp_path / "clone")
+    clone.run("dvc", "pull")
+    assert contents(clone, *OUTPUTS) == contents(copy, *OUTPUTS)
+    assert clone.run("dvc", "status").stdout.strip() == "Data and pipelines are up to date."
+    assert clone.repro().executed == []
+    assert clone.run("git", "status", "--porcelain").stdout == ""
+
+    assert not (clone.folder / "mlflow.db").exists()
+    assert clone.repro("--force", "--single-item", "report").executed == ["report"]
+    live = {run.cell: run for run in runs_in(finished.workspace)}
+    restored = {run.cell: run for run in runs_in(clone)}
+    cells = {f"train_source/{source}" for source in SOURCES} | {
+        f"transfer/{target}/pemt/k=full/seed=4096" for target in TARGETS
+    }
+    assert set(restored) == cells
+    assert set(live) == cells | {"backbone"}
+    for cell, run in restored.items():
+        assert run.status == live[cell].status == "FINISHED"
+        assert run.params == live[cell].params
+        assert run.metrics == pytest.approx(live[cell].metrics)
+        assert {key: run.tags[key] for key in run.tags if key.startswith("pemt.")} == {
+            key: value for key, value in live[cell].tags.items() if key.startswith("pemt.")
+        }
+
+
+def test_runs_show_what_the_result_files_hold(finished: Finished) -> None:
+    folder = finished.workspace.folder
+    commit = finished.workspace.run("git", "rev-parse", "HEAD~1").stdout.strip()
+    for run in runs_in(finished.workspace):
+        step, _, rest = run.cell.partition("/")
+        assert run.tags["pemt.step"] == step
+        assert run.tags["pemt.commit"].startswith(commit)
+        if step == "transfer":
+            target = rest.split("/")[0]
+            result = json.loads((folder / "results" / target / CELL / "result.json").read_text())
+            assert run.metrics["test/main"] == result["test"][result["main_metric"]]
+            assert run.metrics["trained_parameters"] == result["trained_parameters"]
+            assert (run.tags["pemt.suite"], run.tags["pemt.data"]) == (result["suite"], result["data"])
+            assert run.tags["pemt.backbone"] == result["backbone"]
+            assert float(run.params["learning_rate"]) == result["learning_rate"]
+            assert run.params["settings.training.max_steps"] == str(result["settings"]["training"]["max_steps"])
+            assert (folder / run.tags["pemt.result_path"] / "result.json").is_file()
+
+
+def test_a_rerun_replaces_its_run(experiment: tuple[Workspace, str]) -> None:
+    cells = [run.cell for run in runs_in(experiment[0])]
+    assert len(cells) == len(set(cells)) == 6
+    (run,) = [run for run in runs_in(experiment[0]) if "/cb/" in run.cell]
+    assert (run.status, run.params["settings.training.max_steps"]) == ("FINISHED", "8")
+
+
+def test_a_dataset_that_the_mirror_lacks_is_named(finished: Finished, tmp_path: Path) -> None:
+    clone = finished.workspace.clone(tmp_path / "clone")
+    clone.change_settings({"tasks": {"sources": ["mnli"], "targets": ["searchqa"]}})
+    done = clone.run("dvc", "repro", "prepare", check=False)
+    assert done.returncode != 0
+    assert "error: mrqa-workshop/mrqa (plain_text) has no row of subset 'SearchQA' in split 'train'" in done.stderr
+    assert "the subsets there are: HotpotQA, NaturalQuestionsShort" in done.stderr
+    assert "Traceback" not in done.stderr

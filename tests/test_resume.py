@@ -1,0 +1,273 @@
+"""A stage that is killed goes on where it was: the result is bit-identical to that of a run which was not."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import World, source_settings
+from torch import nn
+
+from pemt_core.errors import ArtifactError
+from pemt_core.steps.train_source import train_source
+from pemt_core.training.checkpoint import FILE, CheckpointStore, TrainingState
+from pemt_core.training.run import SilentRun
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
+
+TINY = Path(__file__).parent / "tiny.py"
+LONG: dict[str, Any] = {"epochs": 20, "evaluate_every": 24, "checkpoint_every": 4}  # 120 steps, a second or two
+
+
+def start(stage: str, world: World, folder: Path, changes: dict[str, Any]) -> subprocess.Popen[str]:
+    """The stage in a process of its own, as the pipeline runs it."""
+    folder.mkdir(exist_ok=True)
+    arguments = [stage, world.folder, folder / "out", folder / "log.jsonl", json.dumps(changes)]
+    return subprocess.Popen([sys.executable, TINY, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+
+
+def states(folder: Path) -> list[Path]:
+    return sorted((folder / "checkpoints").glob(f"*/{FILE}"))
+
+
+def kill_after(process: subprocess.Popen[str], folder: Path, num_states: int, delay: float) -> None:
+    """SIGKILL, `delay` seconds after that many trainings have a checkpoint; it must hit a run that was under way."""
+    deadline = time.monotonic() + 120
+    while len(states(folder)) < num_states:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    time.sleep(delay)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    process.communicate()
+    assert not (folder / "out").exists()
+
+
+def points(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.slow
+def test_a_killed_transfer_resumes_exactly(world: World, tmp_path: Path) -> None:
+    """Two cells; killed in the second one: the first is not trained again, the second goes on."""
+    changes = {**LONG, "seeds": [1, 2]}
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    process = start("transfer", world, cut, changes)
+    kill_after(process, cut, num_states=2, delay=random.Random(os.getpid()).uniform(0.0, 0.3))
+    before = len(points(cut))
+    process = start("transfer", world, cut, changes)
+    _, messages = process.communicate(timeout=120)
+    assert process.returncode == 0, messages
+    assert "seed1: resumed after step 120 of 120" in messages
+    resumed_at = int(messages.split("seed2: resumed after step ")[1].split(" ")[0])
+    assert 4 <= resumed_at < 120
+    assert resumed_at % 4 == 0
+    after = points(cut)[before:]
+    assert {point["cell"] for point in after} == {"transfer/gamma/pemt/k=full/seed=2"}
+    assert min(point["step"] for point in after) > resumed_at
+    world.transfer(whole / "out", **changes)
+    assert files(cut / "out") == files(whole / "out")
+    assert len(files(cut / "out")) == 6
+    assert list((cut / "checkpoints").iterdir()) == []
+    assert [path.name for path in cut.iterdir() if path.name.startswith(".")] == []  # nothing half is left
+
+
+@pytest.mark.slow
+def test_a_killed_source_training_resumes_exactly(world: World, tmp_path: Path) -> None:
+    """With accumulation and warm-up; what a killed write left beside the checkpoint is cleared away."""
+    changes = {**LONG, "gradient_accumulation": 2, "warmup_steps": 30}
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    process = start("train_source", world, cut, changes)
+    kill_after(process, cut, num_states=1, delay=random.Random(os.getpid()).uniform(0.05, 0.4))
+    (states(cut)[0].parent / f".{FILE}.{process.pid}.tmp").write_bytes(b"half")
+    process = start("train_source", world, cut, changes)
+    _, messages = process.communicate(timeout=120)
+    assert process.returncode == 0, messages
+    assert "train_source alpha: resumed after step" in messages
+    world.train_source(whole / "out", **changes)
+    assert files(cut / "out") == files(whole / "out")
+    assert list((cut / "checkpoints").iterdir()) == []
+
+
+# --- what is resumed, and what is not
+
+
+class StopError(Exception):
+    """Stands for whatever ends a process."""
+
+
+class StoppingRun(SilentRun):
+    """A run in which logging ends the process at a step, or tagging does, which is after the adapter is written."""
+
+    def __init__(self, at_step: int | None) -> None:
+        self.at_step = at_step
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self.at_step is not None and step >= self.at_step:
+            raise StopError
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        raise StopError
+
+
+def interrupted(world: World, folder: Path, at_step: int | None, **changes: Any) -> None:
+    """A training of stage 1 that ends at `at_step` (None: at its very end), so that its last checkpoint stays."""
+    with pytest.raises(StopError):
+        train_source(
+            world.folder / "data" / "alpha",
+            world.folder / "backbone",
+            source_settings(**changes),
+            output_dir=folder / "out",
+            checkpoint_dir=folder / "checkpoints",
+            open_run=lambda info: nullcontext(StoppingRun(at_step)),
+        )
+
+
+STOPPED: dict[str, Any] = {"epochs": 4, "checkpoint_every": 2, "evaluate_every": 3}
+
+
+@pytest.mark.parametrize("step", [3, 7, 12, 24])
+def test_a_training_resumes_exactly_from_wherever_it_ended(world: World, tmp_path: Path, step: int) -> None:
+    """In the middle of an epoch, at its end, before and after evaluations, and in the very last step."""
+    interrupted(world, tmp_path / "cut", step, **STOPPED)
+    assert len(states(tmp_path / "cut")) == 1
+    for name in ("cut", "whole"):
+        world.train_source(tmp_path / name / "out", **STOPPED)
+    assert files(tmp_path / "cut" / "out") == files(tmp_path / "whole" / "out")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 8}, {"learning_rate": 2e-2}, {"epochs": 5}, {"rank": 5}, {"source_length": 31}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_checkpoint_of_other_settings_is_not_resumed(world: World, tmp_path: Path, changes: dict[str, Any]) -> None:
+    """It stays, and the result is that of a training from its start."""
+    interrupted(world, tmp_path / "cut", 7, **STOPPED)
+    kept = states(tmp_path / "cut")
+    for name in ("cut", "whole"):
+        world.train_source(tmp_path / name / "out", **{**STOPPED, **changes})
+    assert states(tmp_path / "cut") == kept
+    assert files(tmp_path / "cut" / "out") == files(tmp_path / "whole" / "out")
+
+
+def test_a_checkpoint_of_other_data_or_another_backbone_is_not_resumed(world: World, tmp_path: Path) -> None:
+    interrupted(world, tmp_path / "cut", 7, **STOPPED)
+    kept = states(tmp_path / "cut")
+    other = World.make(tmp_path / "other", dropout=0.0)
+    other.train_source(tmp_path / "cut" / "out", **STOPPED)  # the same backbone but for its dropout
+    world.train_source(tmp_path / "cut" / "out", task="beta", **STOPPED)  # other task
+    assert states(tmp_path / "cut") == kept
+
+
+def test_a_key_is_a_hash_of_all_inputs(tmp_path: Path) -> None:
+    inputs = {"adapter": {"seed": 1, "task": "cb"}, "code": "x"}
+    paths = {
+        CheckpointStore(tmp_path, changed).path
+        for changed in (
+            inputs,
+            {"code": "x", "adapter": {"task": "cb", "seed": 1}},
+            {**inputs, "code": "y"},
+            {**inputs, "adapter": {"seed": 2, "task": "cb"}},
+        )
+    }
+    assert len(paths) == 3
+
+
+# --- the file itself
+
+
+def optimizer_of(model: nn.Module) -> torch.optim.AdamW:
+    return torch.optim.AdamW(model.parameters(), lr=0.1)
+
+
+def test_a_state_comes_back_whole(tmp_path: Path) -> None:
+    """Weights, both moments, the step that corrects their bias, best tensors, counters, history."""
+    model, again = nn.Linear(3, 2), nn.Linear(3, 2)
+    optimizer, optimizer_again = optimizer_of(model), optimizer_of(again)
+    for _ in range(3):
+        model(torch.randn(4, 3)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    state = TrainingState(
+        step=3,
+        epoch=1,
+        batch=2,
+        best_score=-0.1 + 0.3,
+        best_step=2,
+        best_metrics={"validation/x": 1 / 3},
+        evaluations_since_best=1,
+        history=[{"step": 1, "train/loss": 0.1 + 0.2}],
+        best_tensors={"weight": torch.rand(2, 3), "bias": torch.rand(2)},
+    )
+    store = CheckpointStore(tmp_path, "inputs")
+    store.save(state, dict(model.named_parameters()), optimizer)
+    found = CheckpointStore(tmp_path, "inputs").restore(dict(again.named_parameters()), optimizer_again)
+    assert found is not None
+    counters = {key: value for key, value in vars(state).items() if key != "best_tensors"}
+    assert {key: value for key, value in vars(found).items() if key != "best_tensors"} == counters
+    assert all(torch.equal(found.best_tensors[name], tensor) for name, tensor in state.best_tensors.items())
+    x = torch.randn(4, 3)
+    for module, stepping in ((model, optimizer), (again, optimizer_again)):
+        module(x).square().sum().backward()
+        stepping.step()
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, dict(again.named_parameters())[name])
+    store.discard()
+    assert list(tmp_path.iterdir()) == []
+    store.discard()  # once more is nothing
+
+
+def test_no_state_is_none(tmp_path: Path) -> None:
+    model = nn.Linear(1, 1)
+    assert CheckpointStore(tmp_path, "x").restore(dict(model.named_parameters()), optimizer_of(model)) is None
+
+
+@pytest.mark.parametrize(
+    "damage", ["truncated", "empty", "without a tensor", "without counters", "other counters", "no JSON"]
+)
+def test_a_damaged_state_is_named_and_says_what_to_do(tmp_path: Path, damage: str) -> None:
+    """It cannot come from a kill, as it is written whole; a disk can still break."""
+    model = nn.Linear(3, 2)
+    trained, optimizer = dict(model.named_parameters()), optimizer_of(model)
+    store = CheckpointStore(tmp_path, "inputs")
+    store.save(TrainingState(step=1), trained, optimizer)
+    content, tensors = store.path.read_bytes(), load_file(store.path)
+    if damage in ("truncated", "empty"):
+        store.path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
+    elif damage == "without a tensor":
+        del tensors["trained/bias"]
+        save_file(tensors, store.path, metadata={"state": json.dumps({"step": 1})})
+    else:
+        metadata = {"other counters": {"state": '{"steps": 1}'}, "no JSON": {"state": "{"}}.get(damage)
+        save_file(tensors, store.path, metadata=metadata)
+    with pytest.raises(ArtifactError, match=r"not readable as a training state .* delete it to start anew"):
+        store.restore(trained, optimizer)
+
+
+def test_a_finished_training_is_not_trained_again(world: World, tmp_path: Path) -> None:
+    """Ended between the last step and the end of the stage: only the adapter is written again."""
+    interrupted(world, tmp_path / "cut", None, **STOPPED)
+    assert len(states(tmp_path / "cut")) == 1
+    first = files(tmp_path / "cut" / "out")
+    shutil.rmtree(tmp_path / "cut" / "out")
+    world.train_source(tmp_path / "cut" / "out", log=tmp_path / "log.jsonl", **STOPPED)
+    assert not (tmp_path / "log.jsonl").exists()  # not one step, not one evaluation
+    assert files(tmp_path / "cut" / "out") == first
+    assert states(tmp_path / "cut") == []

@@ -1,0 +1,446 @@
+"""The training loop against plain PyTorch, and both stages on a task that can be learnt."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from tiny import TRAINING, World, tiny_tokenizer
+from torch import Tensor, nn
+from transformers import get_linear_schedule_with_warmup
+
+from pemt_core.artifacts.adapter import load_description, load_training_record
+from pemt_core.artifacts.files import read_json
+from pemt_core.data.batches import epoch_batches
+from pemt_core.errors import TrainingError
+from pemt_core.settings import TrainingSettings
+from pemt_core.training.accelerator import make_accelerator
+from pemt_core.training.checkpoint import CheckpointStore
+from pemt_core.training.loop import Evaluation, Trainer, linear_schedule
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
+
+CELL = "pemt-kfull-seed4096"
+TINY = Path(__file__).parent / "tiny.py"
+
+
+# --- a model small enough for a plain loop beside it
+
+
+@dataclass
+class Loss:
+    loss: Tensor
+
+
+class Line(nn.Module):
+    """y = x w by least squares; `power` 0.5 gives an infinite gradient where the error is zero."""
+
+    def __init__(self, power: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+        self.trained = {"weight": self.weight}
+        self.power = power
+
+    def forward(self, x: Tensor, y: Tensor) -> Loss:
+        return Loss(((x @ self.weight - y) ** 2).pow(self.power).mean())
+
+
+@dataclass
+class Points:
+    """Rows of a regression in batches."""
+
+    x: Tensor
+    y: Tensor
+    batch_size: int
+    seed: int = 0
+    poisoned: tuple[int, int] | None = None  # from this epoch on, this row has no number for y
+
+    @classmethod
+    def make(cls, rows: int, batch_size: int) -> "Points":
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(rows, 3, generator=generator)
+        return cls(x, x @ torch.tensor([5.0, -3.0, 1.0]) + torch.randn(rows, generator=generator), batch_size)
+
+    def batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        return epoch_batches(np.ones(len(self.x), dtype=np.int64), self.batch_size, self.seed, epoch)
+
+    def collate(self, rows: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
+        y = self.y[rows].clone()
+        if self.poisoned is not None and epoch >= self.poisoned[0]:
+            y[torch.from_numpy(rows == self.poisoned[1])] = torch.nan
+        return {"x": self.x[rows], "y": y}
+
+
+Evaluate = Callable[[], Evaluation]
+
+
+def trainer(
+    model: Any,
+    data: Any,
+    folder: Path,
+    evaluate: Evaluate | None = None,
+    *,
+    rate: float = 0.1,
+    log: Any = None,
+    **changes: Any,
+) -> Trainer:
+    settings = TrainingSettings.model_validate({**TRAINING, **changes})
+    return Trainer(
+        model,
+        data,
+        evaluate or (lambda: Evaluation(0.0, {"validation/score": 0.0})),
+        settings,
+        make_accelerator(settings.precision),
+        CheckpointStore(folder, {"any": "inputs"}),
+        learning_rate=rate,
+        seed=3,
+        log=log or (lambda step, metrics: None),
+        title="line",
+    )
+
+
+def plain_weights(data: Points, *, epochs: int, warmup: int, max_norm: float, rate: float) -> list[Tensor]:
+    """The weights after every step of the loop that a textbook would write."""
+    model, steps = Line(), epochs * len(data.batches(0))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+    schedule = get_linear_schedule_with_warmup(optimizer, warmup, steps)
+    weights = []
+    for epoch in range(epochs):
+        for rows in data.batches(epoch):
+            model(**data.collate(rows, epoch)).loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            weights.append(model.weight.detach().clone())
+    return weights
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(10, 0), (10, 4), (7, 7), (5, 9), (1, 0)])
+def test_the_schedule_is_transformers_linear_one(steps: int, warmup: int) -> None:
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = get_linear_schedule_with_warmup(optimizer, warmup, steps)
+    for step in range(steps):
+        assert linear_schedule(step, warmup, steps) == pytest.approx(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert linear_schedule(steps, 0, steps) == 0.0
+
+
+@pytest.mark.parametrize(("warmup", "max_norm"), [(0, 1e9), (5, 1e9), (0, 0.5), (5, 0.5)])
+def test_training_is_the_textbook_loop(tmp_path: Path, warmup: int, max_norm: float) -> None:
+    """AdamW without decay, clipping, warm-up and linear decay, every row once per epoch, the last batch smaller."""
+    data, model, seen = Points.make(22, 4), Line(), []
+
+    def evaluate() -> Evaluation:
+        seen.append(model.weight.detach().clone())
+        return Evaluation(float(len(seen)), {"validation/score": 1.0})
+
+    changes = {"epochs": 3, "warmup_steps": warmup, "max_grad_norm": max_norm, "evaluate_every": 1}
+    state = trainer(model, data, tmp_path, evaluate, **changes).fit()
+    expected = plain_weights(data, epochs=3, warmup=warmup, max_norm=max_norm, rate=0.1)
+    assert state.step == len(expected) == 18
+    torch.testing.assert_close(torch.stack(seen), torch.stack(expected))
+    moved = (expected[0] - torch.zeros(3)).abs().max()
+    assert (moved == 0) == (warmup > 0)  # the warm-up starts at a rate of zero
+
+
+def test_clipping_takes_effect(tmp_path: Path) -> None:
+    data = Points.make(20, 4)
+    loose, tight = (plain_weights(data, epochs=2, warmup=0, max_norm=n, rate=0.1)[-1] for n in (1e9, 0.5))
+    assert not torch.allclose(loose, tight)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 8, 50])
+def test_accumulated_parts_are_one_batch(tmp_path: Path, parts: int) -> None:
+    """Also where the parts are unequal, or more than there are rows."""
+    weights = []
+    for accumulation in (1, parts):
+        model = Line()
+        trainer(model, Points.make(24, 8), tmp_path / str(accumulation), gradient_accumulation=accumulation).fit()
+        weights.append(model.weight.detach())
+    torch.testing.assert_close(*weights)
+
+
+def test_max_steps_bounds_training_and_its_schedule(tmp_path: Path) -> None:
+    model, data = Line(), Points.make(20, 4)
+    evaluate, seen = scripted(model, [1.0, 2.0])
+    run = trainer(model, data, tmp_path, evaluate, epochs=50, max_steps=7)
+    assert run.total_steps == 7
+    state = run.fit()
+    assert (state.step, state.epoch, state.finished) == (7, 1, True)
+    reference = Line()
+    optimizer = torch.optim.AdamW(reference.parameters(), lr=0.1, weight_decay=0.0)
+    schedule = get_linear_schedule_with_warmup(optimizer, 0, 7)
+    for rows in [*data.batches(0), *data.batches(1)][:7]:
+        optimizer.zero_grad()
+        reference(**data.collate(rows, 0)).loss.backward()
+        nn.utils.clip_grad_norm_(reference.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    torch.testing.assert_close(seen[1], reference.weight.detach())
+
+
+def scripted(model: Line, scores: list[float]) -> tuple[Evaluate, list[Tensor]]:
+    """Evaluations with these scores, and the weights that each of them saw."""
+    seen: list[Tensor] = []
+
+    def evaluate() -> Evaluation:
+        seen.append(model.weight.detach().clone())
+        return Evaluation(scores[len(seen) - 1], {"validation/score": scores[len(seen) - 1]})
+
+    return evaluate, seen
+
+
+def test_the_best_tensors_are_kept_and_loaded_at_the_end(tmp_path: Path) -> None:
+    """The first of two equal scores; evaluation every n steps and at the end."""
+    model = Line()
+    evaluate, seen = scripted(model, [1.0, 4.0, 2.0, 4.0, 3.0])
+    state = trainer(model, Points.make(28, 4), tmp_path, evaluate, epochs=2, evaluate_every=3).fit()
+    assert [point["step"] for point in state.history if "validation/score" in point] == [3, 6, 9, 12, 14]
+    assert (state.best_step, state.best_score, state.best_metrics) == (6, 4.0, {"validation/score": 4.0})
+    assert torch.equal(model.weight, seen[1])
+    assert torch.equal(state.best_tensors["weight"], seen[1])
+    assert not torch.equal(seen[1], seen[4])
+
+
+def test_evaluation_each_epoch(tmp_path: Path) -> None:
+    state = trainer(Line(), Points.make(21, 4), tmp_path, epochs=3).fit()
+    assert [point["step"] for point in state.history if "validation/score" in point] == [6, 12, 18]
+
+
+def test_early_stop(tmp_path: Path) -> None:
+    model = Line()
+    evaluate, seen = scripted(model, [1.0, 2.0, 1.5, 2.0, 9.0])
+    state = trainer(model, Points.make(40, 4), tmp_path, evaluate, epochs=9, evaluate_every=2, early_stop=2).fit()
+    assert (state.step, state.best_step, state.finished) == (8, 4, True)
+    assert len(seen) == 4
+    assert torch.equal(model.weight, seen[1])
+
+
+def test_losses_in_the_history_are_means_since_the_last_entry(tmp_path: Path) -> None:
+    """They are read every ten steps at the latest; the log sees what the history keeps."""
+    data, logged = Points.make(48, 4), []
+    state = trainer(
+        Line(),
+        data,
+        tmp_path,
+        epochs=2,
+        evaluate_every=15,
+        log=lambda step, metrics: logged.append({"step": step, **metrics}),
+    ).fit()
+    assert logged == state.history
+    points = [(point["step"], point["train/loss"]) for point in state.history if "train/loss" in point]
+    assert [step for step, _ in points] == [10, 15, 24]
+    before = [torch.zeros(3), *plain_weights(data, epochs=2, warmup=0, max_norm=1.0, rate=0.1)]
+    batches = [rows for epoch in range(2) for rows in data.batches(epoch)]
+    losses = [((data.x[r] @ w - data.y[r]) ** 2).mean().item() for w, r in zip(before, batches, strict=False)]
+    expected = [np.mean(losses[:10]), np.mean(losses[10:15]), np.mean(losses[15:])]
+    assert [loss for _, loss in points] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_bar_shows_loss_metric_and_time_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate = lambda: Evaluation(71.25, {"validation/score": 71.25})  # noqa: E731
+    trainer(Line(), Points.make(20, 4), tmp_path, evaluate).fit()
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert re.search(r"line: 100%.* 10/10 \[\d\d:\d\d<\d\d:\d\d, .*loss=\d+\.\d{3}, best=71\.25", last), last
+
+
+# --- what goes wrong
+
+
+def test_a_loss_that_is_no_number_stops_training_and_says_where(tmp_path: Path) -> None:
+    """The checkpoint before it stays as it was."""
+    data = Points.make(40, 4)
+    rows = [*data.batches(0), *data.batches(1)][12]
+    poisoned = replace(data, poisoned=(1, int(rows[0])))
+    run = trainer(Line(), poisoned, tmp_path, epochs=4, checkpoint_every=5)
+    with pytest.raises(TrainingError) as caught:
+        run.fit()
+    message = str(caught.value)
+    for part in (
+        "line: the loss is nan",
+        f"training rows {sorted(rows.tolist())}",
+        "at step 13 of 40",
+        "epoch 2",
+        "learning rate 0.1",
+        "the last good checkpoint is kept",
+        str(run.store.path),
+    ):
+        assert part in message, message
+    kept = load_file(run.store.path)
+    expected = plain_weights_until(data, 10, total=40)
+    torch.testing.assert_close(kept["trained/weight"], expected)
+    assert all(tensor.isfinite().all() for tensor in kept.values())
+
+
+def plain_weights_until(data: Points, step: int, total: int) -> Tensor:
+    weights = plain_weights(data, epochs=total // len(data.batches(0)), warmup=0, max_norm=1.0, rate=0.1)
+    return weights[step - 1]
+
+
+def test_an_infinite_gradient_is_found_before_the_checkpoint(tmp_path: Path) -> None:
+    """The loss of that step is finite; a state with what is no number must not take the good one's place."""
+    data = Points(torch.ones(4, 3), torch.tensor([0.0, 0.0, 0.0, 0.0]), 4)
+    run = trainer(Line(power=0.5), data, tmp_path, epochs=3, checkpoint_every=1)
+    with pytest.raises(TrainingError, match=r"weight is no longer finite after step 1 of 3 .* no checkpoint yet"):
+        run.fit()
+    assert not run.store.path.exists()
+
+
+def test_no_rows_are_an_error_and_not_an_endless_loop(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="line: there are no training rows"):
+        trainer(Line(), Points(torch.zeros(0, 3), torch.zeros(0), 4), tmp_path)
+
+
+def test_a_diverging_stage_writes_nothing(world: World, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"train_source alpha: .*(loss is|no longer finite).* step \d+ of 12"):
+        world.train_source(tmp_path / "out", learning_rate=1e39)
+    assert not (tmp_path / "out").exists()
+
+
+# --- both stages on a task that can be learnt
+
+
+@pytest.fixture(scope="module")
+def still_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Without dropout, and with rows of equal length: what splits a batch differently changes nothing."""
+    return World.make(tmp_path_factory.mktemp("still"), dropout=0.0, fillers=0)
+
+
+def losses_of(history: list[dict[str, float]]) -> list[float]:
+    return [point["train/loss"] for point in history if "train/loss" in point]
+
+
+def test_stage_1_learns(still_world: World, tmp_path: Path) -> None:
+    record = still_world.train_source(
+        tmp_path / "out", learning_rate=3e-2, epochs=100, max_steps=100, evaluate_every=50
+    )
+    losses = losses_of(record.history)
+    assert losses[0] > 4  # ln 400 is 6
+    assert losses[-1] < 0.3 * losses[0]
+    assert record.validation["accuracy"] > 80
+
+
+def test_stage_2_learns(still_world: World, tmp_path: Path) -> None:
+    still_world.transfer(tmp_path / "out", learning_rates=[3e-2], epochs=100, max_steps=100, evaluate_every=50)
+    record = load_training_record(tmp_path / "out" / CELL)
+    losses = losses_of(record.history)
+    assert losses[0] > 3
+    assert losses[-1] < 0.3 * losses[0]
+    assert record.validation["accuracy"] > 80
+    assert record.validation["main"] == record.validation["accuracy"]
+    sparsity = [point["train/sparsity_loss"] for point in record.history if "train/sparsity_loss" in point]
+    assert len(sparsity) == len(losses)
+    assert all(0 < value < 2 for value in sparsity)
+
+
+def test_the_best_learning_rate_on_validation_is_kept(world: World, tmp_path: Path) -> None:
+    world.transfer(tmp_path / "out", learning_rates=[1e-9, 3e-2], epochs=100, max_steps=60, evaluate_every=30)
+    description, _ = load_description(tmp_path / "out" / CELL)
+    record = load_training_record(tmp_path / "out" / CELL)
+    assert description.learning_rate == 3e-2
+    assert record.trials.keys() == {"1e-09", "0.03"}
+    assert record.trials["0.03"] > record.trials["1e-09"]
+
+
+def test_one_seed_gives_one_result_and_another_seed_another(world: World, tmp_path: Path) -> None:
+    """Dropout, order, initial adapters and the few-shot sample all follow it."""
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        world.transfer(tmp_path / name / "out", seeds=[seed], k=["full", 4], epochs=2)
+    for cell in ("pemt-kfull-seed", "pemt-k4-seed"):
+        first, again, other = (
+            (tmp_path / name / "out" / f"{cell}{seed}" / "adapter.safetensors").read_bytes()
+            for name, seed in (("a", 1), ("b", 1), ("c", 2))
+        )
+        assert first == again
+        assert first != other
+
+
+def test_evaluating_more_often_does_not_change_training(world: World, tmp_path: Path) -> None:
+    losses = []
+    for every in ("epoch", 1):
+        record = world.train_source(tmp_path / str(every) / "out", epochs=3, evaluate_every=every)
+        points = losses_of(record.history)
+        losses.append(np.mean(points[-6:]) if every == 1 else points[-1])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_an_accumulated_stage_is_the_same_stage(still_world: World, tmp_path: Path, parts: int) -> None:
+    check_equal_lengths(still_world)
+    for name, accumulation in (("one", 1), ("parts", parts)):
+        world_options: dict[str, Any] = {"batch_size": 8, "epochs": 2, "init": "kaiming"}
+        still_world.train_source(tmp_path / name / "out", gradient_accumulation=accumulation, **world_options)
+    close_adapters(tmp_path / "one" / "out", tmp_path / "parts" / "out")
+
+
+def check_equal_lengths(world: World) -> None:
+    """What the comparison rests on."""
+    from pemt_core.data.prepared import PreparedTask
+
+    tokenizer = tiny_tokenizer(world.folder / "lengths")
+    rows = PreparedTask.load(world.folder / "data" / "alpha").rows("train")
+    for column in ("source", "target"):
+        assert len({len(ids) for ids in tokenizer(rows[column].to_pylist())["input_ids"]}) == 1
+
+
+def close_adapters(first: Path, second: Path) -> None:
+    """Equal but for what the order of summation can do to AdamW's first steps."""
+    one, two = (load_file(folder / "adapter.safetensors") for folder in (first, second))
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=2e-4)
+    histories = [losses_of(read_json(folder / "training.json")["history"]) for folder in (first, second)]
+    assert histories[0] == pytest.approx(histories[1], rel=1e-4)
+
+
+def test_a_bfloat16_stage_stays_close_to_float32(world: World, tmp_path: Path) -> None:
+    """Mixed precision: what is trained and stored is float32."""
+    from accelerate.state import AcceleratorState
+
+    histories = []
+    for precision in ("float32", "bfloat16"):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        world.transfer(tmp_path / precision / "out", precision=precision, epochs=3, prompt_dropout=0.0)
+        folder = tmp_path / precision / "out" / CELL
+        assert {tensor.dtype for tensor in load_file(folder / "adapter.safetensors").values()} == {torch.float32}
+        histories.append(losses_of(read_json(folder / "training.json")["history"]))
+    assert histories[0] == pytest.approx(histories[1], rel=0.05)
+    assert histories[0] != histories[1]
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains(still_world: World, tmp_path: Path) -> None:
+    """`accelerate launch` with no change of code: gradients are exchanged, rows shared, metrics gathered."""
+    changes: dict[str, Any] = {"batch_size": 8, "epochs": 3, "init": "kaiming", "evaluate_every": 2}
+    still_world.train_source(tmp_path / "one" / "out", **changes)
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    options = ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    stage = [str(TINY), "train_source", str(still_world.folder), str(tmp_path / "two" / "out"), str(tmp_path / "log")]
+    done = subprocess.run([*launch, *options, *stage, json.dumps(changes)], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    close_adapters(tmp_path / "one" / "out", tmp_path / "two" / "out")
+    records = [load_training_record(tmp_path / name / "out") for name in ("one", "two")]
+    metrics = [[point for point in record.history if "train/loss" not in point] for record in records]
+    assert metrics[0] == metrics[1]  # every validation row was generated for once
+    logged = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert len(logged) == len(records[1].history)  # by the main process alone

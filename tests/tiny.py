@@ -1,0 +1,317 @@
+"""Tiny backbones, a tiny tokenizer and tiny prepared tasks, and both stages run on them (also by other processes)."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor, nn
+from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
+
+from pemt_core.artifacts.run_info import RunInfo
+from pemt_core.backbone.store import save_backbone
+from pemt_core.backbone.tokenizer import load_tokenizer, train_tokenizer
+from pemt_core.data.prepared import ROW_SCHEMA, SPLITS, TaskDescription, write_description
+from pemt_core.model.assemble import (
+    Expert,
+    build_target_model,
+    initial_prompt,
+    initial_source_tensors,
+    initial_target_tensors,
+)
+from pemt_core.model.prompted import PromptedT5
+from pemt_core.settings import TrainSourceSettings, TransferSettings
+from pemt_core.steps.collect_experts import collect_experts
+from pemt_core.steps.train_source import train_source
+from pemt_core.steps.transfer import transfer
+from pemt_core.training.run import OpenRun, SilentRun
+
+torch.set_num_threads(1)  # on tensors as small as these, threads cost ten times what they save
+
+Batch = dict[str, Tensor]
+
+SIZES = {"vocab_size": 64, "d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 2, "num_decoder_layers": 3}
+KINDS: dict[str, dict[str, Any]] = {
+    "t5": {},
+    "wide": {"d_model": 40, "d_kv": 5, "d_ff": 12, "num_heads": 3, "num_layers": 4, "num_decoder_layers": 1},
+    "v1.1": {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    "mt5": {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+}
+
+
+def tiny_t5(kind: str = "t5", *, seed: int = 0, dropout: float = 0.0, **sizes: Any) -> Any:
+    """A random T5 whose layers all matter: weights larger than T5's own start, and no layer norm at one."""
+    config = {**SIZES, "num_heads": 4, "decoder_start_token_id": 0, "dropout_rate": dropout, **KINDS[kind], **sizes}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        is_mt5 = kind == "mt5"
+        model = (
+            MT5ForConditionalGeneration(MT5Config(**config))
+            if is_mt5
+            else T5ForConditionalGeneration(T5Config(**config))
+        )
+        if kind in ("v1.1", "mt5"):  # their output layer is a matrix of its own
+            model.lm_head.weight = nn.Parameter(torch.empty_like(model.shared.weight))
+        for name, parameter in model.named_parameters():
+            if name.endswith("layer_norm.weight"):
+                parameter.data.uniform_(0.5, 1.5)
+            else:
+                parameter.data.normal_(0, 1.0 if "shared" in name else 0.3)
+    return model.eval()
+
+
+def tiny_batch(rows: int = 4, *, length: int = 7, label_length: int = 4, vocab_size: int = 64, seed: int = 0) -> Batch:
+    """Random ids; every row but the first is padded, each by another amount."""
+    generator = torch.Generator().manual_seed(seed)
+    input_ids = torch.randint(2, vocab_size, (rows, length), generator=generator)
+    labels = torch.randint(2, vocab_size, (rows, label_length), generator=generator)
+    mask = torch.ones_like(input_ids)
+    for row in range(1, rows):
+        mask[row, length - row % (length - 1) :] = 0
+        labels[row, label_length - row % label_length :] = -100
+    return {"input_ids": input_ids * mask, "attention_mask": mask, "labels": labels}
+
+
+def random_experts(backbone: Any, count: int, *, rank: int = 3, seed: int = 1) -> list[Expert]:
+    """Source adapters that were, as it were, trained: no tensor is zero, prompts and scales differ."""
+    generator = torch.Generator().manual_seed(seed)
+    experts = []
+    for k in range(count):
+        prompt = torch.randn(3 + k, backbone.config.d_model, generator=generator)
+        tensors = initial_source_tensors(backbone, prompt, rank=rank, init="kaiming", generator=generator)
+        experts.append(Expert(f"source{k}", tensors, 0.5 + 0.25 * k))
+    return experts
+
+
+def random_target_tensors(
+    backbone: Any, num_experts: int, *, prompt_length: int = 5, seed: int = 2
+) -> dict[str, Tensor]:
+    """Stage 2's tensors after some training: gates, biases and layer norms moved away from their start."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.arange(3, 3 + prompt_length)
+    prompt = initial_prompt(backbone, ids, "vocab", generator)
+    tensors = initial_target_tensors(backbone, prompt, num_experts=num_experts, reduction_factor=4, generator=generator)
+    return {n: t + 0.3 * torch.randn(t.shape, generator=generator) for n, t in tensors.items()}
+
+
+def target_model(backbone: Any, num_experts: int = 3, **options: Any) -> PromptedT5:
+    """A stage-2 model on `backbone`, of random experts and random target tensors, in evaluation mode."""
+    tensors = random_target_tensors(backbone, num_experts)
+    options = {"prompt_dropout": 0.1, "sparsity_coefficient": 0.1, **options}
+    return build_target_model(backbone, tensors, random_experts(backbone, num_experts), **options).eval()
+
+
+WORDS = ("red", "blue", "green", "stone", "river", "cloud", "lamp", "paper", "window", "garden")
+FILLERS = WORDS[3:]
+
+
+def write_corpus(path: Path, rows: int = 200) -> Path:
+    """Plain sentences in which every character of the toy tasks occurs."""
+    texts = [
+        f"The first ten minutes of day {n} the {FILLERS[n % 7]} and the {FILLERS[n % 5]} were {WORDS[n % 3]}, "
+        f"decide the colour: {WORDS[n % 3]}?"
+        for n in range(rows)
+    ]
+    pq.write_table(pa.table({"task": ["toy"] * rows, "text": texts}), path)
+    return path
+
+
+def tiny_tokenizer(folder: Path, vocab_size: int = 400) -> Any:
+    """A tokenizer trained in this process, read back from `folder`/tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    corpus = write_corpus(folder / "corpus.parquet")
+    train_tokenizer(corpus, vocab_size).save_pretrained(folder / "tokenizer")
+    return load_tokenizer(str(folder / "tokenizer"))
+
+
+def write_task(
+    folder: Path,
+    name: str,
+    *,
+    labels: Sequence[str] = ("red", "blue"),
+    rows: Mapping[str, int] | None = None,
+    fillers: int = 3,
+) -> Path:
+    """A prepared toy task in `folder`/`name`: say which of the label words stands in the text.
+
+    With `fillers` 0 all sources have the same number of tokens, and so have the targets.
+    """
+    sizes = {"train": 24, "validation": 8, "test": 8, **(rows or {})}
+    target = folder / name
+    target.mkdir(parents=True)
+    for seed, split in enumerate(SPLITS):
+        table = [_toy_row(f"{split}-{n}", n, labels, fillers * ((n + seed) % 4)) for n in range(sizes[split])]
+        pq.write_table(pa.Table.from_pylist(table, schema=ROW_SCHEMA), target / f"{split}.parquet")
+    description = f"Decide which colour the {name} text names."
+    write_description(target, TaskDescription(name, "Others", description, list(labels), ["accuracy"], 6))
+    return target
+
+
+def _toy_row(identifier: str, number: int, labels: Sequence[str], fillers: int) -> dict[str, Any]:
+    word = labels[number % len(labels)]
+    padding = "".join(f" {FILLERS[(number + n) % 7]}" for n in range(fillers))
+    source = f"text: {word}{padding}"
+    return {"id": identifier, "group": identifier, "source": source, "target": word, "references": [word]}
+
+
+TRAINING: dict[str, Any] = {
+    "batch_size": 4,
+    "gradient_accumulation": 1,
+    "epochs": 2,
+    "max_steps": None,
+    "warmup_steps": 0,
+    "max_grad_norm": 1.0,
+    "precision": "float32",
+    "evaluate_every": "epoch",
+    "validation_rows": None,
+    "early_stop": None,
+    "checkpoint_every": 100,
+}
+
+
+def source_settings(**changes: Any) -> TrainSourceSettings:
+    """Stage-1 settings; a change that is no key of the group is one of its `training`."""
+    values: dict[str, Any] = {
+        "seed": 7,
+        "rank": 4,
+        "alpha": 4,
+        "init": "zero",
+        "prompt_init": "vocab",
+        "source_length": 32,
+        "select_by": "mean",
+        "training": {"learning_rate": 1e-2, **TRAINING},
+    }
+    return TrainSourceSettings.model_validate(_changed(values, changes))
+
+
+def transfer_settings(**changes: Any) -> TransferSettings:
+    """Stage-2 settings; a change that is no key of the group is one of its `training`."""
+    values: dict[str, Any] = {
+        "methods": ["pemt"],
+        "seeds": [4096],
+        "k": ["full"],
+        "rare_class": "error",
+        "reduction_factor": 4,
+        "prompt_init": "vocab",
+        "prompt_dropout": 0.1,
+        "sparsity_coefficient": 0.1,
+        "sparsity_positions": "all",
+        "source_length": 32,
+        "select_by": "mean",
+        "learning_rates": [1e-2],
+        "training": dict(TRAINING),
+    }
+    return TransferSettings.model_validate(_changed(values, changes))
+
+
+def _changed(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in changes.items():
+        (values if key in values else values["training"])[key] = value
+    return values
+
+
+@dataclass(frozen=True)
+class World:
+    """A folder with everything that both stages read: data/<task>, backbone, adapters/<source>, experts."""
+
+    folder: Path
+
+    SOURCES = ("alpha", "beta")
+    TARGET = "gamma"
+
+    @classmethod
+    def make(cls, folder: Path, *, dropout: float = 0.1, fillers: int = 3) -> "World":
+        """Two sources, briefly trained, and a target."""
+        tokenizer = tiny_tokenizer(folder)
+        model = tiny_t5(vocab_size=len(tokenizer), d_model=32, dropout=dropout)
+        save_backbone(folder / "backbone", model, tokenizer)
+        world = cls(folder)
+        for name in (*cls.SOURCES, cls.TARGET):
+            write_task(folder / "data", name, fillers=fillers)
+        for name in cls.SOURCES:
+            world.train_source(folder / "adapters" / name, task=name, init="kaiming", epochs=1)
+        collect_experts([folder / "adapters" / name for name in cls.SOURCES], output_dir=folder / "experts")
+        return world
+
+    def train_source(
+        self,
+        output: Path,
+        *,
+        task: str = "alpha",
+        checkpoints: Path | None = None,
+        log: Path | None = None,
+        **changes: Any,
+    ) -> Any:
+        """Stage 1 as the component runs it."""
+        return train_source(
+            self.folder / "data" / task,
+            self.folder / "backbone",
+            source_settings(**changes),
+            output_dir=output,
+            checkpoint_dir=checkpoints or output.parent / "checkpoints",
+            open_run=logging_runs(log),
+        )
+
+    def transfer(
+        self,
+        output: Path,
+        *,
+        task: str = "gamma",
+        checkpoints: Path | None = None,
+        log: Path | None = None,
+        **changes: Any,
+    ) -> Any:
+        """Stage 2 as the component runs it."""
+        return transfer(
+            self.folder / "data" / task,
+            self.folder / "backbone",
+            self.folder / "experts",
+            transfer_settings(**changes),
+            output_dir=output,
+            checkpoint_dir=checkpoints or output.parent / "checkpoints",
+            open_run=logging_runs(log),
+        )
+
+
+class LoggedRun(SilentRun):
+    """A run that writes every point as a line of JSON."""
+
+    def __init__(self, cell: str, path: Path) -> None:
+        self.cell, self.path = cell, path
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({"cell": self.cell, "step": step, **metrics}) + "\n")
+
+
+def logging_runs(path: Path | None) -> OpenRun:
+    """Runs that write into `path`, or nowhere."""
+
+    @contextmanager
+    def open_run(info: RunInfo) -> Iterator[SilentRun]:
+        yield SilentRun() if path is None else LoggedRun(info.cell, path)
+
+    return open_run
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`python tests/tiny.py STAGE FOLDER OUTPUT LOG {JSON of changed settings}`: one stage in this process."""
+    stage, folder, output, log, changes = arguments
+    logging.basicConfig(level=logging.INFO)
+    runs: dict[str, Callable[..., Any]] = {
+        "train_source": World(Path(folder)).train_source,
+        "transfer": World(Path(folder)).transfer,
+    }
+    runs[stage](Path(output), log=Path(log), **json.loads(changes))
+
+
+if __name__ == "__main__":
+    import sys
+
+    main(sys.argv[1:])
