@@ -1,0 +1,32 @@
+"""Where the time of a finished pipeline went: `python benchmarks/cost.py [PROVENANCE_FOLDER]`, as a Markdown table.
+
+Reads what every step wrote to provenance/: its wall time (imports left out) and the peak memory of its process.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+STEPS = ("prepare", "backbone", "train_source", "collect_experts", "transfer", "evaluate", "report")
+
+
+def main(folder: Path) -> None:
+    print("| step | processes | seconds | slowest | peak memory (MiB) |")
+    print("| --- | --- | --- | --- | --- |")
+    total, peak = 0.0, 0
+    for step in STEPS:
+        paths = (
+            [folder / f"{step}.json"] if (folder / f"{step}.json").is_file() else sorted(folder.glob(f"{step}/*.json"))
+        )
+        runs = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+        seconds = sum(run["seconds"] for run in runs.values())
+        memory = max(run["peak_memory_mib"] for run in runs.values())
+        slowest = max(runs, key=lambda name: runs[name]["seconds"])
+        named = f"{slowest}: {runs[slowest]['seconds']:.0f}" if len(runs) > 1 else ""
+        print(f"| {step} | {len(runs)} | {seconds:.0f} | {named} | {memory:,} |")
+        total, peak = total + seconds, max(peak, memory)
+    print(f"| all | | {total:.0f} | | {peak:,} |")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("provenance"))
