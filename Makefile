@@ -24,12 +24,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: setup
 ifdef DATA
-	dvc exp run -S prepare.source=$(if $(filter embedded,$(DATA)),embedded,$(abspath $(DATA)))
+	dvc exp run -S 'prepare.source="$(if $(filter embedded,$(DATA)),embedded,$(abspath $(DATA)))"'
 else
-	dvc repro
+	dvc repro || { echo 'Without access to the hub: make demo DATA=folder (a mirror of it), or DATA=embedded' >&2; exit 1; }
 endif
-	@cat report/table.md
-	@echo "Tables and plots: report/. Runs: make ui"
+	@cat results/table.md
+	@echo "Tables and plots: results/. Runs: make ui"
 
 # one thread each: two processes with two threads on two cores take five times as long
 test: setup

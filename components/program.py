@@ -5,6 +5,7 @@ A program imports its step within `main`: --help and an error in the settings ne
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,10 @@ def run(main: Callable[[argparse.Namespace, Settings], None], parser: argparse.A
 
 
 def open_tracker(settings: Settings, params: Path) -> Tracker:
-    """The tracking server or file of the settings; a relative path counts from the folder of params.yaml."""
+    """The tracking server or file of the settings; a relative path counts from the folder of params.yaml.
+
+    In `dvc exp run --temp` and `--queue` that folder is thrown away: DVC names the project's own in DVC_ROOT.
+    """
     tracking = settings.tracking
-    return connect(tracking.uri, tracking.experiment, params.resolve().parent, tracking.on_unreachable)
+    base_dir = Path(os.environ.get("DVC_ROOT") or params.resolve().parent)
+    return connect(tracking.uri, tracking.experiment, base_dir, tracking.on_unreachable)

@@ -1,6 +1,6 @@
 """Tables and figures of all results; tracking runs that are missing (of steps that DVC restored) are written.
 
-Reads RESULTS/<target>/<cell>/result.json, writes OUTPUT/{table.csv,table.md,summary.json,*.png,...}.
+Reads SCORES/<target>/<cell>/result.json, writes OUTPUT/{table.csv,table.md,summary.json,*.png,...}.
 """
 
 import argparse
@@ -17,7 +17,7 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
     tracker = open_tracker(settings, arguments.params)
     with provenance(arguments.provenance):
         report(
-            arguments.results,
+            arguments.scores,
             [arguments.sources / task for task in settings.tasks.sources],
             settings.report,
             settings.tasks.targets,
@@ -29,7 +29,7 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
 
 if __name__ == "__main__":
     parser = new_parser(__doc__, "report")
-    parser.add_argument("--results", type=Path, required=True, help="folder that evaluate wrote")
+    parser.add_argument("--scores", type=Path, required=True, help="folder that evaluate wrote")
     parser.add_argument("--sources", type=Path, required=True, help="folder with one adapter per source")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     run(main, parser)

@@ -17,6 +17,7 @@ from pemt_core.errors import SettingsError, nearest
 RECIPE_GROUPS = ("prepare", "backbone", "train_source", "transfer", "evaluate", "per_source", "per_target")
 
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
 Bound = Count | None
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -47,7 +48,7 @@ class TaskSettings(Group):
 class PrepareSettings(Group):
     source: str
     embedded_seed: Annotated[int, Field(ge=0)]
-    split_seed: int
+    split_seed: Seed
     max_train_rows: Bound
     max_validation_rows: Bound
     max_test_rows: Bound
@@ -85,12 +86,12 @@ class BackboneSettings(Group):
     noise_density: Annotated[float, Field(gt=0, lt=1)]
     mean_span_length: Annotated[float, Field(ge=1)]
     length: Annotated[int, Field(ge=8)]
-    seed: int
+    seed: Seed
     training: FixedRateTraining
 
 
 class TrainSourceSettings(Group):
-    seed: int
+    seed: Seed
     rank: Count
     alpha: Rate
     init: Literal["zero", "kaiming"]
@@ -106,9 +107,9 @@ class TrainSourceSettings(Group):
 
 
 class TransferSettings(Group):
-    methods: list[Literal["pemt", "control"]]
-    seeds: list[int]
-    k: list[Literal["full"] | Count]
+    methods: Annotated[list[Literal["pemt", "control"]], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    k: Annotated[list[Literal["full"] | Count], Field(min_length=1)]
     rare_class: Literal["error", "all"]
     reduction_factor: Count
     prompt_init: PromptInit

@@ -204,7 +204,7 @@ def test_every_program_names_what_it_does_not_find(
         "train_source": ["--source", "alpha", "--data", absent, "--backbone", absent],
         "collect_experts": ["--adapters", absent],
         "evaluate": ["--adapters", absent, "--data", absent, "--backbone", absent, "--experts", absent],
-        "report": ["--results", absent, "--sources", absent],
+        "report": ["--scores", absent, "--sources", absent],
     }
     common = ["--params", params, "--output", tmp_path / "output", "--provenance", tmp_path / "provenance.json"]
     error = run_here(monkeypatch, step, *flags[step], *common)

@@ -59,7 +59,7 @@ def test_it_runs_from_names_to_results(from_hub: FromHub) -> None:
     assert from_hub.first.executed == [
         "prepare", "backbone", "train_source@sst2", "collect_experts", "transfer@cb", "evaluate"
     ]  # fmt: skip
-    result = read(from_hub.workspace, "results/cb/pemt-kfull-seed4096/result.json")
+    result = read(from_hub.workspace, "scores/cb/pemt-kfull-seed4096/result.json")
     assert (result["sources"], result["backbone"]) == (["sst2"], from_hub.fingerprint)
 
 

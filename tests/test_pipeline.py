@@ -33,7 +33,7 @@ ALL_STAGES = [
     "evaluate",
     "report",
 ]
-OUTPUTS = ("adapters", "backbone", "data", "experts", "provenance", "report", "results")
+OUTPUTS = ("adapters", "backbone", "data", "experts", "provenance", "results", "scores")
 CELL = "pemt-kfull-seed4096"
 LONGER = {"per_target": {"cb": {"training": {"max_steps": 8}}}}  # the one setting that some tests change
 
@@ -85,7 +85,7 @@ def scored(output: str) -> list[str]:
 
 
 def table(workspace: Workspace) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO((workspace.folder / "report" / "table.csv").read_text())))
+    return list(csv.DictReader(io.StringIO((workspace.folder / "results" / "table.csv").read_text())))
 
 
 # From nothing to the table
@@ -96,15 +96,15 @@ def test_from_nothing_to_the_table(finished: Finished) -> None:
     rows = table(finished.workspace)
     assert [(row["suite"], row["target"]) for row in rows] == [("GLUE", "rte"), ("MRQA", "nq"), ("SuperGLUE", "cb")]
     for row in rows:
-        result = json.loads((finished.workspace.folder / "results" / row["target"] / CELL / "result.json").read_text())
+        result = json.loads((finished.workspace.folder / "scores" / row["target"] / CELL / "result.json").read_text())
         assert float(row["mean"]) == pytest.approx(result["test"][row["metric"]], abs=1e-6)
         assert (row["test_rows"], row["test_rows_available"], row["seeds"]) == ("10", "12", "1")
-    markdown = (finished.workspace.folder / "report" / "table.md").read_text()
+    markdown = (finished.workspace.folder / "results" / "table.md").read_text()
     assert all(f"| {target} |" in markdown for target in TARGETS)
 
 
 def test_git_sees_the_lock_and_the_metrics_alone(finished: Finished) -> None:
-    assert finished.changed.splitlines() == ["?? dvc.lock", "?? report/summary.json"]
+    assert finished.changed.splitlines() == ["?? dvc.lock", "?? results/summary.json"]
     assert not [p for p in finished.workspace.folder.rglob(".gitignore") if p.parent.name in (*OUTPUTS, "sources")]
 
 
@@ -120,11 +120,11 @@ def test_what_later_steps_read_says_nothing_of_the_run(finished: Finished) -> No
     """Commit, time or host would make equal results look different: they stand in provenance."""
     folder = finished.workspace.folder
     commit = finished.workspace.run("git", "rev-parse", "HEAD~1").stdout.strip()
-    read = contents(finished.workspace, *(name for name in OUTPUTS if name not in ("provenance", "report")))
+    read = contents(finished.workspace, *(name for name in OUTPUTS if name not in ("provenance", "results")))
     texts = {path: data for path, data in read.items() if Path(path).suffix in (".json", ".jsonl", ".txt")}
     assert {"adapters/sources/mnli/adapter.json", "backbone/backbone.json", "experts/experts.json"} <= set(texts)
     for path, data in texts.items():
-        assert not re.search(rb"20\d\d-\d\d-\d\d[T ]\d\d:\d\d", data) or path.startswith(("data/", "results/")), path
+        assert not re.search(rb"20\d\d-\d\d-\d\d[T ]\d\d:\d\d", data) or path.startswith(("data/", "scores/")), path
         assert not [word for word in (commit, socket.gethostname(), str(folder)) if word.encode() in data], path
         keys = keys_of(json.loads(data)) if path.endswith(".json") else set()
         assert not keys & {"commit", "time", "date", "started", "seconds", "host", "hostname", "run_id"}, path
@@ -148,21 +148,21 @@ def test_a_targets_setting_runs_that_target_alone(experiment: tuple[Workspace, s
     workspace, output = experiment
     assert executed_stages(output) == ["transfer@cb", "evaluate", "report"]
     assert scored(output) == ["cb"]
-    before, after = (contents(each, "results", "adapters") for each in (finished.workspace, workspace))
+    before, after = (contents(each, "scores", "adapters") for each in (finished.workspace, workspace))
     assert {path for path in before if before[path] != after[path]} <= {path for path in before if "/cb/" in path}
     record = json.loads(after[f"adapters/targets/cb/{CELL}/training.json"])
     assert record["steps"] == 8
 
 
 def test_a_changed_record_trains_again_what_its_data_reaches(copy: Workspace, finished: Finished) -> None:
-    before = contents(copy, "data", "results")
+    before = contents(copy, "data", "scores")
     copy.replace(
         "pemt_core/tasks/glue.py", "the first one entails the second one", "the second one follows from the first"
     )
     again = copy.repro()
     assert again.executed == ["prepare", "transfer@rte", "evaluate", "report"]
     assert scored(again.output) == ["rte"]
-    after = contents(copy, "data", "results")
+    after = contents(copy, "data", "scores")
     changed = {path for path in before if before[path] != after[path]}
     assert "data/rte/task.json" in changed
     assert {path.split("/")[1] for path in changed} == {"rte"}
@@ -174,7 +174,7 @@ def test_changes_that_change_no_data_and_no_result(copy: Workspace) -> None:
     copy.replace("pemt_core/report/markdown.py", "# Results", "# Scores")
     again = copy.repro()
     assert again.executed == ["prepare", "report"]
-    assert (copy.folder / "report" / "table.md").read_text().startswith("# Scores\n")
+    assert (copy.folder / "results" / "table.md").read_text().startswith("# Scores\n")
 
 
 def test_a_killed_stage_goes_on_and_gives_the_same(copy: Workspace, experiment: tuple[Workspace, str]) -> None:
@@ -186,7 +186,7 @@ def test_a_killed_stage_goes_on_and_gives_the_same(copy: Workspace, experiment: 
     resumed = re.search(r"resumed after step (\d) of 8", again.output)
     assert resumed
     assert int(resumed[1]) >= 1
-    for name in ("adapters", "results", "report"):
+    for name in ("adapters", "scores", "results"):
         assert contents(copy, name) == contents(experiment[0], name)
     assert list((copy.folder / "checkpoints").iterdir()) == []
     runs = [run for run in runs_in(copy) if run.cell == "transfer/cb/pemt/k=full/seed=4096"]
@@ -233,14 +233,14 @@ def test_an_experiment_is_kept_with_what_it_changed(experiment: tuple[Workspace,
 
 
 def test_scores_and_their_differences_are_shown(copy: Workspace) -> None:
-    summary = copy.folder / "report" / "summary.json"
+    summary = copy.folder / "results" / "summary.json"
     values = json.loads(summary.read_text())
     assert set(values["pemt"]) == {"all", "GLUE", "MRQA", "SuperGLUE", *TARGETS}
     shown = json.loads(copy.run("dvc", "metrics", "show", "--json").stdout)
-    assert shown[""]["data"]["report/summary.json"]["data"] == values
+    assert shown[""]["data"]["results/summary.json"]["data"] == values
     values["pemt"]["cb"] += 12.5  # three steps of training leave all scores at 0: let one differ
     summary.write_text(json.dumps(values))
-    (change,) = json.loads(copy.run("dvc", "metrics", "diff", "--json").stdout)["report/summary.json"].items()
+    (change,) = json.loads(copy.run("dvc", "metrics", "diff", "--json").stdout)["results/summary.json"].items()
     assert (change[0], change[1]["diff"]) == ("pemt.cb", 12.5)
 
 
@@ -248,7 +248,7 @@ def test_curves_and_graph_are_drawn(copy: Workspace) -> None:
     compared = json.loads(copy.run("dvc", "plots", "diff", "--json", "HEAD").stdout)["data"]
     assert set(compared) == {
         "Main metric by target",
-        *(f"report/{name}.png" for name in ("curves", "expert_weights", "parameters")),
+        *(f"results/{name}.png" for name in ("curves", "expert_weights", "parameters")),
     }
     (plot,) = compared["Main metric by target"]
     assert plot["revisions"] == ["workspace", "HEAD"]
@@ -328,7 +328,7 @@ def test_runs_show_what_the_result_files_hold(finished: Finished) -> None:
         assert run.tags["pemt.commit"].startswith(commit)
         if step == "transfer":
             target = rest.split("/")[0]
-            result = json.loads((folder / "results" / target / CELL / "result.json").read_text())
+            result = json.loads((folder / "scores" / target / CELL / "result.json").read_text())
             assert run.metrics["test/main"] == result["test"][result["main_metric"]]
             assert run.metrics["trained_parameters"] == result["trained_parameters"]
             assert (run.tags["pemt.suite"], run.tags["pemt.data"]) == (result["suite"], result["data"])

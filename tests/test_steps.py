@@ -94,6 +94,17 @@ def test_changed_data_is_scored_again(trained: World, tmp_path: Path) -> None:
     assert score(world, tmp_path / "results", "gamma", "delta") == [f"gamma/{cell}" for cell in CELLS]
 
 
+def test_a_changed_setting_that_moves_no_tensor_is_scored_again(trained: World, tmp_path: Path) -> None:
+    """source_length cuts test rows as well: its change can leave the tensors as they were and the score not."""
+    world = World(shutil.copytree(trained.folder, tmp_path / "world"))
+    score(world, tmp_path / "results", "gamma")
+    path = world.folder / "targets" / "gamma" / CELLS[0] / "adapter.json"
+    description = json.loads(path.read_text())
+    description["settings"]["source_length"] = 3
+    path.write_text(json.dumps(description))
+    assert score(world, tmp_path / "results", "gamma") == [f"gamma/{CELLS[0]}"]
+
+
 @pytest.mark.parametrize("task", ["gamma", "delta"])
 def test_predictions_and_score_belong_together(task: str, trained: World, tmp_path: Path) -> None:
     score(trained, tmp_path, task)

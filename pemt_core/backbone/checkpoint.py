@@ -29,7 +29,8 @@ def fetch_checkpoint(name: str, revision: str) -> tuple[Any, str]:
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise ArtifactError(
-            f"backbone '{name}' (revision '{revision or 'newest'}'): no T5 checkpoint with safetensors there: {error}"
+            f"backbone '{name}' (revision '{revision or 'newest'}'): no T5 checkpoint with safetensors there: {error}. "
+            "Where a repository keeps pickled weights only, its converted copy is often a revision such as refs/pr/1"
         ) from error
     if report["missing_keys"]:  # transformers would draw them at random
         raise ArtifactError(f"backbone '{name}': its safetensors lack {', '.join(sorted(report['missing_keys']))}")

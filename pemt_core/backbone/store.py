@@ -12,8 +12,25 @@ from pemt_core.artifacts.files import atomic_directory, read_json, write_json
 from pemt_core.backbone.tokenizer import load_tokenizer
 from pemt_core.errors import ArtifactError, nearest
 
-# Left out of the fingerprint: they change no weight and no output in evaluation.
-INCIDENTAL_CONFIG = {"_name_or_path", "architectures", "dropout_rate", "dtype", "torch_dtype", "transformers_version"}
+# What of a configuration changes the outputs in evaluation. By name: transformers adds keys from version to version.
+ARCHITECTURE = (
+    "model_type",
+    "vocab_size",
+    "d_model",
+    "d_kv",
+    "d_ff",
+    "num_layers",
+    "num_decoder_layers",
+    "num_heads",
+    "feed_forward_proj",
+    "relative_attention_num_buckets",
+    "relative_attention_max_distance",
+    "layer_norm_epsilon",
+    "tie_word_embeddings",
+    "pad_token_id",
+    "eos_token_id",
+    "decoder_start_token_id",
+)
 
 
 @dataclass(frozen=True)
@@ -42,8 +59,7 @@ def fingerprint_of(model: nn.Module, tokenizer: Any) -> str:
     """SHA-256 over architecture, every weight and the tokenizer: equal exactly where outputs are."""
     config: Any = model.config
     digest = hashlib.sha256()
-    kept = {key: value for key, value in config.to_diff_dict().items() if key not in INCIDENTAL_CONFIG}
-    digest.update(repr(sorted(kept.items())).encode())
+    digest.update(repr([(key, getattr(config, key, None)) for key in ARCHITECTURE]).encode())
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)

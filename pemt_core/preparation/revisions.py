@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-from pemt_core.artifacts.files import write_json
+from pemt_core.artifacts.files import read_json, write_json
 from pemt_core.errors import DataError
 from pemt_core.tasks.record import PINS_PATH, HubDataset, Task
 
@@ -35,8 +35,9 @@ def resolve_revisions(tasks: Iterable[Task]) -> dict[str, str]:
 
 
 def write_pins(revisions: Mapping[str, str], path: Path = PINS_PATH) -> None:
-    """Replace the pinned commits by `revisions`, atomically."""
-    write_json(path, dict(sorted(revisions.items())))
+    """Pin `revisions`, atomically; the pins of other repositories stay."""
+    pinned = read_json(path) if path.is_file() else {}
+    write_json(path, dict(sorted({**pinned, **revisions}.items())))
 
 
 def _commit(repository: str, revision: str) -> str:

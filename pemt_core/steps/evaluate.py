@@ -14,7 +14,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from pemt_core.artifacts.adapter import TENSORS, Adapter, load_adapter, load_training_record
+from pemt_core.artifacts.adapter import DESCRIPTION, TENSORS, TRAINING, Adapter, load_adapter, load_training_record
 from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.files import atomic_directory, read_json, sha256_of_file, sha256_of_json, write_json
 from pemt_core.artifacts.provenance import code_hash
@@ -64,14 +64,17 @@ def evaluate(
     backbone = load_backbone(backbone_dir)
     experts, experts_hash = load_experts(experts_dir, backbone.fingerprint)
     evaluation = _Evaluation(backbone, experts, experts_hash, settings, accelerator)
-    _remove_others(output_dir, list(target_dirs))
+    if accelerator.is_main_process:
+        _remove_others(output_dir, list(target_dirs))
     scored = []
     for number, (target, target_dir) in enumerate(target_dirs.items(), start=1):
         prepared = PreparedTask.load(data_dir / target)
         cells = sorted(path for path in Path(target_dir).iterdir() if (path / TENSORS).is_file())
         if not cells:
             raise ArtifactError(f"{target_dir}: no trained cell in it; the transfer step has not run for '{target}'")
-        _remove_others(output_dir / target, [path.name for path in cells])
+        if accelerator.is_main_process:
+            _remove_others(output_dir / target, [path.name for path in cells])
+        accelerator.wait_for_everyone()
         done = [cell.name for cell in cells if evaluation.score_cell(cell, prepared, output_dir / target / cell.name)]
         logger.info(
             "evaluate %d/%d: %s: %d of %d cells scored", number, len(target_dirs), target, len(done), len(cells)
@@ -120,7 +123,8 @@ class _Evaluation:
     def _key(self, cell_dir: Path, prepared: PreparedTask) -> dict[str, str]:
         return {
             "adapter": sha256_of_file(cell_dir / TENSORS),
-            "training": sha256_of_file(cell_dir / "training.json"),
+            "description": sha256_of_file(cell_dir / DESCRIPTION),
+            "training": sha256_of_file(cell_dir / TRAINING),
             "data": prepared.content_hash(),
             "backbone": self.backbone.fingerprint,
             "experts": self.experts_hash,
@@ -178,7 +182,7 @@ class _Evaluation:
             sources=description.sources,
             expert_weights=_by_stack(predictions),
             artifact=adapter.content_hash,
-            data=description.data,
+            data=prepared.content_hash(),
             backbone=description.backbone,
             settings=description.settings,
             history=record.history,

@@ -48,7 +48,12 @@ def prepare(
     with atomic_directory(output_dir / "tokenizer") as temporary:
         tokenizer.save_pretrained(temporary)
     lengths = token_lengths(folders, tokenizer)
-    statistics = {name: {**report.as_json(), "tokens": lengths[name]} for name, report in reports.items()}
+    # Where the data came from is provenance: a mirror that moved changes nothing here
+    statistics = {
+        name: {key: value for key, value in report.as_json().items() if key not in ("source", "revision")}
+        | {"tokens": lengths[name]}
+        for name, report in reports.items()
+    }
     write_json(output_dir / "statistics.json", statistics)
     return {name: report.revision for name, report in reports.items() if report.revision}
 
