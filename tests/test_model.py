@@ -394,8 +394,6 @@ def test_building_and_loading_copies_what_the_caller_holds() -> None:
     assert all(torch.equal(tensors[name], kept[name]) for name in tensors)
     assert all(torch.equal(given[name], kept[name]) for name in tensors)
     assert not torch.allclose(model(**batch).logits, logits)
-    model.load_tensors(given)
-    assert torch.equal(model(**batch).logits, logits)
 
 
 # --- sizes of t5-base

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # it reads tensors, and tracking must not wait for torch
     from pemt_core.artifacts.adapter import AdapterDescription
 
+ARTIFACT_TAG = "pemt.artifact"  # the content hash of what was trained: links a run to its files
+
 
 @dataclass(frozen=True)
 class RunInfo:

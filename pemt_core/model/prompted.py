@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DynamicCache, EncoderDecoderCache
 
+from pemt_core.data.tokenized import IGNORED_LABEL
 from pemt_core.model.attachment import Attachment
 from pemt_core.model.signal import ForwardSignal
-
-IGNORED_LABEL = -100
 
 
 @dataclass
@@ -62,12 +61,6 @@ class PromptedT5(nn.Module):
     def tensors(self) -> dict[str, Tensor]:
         """A copy on the CPU of every trained tensor, by its artifact name."""
         return {name: parameter.detach().cpu().clone().contiguous() for name, parameter in self.trained.items()}
-
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Write `tensors` (as `tensors` gives them) into the trained parameters."""
-        with torch.no_grad():
-            for name, parameter in self.trained.items():
-                parameter.copy_(tensors[name])
 
     def num_trained_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.trained.values())

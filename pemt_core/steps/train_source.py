@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from pemt_core.artifacts.adapter import AdapterDescription, TrainingRecord, save_adapter
-from pemt_core.artifacts.run_info import source_run
+from pemt_core.artifacts.run_info import ARTIFACT_TAG, source_run
 from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.model.assemble import build_source_model, initial_prompt, initial_source_tensors
@@ -15,7 +15,7 @@ from pemt_core.settings import TrainSourceSettings
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore, training_code
 from pemt_core.training.loop import Trainer
-from pemt_core.training.run import ARTIFACT_TAG, OpenRun, run_of
+from pemt_core.training.run import OpenRun, run_of
 from pemt_core.training.task_data import TaskData
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from pemt_core.artifacts.adapter import AdapterDescription, TrainingRecord, save_adapter
 from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.files import atomic_directory
-from pemt_core.artifacts.run_info import target_run
+from pemt_core.artifacts.run_info import ARTIFACT_TAG, target_run
 from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.errors import SettingsError
@@ -24,7 +24,7 @@ from pemt_core.settings import TransferSettings
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore, TrainingState, training_code
 from pemt_core.training.loop import Log, Trainer
-from pemt_core.training.run import ARTIFACT_TAG, OpenRun, run_of
+from pemt_core.training.run import OpenRun, run_of
 from pemt_core.training.task_data import TaskData
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pemt_core.artifacts.provenance import git_commit
-from pemt_core.artifacts.run_info import RunInfo
+from pemt_core.artifacts.run_info import ARTIFACT_TAG, RunInfo
 from pemt_core.tracking.address import TrackingError
 from pemt_core.tracking.store import Point, Store, StoredRun, open_store
 
 logger = logging.getLogger(__name__)
 
-CELL, ARTIFACT, RESULT = "pemt.cell", "pemt.artifact", "pemt.result"  # tags: which cell, what was trained and shown
+CELL, ARTIFACT, RESULT = "pemt.cell", ARTIFACT_TAG, "pemt.result"  # tags: which cell, what was trained and shown
 LONGEST_PARAM = 500  # characters; longer values are cut, and the whole parameters become the file params.json
 
 

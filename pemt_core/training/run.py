@@ -8,8 +8,6 @@ from accelerate import Accelerator
 
 from pemt_core.artifacts.run_info import RunInfo
 
-ARTIFACT_TAG = "pemt.artifact"  # the content hash of what was trained: links a run to its files
-
 
 class Run(Protocol):
     """A run under way."""
