@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DynamicCache, EncoderDecoderCache
 
-from pemt_core.data.tokenized import IGNORED_LABEL
 from pemt_core.model.attachment import Attachment
 from pemt_core.model.signal import ForwardSignal
+
+IGNORED_LABEL = -100  # transformers' and torch's mark of what is no label: padding
 
 
 @dataclass
