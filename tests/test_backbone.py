@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -18,8 +20,9 @@ from transformers import BertConfig, BertModel
 
 from pemt_core.artifacts.files import read_json, sha256_of_file, write_json
 from pemt_core.backbone.checkpoint import fetch_checkpoint
+from pemt_core.backbone.initial import OUTPUT_SCALE
+from pemt_core.backbone.objectives import chunks, continuation, corrupt, noise_mask
 from pemt_core.backbone.scratch import CorruptedCorpus, new_model, read_corpus
-from pemt_core.backbone.span_corruption import chunks, corrupt, noise_mask
 from pemt_core.backbone.store import fingerprint_of, load_backbone, save_backbone
 from pemt_core.backbone.tokenizer import load_tokenizer, obtain_tokenizer, train_tokenizer
 from pemt_core.errors import ArtifactError, DataError, SettingsError
@@ -108,12 +111,61 @@ def test_text_is_cut_into_pieces_without_loss() -> None:
     assert np.concatenate(pieces).tolist() == np.concatenate(rows)[:16].tolist()
 
 
+def test_a_continuation_is_the_text_cut_in_its_middle_half() -> None:
+    ids = np.arange(100, 140, dtype=np.int32)
+    cuts = set()
+    for seed in range(200):
+        source, target = continuation(ids, 1, np.random.default_rng(seed))
+        assert source[-1] == target[-1] == 1
+        assert np.concatenate([source[:-1], target[:-1]]).tolist() == ids.tolist()
+        cuts.add(len(source) - 1)
+    assert cuts == set(range(10, 31))
+    assert [len(part) for part in continuation(ids[:2], 1, np.random.default_rng(0))] == [2, 2]
+
+
+def test_the_share_of_continuations_is_the_settings(tokenizer: Any) -> None:
+    pieces = [np.arange(110, 150, dtype=np.int32)] * 400
+    sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
+
+    def share(wanted: float) -> float:
+        batch = CorruptedCorpus(pieces, tokenizer, settings(continuation_share=wanted)).collate(np.arange(400), 0)
+        return float((batch["input_ids"] != sentinel).all(dim=1).float().mean())
+
+    assert (share(0.0), share(1.0)) == (0.0, 1.0)
+    assert 0.4 < share(0.5) < 0.6
+
+
+def test_unpacked_texts_stay_apart_and_are_cut_at_the_length(tokenizer: Any, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.parquet"
+    texts = [f"the garden {number} is red and the window is blue" for number in range(60)] + ["red"]
+    pq.write_table(pa.table({"text": texts}), corpus)
+    training, validation = read_corpus(corpus, tokenizer, settings(packed=False, length=8))
+    pieces = [tokenizer.decode(piece) for piece in [*training.pieces, *validation.pieces]]
+    assert len(pieces) == 60  # "red" alone is too short
+    assert {len(piece) for piece in training.pieces} == {8}
+    whole, _ = read_corpus(corpus, tokenizer, settings(packed=False, length=400))
+    assert {tokenizer.decode(piece) for piece in whole.pieces} <= set(texts)
+
+
+def test_a_new_model_attends_to_like_words_and_to_neighbours(tokenizer: Any) -> None:
+    model = new_model(settings(size="nano"), tokenizer)
+    config = model.config
+    first = model.encoder.block[0].layer[0].SelfAttention
+    assert torch.equal(first.q.weight, first.k.weight * config.d_kv**-0.5)
+    assert (model.decoder.final_layer_norm.weight == OUTPUT_SCALE).all()
+    with torch.no_grad():
+        bias = first.compute_bias(9, 9)[0]  # (heads, query, key)
+    for head, preferred in ((0, 3), (2, 3), (1, 5), (3, 5)):  # seen from position 4
+        others = [bias[head, 4, key].item() for key in range(9) if key not in (4, preferred)]
+        assert bias[head, 4, preferred] > max(others), head
+
+
 def test_noise_follows_seed_epoch_and_row(tokenizer: Any) -> None:
     pieces = [np.arange(110, 150, dtype=np.int32) for _ in range(4)]
     rows = np.array([2, 0])
 
     def batch(seed: int, epoch: int, rows: NDArray[np.int64] = rows) -> dict[str, Any]:
-        return CorruptedCorpus(pieces, tokenizer, settings(seed=seed)).collate(rows, epoch)
+        return CorruptedCorpus(pieces, tokenizer, settings(seed=seed, continuation_share=0.0)).collate(rows, epoch)
 
     first = batch(1, 0)
     assert all(torch.equal(value, batch(1, 0)[name]) for name, value in first.items())
@@ -179,6 +231,14 @@ def test_label_words_come_back_exactly(tokenizer: Any) -> None:
     words = ["not_paraphrase", "entailment", "not_entailment", "True", "3.4", "equivalent"]
     decoded = tokenizer.batch_decode(tokenizer(words)["input_ids"], skip_special_tokens=True)
     assert [text.strip() for text in decoded] == words
+
+
+def test_wanted_words_become_whole_tokens(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus.parquet")
+    wanted = ["contradiction", "Decide whether it follows."]
+    trained = train_tokenizer(corpus, 500, wanted)
+    assert trained.tokenize("contradiction follows") == ["▁contradiction", "▁follows"]
+    assert len(train_tokenizer(corpus, 500).tokenize("contradiction")) > 1
 
 
 def test_the_given_t5_tokenizer_loads_whole(given_tokenizer: Any) -> None:

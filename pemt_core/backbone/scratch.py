@@ -1,4 +1,4 @@
-"""A small T5 of a named size, pretrained by span corruption on the corpus: for machines without checkpoints."""
+"""A small T5 of a named size, pretrained on the corpus: for machines without checkpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pemt_core.backbone.span_corruption import chunks, corrupt, noise_counts, noise_mask
+from pemt_core.backbone.initial import ease_learning
+from pemt_core.backbone.objectives import chunks, continuation, corrupt, noise_counts, noise_mask
 from pemt_core.backbone.tokenizer import NUM_SENTINELS
 from pemt_core.data.batches import epoch_batches, length_batches
 from pemt_core.data.tokenized import Ragged, TokenizedSplit
@@ -17,11 +18,13 @@ from pemt_core.errors import DataError, SettingsError
 from pemt_core.settings import BackboneSettings
 from pemt_core.training.loop import Evaluation
 
-SIZES = {  # parameters with a vocabulary of 4,096: 2.4M, 8.4M; small is t5-small: 60M with T5's own vocabulary
+SIZES = {  # parameters with a vocabulary of 4,096: 1.2M, 2.4M, 8.4M; small is t5-small: 60M with T5's own vocabulary
+    "nano": {"d_model": 96, "d_kv": 16, "d_ff": 384, "num_layers": 3, "num_heads": 8},
     "tiny": {"d_model": 128, "d_kv": 32, "d_ff": 512, "num_layers": 4, "num_heads": 4},
     "mini": {"d_model": 256, "d_kv": 64, "d_ff": 1024, "num_layers": 4, "num_heads": 4},
     "small": {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
 }
+SHORTEST = 4  # tokens of a text from which something can be learned
 VALIDATION_SHARE = 20  # one piece of text in this many is kept from training, to tell learning from memory
 
 
@@ -38,7 +41,7 @@ class Pretraining(nn.Module):
 
 
 class CorruptedCorpus:
-    """Pieces of text as span-corruption rows: drawn anew for each epoch, always the same ones for validation."""
+    """Pieces of text as rows to learn from: drawn anew for each epoch, always the same ones for validation."""
 
     def __init__(self, pieces: list[NDArray[np.int32]], tokenizer: Any, settings: BackboneSettings) -> None:
         self.pieces = pieces
@@ -52,16 +55,18 @@ class CorruptedCorpus:
         return epoch_batches(lengths, self.settings.training.batch_size, self.settings.seed, epoch)
 
     def collate(self, rows: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
-        """The rows corrupted as (seed, epoch, row) say, so that a resumed run sees the same noise."""
-        pairs = [self._corrupted(int(row), epoch) for row in rows]
+        """Rows made as (seed, epoch, row) say, so that a resumed run sees the same ones."""
+        pairs = [self._pair(int(row), epoch) for row in rows]
         split = TokenizedSplit(
             Ragged.of([pair[0] for pair in pairs]), Ragged.of([pair[1] for pair in pairs]), self.pad_id
         )
         return split.batch(np.arange(len(pairs)))
 
-    def _corrupted(self, row: int, epoch: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def _pair(self, row: int, epoch: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         piece, settings = self.pieces[row], self.settings
         generator = np.random.default_rng([settings.seed, epoch, row])
+        if generator.random() < settings.continuation_share:
+            return continuation(piece, self.eos_id, generator)
         mask = noise_mask(len(piece), settings.noise_density, settings.mean_span_length, generator)
         return corrupt(piece, mask, self.sentinels, self.eos_id)
 
@@ -94,15 +99,24 @@ def new_model(settings: BackboneSettings, tokenizer: Any) -> Any:
     )
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        return T5ForConditionalGeneration(config)
+        model = T5ForConditionalGeneration(config)
+    ease_learning(model)
+    return model
 
 
 def read_corpus(path: Path, tokenizer: Any, settings: BackboneSettings) -> tuple[CorruptedCorpus, CorruptedCorpus]:
-    """The corpus cut into pieces for training and for validation, in one seeded order."""
+    """The corpus in pieces for training and for validation, in one seeded order.
+
+    A piece is `length` tokens of texts laid end to end, or, where not `packed`, one text cut at `length`.
+    """
     texts = pq.read_table(path, columns=["text"])["text"].to_pylist()
     order = np.random.default_rng(settings.seed).permutation(len(texts))
     encoded = tokenizer([texts[index] for index in order], add_special_tokens=False)["input_ids"]
-    pieces = chunks([np.asarray(row, dtype=np.int32) for row in encoded], settings.length)
+    rows = [np.asarray(row, dtype=np.int32) for row in encoded]
+    if settings.packed:
+        pieces = chunks(rows, settings.length)
+    else:
+        pieces = [row[: settings.length] for row in rows if len(row) >= SHORTEST]
     if len(pieces) <= VALIDATION_SHARE:
         raise DataError(f"{path}: {len(pieces)} pieces of {settings.length} tokens are too few to pretrain on")
     training = [piece for index, piece in enumerate(pieces) if index % VALIDATION_SHARE]

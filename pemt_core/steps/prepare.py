@@ -42,9 +42,10 @@ def prepare(
         )
     corpus_path = output_dir / "corpus.parquet"
     folders = [output_dir / name for name in tasks]
-    num_texts = write_corpus(folders, settings.corpus_rows_per_task, corpus_path, _plain_text(settings, len(records)))
+    num_texts = write_corpus(folders, settings.corpus_rows_per_task, corpus_path, _plain_text(settings))
     logger.info("prepare: a corpus of %d texts", num_texts)
-    tokenizer = obtain_tokenizer(backbone, corpus_path)
+    wanted = [text for record in records for text in (record.description, *(record.labels or ()))]
+    tokenizer = obtain_tokenizer(backbone, corpus_path, wanted)
     with atomic_directory(output_dir / "tokenizer") as temporary:
         tokenizer.save_pretrained(temporary)
     lengths = token_lengths(folders, tokenizer)
@@ -58,11 +59,9 @@ def prepare(
     return {name: report.revision for name, report in reports.items() if report.revision}
 
 
-def _plain_text(settings: PrepareSettings, num_tasks: int) -> list[str]:
-    """Text of the embedded world, as much of it as the tasks may give; other sources have none."""
-    if settings.source != EMBEDDED:
-        return []
-    return plain_text(settings.embedded_seed, num_tasks * settings.corpus_rows_per_task)
+def _plain_text(settings: PrepareSettings) -> list[str]:
+    """Text of the embedded world; other sources have none."""
+    return plain_text(settings.embedded_seed, settings.plain_texts) if settings.source == EMBEDDED else []
 
 
 def pin(tasks: Sequence[str]) -> None:
