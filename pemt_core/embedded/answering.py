@@ -13,7 +13,7 @@ from pemt_core.embedded.world import Fact, World
 
 Row = dict[str, Any]
 
-_TWO_FACTS_SHARE = 0.6
+_TWO_FACTS_SHARE = 0.4
 _ABSENT_SHARE = 0.4
 _LISTED = tuple(relation for relation in ASKED_OF_PEOPLE if not relation.exclusive)  # one may own two things
 

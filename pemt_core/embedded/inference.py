@@ -11,9 +11,9 @@ from pemt_core.embedded.relations import BETWEEN_PEOPLE, OF_PEOPLE, OF_THINGS, R
 from pemt_core.embedded.world import Fact, World
 
 ENTAILMENT, NEUTRAL, CONTRADICTION = "entailment", "neutral", "contradiction"
-_DENIED_HYPOTHESES = 0.3
-_DENIED_OTHERS = 0.25
-_SINGLE_PREMISES = 0.4
+_DENIED_HYPOTHESES = 0.25
+_DENIED_OTHERS = 0.2
+_SINGLE_PREMISES = 0.6
 
 
 def judge(premises: Sequence[Fact], hypothesis: Fact) -> str:

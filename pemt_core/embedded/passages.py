@@ -10,7 +10,8 @@ from pemt_core.embedded.world import Fact, World
 ASKED_OF_PEOPLE = tuple(relation for relation in OF_PEOPLE if relation.asks_value)
 ASKED_OF_THINGS = tuple(relation for relation in OF_THINGS if relation.asks_value)
 _PEOPLE_SHARE = 0.75
-_EXTRA_SHARE = 0.5
+_EXTRA_SHARE = 0.25
+_ONE_RELATION_SHARE = 0.5
 _THREE_SHARE = 0.4
 
 
@@ -44,11 +45,12 @@ def draw_facts(world: World, asked: Sequence[Relation] | None = None) -> list[Fa
     """Two or three people or things, of all of whom the same is told, so that who has what must be read."""
     draw = world.draw
     of_people = draw.chance(_PEOPLE_SHARE) if asked is None else asked is not ASKED_OF_THINGS
-    relations = draw.sample(asked or (ASKED_OF_PEOPLE if of_people else ASKED_OF_THINGS), 2)
+    pool = asked or (ASKED_OF_PEOPLE if of_people else ASKED_OF_THINGS)
+    relations = draw.sample(pool, 1 if draw.chance(_ONE_RELATION_SHARE) else 2)
     is_three = draw.chance(_THREE_SHARE)
     subjects = world.subjects(relations, 3 if is_three else 2)
     facts = world.grid(relations, subjects)
-    facts = draw.sample(facts, 4) if is_three else facts
+    facts = draw.sample(facts, min(4, len(facts)))
     if draw.chance(_EXTRA_SHARE):
         facts.append(_extra(world, subjects, of_people))
     return ordered(world, facts)

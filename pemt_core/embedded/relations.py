@@ -13,13 +13,11 @@ from pemt_core.embedded.lexicon import (
     GOODS,
     JOBS,
     KINDS,
-    MATERIALS,
     MOODS,
     OBJECTS,
     PEOPLE,
     QUALITIES,
     ROOMS,
-    SIGHTS,
     TOWNS,
     Scale,
     Words,
@@ -93,24 +91,12 @@ OF_PEOPLE = (
         What does {s} own? | What does {s} have? | What is {s} the owner of?
         Who owns {av}? | Who has {av}? | Who is the owner of {av}?
         Does {s} own {av}? | Does {s} have {av}? | Is {s} the owner of {av}?"""),
-    _relation("buy", PEOPLE, GOODS, """
-        {s} bought {av} | {s} paid for {av} | {s} purchased {av}
-        {s} did not buy {av} | {s} did not pay for {av} | {s} did not purchase {av}
-        What did {s} buy? | What did {s} pay for? | What did {s} purchase?
-        Who bought {av}? | Who paid for {av}? | Who purchased {av}?
-        Did {s} buy {av}? | Did {s} pay for {av}? | Did {s} purchase {av}?"""),
     _relation("like", PEOPLE, FOODS, """
         {s} likes {v} | {s} enjoys {v} | {s} is fond of {v}
         {s} dislikes {v} | {s} hates {v} | {s} does not like {v} | {s} cannot stand {v}
         What does {s} like? | What does {s} enjoy? | What is {s} fond of?
         Who likes {v}? | Who enjoys {v}? | Who is fond of {v}?
         Does {s} like {v}? | Does {s} enjoy {v}? | Is {s} fond of {v}?"""),
-    _relation("visit", PEOPLE, SIGHTS, """
-        {s} visited the {v} | {s} went to the {v} | {s} made a trip to the {v}
-        {s} did not visit the {v} | {s} did not go to the {v} | {s} made no trip to the {v}
-        What did {s} visit? | Where did {s} go? | Where did {s} make a trip to?
-        Who visited the {v}? | Who went to the {v}? | Who made a trip to the {v}?
-        Did {s} visit the {v}? | Did {s} go to the {v}? | Did {s} make a trip to the {v}?"""),
     *(_scale(scale, PEOPLE, "Who") for scale in MOODS),
 )  # fmt: skip
 
@@ -121,18 +107,6 @@ BETWEEN_PEOPLE = (
         Who did {s} help? | Who was helped by {s}? | Who got help from {s}?
         Who helped {v}? | By whom was {v} helped? | From whom did {v} get help?
         Did {s} help {v}? | Was {v} helped by {s}? | Did {v} get help from {s}?"""),
-    _relation("call", PEOPLE, PEOPLE, """
-        {s} called {v} | {v} was called by {s} | {v} got a call from {s}
-        {s} did not call {v} | {v} was not called by {s} | {v} got no call from {s}
-        Who did {s} call? | Who was called by {s}? | Who got a call from {s}?
-        Who called {v}? | By whom was {v} called? | From whom did {v} get a call?
-        Did {s} call {v}? | Was {v} called by {s}? | Did {v} get a call from {s}?"""),
-    _relation("teach", PEOPLE, PEOPLE, """
-        {s} taught {v} | {v} was taught by {s} | {v} learned from {s}
-        {s} did not teach {v} | {v} was not taught by {s} | {v} did not learn from {s}
-        Who did {s} teach? | Who was taught by {s}? | Who learned from {s}?
-        Who taught {v}? | By whom was {v} taught? | From whom did {v} learn?
-        Did {s} teach {v}? | Was {v} taught by {s}? | Did {v} learn from {s}?"""),
     _relation("height", PEOPLE, PEOPLE, """
         {s} is taller than {v} | {v} is shorter than {s} | {v} is less tall than {s}
         {s} is not taller than {v} | {v} is not shorter than {s} | {v} is not less tall than {s}
@@ -160,12 +134,6 @@ OF_THINGS = (
         Where is {s}? | Where does {s} stand? | Where can {s} be found?
         What is in the {v}? | What stands in the {v}? | What can be found in the {v}?
         Is {s} in the {v}? | Does {s} stand in the {v}? | Can {s} be found in the {v}?""", exclusive=True),
-    _relation("material", OBJECTS, MATERIALS, """
-        {s} is made of {v} | {s} consists of {v} | {s} is built of {v}
-        {s} is not made of {v} | {s} does not consist of {v} | {s} is not built of {v}
-        What is {s} made of? | What does {s} consist of? | What is {s} built of?
-        What is made of {v}? | What consists of {v}? | What is built of {v}?
-        Is {s} made of {v}? | Does {s} consist of {v}? | Is {s} built of {v}?""", exclusive=True),
     *(_scale(scale, BAGGAGE if scale.of_containers else OBJECTS, "What") for scale in QUALITIES),
 )  # fmt: skip
 

@@ -12,10 +12,10 @@ from pemt_core.embedded.world import World
 
 Row = dict[str, Any]
 
-GOOD = words("good great wonderful excellent lovely charming brilliant fine delightful superb")
-BAD = words("bad poor terrible awful boring dull dreadful weak horrible mediocre")
-FILM = words("film plot story acting music ending script cast dialogue humour")
-PLACE = words("food service room staff soup menu view breakfast garden kitchen")
+GOOD = words("good great excellent lovely charming brilliant")
+BAD = words("bad poor awful boring dull dreadful")
+FILM = words("film plot acting music ending cast")
+PLACE = words("food service room staff view garden")
 VENUES = words("hotel restaurant bar shop inn theatre")
 
 _PLAIN = templates(
@@ -25,8 +25,8 @@ _NEGATED = templates(
     "the {noun} is not {word} | the {noun} is far from {word} | the {noun} is never {word} "
     "| the {noun} is anything but {word}"
 )
-_NEGATED_SHARE = 0.3
-_SINGLE_SHARE = 0.35
+_NEGATED_SHARE = 0.25
+_SINGLE_SHARE = 0.5
 _AGREEING_SHARE = 0.15
 
 # {main} decides; {other} says the opposite.
@@ -58,6 +58,14 @@ def review(world: World, nouns: Words, of_parts: Words, positive: bool, contrast
     agrees = world.draw.chance(_AGREEING_SHARE)
     other = opinion(world, of_parts, positive == agrees)
     return world.phrase(_BOTH if agrees else contrasts).format(main=main, other=other)
+
+
+def opinion_twice(world: World) -> str:
+    """A review of a film or a place, and its point in other words."""
+    nouns = world.draw.pick((FILM, PLACE))
+    positive = world.draw.chance(0.5)
+    words_for_it = GOOD if positive else BAD
+    return f"{review(world, nouns, nouns, positive, _CONTRASTS)} . in short , it is {world.draw.pick(words_for_it)}"
 
 
 def sst2(world: World, number: int) -> list[Row]:
