@@ -1,5 +1,5 @@
-# `make demo` runs the main job, `make test` the tests; each sets up .venv by itself.
-#   DATA=folder   read datasets from a mirror of the hub's layout instead of the hub; DATA=embedded: the generated ones
+# `make demo` runs the main job, `make test` the tests; each sets up .venv by itself. `make study`: three seeds.
+#   DATA=folder   with demo: real datasets, from a mirror of the hub's layout (DATA=hub: from the hub), on a T5 from scratch
 #   PYTHON=...    the interpreter that .venv is made from (3.11)
 #   PIP_ARGS=...  more arguments for pip, such as an index of CPU builds of torch
 
@@ -9,7 +9,9 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test lint ui pin clean
+SHOW = cat results/table.md; echo 'Table, means, curves, expert weights: results/. Runs: make ui'
+
+.PHONY: help setup demo study backbone test lint ui pin clean
 
 help:
 	@sed -n '1,4s/^# \{0,1\}//p' Makefile
@@ -24,12 +26,21 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: setup
 ifdef DATA
-	dvc exp run -S 'prepare.source="$(if $(filter embedded,$(DATA)),embedded,$(abspath $(DATA)))"'
+	dvc exp run -S recipe=scratch -S 'prepare.source="$(if $(filter hub,$(DATA)),hub,$(abspath $(DATA)))"'
 else
-	dvc repro || { echo 'Without access to the hub: make demo DATA=folder (a mirror of it), or DATA=embedded' >&2; exit 1; }
+	dvc repro
 endif
-	@cat results/table.md
-	@echo "Tables and plots: results/. Runs: make ui"
+	@$(SHOW)
+
+study: setup
+	dvc exp run -S recipe=study
+	@$(SHOW)
+
+# pretrain the backbone of the embedded suite anew, then go back to the settings that were there
+backbone: setup
+	cp params.yaml .params.yaml.kept
+	dvc exp run -S recipe=pretrain backbone; status=$$?; mv .params.yaml.kept params.yaml; exit $$status
+	rm -rf pemt_core/embedded/backbone && cp -r backbone pemt_core/embedded/backbone
 
 # one thread each: two processes with two threads on two cores take five times as long
 test: setup

@@ -1,6 +1,6 @@
 """Where the time of a finished pipeline went: `python benchmarks/cost.py [PROVENANCE_FOLDER]`, as a Markdown table.
 
-Reads what every step wrote to provenance/: its wall time (imports left out) and the peak memory of its process.
+Reads what every step wrote to provenance/: its wall time (imports left out) and the peak memory of its processes.
 """
 
 import json
@@ -20,7 +20,7 @@ def main(folder: Path) -> None:
         )
         runs = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
         seconds = sum(run["seconds"] for run in runs.values())
-        memory = max(run["peak_memory_mib"] for run in runs.values())
+        memory = max(run["peak_memory_mib"] + run.get("workers_memory_mib", 0) for run in runs.values())
         slowest = max(runs, key=lambda name: runs[name]["seconds"])
         named = f"{slowest}: {runs[slowest]['seconds']:.0f}" if len(runs) > 1 else ""
         print(f"| {step} | {len(runs)} | {seconds:.0f} | {named} | {memory:,} |")

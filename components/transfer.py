@@ -16,8 +16,8 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
     from pemt_core.steps.transfer import transfer
 
     tracker = open_tracker(settings, arguments.params)
-    with provenance(arguments.provenance):
-        transfer(
+    with provenance(arguments.provenance) as facts:
+        done = transfer(
             arguments.data,
             arguments.backbone,
             arguments.experts,
@@ -25,7 +25,9 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
             output_dir=arguments.output,
             checkpoint_dir=arguments.checkpoints,
             open_run=tracker.open_run,
+            workers=arguments.workers,
         )
+        facts.update(workers=done.workers, workers_memory_mib=done.workers_memory_mib)
 
 
 if __name__ == "__main__":
@@ -36,4 +38,5 @@ if __name__ == "__main__":
     parser.add_argument("--experts", type=Path, required=True, help="folder that collect_experts wrote")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="training states to resume from")
+    parser.add_argument("--workers", type=int, help="trainings at a time (default: as many as suit the machine)")
     run(main, parser)

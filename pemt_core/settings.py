@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
 
+from pemt_core.artifacts.cell import methods_over
 from pemt_core.errors import SettingsError, nearest
 
 RECIPE_GROUPS = ("prepare", "backbone", "train_source", "transfer", "evaluate", "per_source", "per_target")
@@ -53,6 +54,7 @@ class PrepareSettings(Group):
     max_validation_rows: Bound
     max_test_rows: Bound
     corpus_rows_per_task: Count
+    plain_texts: Annotated[int, Field(ge=0)]
 
 
 class TrainingSettings(Group):
@@ -79,12 +81,14 @@ class BackboneSettings(Group):
     kind: Literal["hub", "scratch"]
     name: str
     revision: str
-    size: Literal["tiny", "mini", "small"]
+    size: Literal["nano", "tiny", "mini", "small"]
     tokenizer: str
     vocab_size: Annotated[int, Field(ge=300)]
     dropout: Fraction
     noise_density: Annotated[float, Field(gt=0, lt=1)]
     mean_span_length: Annotated[float, Field(ge=1)]
+    continuation_share: Annotated[float, Field(ge=0, le=1)]
+    packed: bool
     length: Annotated[int, Field(ge=8)]
     seed: Seed
     training: FixedRateTraining
@@ -107,7 +111,7 @@ class TrainSourceSettings(Group):
 
 
 class TransferSettings(Group):
-    methods: Annotated[list[Literal["pemt", "control"]], Field(min_length=1)]
+    methods: Annotated[list[str], Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
     k: Annotated[list[Literal["full"] | Count], Field(min_length=1)]
     rare_class: Literal["error", "all"]
@@ -161,7 +165,9 @@ class Settings(Group):
 
     def transfer_for(self, task: str) -> TransferSettings:
         """`transfer` with what `per_target` says of one target task."""
-        return _with_differences(self.transfer, self.per_target, "per_target", task)
+        settings = _with_differences(self.transfer, self.per_target, "per_target", task)
+        _check_methods(settings.methods, self.tasks.sources, f"per_target.{task}.methods")
+        return settings
 
 
 GroupType = TypeVar("GroupType", TrainSourceSettings, TransferSettings)
@@ -226,12 +232,20 @@ def _check_recipe(name: str, recipe: Mapping[str, Any], plain: Settings, origin:
 def _check_per_task(settings: Settings, origin: str) -> None:
     """Each listed task has its line, each line names known settings."""
     try:
+        _check_methods(settings.transfer.methods, settings.tasks.sources, "transfer.methods")
         for task in sorted({*settings.tasks.sources, *settings.per_source}):
             settings.train_source_for(task)
         for task in sorted({*settings.tasks.targets, *settings.per_target}):
             settings.transfer_for(task)
     except SettingsError as error:
         raise SettingsError(f"{origin}: {error}") from error
+
+
+def _check_methods(methods: list[str], sources: list[str], key: str) -> None:
+    choices = methods_over(sources)
+    for place, method in enumerate(methods):
+        if method not in choices:
+            raise SettingsError(f"key '{key}.{place}' is {method!r}: no such method; {nearest(method, choices)}")
 
 
 def _overlaid(values: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -226,6 +226,37 @@ def test_another_backbone_is_an_error_that_names_both(
     assert not (tmp_path / "adapters").exists()
 
 
+# Workers
+
+
+def test_a_transfer_in_two_workers_is_tracked_and_accounted_for(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One finished run per cell in a store that only the parent writes; provenance says what the workers took."""
+    from mlflow import MlflowClient
+
+    params = write_params(tmp_path / "params.yaml", {"transfer": {"methods": ["pemt", "without_alpha"]}})
+    arguments = transfer_arguments(world, tmp_path, params, workers=2)
+    assert run_here(monkeypatch, "transfer", *arguments) == ""
+    facts = json.loads((tmp_path / "provenance.json").read_text())
+    assert facts["workers"] == 2
+    assert 0 < facts["workers_memory_mib"] < facts["peak_memory_mib"]
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert {run.data.tags["pemt.method"]: run.info.status for run in runs} == {
+        "pemt": "FINISHED",
+        "without_alpha": "FINISHED",
+    }
+    for run in runs:
+        assert run.data.metrics["train/loss"] > 0
+        assert run.data.tags["pemt.artifact"]
+
+
+def test_no_worker_is_an_error(world: World, tmp_path: Path, params: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = run_here(monkeypatch, "transfer", *transfer_arguments(world, tmp_path, params, workers=0))
+    assert error == "error: workers is 0: expected a number from 1"
+
+
 # Tracking
 
 

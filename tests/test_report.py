@@ -17,6 +17,7 @@ from pemt_core.errors import ArtifactError
 from pemt_core.evaluation.results import CellResult, cell_directory, load_results
 from pemt_core.report import write_report
 from pemt_core.report.heat_map import group_layers
+from pemt_core.report.palette import series_of
 from pemt_core.report.table import cell_frame, half_width, mean_frame, seed_frame, summary
 
 SUITES = {
@@ -148,10 +149,33 @@ def test_tables_show_caps_single_seeds_and_what_is_missing(tmp_path: Path) -> No
     assert "1 of 2 targets were scored on a part of their test split" in text
     missing = text[text.index("## Missing") :]
     assert "- wsc: no result at all; no mean counts it." in missing
-    assert "- adapter, k=full: no result for paws; means that need it are not shown." in missing
-    assert "- pemt, k=16: no result for paws; means that need it are not shown." in missing
+    assert "- adapter, k=full: no result for paws; means that need one are not shown." in missing
+    assert "- pemt, k=16: no result for paws; means that need one are not shown." in missing
     assert "- pemt, k=full: cb lacks seed 2; means leave such seeds out." in missing
     assert set(json.loads((tmp_path / "out" / "summary.json").read_text())) == {"adapter", "pemt", "pemt-k16"}
+
+
+def test_methods_stand_side_by_side_and_blank_where_they_lack(tmp_path: Path) -> None:
+    """A source left out on one target changes no other method's numbers, and not the heat map."""
+    experts = {stack: [[1 / len(SOURCES)] * len(SOURCES)] for stack in ("encoder", "decoder")}
+    plain = [
+        make(task, method, score=score, expert_weights=experts if method == "pemt" else None)
+        for task, score in (("cb", 90.0), ("rte", 70.0))
+        for method in ("pemt", "control")
+    ]
+    five = {"sources": SOURCES[1:], "expert_weights": {stack: [[0.2] * 5] for stack in ("encoder", "decoder")}}
+    save_all(tmp_path / "few", *plain)
+    save_all(tmp_path / "more", *plain, make("cb", "without_mnli", score=85.0, **five))
+    few, more = (report(tmp_path / name, tmp_path / f"{name}-report") for name in ("few", "more"))
+    text = (more / "table.md").read_text()
+    assert "| Target | k | control | pemt | without_mnli |" in text
+    assert "| cb | full | 90.0 | 90.0 | 85.0 |" in text
+    assert "| rte | full | 70.0 | 70.0 |  |" in text
+    assert "- without_mnli, k=full: no result for rte; means that need one are not shown." in text
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (few, more)]
+    assert summaries[1] == {**summaries[0], "without_mnli": {"SuperGLUE": 85.0, "cb": 85.0}}
+    assert (more / "expert_weights.png").read_bytes() == (few / "expert_weights.png").read_bytes()
+    assert len({style.colour for style in series_of(load_results(tmp_path / "more")).values()}) == 3
 
 
 def test_results_of_different_backbones_are_stated(tmp_path: Path) -> None:

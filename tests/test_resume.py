@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -86,6 +88,31 @@ def test_a_killed_transfer_resumes_exactly(world: World, tmp_path: Path) -> None
     assert len(files(cut / "out")) == 6
     assert list((cut / "checkpoints").iterdir()) == []
     assert [path.name for path in cut.iterdir() if path.name.startswith(".")] == []  # nothing half is left
+
+
+@pytest.mark.slow
+def test_a_transfer_killed_in_two_workers_resumes_exactly(world: World, tmp_path: Path) -> None:
+    """The workers end by themselves; trainings that were finished or under way are not begun anew."""
+    changes = {**LONG, "seeds": [1, 2, 3], "workers": 2}
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    process = start("transfer", world, cut, changes)
+    while len(workers := psutil.Process(process.pid).children()) < 2:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    kill_after(process, cut, num_states=3, delay=random.Random(os.getpid()).uniform(0.0, 0.3))
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
+    process = start("transfer", world, cut, changes)
+    _, messages = process.communicate(timeout=120)
+    assert process.returncode == 0, messages
+    resumed = dict(re.findall(r"pemt-kfull-(seed\d): resumed after step (\d+) of 120", messages))
+    assert sorted(resumed) == ["seed1", "seed2", "seed3"]
+    assert "120" in (resumed["seed1"], resumed["seed2"])  # else there would be no third checkpoint
+    world.transfer(whole / "out", **{**changes, "workers": 1}, log=whole / "log.jsonl")
+    assert files(cut / "out") == files(whole / "out")
+    assert len(files(cut / "out")) == 9
+    assert set(map(str, points(cut))) == set(map(str, points(whole)))  # a run is logged anew from its start
+    assert list((cut / "checkpoints").iterdir()) == []
+    assert [path.name for path in cut.iterdir() if path.name.startswith(".")] == []
 
 
 @pytest.mark.slow
@@ -222,6 +249,8 @@ def test_a_state_comes_back_whole(tmp_path: Path) -> None:
     assert found is not None
     counters = {key: value for key, value in vars(state).items() if key != "best_tensors"}
     assert {key: value for key, value in vars(found).items() if key != "best_tensors"} == counters
+    alone = store.load()
+    assert (alone.history, alone.step, alone.best_tensors.keys()) == (state.history, 3, state.best_tensors.keys())
     assert all(torch.equal(found.best_tensors[name], tensor) for name, tensor in state.best_tensors.items())
     x = torch.randn(4, 3)
     for module, stepping in ((model, optimizer), (again, optimizer_again)):
@@ -236,7 +265,10 @@ def test_a_state_comes_back_whole(tmp_path: Path) -> None:
 
 def test_no_state_is_none(tmp_path: Path) -> None:
     model = nn.Linear(1, 1)
-    assert CheckpointStore(tmp_path, "x").restore(dict(model.named_parameters()), optimizer_of(model)) is None
+    store = CheckpointStore(tmp_path, "x")
+    assert store.restore(dict(model.named_parameters()), optimizer_of(model)) is None
+    with pytest.raises(ArtifactError, match=f"{store.path}: not readable as a training state"):
+        store.load()
 
 
 @pytest.mark.parametrize(

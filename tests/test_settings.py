@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
+from pemt_core.artifacts.cell import methods_over
 from pemt_core.errors import SettingsError
 from pemt_core.settings import RECIPE_GROUPS, Settings, load_settings, parse_settings
 from pemt_core.tasks import SOURCES, TARGETS
@@ -135,6 +136,27 @@ def test_a_recipe_lies_over_the_groups_and_a_task_over_both() -> None:
     assert (cb.training.epochs, cb.training.batch_size, cb.source_length) == (9, 5, 11)
 
 
+def test_a_task_has_methods_of_its_own() -> None:
+    settings = parsed(put("per_target.cb", {"methods": ["pemt", "control", "without_mnli"]}))
+    assert settings.transfer_for("cb").methods == ["pemt", "control", "without_mnli"]
+    assert settings.transfer_for("rte").methods == VALUES["transfer"]["methods"]
+
+
+def test_methods_follow_the_listed_sources() -> None:
+    two, left_out = put("tasks.sources", ["mnli", "qqp"]), put("transfer.methods", ["without_qqp"])
+    assert methods_over(["mnli", "qqp"]) == {
+        "pemt": ["mnli", "qqp"],
+        "control": [],
+        "without_mnli": ["qqp"],
+        "without_qqp": ["mnli"],
+    }
+    assert parsed(two, left_out).transfer.methods == ["without_qqp"]
+    with pytest.raises(SettingsError, match=r"'without_sst2': no such method; did you mean 'without_qqp'"):
+        parsed(two, put("transfer.methods", ["without_sst2"]))
+    with pytest.raises(SettingsError, match=r"'without_qqp': no such method; choose from: control, pemt$"):
+        parsed(put("tasks.sources", ["qqp"]), left_out)  # nothing would be left
+
+
 def test_a_list_in_a_recipe_replaces_the_list() -> None:
     settings = parsed(put("recipes.demo.transfer", {"seeds": [1, 2]}))
     assert settings.transfer.seeds == [1, 2]
@@ -218,6 +240,18 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
     "an unknown task's line in a recipe": (
         put("recipes.paper.per_source.mnil", {}),
         ["recipes.paper.per_source.mnil", "did you mean 'mnli'?"],
+    ),
+    "unknown method": (
+        put("transfer.methods", ["pemt", "contrl"]),
+        ["key 'transfer.methods.1' is 'contrl'", "did you mean 'control'?"],
+    ),
+    "unknown source left out": (
+        put("transfer.methods", ["without_mnil"]),
+        ["key 'transfer.methods.0' is 'without_mnil'", "did you mean 'without_mnli'?"],
+    ),
+    "unknown source left out for one task in a recipe": (
+        put("recipes.paper.per_target.cb", {"methods": ["pemt", "without_squda"]}),
+        ["recipe paper", "key 'per_target.cb.methods.1' is 'without_squda'", "did you mean 'without_squad'?"],
     ),
     "an unknown task": (put("tasks.sources", ["mnli", "squda"]), ["'squda'", "did you mean 'squad'?"]),
 }

@@ -1,25 +1,36 @@
-"""What steps leave on disk, on toy data: evaluate's results and which it keeps, which learning rate stage 2 keeps."""
+"""What steps leave on disk, on toy data: evaluate's results and which it keeps, what stage 2 trains and how."""
 
 import json
+import multiprocessing
+import os
 import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score
-from tiny import World, write_task
+from tiny import World, transfer_settings, write_task
 
 from pemt_core.artifacts.adapter import load_description, load_training_record
-from pemt_core.errors import ArtifactError
+from pemt_core.artifacts.run_info import RunInfo
+from pemt_core.errors import ArtifactError, SettingsError, TrainingError
 from pemt_core.evaluation.results import CellResult
 from pemt_core.settings import EvaluateSettings
 from pemt_core.steps import evaluate as evaluate_module
 from pemt_core.steps.collect_experts import collect_experts
 from pemt_core.steps.evaluate import evaluate
+from pemt_core.steps.transfer import transfer
+from pemt_core.training.run import SilentRun
+from pemt_core.training.workers import SINGLE_THREADED, Plan
 
 CELLS = ["pemt-kfull-seed1", "pemt-kfull-seed2"]
 BRIEFLY: dict[str, Any] = {"learning_rates": [0.1], "epochs": 8, "evaluate_every": 100}  # to a part of the labels right
@@ -202,7 +213,8 @@ def test_the_learning_rate_that_is_best_on_validation_is_kept(world: World, tmp_
 
 
 def test_every_method_k_and_seed_is_a_cell(world: World, tmp_path: Path) -> None:
-    cells = world.transfer(tmp_path / "gamma", methods=["pemt", "control"], k=["full", 2], seeds=[1, 2], max_steps=1)
+    changes: dict[str, Any] = {"methods": ["pemt", "control"], "k": ["full", 2], "seeds": [1, 2], "max_steps": 1}
+    cells = world.transfer(tmp_path / "gamma", **changes).cells
     names = [cell.name for cell in cells]
     assert len(names) == 8
     assert sorted(names) == sorted(path.name for path in (tmp_path / "gamma").iterdir())
@@ -213,3 +225,182 @@ def test_every_method_k_and_seed_is_a_cell(world: World, tmp_path: Path) -> None
     control = load_file(tmp_path / "gamma" / "control-kfull-seed1" / "adapter.safetensors")
     assert not [tensor for tensor in control if "gate" in tensor]
     assert not (tmp_path / "checkpoints").exists() or not list((tmp_path / "checkpoints").iterdir())
+
+
+# leaving one source out
+
+
+@pytest.fixture(scope="module")
+def three_sources(tmp_path_factory: pytest.TempPathFactory, world: World) -> World:
+    """The world with a third source, delta, between the others."""
+    copy = World(shutil.copytree(world.folder, tmp_path_factory.mktemp("three") / "world"))
+    write_task(copy.folder / "data", "delta")
+    copy.train_source(copy.folder / "adapters" / "delta", task="delta", init="kaiming", epochs=1)
+    collect(copy, "alpha", "delta", "beta")
+    return copy
+
+
+def collect(world: World, *names: str) -> None:
+    collect_experts([world.folder / "adapters" / name for name in names], output_dir=world.folder / "experts")
+
+
+def test_leaving_a_source_out_is_pemt_on_the_other_experts(three_sources: World, tmp_path: Path) -> None:
+    """Trained and scored: beside an experts folder that never held the source."""
+    world, without = three_sources, World(shutil.copytree(three_sources.folder, tmp_path / "without"))
+    collect(without, "alpha", "beta")
+    world.transfer(world.folder / "targets" / "gamma", **BRIEFLY, methods=["pemt", "without_delta"], seeds=[1])
+    without.transfer(without.folder / "targets" / "gamma", **BRIEFLY, seeds=[1])
+    for name in (world, without):
+        score(name, tmp_path / "scores" / name.folder.name, "gamma")
+    cells = {
+        "by name": (world, "without_delta-kfull-seed1"),
+        "by hand": (without, "pemt-kfull-seed1"),
+        "with all": (world, "pemt-kfull-seed1"),
+    }
+    tensors = {
+        n: load_file(w.folder / "targets" / "gamma" / cell / "adapter.safetensors") for n, (w, cell) in cells.items()
+    }
+    assert tensors["by name"].keys() == tensors["by hand"].keys() == tensors["with all"].keys()
+    assert all(torch.equal(tensor, tensors["by hand"][name]) for name, tensor in tensors["by name"].items())
+    assert tensors["by name"]["encoder.0.gate"].shape[1] == 2
+    assert tensors["with all"]["encoder.0.gate"].shape[1] == 3
+    assert tensors["by name"]["encoder.0.gate"].abs().max() > 0
+
+    results = {n: CellResult.load(tmp_path / "scores" / w.folder.name / "gamma" / c) for n, (w, c) in cells.items()}
+    assert results["by name"].sources == results["by hand"].sources == ["alpha", "beta"]
+    assert results["by name"].expert_weights == results["by hand"].expert_weights != results["with all"].expert_weights
+    assert results["by name"].test == results["by hand"].test
+    described, _ = load_description(world.folder / "targets" / "gamma" / "without_delta-kfull-seed1")
+    assert (described.method, described.sources) == ("without_delta", ["alpha", "beta"])
+    assert described.experts == json.loads((world.folder / "experts" / "experts.json").read_text())["sha256"]
+
+
+def test_a_source_that_the_experts_lack_cannot_be_left_out(world: World, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"no method 'without_delta' with the experts of alpha, beta; did you mean"):
+        world.transfer(tmp_path / "out", methods=["without_delta"])
+    assert not (tmp_path / "out").exists()
+
+
+# several trainings at a time
+
+SIX: dict[str, Any] = {"methods": ["pemt", "control", "without_alpha"], "seeds": [1], "learning_rates": [0.1, 0.01]}
+
+
+def test_the_number_of_workers_changes_no_number(world: World, tmp_path: Path) -> None:
+    """Not the files, not the points of the curves. The parent has computed with several threads before it forks."""
+    torch.set_num_threads(2)
+    square = torch.rand(500, 500)
+    assert (square @ square).exp().sum() > 0
+    torch.set_num_threads(1)
+    done = {n: world.transfer(tmp_path / f"{n}" / "out", log=tmp_path / f"{n}.jsonl", workers=n, **SIX) for n in (1, 2)}
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+    assert len(contents(tmp_path / "2")) == 9
+    points = [sorted((tmp_path / f"{n}.jsonl").read_text().splitlines()) for n in (1, 2)]
+    assert points[0] == points[1] != []
+    assert [(done[n].workers, done[n].workers_memory_mib > 0) for n in (1, 2)] == [(1, False), (2, True)]
+    assert list((tmp_path / "2" / "checkpoints").iterdir()) == []
+    assert multiprocessing.active_children() == []
+
+
+def test_one_bar_for_all_workers(world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    world.transfer(tmp_path / "out", workers=2, seeds=[1, 2], max_steps=1)
+    shown = capfd.readouterr().err
+    assert "transfer gamma: 100%" in shown
+    assert "2/2" in shown
+    assert "step" not in shown
+    assert "tokenizers" not in shown  # which warns of every fork unless it is told not to
+
+
+class RecordedRuns:
+    """Opens runs and notes how each ended; `at_first` is called when the first is opened, after the fork."""
+
+    def __init__(self, at_first: Any = lambda: None) -> None:
+        self.ends: dict[str, str] = {}
+        self.at_first = at_first
+
+    @contextmanager
+    def open(self, info: RunInfo) -> Iterator[SilentRun]:
+        if not self.ends:
+            self.at_first()
+        self.ends[info.cell] = "open"
+        try:
+            yield SilentRun()
+        except BaseException:
+            self.ends[info.cell] = "failed"
+            raise
+        self.ends[info.cell] = "finished"
+
+
+def transfer_in_two(world: World, folder: Path, runs: RecordedRuns, **changes: Any) -> None:
+    """Stage 2 in two workers."""
+    inputs = (world.folder / "data" / "gamma", world.folder / "backbone", world.folder / "experts")
+    settings = transfer_settings(**changes)
+    places = {"output_dir": folder / "out", "checkpoint_dir": folder / "checkpoints"}
+    transfer(*inputs, settings, **places, open_run=runs.open, workers=2)
+
+
+def test_an_error_in_a_worker_stops_all(world: World, tmp_path: Path) -> None:
+    runs = RecordedRuns()
+    with pytest.raises(
+        TrainingError, match=r"^transfer gamma pemt-kfull-seed4096: the loss is nan .* learning rate 1e\+30"
+    ):
+        transfer_in_two(world, tmp_path, runs, learning_rates=[0.1, 1e30], epochs=500, checkpoint_every=1)
+    assert multiprocessing.active_children() == []
+    assert runs.ends == {"transfer/gamma/pemt/k=full/seed=4096": "failed"}
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]  # no output, whole or half
+
+
+def test_a_killed_worker_is_an_error_that_says_what_to_do(world: World, tmp_path: Path) -> None:
+    runs = RecordedRuns(lambda: os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL))
+    with pytest.raises(TrainingError, match=r"a worker was killed, for want of memory perhaps; .* Ask for fewer"):
+        transfer_in_two(world, tmp_path, runs, seeds=[1, 2], epochs=500)
+    assert multiprocessing.active_children() == []
+    assert set(runs.ends.values()) == {"failed"}
+
+
+def accelerator_on(device: str, num_processes: int = 1) -> Any:
+    return SimpleNamespace(device=torch.device(device), num_processes=num_processes)
+
+
+SMALL, LARGE = SINGLE_THREADED - 1, SINGLE_THREADED
+
+
+@pytest.mark.parametrize(
+    ("asked", "trainings", "parameters", "planned"),
+    [
+        (None, 6, SMALL, Plan(4, True)),
+        (None, 3, SMALL, Plan(3, True)),
+        (None, 1, SMALL, Plan(1, True)),
+        (1, 6, SMALL, Plan(1, True)),
+        (9, 6, SMALL, Plan(6, True)),
+        (None, 6, LARGE, Plan(1, False)),
+        (2, 6, LARGE, Plan(2, True)),
+        (2, 1, LARGE, Plan(1, False)),
+    ],
+)
+def test_workers_and_threads(
+    asked: int | None, trainings: int, parameters: int, planned: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small backbone has one thread per training whatever else is trained, a large one all cores if it is alone."""
+    monkeypatch.setattr("joblib.cpu_count", lambda: 4)
+    assert Plan.make(asked, trainings, parameters, accelerator_on("cpu")) == planned
+
+
+@pytest.mark.parametrize("accelerator", [accelerator_on("cuda"), accelerator_on("cpu", 2)], ids=["GPU", "launched"])
+def test_a_gpu_and_several_processes_have_one_worker(accelerator: Any) -> None:
+    assert Plan.make(None, 6, SMALL, accelerator) == Plan.make(1, 6, SMALL, accelerator) == Plan(1, False)
+    with pytest.raises(SettingsError, match=r"workers is 2: on a GPU, and in several processes, trainings take turns"):
+        Plan.make(2, 6, SMALL, accelerator)
+
+
+def test_a_plan_gives_the_threads_back() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with Plan(1, single_threaded=True).threads():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        with Plan(1, single_threaded=False).threads():
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -265,6 +265,7 @@ class World:
         task: str = "gamma",
         checkpoints: Path | None = None,
         log: Path | None = None,
+        workers: int | None = 1,
         **changes: Any,
     ) -> Any:
         """Stage 2 as the component runs it."""
@@ -276,6 +277,7 @@ class World:
             output_dir=output,
             checkpoint_dir=checkpoints or output.parent / "checkpoints",
             open_run=logging_runs(log),
+            workers=workers,
         )
 
 
@@ -301,7 +303,7 @@ def logging_runs(path: Path | None) -> OpenRun:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python tests/tiny.py STAGE FOLDER OUTPUT LOG {JSON of changed settings}`: one stage in this process."""
+    """`python tests/tiny.py STAGE FOLDER OUTPUT LOG {JSON of changed settings, workers}`: one stage in this process."""
     stage, folder, output, log, changes = arguments
     logging.basicConfig(level=logging.INFO)
     runs: dict[str, Callable[..., Any]] = {

@@ -20,13 +20,33 @@ NOT_COPIED = ("tests", "docs", "benchmarks")
 NOT_INHERITED = ("PYTHONPATH", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 SOURCES, TARGETS = ["mnli", "squad"], ["cb", "rte", "nq"]
 
-_SHORT = {"max_steps": 3, "warmup_steps": 1, "batch_size": 4, "validation_rows": 4, "checkpoint_every": 1}
+_SHORT = {
+    "max_steps": 3,
+    "warmup_steps": 1,
+    "batch_size": 4,
+    "validation_rows": 4,
+    "checkpoint_every": 1,
+    "evaluate_every": "epoch",
+}
 TINY: Mapping[str, Any] = {
     "tasks": {"sources": SOURCES, "targets": TARGETS},
-    "prepare": {"max_train_rows": 64, "max_validation_rows": 8, "max_test_rows": 12, "corpus_rows_per_task": 40},
-    "backbone": {"vocab_size": 600, "length": 64, "training": _SHORT},
+    "prepare": {
+        "source": "hub",
+        "max_train_rows": 64,
+        "max_validation_rows": 8,
+        "max_test_rows": 12,
+        "corpus_rows_per_task": 40,
+    },
+    "backbone": {"kind": "scratch", "size": "tiny", "vocab_size": 600, "length": 64, "training": _SHORT},
     "train_source": {"rank": 4, "alpha": 4, "source_length": 48, "training": _SHORT},
-    "transfer": {"source_length": 48, "training": _SHORT},
+    "transfer": {
+        "methods": ["pemt"],
+        "seeds": [4096],
+        "k": ["full"],
+        "source_length": 48,
+        "learning_rates": [1.0e-2],
+        "training": _SHORT,
+    },
     "per_target": {"cb": {"training": {"max_steps": 3}}, "nq": {"training": {"max_steps": 2, "validation_rows": 2}}},
     "evaluate": {"batch_size": 16, "max_rows": 10},
 }

@@ -32,8 +32,8 @@ class AdapterDescription:
     method: str | None = None  # target
     k: str | int | None = None  # target: full, or few-shot rows per class
     learning_rate: float | None = None
-    experts: str | None = None  # target: hash of the experts that it mixes
-    sources: list[str] = field(default_factory=list)  # target: expert k is sources[k]
+    experts: str | None = None  # target: hash of the experts' file that holds those that it mixes
+    sources: list[str] = field(default_factory=list)  # target: expert k is sources[k]; one may be left out
 
 
 @dataclass(frozen=True)

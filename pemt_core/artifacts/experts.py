@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from pemt_core.artifacts.adapter import Adapter, check_backbone, read_tensors
 from pemt_core.artifacts.files import atomic_directory, read_json, sha256_of_file, write_json
-from pemt_core.errors import ArtifactError
+from pemt_core.errors import ArtifactError, nearest
 from pemt_core.model.assemble import Expert
 
 TENSORS, MANIFEST = "experts.safetensors", "experts.json"
@@ -41,3 +41,12 @@ def load_experts(directory: Path, backbone: str) -> tuple[list[Expert], str]:
         for k, (task, scale) in enumerate(entries)
     ]
     return experts, manifest["sha256"]
+
+
+def select_experts(experts: Sequence[Expert], sources: Sequence[str]) -> list[Expert]:
+    """The experts of `sources`, in that order. ArtifactError, naming the nearest, where one is not there."""
+    known = {expert.task: expert for expert in experts}
+    for source in sources:
+        if source not in known:
+            raise ArtifactError(f"there is no expert of '{source}'; {nearest(source, known)}")
+    return [known[source] for source in sources]

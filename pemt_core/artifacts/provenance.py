@@ -21,7 +21,11 @@ PACKAGE_ROOT = Path(__file__).parents[1]
 
 @contextmanager
 def provenance(path: Path, **facts: Any) -> Iterator[dict[str, Any]]:
-    """Write `path` when the block ends well: its time and peak memory, the facts given and those added inside."""
+    """Write `path` when the block ends well: its time and peak memory, the facts given and those added inside.
+
+    The memory is this process's own. Workers must be added inside: what the system says of ended children counts the
+    pages that they share with this one, for `git` too.
+    """
     started, begin = datetime.now(UTC), time.perf_counter()
     yield facts
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

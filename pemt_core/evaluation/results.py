@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import ConfigDict, JsonValue, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.files import read_json, sha256_of_json, write_json
 from pemt_core.errors import ArtifactError, nearest
 
@@ -112,14 +113,9 @@ def _first_problem(error: ValidationError) -> str:
     return f"{first['loc'][0]}: {first['msg']}, found {first['input']!r}"
 
 
-def cell_name(method: str, k: Literal["full"] | int, seed: int) -> str:
-    """The name of a cell's folder, such as "pemt-kfull-seed4096"."""
-    return f"{method}-k{k}-seed{seed}"
-
-
 def cell_directory(results_dir: Path, result: CellResult) -> Path:
     """Where the result of one cell stands below `results_dir`."""
-    return Path(results_dir) / result.task / cell_name(result.method, result.k, result.seed)
+    return Path(results_dir) / result.task / Cell(result.task, result.method, result.k, result.seed).name
 
 
 def load_results(results_dir: Path) -> list[CellResult]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pemt_core.evaluation.results import STACKS, CellResult
 
 Weights = NDArray[np.float64]
+SHOWN = "pemt"
 
 
 def group_layers(layers: Sequence[Sequence[float]], num_groups: int) -> list[tuple[str, Weights]]:
@@ -41,11 +42,14 @@ def weight_panels(results: Sequence[CellResult], sources: Sequence[str], num_gro
 
 
 def draw_expert_weights(results: Sequence[CellResult], num_groups: int) -> Figure:
-    """A row of panels per method and k: targets down, sources across, one panel per group of layers."""
-    groups: dict[tuple[str, str], list[CellResult]] = {}
+    """A row of panels per k, of the method that mixes all sources: targets down, sources across, a panel per group.
+
+    Without one source the others' weights rise together, which says nothing of its target.
+    """
+    groups: dict[str, list[CellResult]] = {}
     for result in results:
-        if result.expert_weights is not None:
-            groups.setdefault((result.method, str(result.k)), []).append(result)
+        if result.method == SHOWN and result.expert_weights is not None:
+            groups.setdefault(str(result.k), []).append(result)
     if not groups:
         return _nothing_to_show()
     sources = list(dict.fromkeys(source for own in groups.values() for result in own for source in result.sources))
@@ -57,7 +61,7 @@ def draw_expert_weights(results: Sequence[CellResult], num_groups: int) -> Figur
     highest = max(float(np.nanmax(panel)) for panels in rows.values() for panel in panels.values())
     for subfigure, name in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         targets = list(dict.fromkeys(result.task for result in groups[name]))
-        subfigure.suptitle(f"{name[0]}, k={name[1]}: expert weights by layers", fontsize=11)
+        subfigure.suptitle(f"{SHOWN}, k={name}: expert weights by layers", fontsize=11)
         _draw_row(subfigure, rows[name], targets, sources, highest)
     return figure
 
@@ -65,7 +69,7 @@ def draw_expert_weights(results: Sequence[CellResult], num_groups: int) -> Figur
 def _draw_row(
     figure: SubFigure, panels: dict[str, Weights], targets: list[str], sources: list[str], highest: float
 ) -> None:
-    """One method's panels with a shared colour bar from 0; a dark cell is a source that the target leans on."""
+    """One k's panels with a shared colour bar from 0; a dark cell is a source that the target leans on."""
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for panel, (title, weights) in zip(axes, panels.items(), strict=True):
         image = panel.imshow(weights, cmap="Blues", vmin=0.0, vmax=highest, aspect="auto")
@@ -82,5 +86,5 @@ def _draw_row(
 def _nothing_to_show() -> Figure:
     """The file exists whatever the methods, since the pipeline's outputs do not depend on them."""
     figure = Figure(figsize=(5.0, 1.5))
-    figure.text(0.5, 0.5, "No method with experts among the results", ha="center", va="center")
+    figure.text(0.5, 0.5, f"No expert weights of {SHOWN} among the results", ha="center", va="center")
     return figure

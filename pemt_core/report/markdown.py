@@ -1,4 +1,4 @@
-"""The report's tables as Markdown: all targets first, then one table per suite, then what is missing."""
+"""The report's tables as Markdown: means, methods side by side, one table per suite, then what is missing."""
 
 import math
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ def write_tables(cells: pd.DataFrame, means: pd.DataFrame, missing: Sequence[str
         "## All targets",
         _means_table(means),
         _capped_note(cells),
+        *(["## Methods", _methods_table(cells)] if cells["method"].nunique() > 1 else []),
     ]
     for suite, rows in cells.groupby("suite", sort=False):
         parts += [f"## {suite}", _cells_table(rows)]
@@ -49,6 +50,14 @@ def _all_first(means: pd.DataFrame) -> list[dict[Any, Any]]:
     rows = means.to_dict("records")
     suites = [ALL, *dict.fromkeys(row["suite"] for row in rows if row["suite"] != ALL)]
     return sorted(rows, key=lambda row: suites.index(row["suite"]))
+
+
+def _methods_table(cells: pd.DataFrame) -> str:
+    """A row per target and k, a column per method; blank where the method was not trained."""
+    methods = sorted(cells["method"].unique())
+    points = {(r["target"], r["k"], r["method"]): _points(r["mean"]) for r in cells.to_dict("records")}
+    rows = dict.fromkeys((target, k) for target, k, _ in points)
+    return _table(["Target", "k", *methods], [[*row, *(points.get((*row, m), "") for m in methods)] for row in rows])
 
 
 def _cells_table(cells: pd.DataFrame) -> str:

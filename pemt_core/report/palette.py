@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from pemt_core.evaluation.results import CellResult, sort_key
 
 # Okabe and Ito's palette without its yellow, which vanishes on white: tells apart under all common colour blindness.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+# Grey makes as many as pemt, control and six sources left out.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
 LINES = ("-", "--", ":", "-.")
 MARKERS = ("D", "o", "s", "^")
 
@@ -27,7 +28,7 @@ Series = dict[tuple[str, str], Style]  # (method, k) to its style, in the order 
 
 
 def series_of(results: Sequence[CellResult]) -> Series:
-    """The (method, k) pairs of `results` by method, then k with "full" first; styles repeat after 7 methods, 4 k."""
+    """The (method, k) pairs of `results` by method, then k with "full" first; styles repeat after 8 methods, 4 k."""
     ordered = sorted(results, key=lambda result: (result.method, result.k != "full", sort_key(result)))
     names = list(dict.fromkeys((result.method, str(result.k)) for result in ordered))
     methods = list(dict.fromkeys(method for method, _ in names))

@@ -113,16 +113,15 @@ def _per_seed_means(own: pd.DataFrame, num_targets: int) -> list[float]:
 
 
 def gaps(seeds: pd.DataFrame, targets: Sequence[str]) -> list[str]:
-    """One sentence for each target, seed or backbone that makes the tables incomplete or unequal."""
+    """One sentence for all that makes the tables incomplete or unequal: targets, seeds, backbones."""
     found = list(dict.fromkeys(seeds["target"]))
     sentences = [f"{target}: no result at all; no mean counts it." for target in targets if target not in found]
     for (method, k), own in seeds.groupby(["method", "k"], sort=False):
-        every_seed = set(own["seed"])
-        for target in found:
-            missing = sorted(every_seed - set(own.loc[own["target"] == target, "seed"]))
-            if len(missing) == len(every_seed):
-                sentences.append(f"{method}, k={k}: no result for {target}; means that need it are not shown.")
-            elif missing:
+        absent = [target for target in found if target not in set(own["target"])]
+        if absent:
+            sentences.append(f"{method}, k={k}: no result for {', '.join(absent)}; means that need one are not shown.")
+        for target, present in own.groupby("target", sort=False)["seed"]:
+            if missing := sorted(set(own["seed"]) - set(present)):
                 numbers = ", ".join(map(str, missing))
                 sentences.append(f"{method}, k={k}: {target} lacks seed {numbers}; means leave such seeds out.")
     if seeds["backbone"].nunique() > 1:

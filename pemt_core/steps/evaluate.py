@@ -15,7 +15,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from pemt_core.artifacts.adapter import DESCRIPTION, TENSORS, TRAINING, Adapter, load_adapter, load_training_record
-from pemt_core.artifacts.experts import load_experts
+from pemt_core.artifacts.experts import load_experts, select_experts
 from pemt_core.artifacts.files import atomic_directory, read_json, sha256_of_file, sha256_of_json, write_json
 from pemt_core.artifacts.provenance import code_hash
 from pemt_core.backbone.store import Backbone, load_backbone
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 CODE = (  # what a result depends on, as dvc.yaml lists it
     "artifacts/adapter.py",
+    "artifacts/cell.py",
     "artifacts/experts.py",
     "backbone/store.py",
     "backbone/tokenizer.py",
@@ -69,13 +70,18 @@ def evaluate(
     scored = []
     for number, (target, target_dir) in enumerate(target_dirs.items(), start=1):
         prepared = PreparedTask.load(data_dir / target)
+        data_hash = prepared.content_hash()
         cells = sorted(path for path in Path(target_dir).iterdir() if (path / TENSORS).is_file())
         if not cells:
             raise ArtifactError(f"{target_dir}: no trained cell in it; the transfer step has not run for '{target}'")
         if accelerator.is_main_process:
             _remove_others(output_dir / target, [path.name for path in cells])
         accelerator.wait_for_everyone()
-        done = [cell.name for cell in cells if evaluation.score_cell(cell, prepared, output_dir / target / cell.name)]
+        done = [
+            cell.name
+            for cell in cells
+            if evaluation.score_cell(cell, prepared, data_hash, output_dir / target / cell.name)
+        ]
         logger.info(
             "evaluate %d/%d: %s: %d of %d cells scored", number, len(target_dirs), target, len(done), len(cells)
         )
@@ -93,9 +99,9 @@ class _Evaluation:
     settings: EvaluateSettings
     accelerator: Accelerator
 
-    def score_cell(self, cell_dir: Path, prepared: PreparedTask, output_dir: Path) -> bool:
+    def score_cell(self, cell_dir: Path, prepared: PreparedTask, data_hash: str, output_dir: Path) -> bool:
         """Score one cell unless its result is there already; says whether it did."""
-        key = self._key(cell_dir, prepared)
+        key = self._key(cell_dir, data_hash)
         if (output_dir / KEY).is_file() and read_json(output_dir / KEY) == key:
             return False
         adapter = load_adapter(cell_dir, self.backbone.fingerprint)
@@ -110,7 +116,7 @@ class _Evaluation:
         )
         predictions = self._predict(adapter, split)
         if self.accelerator.is_main_process:
-            result = self._result(cell_dir, adapter, prepared, split, predictions, rows.num_rows)
+            result = self._result(cell_dir, adapter, prepared, data_hash, split, predictions, rows.num_rows)
             with atomic_directory(output_dir) as folder:
                 result.save(folder)
                 _write_predictions(
@@ -120,12 +126,12 @@ class _Evaluation:
         self.accelerator.wait_for_everyone()
         return True
 
-    def _key(self, cell_dir: Path, prepared: PreparedTask) -> dict[str, str]:
+    def _key(self, cell_dir: Path, data_hash: str) -> dict[str, str]:
         return {
             "adapter": sha256_of_file(cell_dir / TENSORS),
             "description": sha256_of_file(cell_dir / DESCRIPTION),
             "training": sha256_of_file(cell_dir / TRAINING),
-            "data": prepared.content_hash(),
+            "data": data_hash,
             "backbone": self.backbone.fingerprint,
             "experts": self.experts_hash,
             "settings": sha256_of_json(self.settings.model_dump()),
@@ -145,7 +151,7 @@ class _Evaluation:
         model = build_target_model(
             self.backbone.model,
             adapter.tensors,
-            self.experts if adapter.description.sources else [],
+            select_experts(self.experts, adapter.description.sources),
             prompt_dropout=settings["prompt_dropout"],
             sparsity_coefficient=settings["sparsity_coefficient"],
             sparsity_positions=settings["sparsity_positions"],
@@ -160,6 +166,7 @@ class _Evaluation:
         cell_dir: Path,
         adapter: Adapter,
         prepared: PreparedTask,
+        data_hash: str,
         split: EvaluationSplit,
         predictions: Predictions,
         rows_available: int,
@@ -182,7 +189,7 @@ class _Evaluation:
             sources=description.sources,
             expert_weights=_by_stack(predictions),
             artifact=adapter.content_hash,
-            data=prepared.content_hash(),
+            data=data_hash,
             backbone=description.backbone,
             settings=description.settings,
             history=record.history,

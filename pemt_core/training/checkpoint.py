@@ -6,6 +6,8 @@ everything that the training depends on: another input is another folder.
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from pemt_core.errors import ArtifactError
 FILE = "state.safetensors"
 CODE = (
     "artifacts/adapter.py",
+    "artifacts/cell.py",
     "artifacts/experts.py",
     "backbone",
     "data",
@@ -89,20 +92,36 @@ class CheckpointStore:
         """Write the stored state into `trained` and `optimizer`; None where there is none."""
         if not self.path.is_file():
             return None
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-                state = TrainingState(**json.loads(file.metadata()["state"]))
+        with self._named_errors():
+            tensors, state = self._read()
             _write_back(tensors, state, trained, optimizer)
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(
-                f"{self.path}: not readable as a training state ({error}); delete it to start anew"
-            ) from error
         return state
+
+    def load(self) -> TrainingState:
+        """The stored state with its best tensors. ArtifactError where there is none, or none that can be read."""
+        with self._named_errors():
+            return self._read()[1]
 
     def discard(self) -> None:
         """Remove the state: what it was kept for is written."""
         shutil.rmtree(self.path.parent, ignore_errors=True)
+
+    def _read(self) -> tuple[dict[str, Tensor], TrainingState]:
+        with safe_open(self.path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            state = TrainingState(**json.loads(file.metadata()["state"]))
+        best = {key: tensor for key, tensor in tensors.items() if key.startswith("best/")}
+        state.best_tensors = {key.removeprefix("best/"): tensor for key, tensor in best.items()}
+        return tensors, state
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(
+                f"{self.path}: not readable as a training state ({error}); delete it to start anew"
+            ) from error
 
 
 def _write_back(
@@ -117,6 +136,3 @@ def _write_back(
                     "step": torch.tensor(float(state.step), device=parameter.device),
                     **moments,
                 }
-    state.best_tensors = {
-        key.removeprefix("best/"): tensor for key, tensor in tensors.items() if key.startswith("best/")
-    }

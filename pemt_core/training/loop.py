@@ -65,10 +65,12 @@ class Trainer:
         seed: int,
         log: Log,
         title: str,
+        progress_bar: bool = True,
     ) -> None:
         self.model, self.data, self.evaluate = model, data, evaluate
         self.settings, self.accelerator, self.store = settings, accelerator, store
         self.learning_rate, self.seed, self.log, self.title = learning_rate, seed, log, title
+        self.progress_bar = progress_bar
         self.trained: dict[str, nn.Parameter] = model.trained
         optimizer = torch.optim.AdamW(  # method, both stages
             self.trained.values(), lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, fused=True
@@ -219,7 +221,7 @@ class Trainer:
             desc=self.title,
             unit="step",
             mininterval=0.5 if sys.stderr.isatty() else 15.0,  # a log file gets a line now and then
-            disable=not self.accelerator.is_local_main_process,
+            disable=not (self.progress_bar and self.accelerator.is_local_main_process),
         )
 
 
