@@ -175,7 +175,7 @@ def test_every_evaluation_row_has_a_sentence_that_training_has_not(name: str) ->
     known = {sentence for row in splits(name)[TRAIN] for sentence in sentences(row)}
     rows = [row for split, found in splits(name).items() if split != TRAIN for row in found]
     fresh = [any(sentence not in known for sentence in sentences(row)) for row in rows]
-    assert sum(fresh) / len(fresh) > 0.97
+    assert sum(fresh) / len(fresh) > 0.92
 
 
 def test_plain_text_knows_every_word_and_pair() -> None:

@@ -192,17 +192,20 @@ def main_clause(sentence: str) -> str:
     return re.split(r" [,;] | and ", sentence.removeprefix("overall ").removeprefix("all in all "))[0]
 
 
+def spaced(text: str) -> str:
+    return text[0].lower() + text[1:].rstrip(".").replace(",", " ,").replace(";", " ;")
+
+
 def test_opinions_of_films() -> None:
     for row in all_rows("sst2"):
-        assert is_positive(main_clause(row["sentence"].strip())) == bool(row["label"]), row
+        assert is_positive(main_clause(spaced(row["sentence"]))) == bool(row["label"]), row
 
 
 def test_opinions_of_places() -> None:
     marker = re.compile(r"(?:Overall|All in all|In the end|To sum up,) (.*?)\.")
     for row in all_rows("yelp"):
         (verdict,) = marker.findall(row["text"])
-        spaced = verdict.replace(",", " ,").replace(";", " ;")
-        assert is_positive(main_clause(spaced)) == bool(row["label"]), row
+        assert is_positive(main_clause(spaced(verdict))) == bool(row["label"]), row
 
 
 def test_similarity_counts_what_is_shared() -> None:

@@ -6,6 +6,7 @@ after "but", the main clause beside "although", what is said "overall".
 
 from typing import Any
 
+from pemt_core.embedded.language import sentence
 from pemt_core.embedded.lexicon import DAYS, PEOPLE, TOWNS, Words, words
 from pemt_core.embedded.relations import templates
 from pemt_core.embedded.world import World
@@ -28,13 +29,14 @@ _NEGATED = templates(
 _NEGATED_SHARE = 0.25
 _SINGLE_SHARE = 0.5
 _AGREEING_SHARE = 0.15
+_AGREEING_WITH_VERDICT = 0.75
 
 # {main} decides; {other} says the opposite.
 _CONTRASTS = templates(
-    "{other} , but {main} | although {other} , {main} | {main} , although {other} | {other} , yet {main}"
+    "{other}, but {main} | although {other}, {main} | {main}, although {other} | {other}, yet {main}"
 )
-_SUMMED_UP = templates("{other} , overall {main} | overall {main} , still {other} | all in all {main} , still {other}")
-_BOTH = templates("{main} and {other} | {main} ; {other} | {main} , and also {other}")
+_SUMMED_UP = templates("{other}, overall {main} | overall {main}, still {other} | all in all {main}, still {other}")
+_BOTH = templates("{main} and {other} | {main}; {other} | {main}, and also {other}")
 _VERDICTS = templates("Overall {main}. | All in all {main}. | In the end {main}. | To sum up, {main}.")
 _VISITS = templates(
     "I came here on {day}. | We were in {town} on {day}. | {name} took me to this {venue}. "
@@ -64,30 +66,27 @@ def opinion_twice(world: World) -> str:
     """A review of a film or a place, and its point in other words."""
     nouns = world.draw.pick((FILM, PLACE))
     positive = world.draw.chance(0.5)
-    words_for_it = GOOD if positive else BAD
-    return f"{review(world, nouns, nouns, positive, _CONTRASTS)} . in short , it is {world.draw.pick(words_for_it)}"
+    text = sentence(review(world, nouns, nouns, positive, _CONTRASTS))
+    return f"{text} In short, it is {world.draw.pick(GOOD if positive else BAD)}."
 
 
 def sst2(world: World, number: int) -> list[Row]:
     label = number % 2
     contrasts = world.draw.pick((_CONTRASTS, _CONTRASTS, _SUMMED_UP))
-    return [{"sentence": f"{review(world, FILM, FILM, bool(label), contrasts)} ", "label": label}]
+    return [{"sentence": sentence(review(world, FILM, FILM, bool(label), contrasts)), "label": label}]
 
 
 def yelp(world: World, number: int) -> list[Row]:
-    """A visit, mixed opinions and a verdict, which decides."""
+    """A visit, opinions that mostly agree with the verdict, and the verdict, which decides."""
     label = number % 2
     draw = world.draw
     venue = draw.pick(VENUES)
     visit = world.phrase(_VISITS).format(
         day=draw.pick(DAYS), town=draw.pick(TOWNS), name=draw.pick(PEOPLE), venue=venue
     )
-    mixed = [f"{_capital(opinion(world, PLACE, draw.chance(0.5)))}." for _ in range(2 + draw.below(2))]
-    judgement = review(world, (venue, "place"), PLACE, bool(label), _CONTRASTS).replace(" ,", ",").replace(" ;", ";")
+    agree = [draw.chance(_AGREEING_WITH_VERDICT) for _ in range(1 + draw.below(2))]
+    mixed = [sentence(opinion(world, PLACE, bool(label) == agrees)) for agrees in agree]
+    judgement = review(world, (venue, "place"), PLACE, bool(label), _CONTRASTS)
     verdict = world.phrase(_VERDICTS).format(main=judgement)
     texts = [visit, *mixed, verdict] if draw.chance(0.6) else [visit, verdict, *mixed]
     return [{"text": " ".join(texts), "label": label}]
-
-
-def _capital(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}"

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from pemt_core.embedded.acceptability import acceptable
 from pemt_core.embedded.answering import qnli
 from pemt_core.embedded.inference import CONTRADICTION, ENTAILMENT, NEUTRAL, draw_pair
-from pemt_core.embedded.inference_rows import reported, rte
+from pemt_core.embedded.inference_rows import reported, rte, scitail
 from pemt_core.embedded.language import Role, asked_roles, clause, question, sentence, sentences, state
 from pemt_core.embedded.paraphrase import qqp, two_facts
 from pemt_core.embedded.passages import ask, draw_facts, tell
+from pemt_core.embedded.reading import as_typed
 from pemt_core.embedded.reference import explanation
 from pemt_core.embedded.relations import RELATIONS
 from pemt_core.embedded.sentiment import opinion_twice, yelp
@@ -72,10 +73,12 @@ def _answered(world: World) -> str:
 
 
 def _dialogue(world: World) -> str:
-    """A story, a question, and the fact that answers it."""
+    """A story, a question, and the fact that answers it; or the question as one types it, the story, and the answer."""
     passage = tell(world, draw_facts(world))
     asked = ask(world, passage)
-    return f"{passage.text} {asked.question} {state(world, asked.fact)}"
+    if world.draw.chance(0.5):
+        return f"{passage.text} {asked.question} {state(world, asked.fact)}"
+    return f"{as_typed(asked.question)} {passage.text} {sentence(asked.answer)}"
 
 
 def _asked_whether(world: World) -> str:
@@ -139,6 +142,10 @@ def _news(world: World) -> str:
     return str(rte(world, 0)[0]["sentence1"])
 
 
+def _findings(world: World) -> str:
+    return str(scitail(world, 0)[0]["sentence1"])
+
+
 def _place_review(world: World) -> str:
     return str(yelp(world, world.draw.below(2))[0]["text"])
 
@@ -160,6 +167,7 @@ _KINDS: tuple[Callable[[World], str], ...] = (
     _replied,
     _dialogue,
     _claimed,
+    _replied,
     _correction,
     _answered,
     _asked_twice,
@@ -173,8 +181,11 @@ _KINDS: tuple[Callable[[World], str], ...] = (
     _asked_twice,
     _dialogue,
     _claimed,
+    _replied,
     two_facts,
+    _dialogue,
     _news,
+    _findings,
     _place_review,
     _word_in_use,
     explanation,

@@ -17,6 +17,7 @@ from pemt_core.training.checkpoint import CheckpointStore, training_code
 from pemt_core.training.loop import Trainer
 from pemt_core.training.run import OpenRun, run_of
 from pemt_core.training.task_data import TaskData
+from pemt_core.training.workers import Plan
 
 
 def train_source(
@@ -37,7 +38,8 @@ def train_source(
     dropout = backbone.model.config.dropout_rate  # not part of a fingerprint, as it changes no output but training
     inputs = {"adapter": asdict(description), "dropout": dropout, "code": training_code()}
     store = CheckpointStore(checkpoint_dir, inputs)
-    with run_of(source_run(description), open_run, accelerator) as run:
+    plan = Plan.make(1, 1, backbone.model.num_parameters(), accelerator)
+    with run_of(source_run(description), open_run, accelerator) as run, plan.threads():
         state = Trainer(
             model,
             data.rows(settings.training, settings.seed, "full", "error"),
