@@ -46,9 +46,10 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_params(path: Path, differences: Mapping[str, Any]) -> Path:
     values = YAML(typ="safe").load(REPOSITORY / "params.yaml")
     training = {"max_steps": 2, "warmup_steps": 0, "batch_size": 4, "validation_rows": 4}
+    transfer = {"k": ["full"], "methods": ["pemt"], "seeds": [4096], "learning_rates": [1.0e-2], "training": training}
     tasks: dict[str, Any] = {"per_source": {name: {} for name in World.SOURCES}, "per_target": {World.TARGET: {}}}
     lay_over(values, {"tasks": {"sources": list(World.SOURCES), "targets": [World.TARGET]}, **tasks})
-    lay_over(values, {"train_source": {"training": training}, "transfer": {"training": training}})
+    lay_over(values, {"train_source": {"training": training}, "transfer": transfer})
     for recipe in values["recipes"].values():
         lay_over(recipe, tasks)
     lay_over(values, differences)
@@ -169,7 +170,11 @@ def test_an_unknown_task_is_answered_with_the_nearest(tmp_path: Path) -> None:
     differences = {"tasks": {"sources": [], "targets": ["hotpottqa"]}, **lines}
     params = write_params(
         tmp_path / "params.yaml",
-        {**differences, "recipes": {"demo": lines, "paper": lines}, "prepare": {"source": "x"}},
+        {
+            **differences,
+            "recipes": dict.fromkeys(("demo", "study", "pretrain", "scratch", "paper"), lines),
+            "prepare": {"source": "x"},
+        },
     )
     output = tmp_path / "data"
     done = component("prepare", "--params", params, "--output", output, "--provenance", tmp_path / "p.json")

@@ -47,6 +47,7 @@ TINY: Mapping[str, Any] = {
         "learning_rates": [1.0e-2],
         "training": _SHORT,
     },
+    "per_source": {source: {"training": {"max_steps": 3}} for source in SOURCES},
     "per_target": {"cb": {"training": {"max_steps": 3}}, "nq": {"training": {"max_steps": 2, "validation_rows": 2}}},
     "evaluate": {"batch_size": 16, "max_rows": 10},
 }

@@ -1,7 +1,7 @@
 """Where a scratch backbone starts: weights that let a small T5 learn to read within minutes on a CPU.
 
 From transformers' own initialisation a T5 of a million parameters takes several times as many steps until it finds,
-for a word of the text, the other place that speaks of the same. Three changes, each measured in docs/embedded.md.
+for a word of the text, the other place that speaks of the same. Three changes, each measured in docs/demo.md.
 """
 
 from typing import Any
