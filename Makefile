@@ -31,7 +31,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 # process with one thread, which suits a backbone as small as the embedded suite's
 demo: setup
 ifdef DATA
-	dvc exp run -S recipe=scratch -S 'prepare.source="$(if $(filter hub,$(DATA)),hub,$(abspath $(DATA)))"'
+	dvc exp run -S recipe=scratch -S 'recipes.scratch.prepare.source="$(if $(filter hub,$(DATA)),hub,$(abspath $(DATA)))"'
 else
 	dvc repro backbone
 	$(call side_by_side,train_source)

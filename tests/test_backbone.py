@@ -36,7 +36,7 @@ GIVEN_TOKENIZER = REPOSITORY.parent / "shared" / "t5_tokenizer"
 def settings(**changes: Any) -> BackboneSettings:
     values = load_settings(REPOSITORY / "params.yaml").backbone.model_dump()
     values["training"] |= changes.pop("training", {})
-    return BackboneSettings.model_validate(values | changes)
+    return BackboneSettings.model_validate(values | {"kind": "scratch", **changes})
 
 
 @pytest.fixture(scope="module")

@@ -156,8 +156,9 @@ def test_a_targets_setting_runs_that_target_alone(experiment: tuple[Workspace, s
 
 def test_a_changed_record_trains_again_what_its_data_reaches(copy: Workspace, finished: Finished) -> None:
     before = contents(copy, "data", "scores")
+    # the same words in another order: the tokenizer, trained on descriptions as well, stays as it is
     copy.replace(
-        "pemt_core/tasks/glue.py", "the first one entails the second one", "the second one follows from the first"
+        "pemt_core/tasks/glue.py", "the first one entails the second one", "the second one entails the first one"
     )
     again = copy.repro()
     assert again.executed == ["prepare", "transfer@rte", "evaluate", "report"]
