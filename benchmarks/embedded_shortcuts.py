@@ -6,13 +6,15 @@ Trained on the official training split, scored on the first official evaluation 
 class, logistic regression on the bag of words of all fields together, and the best one on a single field (such as the
 hypothesis alone); where there are two texts, boosted trees on how many words they share, how long they are and which of
 them says "not". STS-B: the same with regression, Pearson's r. Question answering, exact match: the most
-frequent answer, and the expected score of a random word of the passage that is an answer somewhere in training.
+frequent answer, and the expected score of a random word of the passage that, in training, answers a question with the
+same first word and that the question does not name.
 """
 
 import argparse
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
@@ -37,6 +39,7 @@ class Split:
 
     fields: dict[str, list[str]]
     targets: list[str]
+    is_scored: bool  # targets are numbers on a scale
 
     @property
     def joined(self) -> list[str]:
@@ -50,32 +53,33 @@ def read(task: Task, rows: Sequence[RawRow]) -> Split:
     if OPTION in names:  # which option is right, not its text
         targets = [str(target == row[OPTION]) for target, row in zip(targets, rows, strict=True)]
         names.remove("answer")
-    return Split({name: [row[name] for row in rows] for name in names}, targets)
+    return Split({name: [row[name] for row in rows] for name in names}, targets, task.metrics[0] == "pearson")
 
 
-def linear(task: Task, train: Split, test: Split, texts: tuple[list[str], list[str]]) -> float:
-    """The score of a linear model on counts of words, in points."""
-    counts = CountVectorizer(token_pattern=ANY_WORD)
-    if task.labels is None and task.metrics[0] == "pearson":
-        model = make_pipeline(counts, Ridge(alpha=10.0)).fit(texts[0], [float(target) for target in train.targets])
-        predicted = model.predict(texts[1])
-        return 100 * float(np.corrcoef(predicted, [float(target) for target in test.targets])[0, 1])
-    model = make_pipeline(counts, LogisticRegression(C=0.3, max_iter=1_000)).fit(texts[0], train.targets)
-    return 100 * float(model.score(texts[1], test.targets))
+def points(classifier: Any, regressor: Any, features: Sequence[Any], train: Split, test: Split) -> float:
+    """Accuracy of the classifier, or, where targets are scores, 100 times Pearson's r of the regressor."""
+    if not train.is_scored:
+        return 100 * float(classifier.fit(features[0], train.targets).score(features[1], test.targets))
+    predicted = regressor.fit(features[0], [float(target) for target in train.targets]).predict(features[1])
+    return 100 * float(np.corrcoef(predicted, [float(target) for target in test.targets])[0, 1])
 
 
-def overlap(train: Split, test: Split, is_score: bool) -> str:
-    """The score of boosted trees on what can be counted of two texts, in points; empty where there is one text."""
+def linear(train: Split, test: Split, texts: tuple[list[str], list[str]]) -> float:
+    """Linear models on counts of words."""
+    models = (LogisticRegression(C=0.3, max_iter=1_000), Ridge(alpha=10.0))
+    classifier, regressor = (make_pipeline(CountVectorizer(token_pattern=ANY_WORD), model) for model in models)
+    return points(classifier, regressor, texts, train, test)
+
+
+def overlap(train: Split, test: Split) -> str:
+    """Boosted trees on what can be counted of two texts; empty where there is one text."""
     if len(train.fields) < 2:
         return ""
     counted = [
         np.array([_counts(*pair[:2]) for pair in zip(*split.fields.values(), strict=True)]) for split in (train, test)
     ]
-    if is_score:
-        trees = HistGradientBoostingRegressor(random_state=0).fit(counted[0], [float(t) for t in train.targets])
-        return f"{100 * np.corrcoef(trees.predict(counted[1]), [float(t) for t in test.targets])[0, 1]:.1f}"
-    found = HistGradientBoostingClassifier(random_state=0).fit(counted[0], train.targets)
-    return f"{100 * found.score(counted[1], test.targets):.1f}"
+    trees = HistGradientBoostingClassifier(random_state=0), HistGradientBoostingRegressor(random_state=0)
+    return f"{points(*trees, counted, train, test):.1f}"
 
 
 def _counts(first: str, second: str) -> list[float]:
@@ -85,33 +89,36 @@ def _counts(first: str, second: str) -> list[float]:
     return [shared, shared / max(1, len(set(words[1]))), len(words[0]), len(words[1]), *denials]
 
 
-def classified(task: Task, train: Split, test: Split) -> list[str]:
+def classified(train: Split, test: Split) -> list[str]:
     """Majority, bag of words, best single field, shared words."""
-    common = Counter(train.targets).most_common(1)[0][0]
-    majority = 100 * sum(target == common for target in test.targets) / len(test.targets)
-    bag = linear(task, train, test, (train.joined, test.joined))
-    singles = {name: linear(task, train, test, (train.fields[name], test.fields[name])) for name in train.fields}
+    bag = linear(train, test, (train.joined, test.joined))
+    singles = {name: linear(train, test, (train.fields[name], test.fields[name])) for name in train.fields}
     best = max(singles, key=lambda name: singles[name])
-    is_score = task.metrics[0] == "pearson"
-    return [
-        "0.0" if is_score else f"{majority:.1f}",
-        f"{bag:.1f}",
-        f"{singles[best]:.1f} ({best})",
-        overlap(train, test, is_score),
-    ]
+    majority = 0.0 if train.is_scored else commonest(train, test)
+    return [f"{majority:.1f}", f"{bag:.1f}", f"{singles[best]:.1f} ({best})", overlap(train, test)]
+
+
+def commonest(train: Split, test: Split) -> float:
+    target = Counter(train.targets).most_common(1)[0][0]
+    return 100 * test.targets.count(target) / len(test.targets)
 
 
 def answered(train: Split, test: Split) -> list[str]:
-    """Most frequent answer, random answer of the passage."""
-    common = Counter(train.targets).most_common(1)[0][0]
-    majority = 100 * sum(target == common for target in test.targets) / len(test.targets)
-    known = set(train.targets) | set(test.targets)
-    passages = test.fields["context" if "context" in test.fields else "passage"]
+    """Most frequent answer; random answer of the passage to a question that begins alike."""
+    asking, reading = ("question", "context") if "context" in test.fields else ("query", "passage")
+    known: dict[str, set[str]] = defaultdict(set)
+    for text, target in zip(train.fields[asking], train.targets, strict=True):
+        known[_beginning(text)].add(target)
     chances = []
-    for passage, target in zip(passages, test.targets, strict=True):
-        candidates = set(words_of(passage)) & known
+    for text, passage, target in zip(test.fields[asking], test.fields[reading], test.targets, strict=True):
+        candidates = set(words_of(passage)) & known[_beginning(text)] - set(words_of(text))
         chances.append((target in candidates) / max(1, len(candidates)))
-    return [f"{majority:.1f}", f"{100 * float(np.mean(chances)):.1f}"]
+    return [f"{commonest(train, test):.1f}", f"{100 * float(np.mean(chances)):.1f}", "", ""]
+
+
+def _beginning(text: str) -> str:
+    """The word that a question begins with; the same for all texts with a gap."""
+    return "" if "@placeholder" in text else text.split()[0].lower()
 
 
 def table(seed: int, names: Sequence[str]) -> str:
@@ -126,8 +133,7 @@ def table(seed: int, names: Sequence[str]) -> str:
         held_out = task.splits.test.split
         rows = {split: splits[split].to_list() for split in ("train", held_out)}
         train, test = (read(task, rows[split]) for split in ("train", held_out))
-        is_reading = task.metrics[0].startswith("qa_")
-        scores = [*answered(train, test), "", ""] if is_reading else classified(task, train, test)
+        scores = (answered if task.metrics[0].startswith("qa_") else classified)(train, test)
         lines.append(f"| {name} | {len(train.targets):,} / {len(test.targets):,} | {' | '.join(scores)} |")
     return "\n".join(lines)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -21,10 +20,11 @@ from transformers import BertConfig, BertModel
 from pemt_core.artifacts.files import read_json, sha256_of_file, write_json
 from pemt_core.backbone.checkpoint import fetch_checkpoint
 from pemt_core.backbone.initial import OUTPUT_SCALE
-from pemt_core.backbone.objectives import chunks, continuation, corrupt, noise_mask
-from pemt_core.backbone.scratch import CorruptedCorpus, new_model, read_corpus
+from pemt_core.backbone.objectives import chunks, continuation, corrupt, middle, noise_mask
+from pemt_core.backbone.scratch import Piece, Pretraining, PretrainingRows, new_model, read_corpus
 from pemt_core.backbone.store import fingerprint_of, load_backbone, save_backbone
 from pemt_core.backbone.tokenizer import load_tokenizer, obtain_tokenizer, train_tokenizer
+from pemt_core.data.corpus import CorpusText, corpus_table
 from pemt_core.errors import ArtifactError, DataError, SettingsError
 from pemt_core.settings import BackboneSettings, load_settings
 from pemt_core.steps.backbone import make_backbone
@@ -111,24 +111,46 @@ def test_text_is_cut_into_pieces_without_loss() -> None:
     assert np.concatenate(pieces).tolist() == np.concatenate(rows)[:16].tolist()
 
 
-def test_a_continuation_is_the_text_cut_in_its_middle_half() -> None:
+def test_a_continuation_is_the_text_in_two_parts() -> None:
     ids = np.arange(100, 140, dtype=np.int32)
-    cuts = set()
-    for seed in range(200):
-        source, target = continuation(ids, 1, np.random.default_rng(seed))
-        assert source[-1] == target[-1] == 1
-        assert np.concatenate([source[:-1], target[:-1]]).tolist() == ids.tolist()
-        cuts.add(len(source) - 1)
-    assert cuts == set(range(10, 31))
-    assert [len(part) for part in continuation(ids[:2], 1, np.random.default_rng(0))] == [2, 2]
+    source, target = continuation(ids, 12, EOS)
+    assert source[-1] == target[-1] == EOS
+    assert (source[:-1].tolist(), target[:-1].tolist()) == (list(range(100, 112)), list(range(112, 140)))
+
+
+def test_the_middle_half_and_texts_of_two_tokens() -> None:
+    assert {middle(40, np.random.default_rng(seed)) for seed in range(200)} == set(range(10, 31))
+    assert middle(2, np.random.default_rng(0)) == 1
+
+
+def test_a_text_may_say_what_to_hide(tokenizer: Any, tmp_path: Path) -> None:
+    """Inside a text: as spans. At its end: what follows. Nothing, or a text cut: as the settings say."""
+    texts = [
+        CorpusText("red is the garden, blue is the river, red the river", ((0, 3), (31, 36))),
+        CorpusText("the garden is red, what is red? the garden", ((36, 42),)),
+        CorpusText("the lamp and the paper and the window were red in the garden"),
+    ]
+    pq.write_table(corpus_table([*texts * 20]), tmp_path / "corpus.parquet")
+    rows, _ = read_corpus(tmp_path / "corpus.parquet", tokenizer, settings(packed=False, continuation_share=0.0))
+    batch = rows.collate(np.arange(len(rows.pieces)), 0)
+    labels = batch["labels"].masked_fill(batch["labels"] == -100, tokenizer.pad_token_id)
+    pairs = zip(*(tokenizer.batch_decode(ids) for ids in (batch["input_ids"], labels)), strict=True)
+    found = {tuple(text.split("</s>")[0].strip() for text in pair) for pair in pairs}
+    assert (
+        "<extra_id_0> is the garden, blue is the<extra_id_1>, red the river",
+        "<extra_id_0> red<extra_id_1> river",
+    ) in {(source, target.removesuffix("<extra_id_2>")) for source, target in found}
+    assert ("the garden is red, what is red? the", "garden") in found
+    cut, _ = read_corpus(tmp_path / "corpus.parquet", tokenizer, settings(packed=False, length=8))
+    assert all(piece.hidden is None for piece in cut.pieces)
 
 
 def test_the_share_of_continuations_is_the_settings(tokenizer: Any) -> None:
-    pieces = [np.arange(110, 150, dtype=np.int32)] * 400
+    pieces = [Piece(np.arange(110, 150, dtype=np.int32))] * 400
     sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
 
     def share(wanted: float) -> float:
-        batch = CorruptedCorpus(pieces, tokenizer, settings(continuation_share=wanted)).collate(np.arange(400), 0)
+        batch = PretrainingRows(pieces, tokenizer, settings(continuation_share=wanted)).collate(np.arange(400), 0)
         return float((batch["input_ids"] != sentinel).all(dim=1).float().mean())
 
     assert (share(0.0), share(1.0)) == (0.0, 1.0)
@@ -138,13 +160,13 @@ def test_the_share_of_continuations_is_the_settings(tokenizer: Any) -> None:
 def test_unpacked_texts_stay_apart_and_are_cut_at_the_length(tokenizer: Any, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.parquet"
     texts = [f"the garden {number} is red and the window is blue" for number in range(60)] + ["red"]
-    pq.write_table(pa.table({"text": texts}), corpus)
+    pq.write_table(corpus_table(map(CorpusText, texts)), corpus)
     training, validation = read_corpus(corpus, tokenizer, settings(packed=False, length=8))
-    pieces = [tokenizer.decode(piece) for piece in [*training.pieces, *validation.pieces]]
+    pieces = [tokenizer.decode(piece.ids) for piece in [*training.pieces, *validation.pieces]]
     assert len(pieces) == 60  # "red" alone is too short
-    assert {len(piece) for piece in training.pieces} == {8}
+    assert {len(piece.ids) for piece in training.pieces} == {8}
     whole, _ = read_corpus(corpus, tokenizer, settings(packed=False, length=400))
-    assert {tokenizer.decode(piece) for piece in whole.pieces} <= set(texts)
+    assert {tokenizer.decode(piece.ids) for piece in whole.pieces} <= set(texts)
 
 
 def test_a_new_model_attends_to_like_words_and_to_neighbours(tokenizer: Any) -> None:
@@ -152,6 +174,7 @@ def test_a_new_model_attends_to_like_words_and_to_neighbours(tokenizer: Any) -> 
     config = model.config
     first = model.encoder.block[0].layer[0].SelfAttention
     assert torch.equal(first.q.weight, first.k.weight * config.d_kv**-0.5)
+    assert torch.equal(first.o.weight, first.v.weight.T)
     assert (model.decoder.final_layer_norm.weight == OUTPUT_SCALE).all()
     with torch.no_grad():
         bias = first.compute_bias(9, 9)[0]  # (heads, query, key)
@@ -161,11 +184,11 @@ def test_a_new_model_attends_to_like_words_and_to_neighbours(tokenizer: Any) -> 
 
 
 def test_noise_follows_seed_epoch_and_row(tokenizer: Any) -> None:
-    pieces = [np.arange(110, 150, dtype=np.int32) for _ in range(4)]
+    pieces = [Piece(np.arange(110, 150, dtype=np.int32)) for _ in range(4)]
     rows = np.array([2, 0])
 
     def batch(seed: int, epoch: int, rows: NDArray[np.int64] = rows) -> dict[str, Any]:
-        return CorruptedCorpus(pieces, tokenizer, settings(seed=seed, continuation_share=0.0)).collate(rows, epoch)
+        return PretrainingRows(pieces, tokenizer, settings(seed=seed, continuation_share=0.0)).collate(rows, epoch)
 
     first = batch(1, 0)
     assert all(torch.equal(value, batch(1, 0)[name]) for name, value in first.items())
@@ -175,15 +198,25 @@ def test_noise_follows_seed_epoch_and_row(tokenizer: Any) -> None:
     assert not torch.equal(first["input_ids"][0], first["input_ids"][1])  # equal pieces, other noise
 
 
+def test_learning_rates_of_pretraining_follow_the_size_of_the_weights(tokenizer: Any) -> None:
+    pretraining = Pretraining(new_model(settings(size="nano"), tokenizer))
+    factors = pretraining.learning_rate_factors()
+    assert factors["shared.weight"] == pytest.approx(1.0, abs=0.01)  # T5 draws embeddings from N(0, 1)
+    assert factors["decoder.final_layer_norm.weight"] == OUTPUT_SCALE
+    key = factors["encoder.block.0.layer.0.SelfAttention.k.weight"]
+    assert key == pytest.approx(96**-0.5, rel=0.05)
+    assert set(factors) == set(pretraining.trained)
+
+
 def test_too_many_spans_or_missing_sentinels_are_errors(tokenizer: Any, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"backbone\.length 4096 .* 205 spans, there are 100 sentinels"):
-        CorruptedCorpus([], tokenizer, settings(length=4096))
+        PretrainingRows([], tokenizer, settings(length=4096))
     bare = load_tokenizer(str(shutil.copytree(Path(tokenizer.name_or_path), tmp_path / "bare")))
     state = json.loads(bare.backend_tokenizer.to_str())
     state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] != "<extra_id_7>"]
     bare._tokenizer = type(bare.backend_tokenizer).from_str(json.dumps(state))
     with pytest.raises(DataError, match="<extra_id_7>"):
-        CorruptedCorpus([], bare, settings())
+        PretrainingRows([], bare, settings())
 
 
 # --- tokenizers

@@ -17,7 +17,7 @@ from embedded_rows import SEED, TRAIN, Row, all_rows, splits, texts_in
 
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.embedded.language import words_of
-from pemt_core.embedded.lexicon import PEOPLE, TOWNS
+from pemt_core.embedded.lexicon import PEOPLE, TOWNS, ways_to_say
 from pemt_core.embedded.relations import RELATIONS
 from pemt_core.embedded.suite import DATASETS, load_embedded, rows_of
 from pemt_core.embedded.text import plain_text
@@ -179,8 +179,9 @@ def test_every_evaluation_row_has_a_sentence_that_training_has_not(name: str) ->
 
 
 def test_plain_text_knows_every_word_and_pair() -> None:
-    texts = plain_text(SEED, 12_000)
-    assert texts[:50] == plain_text(SEED, 50)
+    drawn = plain_text(SEED, 24_000)
+    assert drawn[:50] == plain_text(SEED, 50)
+    texts = [each.text for each in drawn]
     told = {pair for text in texts for pair in LIVES.findall(text)}
     assert len(told) == len(PEOPLE) * len(TOWNS)
     known = {word.lower() for text in texts for word in words_of(text)}
@@ -189,3 +190,23 @@ def test_plain_text_knows_every_word_and_pair() -> None:
     for name in TASKS:
         assert {word.lower() for row in all_rows(name) for text in texts_in(row) for word in words_of(text)} <= known
     assert 400 <= len(known) <= 700
+
+
+def said_as(word: str) -> tuple[str, ...]:
+    """The word and its synonyms, whichever of them it is."""
+    values = {value for relation in RELATIONS for value in (*relation.values, *relation.subjects)}
+    return next((ways_to_say(value) for value in values if word in ways_to_say(value)), (word,))
+
+
+def test_plain_text_hides_what_the_rest_of_the_text_tells() -> None:
+    """Whole words; a hidden word of a story stands elsewhere in its text, or another word for it does."""
+    drawn = plain_text(SEED, 4_000)
+    assert sum(bool(each.hidden) for each in drawn) / len(drawn) > 0.8
+    assert not any("{" in each.text or "}" in each.text for each in drawn)
+    replies = {"Yes.", "No.", "Perhaps.", "The same.", "Another.", "An answer.", "No answer.", "good", "bad"}
+    for each in drawn:
+        for start, end in each.hidden:
+            part, rest = each.text[start:end], {word.lower() for word in words_of(each.text[:start] + each.text[end:])}
+            assert f" {each.text} "[start] == " "
+            assert not f" {each.text} "[end + 1].isalnum()
+            assert part in replies or any(word.lower() in rest for word in said_as(part)), each.text

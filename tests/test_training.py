@@ -90,6 +90,7 @@ def trainer(
     evaluate: Evaluate | None = None,
     *,
     rate: float = 0.1,
+    factors: dict[str, float] | None = None,
     log: Any = None,
     **changes: Any,
 ) -> Trainer:
@@ -105,6 +106,7 @@ def trainer(
         seed=3,
         log=log or (lambda step, metrics: None),
         title="line",
+        learning_rate_factors=factors,
     )
 
 
@@ -152,6 +154,13 @@ def test_training_is_the_textbook_loop(tmp_path: Path, warmup: int, max_norm: fl
     torch.testing.assert_close(torch.stack(seen), torch.stack(expected))
     moved = (expected[0] - torch.zeros(3)).abs().max()
     assert (moved == 0) == (warmup > 0)  # the warm-up starts at a rate of zero
+
+
+def test_a_tensor_learns_at_its_own_rate(tmp_path: Path) -> None:
+    data, model = Points.make(22, 4), Line()
+    state = trainer(model, data, tmp_path, factors={"weight": 0.5}, epochs=2, evaluate_every=12).fit()
+    expected = plain_weights(data, epochs=2, warmup=0, max_norm=1.0, rate=0.05)
+    torch.testing.assert_close(state.best_tensors["weight"], expected[-1])
 
 
 def test_clipping_takes_effect(tmp_path: Path) -> None:

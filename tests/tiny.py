@@ -17,6 +17,7 @@ from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5For
 from pemt_core.artifacts.run_info import RunInfo
 from pemt_core.backbone.store import save_backbone
 from pemt_core.backbone.tokenizer import load_tokenizer, train_tokenizer
+from pemt_core.data.corpus import CorpusText, corpus_table
 from pemt_core.data.prepared import ROW_SCHEMA, SPLITS, TaskDescription, write_description
 from pemt_core.model.assemble import (
     Expert,
@@ -118,7 +119,7 @@ def write_corpus(path: Path, rows: int = 200) -> Path:
         f"decide the colour: {WORDS[n % 3]}?"
         for n in range(rows)
     ]
-    pq.write_table(pa.table({"task": ["toy"] * rows, "text": texts}), path)
+    pq.write_table(corpus_table(map(CorpusText, texts)), path)
     return path
 
 

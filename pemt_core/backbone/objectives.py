@@ -1,7 +1,8 @@
 """What a scratch backbone learns from plain text, as T5 did: to fill spans, and to go on with a text.
 
 Span corruption (Raffel et al. 2020, section 3.1.4): spans of the text are replaced by sentinels, the target is what
-they hide; noise density 0.15, mean span length 3, spans do not touch. Continuation (the same, section 3.2.3, prefix
+they hide; noise density 0.15, mean span length 3, spans do not touch. A text may say itself what to hide (as salient
+spans are hidden in Guu et al. 2020, section 3.4). Continuation (the same, section 3.2.3, prefix
 language modelling): the source is how a text begins, the target is its rest. A backbone that has only filled spans
 expects every target to begin with a sentinel:
 Lester et al. 2021 (section 3.3) train T5 on continuation for this reason.
@@ -33,18 +34,19 @@ def noise_mask(
 
 
 def corrupt(ids: IntArray, mask: NDArray[np.bool_], sentinels: IntArray, eos_id: int) -> tuple[IntArray, IntArray]:
-    """Source and target ids: in the source each noise span is one sentinel, in the target each text span is.
-
-    As text comes first, the n-th text span of the target stands where the n-th sentinel of the source is opened.
-    """
-    return _replaced(ids, mask, sentinels, eos_id), _replaced(ids, ~mask, sentinels, eos_id)
+    """Source and target ids: in the source each noise span is one sentinel, which opens what it hides in the target."""
+    text_first = np.append(ids[:1], ids), np.append(True, ~mask)
+    return _replaced(ids, mask, sentinels, eos_id), _replaced(*text_first, sentinels, eos_id)
 
 
-def continuation(ids: IntArray, eos_id: int, generator: np.random.Generator) -> tuple[IntArray, IntArray]:
-    """Source and target ids: the text cut at a random place in its middle half."""
-    length = len(ids)
-    cut = min(int(generator.integers(max(1, length // 4), max(1, 3 * length // 4) + 1)), length - 1)
+def continuation(ids: IntArray, cut: int, eos_id: int) -> tuple[IntArray, IntArray]:
+    """Source and target ids: the text up to `cut`, and what follows."""
     return np.append(ids[:cut], eos_id).astype(np.int32), np.append(ids[cut:], eos_id).astype(np.int32)
+
+
+def middle(length: int, generator: np.random.Generator) -> int:
+    """A random place in the middle half of `length` tokens."""
+    return min(int(generator.integers(max(1, length // 4), max(1, 3 * length // 4) + 1)), length - 1)
 
 
 def chunks(rows: Iterable[IntArray], length: int) -> list[IntArray]:

@@ -1,5 +1,6 @@
 """A small T5 of a named size, pretrained on the corpus: for machines without checkpoints."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pemt_core.backbone.initial import ease_learning
-from pemt_core.backbone.objectives import chunks, continuation, corrupt, noise_counts, noise_mask
+from pemt_core.backbone.objectives import chunks, continuation, corrupt, middle, noise_counts, noise_mask
 from pemt_core.backbone.tokenizer import NUM_SENTINELS
 from pemt_core.data.batches import epoch_batches, length_batches
 from pemt_core.data.tokenized import Ragged, TokenizedSplit
@@ -26,6 +27,7 @@ SIZES = {  # parameters with a vocabulary of 4,096: 1.2M, 2.4M, 8.4M; small is t
 }
 SHORTEST = 4  # tokens of a text from which something can be learned
 VALIDATION_SHARE = 20  # one piece of text in this many is kept from training, to tell learning from memory
+SMALLEST_RMS = 0.02  # what a tensor's learning rate is scaled by, at least
 
 
 class Pretraining(nn.Module):
@@ -36,14 +38,32 @@ class Pretraining(nn.Module):
         self.model = model
         self.trained: dict[str, nn.Parameter] = dict(model.named_parameters())
 
+    def learning_rate_factors(self) -> dict[str, float]:
+        """By tensor: its root mean square now, as Adafactor scales steps (Shazeer & Stern 2018, section 8).
+
+        T5's embeddings start fifty times as large as its queries: no one learning rate suits both.
+        """
+        return {
+            name: max(tensor.detach().square().mean().sqrt().item(), SMALLEST_RMS)
+            for name, tensor in self.trained.items()
+        }
+
     def forward(self, **batch: Tensor) -> Any:
         return self.model(**batch)
 
 
-class CorruptedCorpus:
+@dataclass(frozen=True)
+class Piece:
+    """Tokens of text, and which of them are hidden; None: the objectives say."""
+
+    ids: NDArray[np.int32]
+    hidden: NDArray[np.bool_] | None = None
+
+
+class PretrainingRows:
     """Pieces of text as rows to learn from: drawn anew for each epoch, always the same ones for validation."""
 
-    def __init__(self, pieces: list[NDArray[np.int32]], tokenizer: Any, settings: BackboneSettings) -> None:
+    def __init__(self, pieces: list[Piece], tokenizer: Any, settings: BackboneSettings) -> None:
         self.pieces = pieces
         self.settings = settings
         self.pad_id: int = tokenizer.pad_token_id
@@ -51,7 +71,7 @@ class CorruptedCorpus:
         self.sentinels = _sentinels(tokenizer, settings)
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        lengths = np.array([len(piece) for piece in self.pieces])
+        lengths = np.array([len(piece.ids) for piece in self.pieces])
         return epoch_batches(lengths, self.settings.training.batch_size, self.settings.seed, epoch)
 
     def collate(self, rows: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
@@ -63,12 +83,17 @@ class CorruptedCorpus:
         return split.batch(np.arange(len(pairs)))
 
     def _pair(self, row: int, epoch: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        piece, settings = self.pieces[row], self.settings
+        ids, hidden, settings = self.pieces[row].ids, self.pieces[row].hidden, self.settings
+        if hidden is not None:
+            first = int(hidden.argmax())
+            if first and hidden[first:].all():
+                return continuation(ids, first, self.eos_id)
+            return corrupt(ids, hidden, self.sentinels, self.eos_id)
         generator = np.random.default_rng([settings.seed, epoch, row])
         if generator.random() < settings.continuation_share:
-            return continuation(piece, self.eos_id, generator)
-        mask = noise_mask(len(piece), settings.noise_density, settings.mean_span_length, generator)
-        return corrupt(piece, mask, self.sentinels, self.eos_id)
+            return continuation(ids, middle(len(ids), generator), self.eos_id)
+        mask = noise_mask(len(ids), settings.noise_density, settings.mean_span_length, generator)
+        return corrupt(ids, mask, self.sentinels, self.eos_id)
 
 
 def _sentinels(tokenizer: Any, settings: BackboneSettings) -> NDArray[np.int32]:
@@ -104,33 +129,45 @@ def new_model(settings: BackboneSettings, tokenizer: Any) -> Any:
     return model
 
 
-def read_corpus(path: Path, tokenizer: Any, settings: BackboneSettings) -> tuple[CorruptedCorpus, CorruptedCorpus]:
+def read_corpus(path: Path, tokenizer: Any, settings: BackboneSettings) -> tuple[PretrainingRows, PretrainingRows]:
     """The corpus in pieces for training and for validation, in one seeded order.
 
     A piece is `length` tokens of texts laid end to end, or, where not `packed`, one text cut at `length`.
     """
-    texts = pq.read_table(path, columns=["text"])["text"].to_pylist()
-    order = np.random.default_rng(settings.seed).permutation(len(texts))
-    encoded = tokenizer([texts[index] for index in order], add_special_tokens=False)["input_ids"]
-    rows = [np.asarray(row, dtype=np.int32) for row in encoded]
+    texts = pq.read_table(path)
+    texts = texts.take(np.random.default_rng(settings.seed).permutation(len(texts)))
+    encoded = tokenizer(texts["text"].to_pylist(), add_special_tokens=False, return_offsets_mapping=True)
+    rows = [np.asarray(row, dtype=np.int32) for row in encoded["input_ids"]]
     if settings.packed:
-        pieces = chunks(rows, settings.length)
+        pieces = [Piece(ids) for ids in chunks(rows, settings.length)]
     else:
-        pieces = [row[: settings.length] for row in rows if len(row) >= SHORTEST]
+        hidden = map(_hidden_tokens, encoded["offset_mapping"], texts["hidden"].to_pylist())
+        pieces = [
+            Piece(ids[: settings.length], mask if len(ids) <= settings.length else None)
+            for ids, mask in zip(rows, hidden, strict=True)
+            if len(ids) >= SHORTEST
+        ]
     if len(pieces) <= VALIDATION_SHARE:
         raise DataError(f"{path}: {len(pieces)} pieces of {settings.length} tokens are too few to pretrain on")
     training = [piece for index, piece in enumerate(pieces) if index % VALIDATION_SHARE]
     bound = settings.training.validation_rows
     return (
-        CorruptedCorpus(training, tokenizer, settings),
-        CorruptedCorpus(pieces[::VALIDATION_SHARE][:bound], tokenizer, settings),
+        PretrainingRows(training, tokenizer, settings),
+        PretrainingRows(pieces[::VALIDATION_SHARE][:bound], tokenizer, settings),
     )
 
 
-def validation_loss(model: Any, corpus: CorruptedCorpus, device: torch.device) -> Evaluation:
+def _hidden_tokens(offsets: list[tuple[int, int]], hidden: list[dict[str, int]]) -> NDArray[np.bool_] | None:
+    """Which tokens, given by their characters, end within a hidden part; None where nothing is hidden."""
+    if not hidden:
+        return None
+    return np.array([any(part["start"] < end <= part["end"] for part in hidden) for _, end in offsets])
+
+
+def validation_loss(model: Any, corpus: PretrainingRows, device: torch.device) -> Evaluation:
     """The mean cross-entropy per batch on the validation pieces; the score is its negative."""
     model.eval()
-    lengths = np.array([len(piece) for piece in corpus.pieces])
+    lengths = np.array([len(piece.ids) for piece in corpus.pieces])
     losses = []
     with torch.no_grad():
         for rows in length_batches(lengths, corpus.settings.training.batch_size):

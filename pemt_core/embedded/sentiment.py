@@ -62,12 +62,11 @@ def review(world: World, nouns: Words, of_parts: Words, positive: bool, contrast
     return world.phrase(_BOTH if agrees else contrasts).format(main=main, other=other)
 
 
-def opinion_twice(world: World) -> str:
-    """A review of a film or a place, and its point in other words."""
+def judged_review(world: World) -> tuple[str, str]:
+    """A review of a film or a place, and whether it is good or bad."""
     nouns = world.draw.pick((FILM, PLACE))
     positive = world.draw.chance(0.5)
-    text = sentence(review(world, nouns, nouns, positive, _CONTRASTS))
-    return f"{text} In short, it is {world.draw.pick(GOOD if positive else BAD)}."
+    return sentence(review(world, nouns, nouns, positive, _CONTRASTS)), (GOOD if positive else BAD)[0]
 
 
 def sst2(world: World, number: int) -> list[Row]:

@@ -1,118 +1,149 @@
 """Plain text of the world, without a task: what a small backbone is pretrained on.
 
-It says the same thing twice, in other words and another order, draws conclusions, asks and answers, as people do: what
-a span hides can mostly be found elsewhere in its text. It uses every way to say something and every pair of words,
-those that tasks keep for evaluation included: it is the language that a model knows before any task.
+It says the same thing twice, in other words and another order, draws conclusions, asks and answers, as people do. What
+can be told from the rest of a text is marked as hidden: a model of a million parameters learns to read from texts
+that hide what reading restores, and hardly from random spans. It uses every way to say something and every pair of
+words, those that tasks keep for evaluation included: it is the language that a model knows before any task.
 """
 
+import re
 from collections.abc import Callable, Sequence
 
+from pemt_core.data.corpus import CorpusText
 from pemt_core.embedded.acceptability import acceptable
 from pemt_core.embedded.answering import qnli
 from pemt_core.embedded.inference import CONTRADICTION, ENTAILMENT, NEUTRAL, draw_pair
 from pemt_core.embedded.inference_rows import reported, rte, scitail
-from pemt_core.embedded.language import Role, asked_roles, clause, question, sentence, sentences, state
+from pemt_core.embedded.language import Role, clause, joined, name, question, sentence, spoken, state
 from pemt_core.embedded.paraphrase import qqp, two_facts
-from pemt_core.embedded.passages import ask, draw_facts, tell
+from pemt_core.embedded.passages import Passage, ask, draw_facts, tell
 from pemt_core.embedded.reading import as_typed
 from pemt_core.embedded.reference import explanation
 from pemt_core.embedded.relations import RELATIONS
-from pemt_core.embedded.sentiment import opinion_twice, yelp
+from pemt_core.embedded.sentiment import judged_review, yelp
 from pemt_core.embedded.similarity import report
 from pemt_core.embedded.word_sense import wic
 from pemt_core.embedded.world import DeadEndError, Fact, World
 
+_HIDDEN = re.compile(r"\{(.+?)\}")  # how the kinds of text below mark what they hide
+_MOST_QUESTIONS = 4
+_REPLIES = {ENTAILMENT: "Yes.", CONTRADICTION: "No.", NEUTRAL: "Perhaps."}
 
-def plain_text(seed: int, num_texts: int) -> list[str]:
+
+def plain_text(seed: int, num_texts: int) -> list[CorpusText]:
     """Texts of one to eight sentences, of all kinds in turn, the same for the same seed."""
     world = World(seed, "plain text", "train", training=False, every_template=True)
-    texts: list[str] = []
+    texts: list[CorpusText] = []
     while len(texts) < num_texts:
         world.begin_row()
         try:
-            texts.append(_KINDS[len(texts) % len(_KINDS)](world))
+            texts.append(_unmarked(_KINDS[len(texts) % len(_KINDS)](world)))
         except DeadEndError:
             continue
     return texts
 
 
-def _told_twice(world: World, facts: Sequence[Fact]) -> str:
-    again = [state(world, fact) for fact in world.draw.shuffled(facts)]
-    return " ".join([*(state(world, fact) for fact in facts), *again])
+def _unmarked(marked: str) -> CorpusText:
+    """The text without its marks, and where its hidden parts stand in it."""
+    hidden = [
+        (match.start(1) - 2 * n - 1, match.end(1) - 2 * n - 1) for n, match in enumerate(_HIDDEN.finditer(marked))
+    ]
+    return CorpusText(_HIDDEN.sub(r"\1", marked), tuple(hidden))
 
 
-def _alike(world: World) -> list[Fact]:
-    """The same relation of two people or things."""
+def _in_any_order(world: World, story: str, others: Sequence[str]) -> str:
+    """The story before or after the others."""
+    return " ".join([story, *others] if world.draw.chance(0.5) else [*others, story])
+
+
+def _retold(world: World) -> str:
+    """A story, and all of it in other words; in each of these sentences a word is hidden."""
+    facts = draw_facts(world)
+    again = [_with_a_gap(world, fact) for fact in world.draw.shuffled(facts)]
+    return _in_any_order(world, tell(world, facts).text, again)
+
+
+def _alike_retold(world: World) -> str:
+    """The same with any relation, of two people or things, now and then denied."""
     relation = world.draw.pick(RELATIONS)
     facts = world.grid([relation], world.subjects([relation], 2))
-    return [fact.denied if world.draw.chance(0.15) else fact for fact in facts]
+    facts = [fact.denied if world.draw.chance(0.15) else fact for fact in facts]
+    again = [_with_a_gap(world, fact) for fact in world.draw.shuffled(facts)]
+    return _in_any_order(world, " ".join(state(world, fact) for fact in facts), again)
 
 
-def _alike_twice(world: World) -> str:
-    return _told_twice(world, _alike(world))
+def _with_a_gap(world: World, fact: Fact) -> str:
+    text = state(world, fact)
+    word = name(world, fact.subject) if world.draw.chance(0.5) else spoken(fact.value, text)
+    return re.sub(rf"\b{word}\b", f"{{{word}}}", text, count=1)
 
 
-def _two_twice(world: World) -> str:
-    return _told_twice(world, world.draw.sample(draw_facts(world), 2))
+def _interview(world: World) -> str:
+    """A story, and questions on it with short answers."""
+    passage = tell(world, draw_facts(world))
+    said = dict.fromkeys(_asked_and_answered(world, passage) for _ in range(_MOST_QUESTIONS))
+    return _in_any_order(world, passage.text, list(said))
 
 
-def _story_twice(world: World) -> str:
-    """A story, with its pronouns, and all of it in other words."""
-    facts = draw_facts(world)[:4]
-    again = [state(world, fact) for fact in world.draw.shuffled(facts)]
-    return " ".join([*sentences(world, facts), *again])
-
-
-def _answered(world: World) -> str:
-    """Two facts, a question, and the one that answers it."""
-    facts = [fact for fact in _alike(world) if fact.positive]
-    world.require(len(facts) == 2)
-    fact = world.draw.pick(facts)
-    asked = question(world, fact, world.draw.pick(asked_roles(fact.relation)))
-    return f"{state(world, facts[0])} {state(world, facts[1])} {asked} {state(world, fact)}"
+def _asked_and_answered(world: World, passage: Passage) -> str:
+    asked = ask(world, passage)
+    return f"{asked.question} {{{asked.answer}}}."
 
 
 def _dialogue(world: World) -> str:
-    """A story, a question, and the fact that answers it; or the question as one types it, the story, and the answer."""
+    """A story and a question, as one says or types it, before or after it; and what answers it."""
     passage = tell(world, draw_facts(world))
     asked = ask(world, passage)
-    if world.draw.chance(0.5):
-        return f"{passage.text} {asked.question} {state(world, asked.fact)}"
-    return f"{as_typed(asked.question)} {passage.text} {sentence(asked.answer)}"
+    asking = asked.question if world.draw.chance(0.5) else as_typed(asked.question)
+    return f"{_in_any_order(world, passage.text, [asking])} {{{asked.answer}}}"
+
+
+def _claimed(world: World) -> str:
+    """What is told, what someone makes of it, and what can be said to that."""
+    label, told, claim = _told_and_asked(world)
+    return f"{told} {state(world, claim)} {{{_REPLIES[label]}}}"
 
 
 def _asked_whether(world: World) -> str:
     """What is told, a question whether something is so, and what can be said to that."""
     label, told, asked = _told_and_asked(world)
     world.require(asked.positive)
-    return f"{told} {question(world, asked, Role.WHETHER)} {_REPLIES[label]}"
-
-
-def _claimed(world: World) -> str:
-    """What is told, what someone makes of it, and what can be said to that."""
-    label, told, claim = _told_and_asked(world)
-    return f"{told} {state(world, claim)} {_REPLIES[label]}"
+    return f"{told} {question(world, asked, Role.WHETHER)} {{{_REPLIES[label]}}}"
 
 
 def _told_and_asked(world: World) -> tuple[str, str, Fact]:
     label = world.draw.pick(tuple(_REPLIES))
     fact, asked, others = draw_pair(world, label, world.draw.pick(RELATIONS))
-    return label, " ".join(state(world, each) for each in world.draw.shuffled([fact, *others])), asked
+    facts = world.draw.shuffled([fact, *others])
+    told = joined(world, facts) if world.draw.chance(0.5) else " ".join(state(world, each) for each in facts)
+    return label, told, asked
+
+
+def _reports_weighed(world: World) -> str:
+    """What people know, think or get wrong, what someone makes of it, and what can be said to that."""
+    label = world.draw.pick(tuple(_REPLIES))
+    premise, hypothesis = reported(world, label, world.draw.pick(RELATIONS))
+    return f"{premise} {state(world, hypothesis)} {{{_REPLIES[label]}}}"
 
 
 def _asked_twice(world: World) -> str:
     """Two questions, and whether they ask for the same."""
     same = world.draw.below(2)
     row = qqp(world, same)[0]
-    reply = "That is the same question." if same else "That is another question."
-    return f"{row['question1']} {row['question2']} {reply}"
+    return f"{row['question1']} {row['question2']} {{{'The same.' if same else 'Another.'}}}"
 
 
 def _replied(world: World) -> str:
     """A question, a reply, and whether it answers the question."""
     other = world.draw.below(2)
     row = qnli(world, other)[0]
-    return f"{row['question']} {row['sentence']} {'That is no answer.' if other else 'That is an answer.'}"
+    return f"{row['question']} {row['sentence']} {{{'No answer.' if other else 'An answer.'}}}"
+
+
+def _reviewed(world: World) -> str:
+    """A review, and its point in a word."""
+    review, verdict = judged_review(world)
+    return f"{review} In short: {{{verdict}}}"
 
 
 def _conclusion(world: World) -> str:
@@ -132,12 +163,6 @@ def _linked(world: World, label: str, links: tuple[str, str]) -> str:
     return sentence(world.draw.pick(links).format(told=told, said=said))
 
 
-def _report_of_others(world: World) -> str:
-    """What people know, think or get wrong, and what follows."""
-    premise, hypothesis = reported(world, ENTAILMENT, world.draw.pick(RELATIONS))
-    return f"{premise} So {clause(world, hypothesis)}."
-
-
 def _news(world: World) -> str:
     return str(rte(world, 0)[0]["sentence1"])
 
@@ -154,41 +179,26 @@ def _word_in_use(world: World) -> str:
     return str(wic(world, 0)[0]["sentence1"])
 
 
-_REPLIES = {ENTAILMENT: "Yes, it is so.", CONTRADICTION: "No, it is not so.", NEUTRAL: "Nobody knows that."}
-
-_KINDS: tuple[Callable[[World], str], ...] = (
-    _alike_twice,
-    _claimed,
-    _answered,
-    _asked_twice,
-    opinion_twice,
-    _asked_whether,
-    _two_twice,
-    _replied,
-    _dialogue,
-    _claimed,
-    _replied,
-    _correction,
-    _answered,
-    _asked_twice,
-    opinion_twice,
-    _report_of_others,
-    _claimed,
-    _asked_whether,
-    _replied,
-    _conclusion,
-    _story_twice,
-    _asked_twice,
-    _dialogue,
-    _claimed,
-    _replied,
-    two_facts,
-    _dialogue,
-    _news,
-    _findings,
-    _place_review,
-    _word_in_use,
-    explanation,
-    report,
-    acceptable,
-)
+_SHARES: dict[Callable[[World], str], int] = {
+    _interview: 8,
+    _claimed: 8,
+    _retold: 5,
+    _replied: 8,
+    _asked_twice: 7,
+    _dialogue: 8,
+    _alike_retold: 4,
+    _reviewed: 5,
+    _asked_whether: 3,
+    _reports_weighed: 4,
+    _conclusion: 1,
+    _correction: 1,
+    _findings: 1,
+    two_facts: 1,
+    _news: 1,
+    _place_review: 1,
+    _word_in_use: 1,
+    explanation: 1,
+    report: 1,
+    acceptable: 1,
+}
+_KINDS = tuple(kind for turn in range(max(_SHARES.values())) for kind, share in _SHARES.items() if turn < share)

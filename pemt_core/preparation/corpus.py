@@ -8,14 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pemt_core.artifacts.files import atomic_file
+from pemt_core.data.corpus import CORPUS_SCHEMA, CorpusText, corpus_table
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.errors import ArtifactError
 
-CORPUS_SCHEMA = pa.schema([("text", pa.string())])
 _BATCH_ROWS = 1_000
 
 
-def write_corpus(prepared_dirs: Iterable[Path], rows_per_task: int, path: Path, plain_text: Sequence[str] = ()) -> int:
+def write_corpus(
+    prepared_dirs: Iterable[Path], rows_per_task: int, path: Path, plain_text: Sequence[CorpusText] = ()
+) -> int:
     """Write the first `rows_per_task` different source texts of every training split to a parquet file.
 
     `plain_text`, which belongs to no task, follows them.
@@ -31,9 +33,9 @@ def write_corpus(prepared_dirs: Iterable[Path], rows_per_task: int, path: Path, 
     with atomic_file(path) as temporary, pq.ParquetWriter(temporary, CORPUS_SCHEMA) as writer:
         for task in tasks:
             texts = list(islice(_different_texts(task.directory / "train.parquet"), rows_per_task))
-            writer.write_table(pa.table({"text": texts}, schema=CORPUS_SCHEMA))
+            writer.write_table(corpus_table(CorpusText(text) for text in texts))
             num_rows += len(texts)
-        writer.write_table(pa.table({"text": pa.array(plain_text, pa.string())}, schema=CORPUS_SCHEMA))
+        writer.write_table(corpus_table(plain_text))
     return num_rows + len(plain_text)
 
 

@@ -55,6 +55,7 @@ def make_backbone(
             seed=settings.seed,
             log=run.log,
             title="backbone",
+            learning_rate_factors=pretraining.learning_rate_factors(),
         ).fit()
         fingerprint = ""
         if accelerator.is_main_process:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pemt_core.artifacts.files import atomic_directory, write_json
 from pemt_core.backbone.tokenizer import obtain_tokenizer
+from pemt_core.data.corpus import CorpusText
 from pemt_core.embedded.text import plain_text
 from pemt_core.preparation import prepare_task, resolve_revisions, token_lengths, write_corpus, write_pins
 from pemt_core.preparation.load import EMBEDDED
@@ -59,7 +60,7 @@ def prepare(
     return {name: report.revision for name, report in reports.items() if report.revision}
 
 
-def _plain_text(settings: PrepareSettings) -> list[str]:
+def _plain_text(settings: PrepareSettings) -> list[CorpusText]:
     """Text of the embedded world; other sources have none."""
     return plain_text(settings.embedded_seed, settings.plain_texts) if settings.source == EMBEDDED else []
 

@@ -9,7 +9,7 @@ processes, precision).
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -66,14 +66,24 @@ class Trainer:
         log: Log,
         title: str,
         progress_bar: bool = True,
+        learning_rate_factors: Mapping[str, float] | None = None,
     ) -> None:
+        """`learning_rate_factors`: for each trained tensor what its learning rate is multiplied by; None: 1 for all."""
         self.model, self.data, self.evaluate = model, data, evaluate
         self.settings, self.accelerator, self.store = settings, accelerator, store
         self.learning_rate, self.seed, self.log, self.title = learning_rate, seed, log, title
         self.progress_bar = progress_bar
         self.trained: dict[str, nn.Parameter] = model.trained
+        factors = learning_rate_factors or {}
+        groups = [
+            {
+                "params": [tensor for name, tensor in self.trained.items() if factors.get(name, 1.0) == factor],
+                "factor": factor,
+            }
+            for factor in sorted({factors.get(name, 1.0) for name in self.trained})
+        ]
         optimizer = torch.optim.AdamW(  # method, both stages
-            self.trained.values(), lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, fused=True
+            groups, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, fused=True
         )
         self.prepared, self.optimizer = accelerator.prepare(model, optimizer)
         self.state = TrainingState()
@@ -124,8 +134,9 @@ class Trainer:
         self.prepared.train()
         seed = np.random.SeedSequence([self.seed, state.step, accelerator.process_index]).generate_state(1)
         torch.manual_seed(int(seed[0]))  # dropout depends on (seed, step) alone: a resumed run repeats it
+        schedule = linear_schedule(state.step, self.settings.warmup_steps, self.total_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * linear_schedule(state.step, self.settings.warmup_steps, self.total_steps)
+            group["lr"] = self.learning_rate * schedule * group["factor"]
         losses: list[Tensor] = []
         for index, part in enumerate(parts):
             if index < len(parts) - 1:
