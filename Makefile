@@ -1,6 +1,6 @@
 # `make demo` runs the main job, `make test` the tests; each sets up .venv by itself. `make study`: three seeds.
 #   DATA=folder   with demo: real datasets, from a mirror of the hub's layout (DATA=hub: from the hub), on a T5 from scratch
-#   JOBS=2        with demo: how many stages at a time
+#   JOBS=2        with demo and study: how many stages at a time
 #   PYTHON=...    the interpreter that .venv is made from (3.11)
 #   PIP_ARGS=...  more arguments for pip, such as an index of CPU builds of torch
 
@@ -12,6 +12,17 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 JOBS ?= 2
 side_by_side = dvc stage list --name-only | grep '^$(1)@' | OMP_NUM_THREADS=1 xargs -P $(JOBS) -n 3 dvc repro --single-item
+
+# DVC runs one stage after another. Stages of a kind do not need each other: $(JOBS) `dvc repro` share them, each
+# process with one thread, which suits a backbone as small as the embedded suite's
+define stages
+dvc repro backbone
+$(call side_by_side,train_source)
+dvc repro collect_experts
+$(call side_by_side,transfer)
+dvc repro
+@$(SHOW)
+endef
 SHOW = cat results/table.md; echo 'Table, means, curves, expert weights: results/. Runs: make ui'
 
 .PHONY: help setup demo study backbone test lint ui pin clean
@@ -27,23 +38,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[dev]' -c constraints.txt
 	touch $@
 
-# DVC runs one stage after another. Stages of a kind do not need each other: $(JOBS) `dvc repro` share them, each
-# process with one thread, which suits a backbone as small as the embedded suite's
 demo: setup
 ifdef DATA
 	dvc exp run -S recipe=scratch -S 'recipes.scratch.prepare.source="$(if $(filter hub,$(DATA)),hub,$(abspath $(DATA)))"'
-else
-	dvc repro backbone
-	$(call side_by_side,train_source)
-	dvc repro collect_experts
-	$(call side_by_side,transfer)
-	dvc repro
-endif
 	@$(SHOW)
+else
+	$(stages)
+endif
 
 study: setup
-	dvc exp run -S recipe=study
-	@$(SHOW)
+	dvc exp run -S recipe=study backbone
+	$(stages)
 
 # pretrain the backbone of the embedded suite anew, then go back to the settings that were there
 backbone: setup

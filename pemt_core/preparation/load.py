@@ -99,7 +99,7 @@ def _reading(dataset: HubDataset, source: str) -> Iterator[None]:
     except (ConnectionError, HTTPError) as error:
         raise DataError(
             f"{dataset}: the hub broke off or cannot be reached ({error}); "
-            "try again, or set prepare.source to a folder that mirrors it"
+            "try again, or set prepare.source (the recipe's, where it has one) to a folder that mirrors it"
         ) from error
     except (OSError, ValueError, DatasetsError) as error:
         cause = error.__cause__ or error  # the library's own message often only says that something failed

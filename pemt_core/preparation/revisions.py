@@ -52,7 +52,7 @@ def _commit(repository: str, revision: str) -> str:
     except (HTTPError, OSError) as error:
         raise DataError(
             f"the hub cannot be reached for '{repository}' ({type(error).__name__}: {error}); "
-            "check the network, or set prepare.source to a folder that mirrors the hub"
+            "check the network, or set prepare.source (the recipe's, where it has one) to a folder that mirrors the hub"
         ) from error
     if commit is None:
         raise DataError(f"the hub names no commit of '{repository}'; pin one")

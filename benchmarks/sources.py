@@ -1,0 +1,38 @@
+"""What every source's adapter and prompt reach on its test split: `python benchmarks/sources.py`, as a Markdown table.
+
+Of a finished pipeline in this folder; predictions are generated, as for targets. The validation scores that training
+selects by come from rows like those of training; test rows hold new pairs of words and new templates.
+"""
+
+from pathlib import Path
+
+from pemt_core.artifacts.experts import load_experts
+from pemt_core.backbone.store import load_backbone
+from pemt_core.data.prepared import PreparedTask
+from pemt_core.evaluation.predict import EvaluationSplit, predict
+from pemt_core.model.assemble import build_source_model
+from pemt_core.training.accelerator import make_accelerator
+
+SOURCE_LENGTH = 128
+BATCH_SIZE = 64
+
+
+def main() -> None:
+    backbone = load_backbone(Path("backbone"))
+    accelerator = make_accelerator("float32")
+    print("| source | metric | test | rows |")
+    print("| --- | --- | --- | --- |")
+    for expert in load_experts(Path("experts"), backbone.fingerprint)[0]:
+        prepared = PreparedTask.load(Path("data") / expert.task)
+        split = EvaluationSplit.of(
+            prepared.task, prepared.rows("test"), backbone.tokenizer, source_length=SOURCE_LENGTH, max_rows=None
+        )
+        model = build_source_model(backbone.model, expert.tensors, scale=expert.scale)
+        found = predict(model, split, backbone.tokenizer, accelerator, batch_size=BATCH_SIZE)
+        model.detach()
+        metric = prepared.task.metrics[0]
+        print(f"| {expert.task} | {metric} | {split.metrics(found.texts)[metric]:.1f} | {len(found.texts):,} |")
+
+
+if __name__ == "__main__":
+    main()
