@@ -11,21 +11,23 @@ from pemt_core.backbone.store import load_backbone
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.evaluation.predict import EvaluationSplit, predict
 from pemt_core.model.assemble import build_source_model
+from pemt_core.settings import load_settings
 from pemt_core.training.accelerator import make_accelerator
 
-SOURCE_LENGTH = 128
 BATCH_SIZE = 64
 
 
 def main() -> None:
+    settings = load_settings(Path("params.yaml"))
     backbone = load_backbone(Path("backbone"))
     accelerator = make_accelerator("float32")
     print("| source | metric | test | rows |")
     print("| --- | --- | --- | --- |")
     for expert in load_experts(Path("experts"), backbone.fingerprint)[0]:
         prepared = PreparedTask.load(Path("data") / expert.task)
+        length = settings.train_source_for(expert.task).source_length
         split = EvaluationSplit.of(
-            prepared.task, prepared.rows("test"), backbone.tokenizer, source_length=SOURCE_LENGTH, max_rows=None
+            prepared.task, prepared.rows("test"), backbone.tokenizer, source_length=length, max_rows=None
         )
         model = build_source_model(backbone.model, expert.tensors, scale=expert.scale)
         found = predict(model, split, backbone.tokenizer, accelerator, batch_size=BATCH_SIZE)

@@ -165,9 +165,7 @@ class Settings(Group):
 
     def transfer_for(self, task: str) -> TransferSettings:
         """`transfer` with what `per_target` says of one target task."""
-        settings = _with_differences(self.transfer, self.per_target, "per_target", task)
-        _check_methods(settings.methods, self.tasks.sources, f"per_target.{task}.methods")
-        return settings
+        return _with_differences(self.transfer, self.per_target, "per_target", task)
 
 
 GroupType = TypeVar("GroupType", TrainSourceSettings, TransferSettings)
@@ -189,16 +187,20 @@ def load_settings(path: Path) -> Settings:
 def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
     """Check `values` (the content of params.yaml); `origin` names it in errors."""
     plain = _validate(Settings, values, origin)
-    _check_per_task(plain, origin)  # before recipes are laid over it: DVC looks for these lines in the file itself
+    known = list(plain.per_source)  # a recipe that is not chosen may leave out sources that are not listed
+    # The plain file first: DVC looks for the lines of `per_source` and `per_target` in the file itself
+    _check_per_task(plain, known, origin)
     for name, recipe in plain.recipes.items():
         _check_recipe(name, recipe, plain, origin)
         laid_over = f"{origin} with recipe {name}"
-        _check_per_task(_validate(Settings, _overlaid(values, recipe), laid_over), laid_over)
+        _check_per_task(_validate(Settings, _overlaid(values, recipe), laid_over), known, laid_over)
     if plain.recipe not in plain.recipes:
         raise SettingsError(
             f"{origin}: recipe '{plain.recipe}' is not in recipes; {nearest(plain.recipe, plain.recipes)}"
         )
-    return _validate(Settings, _overlaid(values, plain.recipes[plain.recipe]), origin)
+    chosen = _validate(Settings, _overlaid(values, plain.recipes[plain.recipe]), origin)
+    _check_per_task(chosen, chosen.tasks.sources, origin)
+    return chosen
 
 
 def _with_differences(
@@ -229,14 +231,14 @@ def _check_recipe(name: str, recipe: Mapping[str, Any], plain: Settings, origin:
         raise SettingsError(f"{origin}: recipes.{name} lacks '{absent[0]}'; where nothing differs write `{{}}` there")
 
 
-def _check_per_task(settings: Settings, origin: str) -> None:
-    """Each listed task has its line, each line names known settings."""
+def _check_per_task(settings: Settings, sources: list[str], origin: str) -> None:
+    """Each listed task has its line, each line names known settings, and methods leave out only some of `sources`."""
     try:
-        _check_methods(settings.transfer.methods, settings.tasks.sources, "transfer.methods")
+        _check_methods(settings.transfer.methods, sources, "transfer.methods")
         for task in sorted({*settings.tasks.sources, *settings.per_source}):
             settings.train_source_for(task)
         for task in sorted({*settings.tasks.targets, *settings.per_target}):
-            settings.transfer_for(task)
+            _check_methods(settings.transfer_for(task).methods, sources, f"per_target.{task}.methods")
     except SettingsError as error:
         raise SettingsError(f"{origin}: {error}") from error
 

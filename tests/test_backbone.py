@@ -141,6 +141,9 @@ def test_a_text_may_say_what_to_hide(tokenizer: Any, tmp_path: Path) -> None:
         "<extra_id_0> red<extra_id_1> river",
     ) in {(source, target.removesuffix("<extra_id_2>")) for source, target in found}
     assert ("the garden is red, what is red? the", "garden") in found
+    assert any("<extra_id_0>" in source and source.startswith("the lamp") for source, _ in found)  # a random span
+    packed, _ = read_corpus(tmp_path / "corpus.parquet", tokenizer, settings(packed=True, length=16))
+    assert all(piece.hidden is None for piece in packed.pieces)
     cut, _ = read_corpus(tmp_path / "corpus.parquet", tokenizer, settings(packed=False, length=8))
     assert all(piece.hidden is None for piece in cut.pieces)
 

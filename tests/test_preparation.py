@@ -18,6 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from pemt_core.artifacts.files import sha256_of_file
+from pemt_core.data.corpus import CorpusText
 from pemt_core.data.prepared import ROW_SCHEMA, PreparedTask
 from pemt_core.errors import ArtifactError, DataError
 from pemt_core.preparation import TaskReport, prepare_task, token_lengths, write_corpus
@@ -325,6 +326,10 @@ def test_corpus(tmp_path: Path, prepare: Prepare) -> None:
     texts = pq.read_table(path).column("text").to_pylist()
     assert texts[:7] == column(PreparedTask.load(folders[1]), "train", "source")[:7]
     assert sorted(texts[7:]) == [f"sentence: sentence {n}" for n in range(5)]
+    plain = [CorpusText("Who likes tea? Anna.", ((15, 19),)), CorpusText("Anna likes tea.")]
+    assert write_corpus(folders, rows_per_task=7, path=path, plain_text=plain) == 14
+    assert pq.read_table(path).column("hidden").to_pylist()[-3:] == [[], [{"start": 15, "end": 19}], []]
+    write_corpus(folders, rows_per_task=7, path=path)
     digest = sha256_of_file(path)
     write_corpus(reversed(folders), rows_per_task=7, path=path)
     assert sha256_of_file(path) == digest

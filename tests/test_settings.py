@@ -157,6 +157,17 @@ def test_methods_follow_the_listed_sources() -> None:
         parsed(put("tasks.sources", ["qqp"]), left_out)  # nothing would be left
 
 
+def test_a_recipe_that_is_not_chosen_may_leave_out_sources_that_are_not_listed() -> None:
+    few = put("tasks.sources", ["mnli", "squad"])
+    assert parsed(few).tasks.sources == ["mnli", "squad"]
+    with pytest.raises(SettingsError, match=r"per_target.cb.methods.3' is 'without_sst2': no such method"):
+        parsed(few, put("recipe", "study"))
+    with pytest.raises(
+        SettingsError, match=r"recipe study.*'without_sst3': no such method; did you mean 'without_sst2'"
+    ):
+        parsed(put("recipes.study.per_target.yelp", {"methods": ["without_sst3"]}))
+
+
 def test_a_list_in_a_recipe_replaces_the_list() -> None:
     settings = parsed(put("recipes.demo.transfer", {"seeds": [1, 2]}))
     assert settings.transfer.seeds == [1, 2]

@@ -2,7 +2,7 @@
 
 Span corruption (Raffel et al. 2020, section 3.1.4): spans of the text are replaced by sentinels, the target is what
 they hide; noise density 0.15, mean span length 3, spans do not touch. A text may say itself what to hide (as salient
-spans are hidden in Guu et al. 2020, section 3.4). Continuation (the same, section 3.2.3, prefix
+spans are hidden in Guu et al. 2020, section 3.4). Continuation (Raffel et al., section 3.2.3, prefix
 language modelling): the source is how a text begins, the target is its rest. A backbone that has only filled spans
 expects every target to begin with a sentinel:
 Lester et al. 2021 (section 3.3) train T5 on continuation for this reason.
@@ -34,7 +34,10 @@ def noise_mask(
 
 
 def corrupt(ids: IntArray, mask: NDArray[np.bool_], sentinels: IntArray, eos_id: int) -> tuple[IntArray, IntArray]:
-    """Source and target ids: in the source each noise span is one sentinel, which opens what it hides in the target."""
+    """Source and target ids: in the source each noise span is one sentinel, which opens what it hides in the target.
+
+    Where text follows the last noise span, the target closes with the next sentinel.
+    """
     text_first = np.append(ids[:1], ids), np.append(True, ~mask)
     return _replaced(ids, mask, sentinels, eos_id), _replaced(*text_first, sentinels, eos_id)
 

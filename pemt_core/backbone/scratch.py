@@ -41,7 +41,7 @@ class Pretraining(nn.Module):
     def learning_rate_factors(self) -> dict[str, float]:
         """By tensor: its root mean square now, as Adafactor scales steps (Shazeer & Stern 2018, section 8).
 
-        T5's embeddings start fifty times as large as its queries: no one learning rate suits both.
+        T5's embeddings start dozens of times as large as its queries: no one learning rate suits both.
         """
         return {
             name: max(tensor.detach().square().mean().sqrt().item(), SMALLEST_RMS)
@@ -61,7 +61,7 @@ class Piece:
 
 
 class PretrainingRows:
-    """Pieces of text as rows to learn from: drawn anew for each epoch, always the same ones for validation."""
+    """Pieces of text as rows to learn from: what says what to hide, always so; else drawn anew for each epoch."""
 
     def __init__(self, pieces: list[Piece], tokenizer: Any, settings: BackboneSettings) -> None:
         self.pieces = pieces
@@ -159,9 +159,8 @@ def read_corpus(path: Path, tokenizer: Any, settings: BackboneSettings) -> tuple
 
 def _hidden_tokens(offsets: list[tuple[int, int]], hidden: list[dict[str, int]]) -> NDArray[np.bool_] | None:
     """Which tokens, given by their characters, end within a hidden part; None where nothing is hidden."""
-    if not hidden:
-        return None
-    return np.array([any(part["start"] < end <= part["end"] for part in hidden) for _, end in offsets])
+    mask = np.array([any(part["start"] < end <= part["end"] for part in hidden) for _, end in offsets])
+    return mask if mask.any() else None
 
 
 def validation_loss(model: Any, corpus: PretrainingRows, device: torch.device) -> Evaluation:

@@ -31,7 +31,7 @@ _REPLIES = {ENTAILMENT: "Yes.", CONTRADICTION: "No.", NEUTRAL: "Perhaps."}
 
 
 def plain_text(seed: int, num_texts: int) -> list[CorpusText]:
-    """Texts of one to eight sentences, of all kinds in turn, the same for the same seed."""
+    """Texts of one to thirteen sentences, of all kinds in turn, the same for the same seed."""
     world = World(seed, "plain text", "train", training=False, every_template=True)
     texts: list[CorpusText] = []
     while len(texts) < num_texts:
