@@ -14,13 +14,11 @@ from pemt_core.model.assemble import build_source_model
 from pemt_core.settings import load_settings
 from pemt_core.training.accelerator import make_accelerator
 
-BATCH_SIZE = 64
-
 
 def main() -> None:
     settings = load_settings(Path("params.yaml"))
     backbone = load_backbone(Path("backbone"))
-    accelerator = make_accelerator("float32")
+    accelerator = make_accelerator(settings.evaluate.precision)
     print("| source | metric | test | rows |")
     print("| --- | --- | --- | --- |")
     for expert in load_experts(Path("experts"), backbone.fingerprint)[0]:
@@ -30,7 +28,7 @@ def main() -> None:
             prepared.task, prepared.rows("test"), backbone.tokenizer, source_length=length, max_rows=None
         )
         model = build_source_model(backbone.model, expert.tensors, scale=expert.scale)
-        found = predict(model, split, backbone.tokenizer, accelerator, batch_size=BATCH_SIZE)
+        found = predict(model, split, backbone.tokenizer, accelerator, batch_size=settings.evaluate.batch_size)
         model.detach()
         metric = prepared.task.metrics[0]
         print(f"| {expert.task} | {metric} | {split.metrics(found.texts)[metric]:.1f} | {len(found.texts):,} |")

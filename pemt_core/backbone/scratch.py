@@ -136,7 +136,7 @@ def read_corpus(path: Path, tokenizer: Any, settings: BackboneSettings) -> tuple
     """
     texts = pq.read_table(path)
     texts = texts.take(np.random.default_rng(settings.seed).permutation(len(texts)))
-    encoded = tokenizer(texts["text"].to_pylist(), add_special_tokens=False, return_offsets_mapping=True)
+    encoded = tokenizer(texts["text"].to_pylist(), add_special_tokens=False, return_offsets_mapping=not settings.packed)
     rows = [np.asarray(row, dtype=np.int32) for row in encoded["input_ids"]]
     if settings.packed:
         pieces = [Piece(ids) for ids in chunks(rows, settings.length)]
