@@ -45,7 +45,7 @@ def _beside_equals(sizes: Sequence[float], place: int) -> float:
 
 def _draw_mean(axes: Axes, size: float, overall: pd.Series, style: Style) -> None:
     if pd.isna(overall["mean"]):
-        label = f"{style.label}: targets are missing, no mean"
+        label = f"{style.label}: targets missing, no mean"
         axes.scatter([], [], marker=style.marker, color=style.colour, alpha=0.35, label=label)
         return
     half = overall["half_width"]
