@@ -6,7 +6,7 @@ Writes OUTPUT in transformers' layout, with the fingerprint that every adapter r
 import argparse
 from pathlib import Path
 
-from components.program import new_parser, open_tracker, run
+from components.program import add_training_flags, new_parser, open_tracker, run
 from pemt_core.artifacts.provenance import provenance
 from pemt_core.settings import Settings
 
@@ -14,7 +14,7 @@ from pemt_core.settings import Settings
 def main(arguments: argparse.Namespace, settings: Settings) -> None:
     from pemt_core.steps.backbone import make_backbone
 
-    tracker = open_tracker(settings, arguments.params)
+    tracker = open_tracker(settings, arguments)
     with provenance(arguments.provenance) as facts:
         facts |= make_backbone(
             settings.backbone,
@@ -31,5 +31,5 @@ if __name__ == "__main__":
     parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer that prepare wrote")
     parser.add_argument("--corpus", type=Path, required=True, help="corpus that prepare wrote")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="training states to resume from")
+    add_training_flags(parser)
     run(main, parser)

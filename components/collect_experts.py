@@ -1,6 +1,7 @@
 """The adapters of all sources in one file, in the order of params.yaml: expert k is the same source everywhere.
 
-Reads ADAPTERS/<source> for each of tasks.sources, writes OUTPUT/{experts.safetensors,experts.json}.
+Reads ADAPTERS/<source> for each of tasks.sources, or what Kubeflow collected from its loop over them; writes
+OUTPUT/{experts.safetensors,experts.json}.
 """
 
 import argparse
@@ -14,12 +15,14 @@ from pemt_core.settings import Settings
 def main(arguments: argparse.Namespace, settings: Settings) -> None:
     from pemt_core.steps.collect_experts import collect_experts
 
+    sources, executor = settings.tasks.sources, arguments.executor
+    adapters = executor.paths("adapters") if executor else [arguments.adapters / source for source in sources]
     with provenance(arguments.provenance):
-        collect_experts([arguments.adapters / task for task in settings.tasks.sources], output_dir=arguments.output)
+        collect_experts(adapters, sources, output_dir=arguments.output)
 
 
 if __name__ == "__main__":
     parser = new_parser(__doc__, "collect_experts")
-    parser.add_argument("--adapters", type=Path, required=True, help="folder with one adapter per source")
+    parser.add_argument("--adapters", type=Path, help="folder with one adapter per source; Kubeflow names each")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     run(main, parser)

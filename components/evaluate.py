@@ -6,13 +6,15 @@ Reads ADAPTERS/<target>/<cell>, writes OUTPUT/<target>/<cell>/{result.json,predi
 import argparse
 from pathlib import Path
 
-from components.program import new_parser, run
+from components.executor import Outcome
+from components.program import add_plan_flag, new_parser, open_tracker, run
 from pemt_core.artifacts.provenance import provenance
 from pemt_core.settings import Settings
 
 
-def main(arguments: argparse.Namespace, settings: Settings) -> None:
-    from pemt_core.steps.evaluate import evaluate
+def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
+    from pemt_core.steps.evaluate import evaluate, final_scores
+    from pemt_core.tracking.results import record_results
 
     targets = arguments.targets or settings.tasks.targets
     with provenance(arguments.provenance) as facts:
@@ -24,6 +26,10 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
             settings.evaluate,
             output_dir=arguments.output,
         )
+        if arguments.plan:
+            tracker = open_tracker(settings, arguments, arguments.plan)
+            record_results(arguments.output, tracker, arguments.provenance.parent)
+    return Outcome(metrics=final_scores(arguments.output))
 
 
 if __name__ == "__main__":
@@ -34,4 +40,5 @@ if __name__ == "__main__":
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")
     parser.add_argument("--experts", type=Path, required=True, help="folder that collect_experts wrote")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    add_plan_flag(parser)
     run(main, parser)

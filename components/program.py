@@ -10,40 +10,106 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from components.executor import Executor, Outcome
 from pemt_core.errors import PemtError
-from pemt_core.settings import Settings, load_settings
-from pemt_core.tracking import Tracker, connect
+from pemt_core.settings import GROUPS_OF_STEP, Choices, Settings, parse_settings, parse_step_settings, read_params
+from pemt_core.settings.validation import parse_object
+from pemt_core.tracking import PLAN, Tracker, connect
+
+Main = Callable[[argparse.Namespace, Settings], Outcome | None]
 
 
-def new_parser(module_doc: str | None, name: str) -> argparse.ArgumentParser:
+def new_parser(module_doc: str | None, step: str) -> argparse.ArgumentParser:
     """A parser that explains the step by its module's docstring, with the flags that every step has."""
     parser = argparse.ArgumentParser(
-        prog=f"python -m components.{name}",
+        prog=f"python -m components.{step}",
         description=module_doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(step=step)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings (default: params.yaml)")
+    parser.add_argument("--settings", metavar="JSON", help="the groups of it that the step reads, instead of the file")
+    parser.add_argument(
+        "--executor-input", metavar="JSON", help="what Kubeflow tells a container, and where it answers"
+    )
     parser.add_argument("--provenance", type=Path, required=True, help="file to write: commit, time, versions, cost")
     return parser
 
 
-def run(main: Callable[[argparse.Namespace, Settings], None], parser: argparse.ArgumentParser) -> None:
+def add_training_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of steps that train."""
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="training states to resume from")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="share every batch among so many processes, one per GPU (default: 1)"
+    )
+
+
+def add_plan_flag(parser: argparse.ArgumentParser) -> None:
+    """The flag of steps whose tracking runs a cluster's report looks for."""
+    parser.add_argument("--plan", metavar="KEY", help="record results at once, found again by this key of a run's plan")
+
+
+def add_choices(parser: argparse.ArgumentParser) -> None:
+    """The flag by which a run on a cluster chooses what it does."""
+    help_text = "recipe, sources, targets, k and seeds in place of what the settings say; all of them optional"
+    parser.add_argument("--choices", metavar="JSON", help=help_text)
+
+
+def run(main: Main, parser: argparse.ArgumentParser) -> None:
     """Parse, load the settings, call `main`. Exit code 1 and one line where the user can mend what is wrong."""
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for chatty in ("httpx", "alembic", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    executor = None
     try:
-        main(arguments, load_settings(arguments.params))
+        arguments.executor = executor = Executor(arguments.executor_input) if arguments.executor_input else None
+        settings = _settings(arguments)
+        _share_among_processes(arguments)
+        outcome = main(arguments, settings) or Outcome()
+        if executor and os.environ.get("RANK", "0") == "0":
+            executor.finish(outcome)
     except PemtError as error:
+        if executor:
+            executor.fail(str(error))
         sys.exit(f"error: {error}")
 
 
-def open_tracker(settings: Settings, params: Path) -> Tracker:
-    """The tracking server or file of the settings; a relative path counts from the folder of params.yaml.
+def open_tracker(settings: Settings, arguments: argparse.Namespace, plan: str | None = None) -> Tracker:
+    """The tracking server or file of MLflow's own variable MLFLOW_TRACKING_URI, or of the settings where it is not set.
 
-    In `dvc exp run --temp` and `--queue` that folder is thrown away: DVC names the project's own in DVC_ROOT.
+    Runs are tagged with `plan`, the key of a branch of a run on a cluster, and found by it.
+    A relative path counts from the folder of params.yaml. In `dvc exp run --temp` and `--queue` that folder is thrown
+    away: DVC names the project's own in DVC_ROOT.
     """
     tracking = settings.tracking
-    base_dir = Path(os.environ.get("DVC_ROOT") or params.resolve().parent)
-    return connect(tracking.uri, tracking.experiment, base_dir, tracking.on_unreachable)
+    base_dir = Path(os.environ.get("DVC_ROOT") or arguments.params.resolve().parent)
+    return connect(
+        os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri,
+        tracking.experiment,
+        base_dir,
+        tracking.on_unreachable,
+        tags={PLAN: plan} if plan else {},
+    )
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    """All settings, or those of one step where a JSON text has them; with the choices of a program that has any."""
+    text, choices = arguments.settings, getattr(arguments, "choices", None)
+    if text is not None and arguments.step in GROUPS_OF_STEP:
+        return parse_step_settings(arguments.step, text)
+    values = read_params(arguments.params) if text is None else parse_object(text, "--settings")
+    origin = str(arguments.params) if text is None else "--settings"
+    return parse_settings(values if choices is None else Choices.parse(choices).laid_over(values), origin)
+
+
+def _share_among_processes(arguments: argparse.Namespace) -> None:
+    """Become several processes that train together, by `accelerate launch`, where more than one is asked for."""
+    processes = getattr(arguments, "processes", 1)
+    if processes == 1 or "RANK" in os.environ:
+        return
+    from pemt_core.training.accelerator import launch_options
+
+    module = ["--module", f"components.{arguments.step}", *sys.argv[1:]]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *launch_options(processes), *module]
+    os.execv(sys.executable, command)

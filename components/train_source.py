@@ -6,7 +6,7 @@ Writes OUTPUT/{adapter.safetensors,adapter.json,training.json}. A killed run res
 import argparse
 from pathlib import Path
 
-from components.program import new_parser, open_tracker, run
+from components.program import add_training_flags, new_parser, open_tracker, run
 from pemt_core.artifacts.provenance import provenance
 from pemt_core.settings import Settings
 
@@ -14,7 +14,7 @@ from pemt_core.settings import Settings
 def main(arguments: argparse.Namespace, settings: Settings) -> None:
     from pemt_core.steps.train_source import train_source
 
-    tracker = open_tracker(settings, arguments.params)
+    tracker = open_tracker(settings, arguments)
     with provenance(arguments.provenance):
         train_source(
             arguments.data,
@@ -32,5 +32,5 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, required=True, help="the task's folder that prepare wrote")
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="training states to resume from")
+    add_training_flags(parser)
     run(main, parser)

@@ -7,7 +7,7 @@ Writes OUTPUT/<method>-k<k>-seed<seed>/{adapter.safetensors,adapter.json,trainin
 import argparse
 from pathlib import Path
 
-from components.program import new_parser, open_tracker, run
+from components.program import add_plan_flag, add_training_flags, new_parser, open_tracker, run
 from pemt_core.artifacts.provenance import provenance
 from pemt_core.settings import Settings
 
@@ -15,7 +15,7 @@ from pemt_core.settings import Settings
 def main(arguments: argparse.Namespace, settings: Settings) -> None:
     from pemt_core.steps.transfer import transfer
 
-    tracker = open_tracker(settings, arguments.params)
+    tracker = open_tracker(settings, arguments, arguments.plan)
     with provenance(arguments.provenance) as facts:
         done = transfer(
             arguments.data,
@@ -37,6 +37,7 @@ if __name__ == "__main__":
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")
     parser.add_argument("--experts", type=Path, required=True, help="folder that collect_experts wrote")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="training states to resume from")
+    add_training_flags(parser)
+    add_plan_flag(parser)
     parser.add_argument("--workers", type=int, help="trainings at a time (default: as many as suit the machine)")
     run(main, parser)

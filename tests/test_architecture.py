@@ -42,7 +42,7 @@ NO_DEPS = {
     "pemt_core/artifacts/provenance.py": "describes how a result came about, beside the result",
     "pemt_core/artifacts/run_info.py": "names tracking runs",
     "pemt_core/errors.py": "words of errors",
-    "pemt_core/settings.py": "the values reach a stage as its params",
+    "pemt_core/settings": "the values reach a stage as its params",
     "pemt_core/tracking": "shows results",
     "pemt_core/training/run.py": "shows a training",
 }

@@ -18,9 +18,9 @@ import pytest
 
 from pemt_core.artifacts.files import write_json
 from pemt_core.evaluation.results import CellResult
-from pemt_core.report.runs import record_results
 from pemt_core.tracking import ARTIFACT, CELL, RESULT, RunRecord, Tracker, TrackingError, connect
 from pemt_core.tracking.address import sqlite_path, without_password
+from pemt_core.tracking.results import record_results
 from pemt_core.tracking.tracker import flatten
 
 URI = "sqlite:///mlflow.db"
@@ -318,7 +318,7 @@ def test_processes_that_open_a_fresh_file_at_once_all_get_a_whole_one(tmp_path: 
 
 
 def test_import_loads_no_mlflow() -> None:
-    code = "import sys, pemt_core.tracking, pemt_core.report.runs; print('mlflow' in sys.modules)"
+    code = "import sys, pemt_core.tracking, pemt_core.tracking.results; print('mlflow' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "False"
 

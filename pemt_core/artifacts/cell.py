@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pemt_core.errors import ArtifactError, nearest
+
+if TYPE_CHECKING:
+    from pemt_core.settings import TransferSettings
 
 
 def methods_over(sources: Sequence[str]) -> dict[str, list[str]]:
@@ -26,6 +29,11 @@ class Cell:
     seed: int
 
     @property
+    def run(self) -> str:
+        """The name of its tracking run, such as "transfer/cb/pemt/k=full/seed=4096"."""
+        return f"transfer/{self.task}/{self.method}/k={self.k}/seed={self.seed}"
+
+    @property
     def name(self) -> str:
         """The name of its folder, such as "pemt-kfull-seed4096"."""
         return f"{self.method}-k{self.k}-seed{self.seed}"
@@ -42,3 +50,9 @@ class Cell:
                 f"{nearest(self.method, methods)}"
             )
         return methods[self.method]
+
+
+def cells_of(task: str, settings: "TransferSettings") -> list[Cell]:
+    """All cells of a target, in a fixed order."""
+    cells = [Cell(task, m, k, seed) for m in settings.methods for k in settings.k for seed in settings.seeds]
+    return list(dict.fromkeys(cells))

@@ -46,7 +46,13 @@ def provenance(path: Path, **facts: Any) -> Iterator[dict[str, Any]]:
 
 @cache
 def git_commit() -> str:
-    """The commit of the working directory, with "+changes" where it differs; "unknown" outside a repository."""
+    """The commit of the working directory, with "+changes" where it differs; "unknown" outside a repository.
+
+    An image has no repository: its build writes the commit beside the package.
+    """
+    image_commit = PACKAGE_ROOT.with_name("COMMIT")
+    if image_commit.is_file():
+        return image_commit.read_text(encoding="utf-8").strip()
     try:
         commit = _git("rev-parse", "HEAD")
         return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pemt_core.artifacts.cell import Cell
+
 if TYPE_CHECKING:  # it reads tensors, and tracking must not wait for torch
     from pemt_core.artifacts.adapter import AdapterDescription
 
@@ -28,9 +30,8 @@ def source_run(description: "AdapterDescription") -> RunInfo:
 def target_run(description: "AdapterDescription") -> RunInfo:
     """The run of one cell of stage 2."""
     task, method, k, seed = description.task, description.method, description.k, description.seed
-    return _run(
-        description, f"transfer/{task}/{method}/k={k}/seed={seed}", f"{task} {method} k={k} seed={seed}", "transfer"
-    )
+    cell = Cell(task, method, k, seed)  # type: ignore[arg-type]  # of a target adapter they are set
+    return _run(description, cell.run, f"{task} {method} k={k} seed={seed}", "transfer")
 
 
 def _run(description: "AdapterDescription", cell: str, name: str, step: str) -> RunInfo:

@@ -16,6 +16,7 @@ from pemt_core.artifacts.files import read_json, sha256_of_json, write_json
 from pemt_core.errors import ArtifactError, nearest
 
 STACKS = ("encoder", "decoder")
+RESULT_FILE = "result.json"
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
@@ -83,12 +84,12 @@ class CellResult:
 
     def save(self, directory: Path) -> None:
         """Write `directory`/result.json, atomically."""
-        write_json(Path(directory) / "result.json", asdict(self))
+        write_json(Path(directory) / RESULT_FILE, asdict(self))
 
     @classmethod
     def load(cls, directory: Path) -> "CellResult":
         """Read `directory`/result.json. Raises ArtifactError on a missing, unknown, ill-typed or contradictory key."""
-        path = Path(directory) / "result.json"
+        path = Path(directory) / RESULT_FILE
         values = read_json(path)
         if not isinstance(values, dict):
             raise ArtifactError(f"{path}: expected an object, found {type(values).__name__}")
@@ -123,7 +124,7 @@ def load_results(results_dir: Path) -> list[CellResult]:
 
     Raises ArtifactError where there is none, where one is unreadable, or where one stands in another cell's folder.
     """
-    paths = sorted(Path(results_dir).glob("*/*/result.json"))
+    paths = sorted(Path(results_dir).glob(f"*/*/{RESULT_FILE}"))
     if not paths:
         raise ArtifactError(
             f"{results_dir}: no result.json in any <target>/<cell> folder; the evaluate step has not run for any cell"

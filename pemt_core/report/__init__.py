@@ -10,12 +10,19 @@ __all__ = ["write_report"]
 
 
 def write_report(
-    results_dir: Path, output_dir: Path, *, confidence: float, layer_groups: int, targets: Sequence[str] = ()
+    results_dir: Path,
+    output_dir: Path,
+    *,
+    confidence: float,
+    layer_groups: int,
+    targets: Sequence[str] = (),
+    failed: Sequence[str] = (),
 ) -> None:
     """Write every table and figure of the results below `results_dir` into `output_dir`.
 
     `confidence` is that of the intervals over seeds, `layer_groups` how many groups of layers per stack the expert
-    weights are averaged over, `targets` the targets that were asked for: those without any result are stated.
+    weights are averaged over, `targets` the targets that were asked for: those without any result are stated, and what
+    `failed`.
     Writes table.csv, means.csv, table.md, summary.json, curves.csv, curves.png, parameters.png, expert_weights.png;
     the same results give the same bytes. Raises ArtifactError where there is no result or one is unreadable.
     """
@@ -32,7 +39,8 @@ def write_report(
     means = table.mean_frame(seeds, confidence)
     write_csv(output_dir / "table.csv", cells)
     write_csv(output_dir / "means.csv", means)
-    write_text(output_dir / "table.md", markdown.write_tables(cells, means, table.gaps(seeds, targets), confidence))
+    gaps = [*failed, *table.gaps(seeds, targets)]
+    write_text(output_dir / "table.md", markdown.write_tables(cells, means, gaps, confidence))
     write_json(output_dir / "summary.json", table.summary(cells, means))
     write_csv(output_dir / "curves.csv", curves.curve_frame(results))
     write_figure(output_dir / "curves.png", curves.draw_curves(results))

@@ -8,11 +8,15 @@ from pemt_core.artifacts.experts import save_experts
 from pemt_core.errors import ArtifactError
 
 
-def collect_experts(adapter_dirs: Sequence[Path], *, output_dir: Path) -> list[str]:
-    """Write the experts in the order of `adapter_dirs`; returns their tasks. All must share one backbone."""
+def collect_experts(adapter_dirs: Sequence[Path], sources: Sequence[str], *, output_dir: Path) -> None:
+    """Write the experts of `sources` in their order, whatever that of `adapter_dirs`. All must share one backbone.
+
+    ArtifactError where an adapter is missing, unreadable, or of another source.
+    """
     if not adapter_dirs:
         raise ArtifactError("no source adapters were given; tasks.sources must name at least one task")
     first, _ = load_description(adapter_dirs[0])
-    adapters = [load_adapter(directory, first.backbone) for directory in adapter_dirs]
-    save_experts(output_dir, adapters)
-    return [adapter.description.task for adapter in adapters]
+    found = {adapter.description.task: adapter for adapter in (load_adapter(d, first.backbone) for d in adapter_dirs)}
+    if set(found) != set(sources):
+        raise ArtifactError(f"adapters of {', '.join(sorted(found))} were given for the sources {', '.join(sources)}")
+    save_experts(output_dir, [found[source] for source in sources])

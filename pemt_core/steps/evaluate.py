@@ -22,7 +22,7 @@ from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.errors import ArtifactError
 from pemt_core.evaluation.predict import EvaluationSplit, Predictions, predict
-from pemt_core.evaluation.results import CellResult
+from pemt_core.evaluation.results import CellResult, cell_directory, load_results
 from pemt_core.metrics import count_unreadable
 from pemt_core.model.assemble import Expert, build_target_model
 from pemt_core.settings import EvaluateSettings
@@ -87,6 +87,13 @@ def evaluate(
         )
         scored += [f"{target}/{name}" for name in done]
     return scored
+
+
+def final_scores(output_dir: Path) -> dict[str, float]:
+    """The main metric in points of every cell below `output_dir`, by target and cell."""
+    return {
+        f"{result.task}/{cell_directory(output_dir, result).name}": result.score for result in load_results(output_dir)
+    }
 
 
 @dataclass(frozen=True)

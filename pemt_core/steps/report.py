@@ -1,13 +1,17 @@
 """report: tables and figures of all results, and the tracking runs that are missing."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pemt_core.artifacts.cell import cells_of
+from pemt_core.artifacts.files import read_json
+from pemt_core.errors import ArtifactError
 from pemt_core.report import write_report
-from pemt_core.report.runs import record_results, record_sources
-from pemt_core.settings import ReportSettings
+from pemt_core.settings import ReportSettings, Settings
+from pemt_core.steps.plan import make_plan
 from pemt_core.tracking import Tracker
+from pemt_core.tracking.results import gather_result, record_results, record_sources
 
 logger = logging.getLogger(__name__)
 
@@ -21,15 +25,42 @@ def report(
     output_dir: Path,
     provenance_dir: Path,
     tracker: Tracker,
-) -> None:
-    """Write tables and figures to `output_dir`, and record every cell and source that `tracker` does not show."""
+    failed: Sequence[str] = (),
+) -> dict[str, float]:
+    """Write tables and figures to `output_dir`, and record every cell and source that `tracker` does not show.
+
+    `failed` are sentences on what has no result. Returns the means over all targets, by method and k.
+    """
+    from pemt_core.report.table import ALL
+
     write_report(
         results_dir,
         output_dir,
         confidence=settings.confidence,
         layer_groups=settings.layer_groups,
         targets=targets,
+        failed=failed,
     )
     written = record_sources(source_dirs, tracker, provenance_dir)
     written += record_results(results_dir, tracker, provenance_dir)
     logger.info("report: %s written; %d tracking runs completed", output_dir, written)
+    summary = read_json(output_dir / "summary.json")
+    return {method: means[ALL] for method, means in summary.items() if ALL in means}
+
+
+def gather(settings: Settings, tracking: Callable[[str], Tracker], *, results_dir: Path) -> list[str]:
+    """Fetch the results of a run's plan from tracking into `results_dir`; returns a sentence on each that is not there.
+
+    `tracking` opens the tracker of a branch by its key. ArtifactError, with all of these, where there is no result.
+    """
+    failed = []
+    for branch in make_plan(settings).branches:
+        tracker, transfer = tracking(branch.key), settings.transfer_for(branch.target)
+        for cell in cells_of(branch.target, transfer.model_copy(update={"seeds": [branch.seed]})):
+            lacks = gather_result(cell, tracker, results_dir)
+            if lacks:
+                failed.append(f"{cell.task}, {cell.method}, k = {cell.k}, seed {cell.seed}: {lacks}")
+                logger.warning("report: %s", failed[-1])
+    if not results_dir.is_dir():
+        raise ArtifactError(f"not one result is there to report. {'; '.join(failed)}")
+    return failed

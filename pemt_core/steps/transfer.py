@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from pemt_core.artifacts.adapter import AdapterDescription, save_adapter
-from pemt_core.artifacts.cell import Cell
+from pemt_core.artifacts.cell import Cell, cells_of
 from pemt_core.artifacts.experts import load_experts, select_experts
 from pemt_core.artifacts.files import atomic_directory
 from pemt_core.artifacts.run_info import ARTIFACT_TAG, target_run
@@ -43,12 +43,6 @@ class Transferred:
     cells: list[Cell]
     workers: int
     workers_memory_mib: int  # at their peaks, added up, beyond what they share with this process
-
-
-def cells_of(task: str, settings: TransferSettings) -> list[Cell]:
-    """All cells of a target, in a fixed order."""
-    cells = [Cell(task, m, k, seed) for m in settings.methods for k in settings.k for seed in settings.seeds]
-    return list(dict.fromkeys(cells))
 
 
 def transfer(

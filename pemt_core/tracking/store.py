@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pemt_core.artifacts.files import atomic_file
@@ -111,6 +112,14 @@ class Store:
         with _named_errors(self.uri):
             self.client.log_text(run_id, text, name)
 
+    def read_file(self, run_id: str, name: str) -> str | None:
+        """The text of the artifact `name` of a run; None where it has none."""
+        with _named_errors(self.uri):
+            if name not in {file.path for file in self.client.list_artifacts(run_id)}:
+                return None
+            with TemporaryDirectory() as folder:
+                return Path(self.client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
+
 
 def open_store(uri: str, experiment: str, base_dir: Path) -> Store:
     """Open `experiment` in the store at `uri`, creating both where they do not exist.
@@ -140,6 +149,7 @@ def _prepare_import() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the default of 7 waits for minutes
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 

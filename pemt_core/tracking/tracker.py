@@ -1,6 +1,7 @@
 """Runs by cell: "transfer/cb/pemt/k=full/seed=4096" or "train_source/mnli".
 
-A run is found again by its tag CELL, never by a stored id. A re-run replaces its run, and `Tracker.record` completes
+A run is found again by its tag CELL, with PLAN where a cluster's run gave one, never by a stored id. A re-run replaces
+its run, and `Tracker.record` completes
 or rewrites one from result files, so that steps which DVC restored without executing show up too.
 """
 
@@ -8,7 +9,7 @@ import json
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,8 @@ from pemt_core.tracking.store import Point, Store, StoredRun, open_store
 logger = logging.getLogger(__name__)
 
 CELL, ARTIFACT, RESULT = "pemt.cell", ARTIFACT_TAG, "pemt.result"  # tags: which cell, what was trained and shown
+PLAN, ERROR = "pemt.plan", "pemt.error"  # tags: the key of a cluster run's branch; why a run failed
+LONGEST_TAG = 1000  # characters of an error that are kept
 LONGEST_PARAM = 500  # characters; longer values are cut, and the whole parameters become the file params.json
 
 
@@ -60,8 +63,11 @@ class LiveRun:
 class Tracker:
     """The runs of one experiment. Without a store it takes every call and does nothing."""
 
-    def __init__(self, store: Store | None, on_unreachable: Literal["stop", "continue"]) -> None:
+    def __init__(
+        self, store: Store | None, on_unreachable: Literal["stop", "continue"], tags: Mapping[str, str] | None = None
+    ) -> None:
         self._store, self._on_unreachable = store, on_unreachable
+        self._tags = dict(tags or {})  # of every run that is opened or recorded
 
     @property
     def active(self) -> bool:
@@ -85,15 +91,15 @@ class Tracker:
         run_id = ""
         with self.tolerance() as store:
             if store:
-                for old in store.runs_with(CELL, cell):
+                for old in self._runs_of(store, cell):
                     store.delete(old.run_id)
                 run_id = store.create(name, {CELL: cell})
-                store.set_tags(run_id, tags)
+                store.set_tags(run_id, {**tags, **self._tags})
                 _add_params(store, run_id, params, already=())
         try:
             yield LiveRun(self, run_id)
-        except BaseException:
-            self._fail(run_id)
+        except BaseException as error:
+            self._fail(run_id, error)
             raise
         with self.tolerance() as store:
             if store:
@@ -111,27 +117,54 @@ class Tracker:
         """
         with self.tolerance() as store:
             if store:
-                return _record(store, record)
+                return _record(
+                    store, replace(record, tags={**record.tags, **self._tags}), self._runs_of(store, record.cell)
+                )
         return False
 
-    def _fail(self, run_id: str) -> None:
-        """Mark a run FAILED; that this fails as well must not hide why the run did."""
+    def find(self, cell: str) -> StoredRun | None:
+        """The run of a cell; None where there is none."""
+        with self.tolerance() as store:
+            if store:
+                return next(iter(self._runs_of(store, cell)), None)
+        return None
+
+    def read_file(self, run: StoredRun, name: str) -> str | None:
+        """The text of a file of a run; None where it has no such file."""
+        with self.tolerance() as store:
+            if store:
+                return store.read_file(run.run_id, name)
+        return None
+
+    def _runs_of(self, store: Store, cell: str) -> list[StoredRun]:
+        """The runs of a cell that count as the same: those of another plan stay beside it."""
+        return [run for run in store.runs_with(CELL, cell) if run.tags.get(PLAN) == self._tags.get(PLAN)]
+
+    def _fail(self, run_id: str, error: BaseException) -> None:
+        """Mark a run FAILED, and say why; that this fails as well must not hide it."""
         try:
             if self._store:
+                self._store.set_tags(run_id, {ERROR: (str(error) or type(error).__name__)[:LONGEST_TAG]})
                 self._store.end(run_id, "FAILED")
         except TrackingError as error:
             logger.warning("%s", error)
 
 
-def connect(uri: str, experiment: str, base_dir: Path, on_unreachable: Literal["stop", "continue"]) -> Tracker:
+def connect(
+    uri: str,
+    experiment: str,
+    base_dir: Path,
+    on_unreachable: Literal["stop", "continue"],
+    tags: Mapping[str, str] | None = None,
+) -> Tracker:
     """A tracker of `experiment` in the store at `uri`; both are created where they do not exist.
 
-    A relative sqlite path counts from `base_dir`. A store that cannot be opened is a TrackingError, or with
-    "continue" a warning and a tracker that does nothing.
+    A relative sqlite path counts from `base_dir`. All its runs get `tags`. A store that cannot be opened is a
+    TrackingError, or with "continue" a warning and a tracker that does nothing.
     """
     tracker = Tracker(None, on_unreachable)
     with tracker.tolerance():
-        return Tracker(open_store(uri, experiment, base_dir), on_unreachable)
+        return Tracker(open_store(uri, experiment, base_dir), on_unreachable, tags)
     return tracker
 
 
@@ -146,8 +179,7 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _record(store: Store, record: RunRecord) -> bool:
-    runs = store.runs_with(CELL, record.cell)
+def _record(store: Store, record: RunRecord, runs: Sequence[StoredRun]) -> bool:
     shown = [run for run in runs if run.tags.get(RESULT) == record.result and run.status == "FINISHED"]
     same = [run for run in runs if run.tags.get(ARTIFACT) == record.artifact]
     kept = next(iter(shown or same), None)

@@ -1,14 +1,18 @@
-"""Results as runs of the tracking store, so that it shows every cell, whether it was computed here or restored."""
+"""Results as runs of the tracking store, so that it shows every cell, whether it was computed here or restored.
+
+A run on a cluster takes them from there again: its report can be given no files.
+"""
 
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
 from pemt_core.artifacts.adapter import DESCRIPTION, AdapterDescription, load_description, load_training_record
-from pemt_core.artifacts.files import read_json
+from pemt_core.artifacts.cell import Cell
+from pemt_core.artifacts.files import atomic_file, read_json
 from pemt_core.artifacts.run_info import source_run, target_run
-from pemt_core.evaluation.results import CellResult, cell_directory, load_results
-from pemt_core.tracking import RunRecord, Tracker
+from pemt_core.evaluation.results import RESULT_FILE, CellResult, cell_directory, load_results
+from pemt_core.tracking import ERROR, RunRecord, Tracker
 
 SHOWN_PREDICTIONS = 50  # lines of predictions.jsonl that a run shows
 
@@ -53,7 +57,7 @@ def result_record(result: CellResult, results_dir: Path, provenance_dir: Path) -
         metrics=final_metrics(result),
         history=result.history,
         files={
-            "result.json": (directory / "result.json").read_text(encoding="utf-8"),
+            RESULT_FILE: (directory / RESULT_FILE).read_text(encoding="utf-8"),
             **_head(directory / "predictions.jsonl"),
         },
     )
@@ -90,6 +94,21 @@ def final_metrics(result: CellResult) -> dict[str, float]:
         "unreadable": result.unreadable,
         "test_rows": result.test_rows,
     }
+
+
+def gather_result(cell: Cell, tracker: Tracker, results_dir: Path) -> str | None:
+    """Fetch a cell's result from its run into its folder below `results_dir`; where there is none, say why."""
+    run = tracker.find(cell.run)
+    text = tracker.read_file(run, RESULT_FILE) if run else None
+    if text is not None:
+        with atomic_file(results_dir / cell.task / cell.name / RESULT_FILE) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        return None
+    if run is None:
+        return "it was not started, or failed before its training"
+    if run.status == "FAILED":
+        return f"its training failed: {run.tags.get(ERROR, 'the reason was not recorded')}"
+    return "it was trained, but not scored" if run.status == "FINISHED" else "its training was cut off"
 
 
 def _head(path: Path) -> dict[str, str]:

@@ -1,0 +1,39 @@
+"""params.yaml as typed values, the only home of numbers, and what one step reads of it as one JSON text."""
+
+from pemt_core.settings.groups import (
+    BackboneSettings,
+    EvaluateSettings,
+    KubeflowSettings,
+    PrepareSettings,
+    ReportSettings,
+    Resources,
+    SelectBy,
+    Settings,
+    TrainingSettings,
+    TrainSourceSettings,
+    TransferSettings,
+)
+from pemt_core.settings.load import RECIPE_GROUPS, Choices, load_settings, parse_settings, read_params
+from pemt_core.settings.of_step import GROUPS_OF_STEP, parse_step_settings, settings_text
+
+__all__ = [
+    "GROUPS_OF_STEP",
+    "RECIPE_GROUPS",
+    "BackboneSettings",
+    "Choices",
+    "EvaluateSettings",
+    "KubeflowSettings",
+    "PrepareSettings",
+    "ReportSettings",
+    "Resources",
+    "SelectBy",
+    "Settings",
+    "TrainSourceSettings",
+    "TrainingSettings",
+    "TransferSettings",
+    "load_settings",
+    "parse_settings",
+    "parse_step_settings",
+    "read_params",
+    "settings_text",
+]

@@ -1,0 +1,38 @@
+"""What one step reads of the settings, as one JSON text: how a container is told, and what its result is cached by.
+
+It holds groups of params.yaml with recipe and per-task differences laid in, and no other group, so that a change of
+what the step does not read leaves the text as it is.
+"""
+
+import json
+from typing import Any
+
+from pydantic import create_model
+
+from pemt_core.settings.groups import Group, Settings
+from pemt_core.settings.validation import parse_object, validate
+
+GROUPS_OF_STEP = {
+    "prepare": ("tasks", "prepare", "backbone"),
+    "backbone": ("backbone", "tracking"),
+    "train_source": ("train_source", "per_source", "tracking"),
+    "collect_experts": ("tasks",),
+    "transfer": ("transfer", "per_target", "tracking"),
+    "evaluate": ("evaluate", "tracking"),
+}
+
+
+def settings_text(settings: Settings, step: str, **groups: Any) -> str:
+    """The groups that `step` reads, `groups` in place of those of `settings`; equal values give equal texts."""
+    values = {name: groups.get(name, getattr(settings, name)) for name in GROUPS_OF_STEP[step]}
+    plain = {name: value.model_dump() if isinstance(value, Group) else value for name, value in values.items()}
+    return json.dumps(plain, sort_keys=True, ensure_ascii=False)
+
+
+def parse_step_settings(step: str, text: str) -> Settings:
+    """Settings with the groups that `step` reads; it has no others. SettingsError as `load_settings`."""
+    origin = f"the settings of {step}"
+    values = parse_object(text, origin)
+    fields: dict[str, Any] = {name: (Settings.model_fields[name].annotation, ...) for name in GROUPS_OF_STEP[step]}
+    groups = validate(create_model("StepSettings", __base__=Group, **fields), values, origin)
+    return Settings.model_construct(**{name: getattr(groups, name) for name in fields})

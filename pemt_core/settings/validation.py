@@ -1,0 +1,80 @@
+"""Values against the class of their group, with problems as a user reads them."""
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from pemt_core.errors import SettingsError, nearest
+
+ModelType = TypeVar("ModelType", bound=BaseModel)
+
+
+def with_differences(
+    settings: ModelType, differences: Mapping[str, Mapping[str, Any]], group: str, task: str
+) -> ModelType:
+    """`settings` with what the group `group` says of one task."""
+    if task not in differences:  # DVC depends on <group>.<task>, and a parameter that is not there is an error to it
+        raise SettingsError(
+            f"{group} lacks '{task}' ({nearest(task, differences)}); where nothing differs write `{task}: {{}}`"
+        )
+    return validate(type(settings), merged(settings.model_dump(), differences[task]), f"{group}.{task}")
+
+
+def merged(values: Mapping[str, Any], differences: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with `differences` laid over them, group by group."""
+    result = dict(values)
+    for key, value in differences.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def validate(model: type[ModelType], values: Mapping[str, Any], origin: str) -> ModelType:
+    """`values` as a `model`. SettingsError with every problem: the key, the value, what was expected."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = [_line(model, problem) for problem in error.errors()]
+        raise SettingsError(f"{origin}: " + "; ".join(dict.fromkeys(lines))) from error
+
+
+def parse_object(text: str, origin: str) -> dict[str, Any]:
+    """A JSON object, whole numbers as such however they are written. SettingsError where `text` is none."""
+    try:
+        values = json.loads(text, parse_float=_number)
+    except json.JSONDecodeError as error:
+        raise SettingsError(f"{origin}: not readable as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{origin}: expected groups of settings, found {type(values).__name__}")
+    return values
+
+
+def _line(model: type[BaseModel], problem: Any) -> str:
+    """One problem as a user reads it: the key, what is wrong, the value, the nearest valid key."""
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(part for part in location if not part.startswith(("literal[", "constrained-", "function-")))
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{key}'; {nearest(location[-1], _fields_at(model, location[:-1]))}"
+    if problem["type"] == "missing":
+        siblings = problem["input"] if isinstance(problem["input"], dict) else {}
+        unknown = set(siblings) - set(_fields_at(model, location[:-1]))
+        match = difflib.get_close_matches(location[-1], unknown, n=1)
+        return f"key '{key}' is missing" + (f"; is '{match[0]}' meant for it?" if match else "")
+    return f"key '{key}' is {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
+    for part in location:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def _number(text: str) -> int | float:
+    """Kubeflow writes every number as a float."""
+    return int(float(text)) if float(text).is_integer() else float(text)

@@ -1,0 +1,59 @@
+"""Where and how a step runs: image, resources, retries, secret and volume, as the group `kubeflow` of params.yaml says."""
+
+from dataclasses import dataclass
+
+from kfp import kubernetes
+from kfp.dsl import PipelineTask
+
+from pemt_core.settings import KubeflowSettings, Resources
+
+VOLUME = "/pemt"  # checkpoints, and the hub's cache (HF_HOME of the image)
+BACKOFF_FACTOR = 2.0
+ALWAYS = ("MLFLOW_TRACKING_URI",)  # keys of the secret, each a variable of the container
+IF_THERE = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "HF_TOKEN")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Settings of containers, applied task by task."""
+
+    settings: KubeflowSettings
+    image: str
+
+    @property
+    def parallelism(self) -> int:
+        """How many of a loop's iterations run at a time."""
+        return self.settings.parallelism
+
+    def processes(self, step: str) -> int:
+        """How many processes share a step's training: one per GPU."""
+        return max(1, self._resources(step).gpus)
+
+    def place(self, task: PipelineTask) -> PipelineTask:
+        """Give `task` its image, resources, retries, secret and volume; returns it."""
+        resources = self._resources(task.component_spec.name.replace("-", "_"))
+        task.set_container_image(self.image)
+        task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)
+        task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
+        if resources.gpus:
+            task.set_accelerator_type(self.settings.gpu_resource).set_accelerator_limit(resources.gpus)
+        if self.settings.retries:
+            task.set_retry(self.settings.retries, f"{self.settings.retry_seconds}s", BACKOFF_FACTOR)
+        self._choose_node(task, resources)
+        if self.settings.secret:
+            for keys, optional in ((ALWAYS, False), (IF_THERE, True)):
+                kubernetes.use_secret_as_env(task, self.settings.secret, {key: key for key in keys}, optional)
+        if self.settings.volume:
+            kubernetes.mount_pvc(task, self.settings.volume, VOLUME)
+        return task
+
+    def _resources(self, step: str) -> Resources:
+        return getattr(self.settings.resources, step)  # type: ignore[no-any-return]
+
+    def _choose_node(self, task: PipelineTask, resources: Resources) -> None:
+        for label, value in resources.node_selector.items():
+            kubernetes.add_node_selector(task, label, value)
+        for toleration in resources.tolerations:
+            kubernetes.add_toleration(
+                task, toleration.key, toleration.operator, toleration.value or None, toleration.effect or None
+            )

@@ -1,0 +1,63 @@
+"""The pipeline as a file: YAML for Kubeflow's UI, API and SDK, or manifests for `kubectl apply`.
+
+python -m pipelines.compile --output pemt.yaml
+python -m pipelines.compile --output manifests.yaml --manifests --namespace team
+"""
+
+import argparse
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from kfp import compiler
+from kfp.compiler.compiler_utils import KubernetesManifestOptions
+
+from pemt_core.artifacts.files import atomic_file
+from pemt_core.settings import Settings
+from pipelines.command import add_params, load, run
+from pipelines.image import image_name
+from pipelines.pipeline import make_pipeline
+
+
+def compile_pipeline(
+    settings: Settings, params: str, image: str, output: Path, manifests: KubernetesManifestOptions | None = None
+) -> None:
+    """Write the pipeline in `image` as YAML, or, with options for them, as Kubernetes manifests; whole or not at all."""
+    with TemporaryDirectory() as folder, atomic_file(output) as temporary:
+        compiled = Path(folder) / "pipeline.yaml"  # kfp insists on the suffix
+        compiler.Compiler().compile(
+            make_pipeline(settings, params, image),
+            str(compiled),
+            kubernetes_manifest_format=manifests is not None,
+            kubernetes_manifest_options=manifests,
+        )
+        temporary.write_bytes(compiled.read_bytes())
+
+
+def version_name(image: str) -> str:
+    """The name of the pipeline's version that runs in `image`: its tag, as Kubernetes allows names."""
+    return f"pemt-{image.rpartition(':')[2]}"
+
+
+def main(arguments: argparse.Namespace) -> None:
+    settings, params = load(arguments.params)
+    image = arguments.image or image_name(settings.kubeflow.image)
+    manifests = KubernetesManifestOptions(
+        pipeline_name="pemt",
+        pipeline_version_name=version_name(image),
+        namespace=arguments.namespace,
+        include_pipeline_manifest=True,
+    )
+    compile_pipeline(settings, params, image, arguments.output, manifests if arguments.manifests else None)
+    print(f"{arguments.output}: the pipeline in {image}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.compile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_params(parser)
+    parser.add_argument("--output", type=Path, required=True, help="file to write")
+    parser.add_argument("--image", help="image of all steps (default: kubeflow.image, tagged by its content)")
+    parser.add_argument("--manifests", action="store_true", help="write Pipeline and PipelineVersion resources")
+    parser.add_argument("--namespace", help="their namespace")
+    run(main, parser)

@@ -1,0 +1,94 @@
+"""The image that every step runs in: its name, made from its content, and the command that builds it.
+
+python -m pipelines.image            builds it on the local Docker engine
+python -m pipelines.image --push     and pushes it to the registry in its name (kubeflow.image of params.yaml)
+"""
+
+import argparse
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+from pemt_core import __version__
+from pemt_core.errors import PemtError
+from pipelines.command import add_params, load, run
+
+CONTENT = ("Dockerfile", ".dockerignore", "constraints.txt", "pyproject.toml", "pemt_core", "components")
+REPOSITORY = Path(__file__).parents[1]
+
+
+class ImageError(PemtError):
+    """The image cannot be named or built."""
+
+
+def image_name(name: str) -> str:
+    """`name` with a tag: the last commit that changed the image's content, and a hash of what is not committed yet."""
+    return f"{name}:{_tag()}"
+
+
+def build(image: str, *, base_image: str | None, torch_index: str | None, ca: Path | None) -> None:
+    """Run `docker build`, its output shown as it comes. ImageError where it fails."""
+    given = {"BASE_IMAGE": base_image, "TORCH_INDEX": torch_index, "VERSION": __version__, "COMMIT": _commit()}
+    arguments = [word for key, value in given.items() if value for word in ("--build-arg", f"{key}={value}")]
+    secret = ["--secret", f"id=ca,src={ca}"] if ca else []
+    _docker("build", "--network", "host", *arguments, *secret, "--tag", image, str(REPOSITORY))
+
+
+def _commit() -> str:
+    """As provenance says it."""
+    commit, changed = _git("log", "-1", "--format=%H", "--", *CONTENT).strip(), _changes()
+    return commit + ("+changes" if changed else "")
+
+
+def _tag() -> str:
+    changed = _changes()
+    suffix = f"-{hashlib.sha256(changed).hexdigest()[:8]}" if changed else ""
+    return _git("log", "-1", "--format=%h", "--abbrev=12", "--", *CONTENT).strip() + suffix
+
+
+def _changes() -> bytes:
+    """What differs from the last commit, new files with their content; empty where nothing does."""
+    new = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *CONTENT).split("\0")
+    contents = [name.encode() + b"\0" + (REPOSITORY / name).read_bytes() for name in sorted(filter(None, new))]
+    return _git("diff", "HEAD", "--", *CONTENT).encode() + b"".join(contents)
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ImageError(f"{REPOSITORY}: the image's tag is made from git, which failed: {error}") from error
+    return done.stdout
+
+
+def _docker(*arguments: str) -> None:
+    try:
+        done = subprocess.run(["docker", *arguments], env={**os.environ, "DOCKER_BUILDKIT": "1"})
+    except OSError as error:
+        raise ImageError(f"the program docker did not start: {error}") from error
+    if done.returncode:
+        raise ImageError(f"docker {arguments[0]} ended with exit code {done.returncode}; its output is above")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    settings, _ = load(arguments.params)
+    image = image_name(settings.kubeflow.image)
+    build(image, base_image=arguments.base_image, torch_index=arguments.torch_index, ca=arguments.ca)
+    if arguments.push:
+        _docker("push", image)
+    print(image)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.image", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_params(parser)
+    parser.add_argument("--base-image", help="any Debian or Ubuntu with Python 3.11 (default: as the Dockerfile says)")
+    parser.add_argument(
+        "--torch-index", help="index to take torch from, such as https://download.pytorch.org/whl/cu130"
+    )
+    parser.add_argument("--ca", type=Path, help="certificates to trust while building, behind a proxy that opens TLS")
+    parser.add_argument("--push", action="store_true", help="push it to its registry")
+    run(main, parser)

@@ -1,0 +1,112 @@
+"""The compiled pipeline on this machine's Docker engine: the same containers as on a cluster, two at a time.
+
+Everything is in --root: the artifacts of every run, the tracking database, checkpoints, and the cache from which a
+second run takes the steps that have not changed. `mlflow server --backend-store-uri sqlite:///ROOT/mlflow.db` shows it.
+"""
+
+import argparse
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.types import DeviceRequest, Mount
+from kfp import components, local
+
+from pemt_core.errors import PemtError
+from pemt_core.settings import Settings
+from pipelines.cluster import VOLUME
+from pipelines.command import add_choices, add_params, chosen, load, run
+from pipelines.compile import compile_pipeline
+from pipelines.image import image_name
+
+DATABASE = "mlflow.db"
+
+
+class LocalRunError(PemtError):
+    """The engine is not there, lacks the image, or a container failed."""
+
+
+def run_locally(
+    package: Path, arguments: dict[str, Any], settings: Settings, root: Path, *, cache: bool = True
+) -> Path:
+    """Run a compiled pipeline; returns the folder of the run's artifacts. LocalRunError with a failed step's message."""
+    runs = root.resolve() / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    before = set(runs.iterdir())
+    local.init(_runner(settings, root.resolve()), pipeline_root=str(runs), enable_caching=cache)
+    pipeline = components.load_component_from_file(str(package))
+    failure = ""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Task .* settings .* have no effect")  # they are a cluster's
+            pipeline(**arguments)
+    except RuntimeError as error:
+        failure = str(error)
+    (folder,) = (path for path in set(runs.iterdir()) - before if not path.name.startswith("."))
+    reasons = [f"{path.parent.relative_to(folder)}: {path.read_text().strip()}" for path in folder.rglob("error.txt")]
+    if failure or reasons:
+        raise LocalRunError(f"{'; '.join(sorted(reasons)) or failure}. What was finished is in {folder}")
+    return folder
+
+
+def check_image(image: str) -> None:
+    """LocalRunError where no Docker engine answers, or it does not have the image."""
+    try:
+        client = docker.from_env()
+        client.images.get(image)
+    except docker.errors.ImageNotFound as error:
+        raise LocalRunError(f"the Docker engine has no image {image}; python -m pipelines.image builds it") from error
+    except docker.errors.DockerException as error:
+        where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+        raise LocalRunError(
+            f"{where}: no Docker engine answers there ({error}); start it, or set DOCKER_HOST"
+        ) from error
+    client.close()
+
+
+def _runner(settings: Settings, root: Path) -> local.DockerRunner:
+    """Containers that write as this user, and share checkpoints, the hub's cache and a tracking store."""
+    volume = root / "volume"
+    volume.mkdir(exist_ok=True)
+    mounts = [Mount(VOLUME, str(volume), type="bind"), Mount(str(root), str(root), type="bind")]
+    if Path(settings.prepare.source).is_dir():
+        source = str(Path(settings.prepare.source).resolve())
+        mounts.append(Mount(settings.prepare.source, source, type="bind", read_only=True))
+    asked = max(resources.gpus for _, resources in settings.kubeflow.resources)
+    variables = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "HF_TOKEN")
+    given = {name: os.environ[name] for name in (*variables, "OMP_NUM_THREADS") if name in os.environ}
+    tracking = os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri
+    if tracking.startswith("sqlite:"):  # one file for all containers, and for this machine
+        tracking = f"sqlite:///{root / DATABASE}"
+    return local.DockerRunner(
+        user=f"{os.getuid()}:0",
+        network_mode="host",
+        environment={**given, "MLFLOW_TRACKING_URI": tracking},
+        mounts=mounts,
+        device_requests=[DeviceRequest(count=asked, capabilities=[["gpu"]])] if asked else None,
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    settings, params = load(arguments.params)
+    image = arguments.image or image_name(settings.kubeflow.image)
+    check_image(image)
+    package = arguments.root / "pemt.yaml"
+    compile_pipeline(settings, params, image, package)
+    folder = run_locally(package, chosen(arguments), settings, arguments.root, cache=not arguments.no_cache)
+    sys.stdout.write(f"\n{(folder / 'report' / 'page').read_text(encoding='utf-8')}\nartifacts: {folder}\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.local", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_params(parser)
+    add_choices(parser)
+    parser.add_argument("--root", type=Path, default=Path("kubeflow-local"), help="folder of everything that it writes")
+    parser.add_argument("--image", help="image of all steps (default: kubeflow.image, tagged by its content)")
+    parser.add_argument("--no-cache", action="store_true", help="run every step again")
+    run(main, parser)

@@ -1,0 +1,73 @@
+"""The pipeline on one page, in the order that data flows; dvc.yaml is the same for one machine."""
+
+from kfp import dsl
+from kfp.dsl.base_component import BaseComponent
+
+from pemt_core.settings import Settings
+from pipelines import steps
+from pipelines.cluster import Cluster
+
+
+def make_pipeline(settings: Settings, params: str, image: str) -> BaseComponent:
+    """The pipeline in `image`, with `params`, the content of params.yaml as JSON, as the default of its parameter.
+
+    Its other parameters go before what that says; an empty list stands for it.
+    """
+    on, tasks = Cluster(settings.kubeflow, image), settings.tasks
+
+    @dsl.pipeline(name="pemt", description="Parameter-efficient multi-task transfer: experts once, then each target")
+    def pemt(
+        params: str = params,
+        recipe: str = settings.recipe,
+        sources: list = tasks.sources,
+        targets: list = tasks.targets,
+        k: list = [],  # noqa: B006  # of the recipe
+        seeds: list = [],  # noqa: B006
+    ) -> None:
+        run = {"params": params, "recipe": recipe, "sources": sources, "targets": targets, "k": k, "seeds": seeds}
+        planned = on.place(steps.plan(**run)).outputs
+        reported = on.place(steps.report(**run)).set_caching_options(False)
+
+        with dsl.ExitHandler(reported):
+            data = on.place(steps.prepare(settings=planned["prepare"])).outputs["data"]
+            backbone = on.place(
+                steps.backbone(settings=planned["backbone"], processes=on.processes("backbone"), data=data)
+            ).outputs["backbone"]
+
+            with dsl.ParallelFor(planned["source_trainings"], parallelism=on.parallelism) as training:
+                trained = on.place(
+                    steps.train_source(
+                        source=training.source,
+                        settings=training.settings,
+                        processes=on.processes("train_source"),
+                        data=data,
+                        backbone=backbone,
+                    )
+                )
+            adapters = dsl.Collected(trained.outputs["adapter"])
+            experts = on.place(steps.collect_experts(settings=planned["collect_experts"], adapters=adapters)).outputs[
+                "experts"
+            ]
+
+            with dsl.ParallelFor(planned["branches"], parallelism=on.parallelism) as branch:
+                inputs = {"data": data, "backbone": backbone, "experts": experts}
+                transferred = on.place(
+                    steps.transfer(
+                        target=branch.target,
+                        plan=branch.key,
+                        settings=branch.transfer,
+                        processes=on.processes("transfer"),
+                        **inputs,
+                    )
+                )
+                on.place(
+                    steps.evaluate(
+                        target=branch.target,
+                        plan=branch.key,
+                        settings=branch.evaluate,
+                        adapters=transferred.outputs["adapters"],
+                        **inputs,
+                    )
+                )
+
+    return pemt
