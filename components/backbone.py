@@ -26,10 +26,14 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
         )
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "backbone")
     parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer that prepare wrote")
     parser.add_argument("--corpus", type=Path, required=True, help="corpus that prepare wrote")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     add_training_flags(parser)
-    run(main, parser)
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, make_parser())

@@ -9,20 +9,31 @@ from pathlib import Path
 
 from components.program import new_parser, run
 from pemt_core.artifacts.provenance import provenance
+from pemt_core.errors import SettingsError
 from pemt_core.settings import Settings
 
 
 def main(arguments: argparse.Namespace, settings: Settings) -> None:
     from pemt_core.steps.collect_experts import collect_experts
 
-    sources, executor = settings.tasks.sources, arguments.executor
-    adapters = executor.paths("adapters") if executor else [arguments.adapters / source for source in sources]
+    sources = settings.tasks.sources
+    if arguments.adapters is None and arguments.executor is None:
+        raise SettingsError("--adapters is missing: expected the folder with one adapter per source")
+    adapters = (
+        [arguments.adapters / source for source in sources]
+        if arguments.adapters
+        else arguments.executor.paths("adapters")
+    )
     with provenance(arguments.provenance):
         collect_experts(adapters, sources, output_dir=arguments.output)
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "collect_experts")
     parser.add_argument("--adapters", type=Path, help="folder with one adapter per source; Kubeflow names each")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    run(main, parser)
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, make_parser())

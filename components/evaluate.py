@@ -32,7 +32,7 @@ def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
     return Outcome(metrics=final_scores(arguments.output))
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "evaluate")
     parser.add_argument("--targets", nargs="+", help="target tasks (default: all of params.yaml)")
     parser.add_argument("--adapters", type=Path, required=True, help="folder with one folder of cells per target")
@@ -41,4 +41,8 @@ if __name__ == "__main__":
     parser.add_argument("--experts", type=Path, required=True, help="folder that collect_experts wrote")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     add_plan_flag(parser)
-    run(main, parser)
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, make_parser())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pemt_core.artifacts.files import write_json
-from pemt_core.errors import SettingsError
+from pemt_core.errors import ArtifactError, SettingsError
 
 MOUNTS = {"minio://": "/minio/", "s3://": "/s3/", "gs://": "/gcs/"}  # where a launcher keeps what a URI names
 METRICS = "metrics"  # the output artifact that has a step's numbers as its metadata
@@ -43,7 +43,14 @@ class Executor:
     def paths(self, name: str) -> list[Path]:
         """Where the input artifacts called `name` are: several where the step collects a loop's."""
         listed = self._inputs.get("artifacts", {}).get(name, {}).get("artifacts", [])
-        return [local_path(artifact["uri"]) for artifact in listed]
+        paths = [local_path(artifact["uri"]) for artifact in listed]
+        for path in paths:
+            if not path.exists():
+                raise ArtifactError(
+                    f"{path}: Kubeflow named it as one of {len(paths)} {name}, and did not bring it; a backend older "
+                    "than 2.5 brings the first of a list alone"
+                )
+        return paths
 
     def finish(self, outcome: Outcome) -> None:
         """Name every output artifact, with metrics as the metadata of that one, and every output parameter."""

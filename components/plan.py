@@ -23,7 +23,11 @@ def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
     return Outcome(parameters=plan)
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "plan")
     add_choices(parser)
-    run(main, parser)
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, make_parser())

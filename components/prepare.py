@@ -23,8 +23,12 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
         facts["revisions"] = prepare(tasks, settings.prepare, settings.backbone, output_dir=arguments.output)
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "prepare")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--pin", action="store_true", help="pin the datasets' newest commits, prepare nothing")
-    run(main, parser)
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, make_parser())

@@ -39,7 +39,7 @@ def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
     return Outcome(metrics=means)
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "report")
     parser.add_argument("--scores", type=Path, required=True, help="folder that evaluate wrote")
     parser.add_argument("--sources", type=Path, help="folder with one adapter per source, to record them too")
@@ -47,4 +47,8 @@ if __name__ == "__main__":
     parser.add_argument("--page", type=Path, help="file to write the tables to once more")
     parser.add_argument("--gather", action="store_true", help="fetch SCORES from tracking, by the settings' plan")
     add_choices(parser)
-    run(main, parser)
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, make_parser())

@@ -26,11 +26,15 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
         )
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "train_source")
     parser.add_argument("--source", required=True, help="source task")
     parser.add_argument("--data", type=Path, required=True, help="the task's folder that prepare wrote")
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     add_training_flags(parser)
-    run(main, parser)
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, make_parser())

@@ -30,7 +30,7 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
         facts.update(workers=done.workers, workers_memory_mib=done.workers_memory_mib)
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "transfer")
     parser.add_argument("--target", required=True, help="target task")
     parser.add_argument("--data", type=Path, required=True, help="the task's folder that prepare wrote")
@@ -40,4 +40,8 @@ if __name__ == "__main__":
     add_training_flags(parser)
     add_plan_flag(parser)
     parser.add_argument("--workers", type=int, help="trainings at a time (default: as many as suit the machine)")
-    run(main, parser)
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, make_parser())

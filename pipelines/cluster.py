@@ -1,9 +1,11 @@
-"""Where and how a step runs: image, resources, retries, secret and volume, as the group `kubeflow` of params.yaml says."""
+"""Where and how a step runs: image, resources, retries, secret and volume, as `kubeflow` in params.yaml says."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
+from kfp.dsl.base_component import BaseComponent
 
 from pemt_core.settings import KubeflowSettings, Resources
 
@@ -15,7 +17,7 @@ IF_THERE = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRAC
 
 @dataclass(frozen=True)
 class Cluster:
-    """Settings of containers, applied task by task."""
+    """Settings of containers, applied step by step."""
 
     settings: KubeflowSettings
     image: str
@@ -25,13 +27,12 @@ class Cluster:
         """How many of a loop's iterations run at a time."""
         return self.settings.parallelism
 
-    def processes(self, step: str) -> int:
-        """How many processes share a step's training: one per GPU."""
-        return max(1, self._resources(step).gpus)
-
-    def place(self, task: PipelineTask) -> PipelineTask:
-        """Give `task` its image, resources, retries, secret and volume; returns it."""
-        resources = self._resources(task.component_spec.name.replace("-", "_"))
+    def run(self, step: BaseComponent, **inputs: Any) -> PipelineTask:
+        """A task of the pipeline: `step` with its inputs, image, resources, retries, secret and volume."""
+        resources = getattr(self.settings.resources, step.name.replace("-", "_"))
+        if "processes" in step.component_spec.inputs:  # that share its training, one per GPU
+            inputs["processes"] = max(1, resources.gpus)
+        task = step(**inputs)
         task.set_container_image(self.image)
         task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)
         task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
@@ -46,9 +47,6 @@ class Cluster:
         if self.settings.volume:
             kubernetes.mount_pvc(task, self.settings.volume, VOLUME)
         return task
-
-    def _resources(self, step: str) -> Resources:
-        return getattr(self.settings.resources, step)  # type: ignore[no-any-return]
 
     def _choose_node(self, task: PipelineTask, resources: Resources) -> None:
         for label, value in resources.node_selector.items():

@@ -21,7 +21,7 @@ from pipelines.pipeline import make_pipeline
 def compile_pipeline(
     settings: Settings, params: str, image: str, output: Path, manifests: KubernetesManifestOptions | None = None
 ) -> None:
-    """Write the pipeline in `image` as YAML, or, with options for them, as Kubernetes manifests; whole or not at all."""
+    """Write the pipeline in `image` as YAML, or, with options for them, as Kubernetes manifests."""
     with TemporaryDirectory() as folder, atomic_file(output) as temporary:
         compiled = Path(folder) / "pipeline.yaml"  # kfp insists on the suffix
         compiler.Compiler().compile(

@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,9 @@ class LocalRunError(PemtError):
 
 
 def run_locally(
-    package: Path, arguments: dict[str, Any], settings: Settings, root: Path, *, cache: bool = True
+    package: Path, arguments: Mapping[str, Any], settings: Settings, root: Path, *, cache: bool = True
 ) -> Path:
-    """Run a compiled pipeline; returns the folder of the run's artifacts. LocalRunError with a failed step's message."""
+    """Run a compiled pipeline; returns the folder of its artifacts. LocalRunError with the messages of failed steps."""
     runs = root.resolve() / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     before = set(runs.iterdir())

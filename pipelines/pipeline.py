@@ -25,49 +25,25 @@ def make_pipeline(settings: Settings, params: str, image: str) -> BaseComponent:
         seeds: list = [],  # noqa: B006
     ) -> None:
         run = {"params": params, "recipe": recipe, "sources": sources, "targets": targets, "k": k, "seeds": seeds}
-        planned = on.place(steps.plan(**run)).outputs
-        reported = on.place(steps.report(**run)).set_caching_options(False)
+        planned = on.run(steps.plan, **run).outputs
+        reported = on.run(steps.report, **run).set_caching_options(False)
 
         with dsl.ExitHandler(reported):
-            data = on.place(steps.prepare(settings=planned["prepare"])).outputs["data"]
-            backbone = on.place(
-                steps.backbone(settings=planned["backbone"], processes=on.processes("backbone"), data=data)
-            ).outputs["backbone"]
+            data = on.run(steps.prepare, settings=planned["prepare"]).outputs["data"]
+            backbone = on.run(steps.backbone, settings=planned["backbone"], data=data).outputs["backbone"]
+            shared = {"data": data, "backbone": backbone}
 
             with dsl.ParallelFor(planned["source_trainings"], parallelism=on.parallelism) as training:
-                trained = on.place(
-                    steps.train_source(
-                        source=training.source,
-                        settings=training.settings,
-                        processes=on.processes("train_source"),
-                        data=data,
-                        backbone=backbone,
-                    )
-                )
+                trained = on.run(steps.train_source, source=training.source, settings=training.settings, **shared)
+
             adapters = dsl.Collected(trained.outputs["adapter"])
-            experts = on.place(steps.collect_experts(settings=planned["collect_experts"], adapters=adapters)).outputs[
-                "experts"
-            ]
+            experts = on.run(steps.collect_experts, settings=planned["collect_experts"], adapters=adapters)
+            shared["experts"] = experts.outputs["experts"]
 
             with dsl.ParallelFor(planned["branches"], parallelism=on.parallelism) as branch:
-                inputs = {"data": data, "backbone": backbone, "experts": experts}
-                transferred = on.place(
-                    steps.transfer(
-                        target=branch.target,
-                        plan=branch.key,
-                        settings=branch.transfer,
-                        processes=on.processes("transfer"),
-                        **inputs,
-                    )
-                )
-                on.place(
-                    steps.evaluate(
-                        target=branch.target,
-                        plan=branch.key,
-                        settings=branch.evaluate,
-                        adapters=transferred.outputs["adapters"],
-                        **inputs,
-                    )
-                )
+                cells = {"target": branch.target, "plan": branch.key, **shared}
+                transferred = on.run(steps.transfer, settings=branch.transfer, **cells)
+                adapters = transferred.outputs["adapters"]
+                on.run(steps.evaluate, settings=branch.evaluate, adapters=adapters, **cells)
 
     return pemt

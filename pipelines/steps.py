@@ -36,14 +36,14 @@ def plan(
     collect_experts: dsl.OutputPath(str),  # type: ignore[valid-type]
     branches: dsl.OutputPath(list),  # type: ignore[valid-type]
     provenance: Output[Artifact],
-):  # type: ignore[no-untyped-def]
+) -> dsl.ContainerSpec:
     """Settles what every other step does: one text of settings each."""
     choices = _choices(recipe, sources, targets, k, seeds)
     return _program("plan", "--settings", params, "--choices", choices, "--provenance", provenance.path)
 
 
 @dsl.container_component
-def prepare(settings: str, data: Output[Dataset], provenance: Output[Artifact]):  # type: ignore[no-untyped-def]
+def prepare(settings: str, data: Output[Dataset], provenance: Output[Artifact]) -> dsl.ContainerSpec:
     """Datasets of all tasks to text pairs, with corpus, tokenizer and statistics."""
     return _program("prepare", "--settings", settings, "--output", data.path, "--provenance", provenance.path)
 
@@ -55,7 +55,7 @@ def backbone(
     data: Input[Dataset],
     backbone: Output[Model],
     provenance: Output[Artifact],
-):  # type: ignore[no-untyped-def]
+) -> dsl.ContainerSpec:
     """The T5 that everything is attached to."""
     inputs = ["--tokenizer", f"{data.path}/tokenizer", "--corpus", f"{data.path}/corpus.parquet"]
     outputs = ["--output", backbone.path, "--checkpoints", CHECKPOINTS, "--provenance", provenance.path]
@@ -71,7 +71,7 @@ def train_source(
     backbone: Input[Model],
     adapter: Output[Model],
     provenance: Output[Artifact],
-):  # type: ignore[no-untyped-def]
+) -> dsl.ContainerSpec:
     """Stage 1 for one source task."""
     inputs = ["--source", source, "--data", f"{data.path}/{source}", "--backbone", backbone.path]
     outputs = ["--output", adapter.path, "--checkpoints", CHECKPOINTS, "--provenance", provenance.path]
@@ -79,7 +79,9 @@ def train_source(
 
 
 @dsl.container_component
-def collect_experts(settings: str, adapters: Input[list[Model]], experts: Output[Model], provenance: Output[Artifact]):  # type: ignore[no-untyped-def]
+def collect_experts(
+    settings: str, adapters: Input[list[Model]], experts: Output[Model], provenance: Output[Artifact]
+) -> dsl.ContainerSpec:
     """The source adapters in the order of the sources; the program finds the list in its executor input."""
     return _program(
         "collect_experts", "--settings", settings, "--output", experts.path, "--provenance", provenance.path
@@ -97,7 +99,7 @@ def transfer(
     experts: Input[Model],
     adapters: Output[Model],
     provenance: Output[Artifact],
-):  # type: ignore[no-untyped-def]
+) -> dsl.ContainerSpec:
     """Stage 2 for one target task and seed."""
     what = ["--target", target, "--plan", plan, "--settings", settings, "--processes", processes]
     inputs = ["--data", f"{data.path}/{target}", "--backbone", backbone.path, "--experts", experts.path]
@@ -117,7 +119,7 @@ def evaluate(
     scores: Output[Dataset],
     metrics: Output[Metrics],
     provenance: Output[Artifact],
-):  # type: ignore[no-untyped-def]
+) -> dsl.ContainerSpec:
     """Test scores of one target task and seed."""
     what = ["--targets", target, "--plan", plan, "--settings", settings]
     inputs = ["--data", data.path, "--backbone", backbone.path, "--experts", experts.path, "--adapters", adapters.path]
@@ -137,8 +139,8 @@ def report(
     page: Output[Markdown],
     metrics: Output[Metrics],
     provenance: Output[Artifact],
-):  # type: ignore[no-untyped-def]
-    """Tables and figures of what the tracking store holds of the run's plan, whatever failed. It can be given no files."""
+) -> dsl.ContainerSpec:
+    """Tables and figures of what tracking holds of the run's plan, whatever failed: it can be given no files."""
     what = ["--settings", params, "--choices", _choices(recipe, sources, targets, k, seeds), "--gather"]
     outputs = ["--scores", scores.path, "--output", results.path, "--page", page.path]
     return _program("report", *what, *outputs, "--provenance", provenance.path)

@@ -189,7 +189,8 @@ def test_experts_keep_the_order_they_are_given_in(world: World, tmp_path: Path) 
     folders = {name: world.folder / "adapters" / name for name in World.SOURCES}
     hashes = []
     for order in (["alpha", "beta"], ["beta", "alpha"], ["beta"]):
-        assert collect_experts([folders[name] for name in order], output_dir=tmp_path / "experts") == order
+        given = [folders[name] for name in sorted(order)]  # a loop of Kubeflow's may end in any order
+        collect_experts(given, order, output_dir=tmp_path / "experts")
         experts, content = load_experts(tmp_path / "experts", fingerprint)
         assert [expert.task for expert in experts] == order
         for expert, name in zip(experts, order, strict=True):
@@ -218,7 +219,7 @@ def test_experts_of_different_backbones_are_refused(stored: Path, tmp_path: Path
     with pytest.raises(
         ArtifactError, match=r"other: trained on the backbone bbbbbbbbbbbb, the one at hand is aaaaaaaaaaaa"
     ):
-        collect_experts([stored, tmp_path / "other"], output_dir=tmp_path / "experts")
+        collect_experts([stored, tmp_path / "other"], ["alpha", "beta"], output_dir=tmp_path / "experts")
     with pytest.raises(ArtifactError, match="source adapter beta"):
         save_experts(
             tmp_path / "experts",
@@ -229,7 +230,13 @@ def test_experts_of_different_backbones_are_refused(stored: Path, tmp_path: Path
 
 def test_no_source_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"tasks\.sources must name at least one task"):
-        collect_experts([], output_dir=tmp_path / "experts")
+        collect_experts([], [], output_dir=tmp_path / "experts")
+
+
+def test_adapters_of_other_sources_are_named(world: World, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="adapters of alpha were given for the sources alpha, beta"):
+        collect_experts([world.folder / "adapters" / "alpha"], World.SOURCES, output_dir=tmp_path / "experts")
+    assert not (tmp_path / "experts").exists()
 
 
 # --- damaged
@@ -297,7 +304,7 @@ def test_collecting_names_a_damaged_description(stored: Path, tmp_path: Path, da
     path = stored / "adapter.json"
     DAMAGES[damage][1](path)
     with pytest.raises(ArtifactError, match=re.escape(str(path))):
-        collect_experts([stored], output_dir=tmp_path / "experts")
+        collect_experts([stored], ["alpha"], output_dir=tmp_path / "experts")
 
 
 def test_tensors_whose_hash_was_altered_as_well_are_still_no_safetensors(stored: Path) -> None:

@@ -131,9 +131,14 @@ def test_help_comes_at_once() -> None:
 
 
 def test_a_missing_flag_is_named() -> None:
-    done = component("collect_experts", "--output", "experts", "--provenance", "provenance.json")
+    done = component("collect_experts", "--adapters", "adapters", "--provenance", "provenance.json")
     assert done.returncode == 2
-    assert done.stderr.endswith("error: the following arguments are required: --adapters\n")
+    assert done.stderr.endswith("error: the following arguments are required: --output\n")
+
+
+def test_adapters_come_from_a_folder_or_from_kubeflow() -> None:
+    done = component("collect_experts", "--output", "experts", "--provenance", "provenance.json")
+    assert assert_one_line(done).startswith("error: --adapters is missing")
 
 
 # Settings

@@ -175,9 +175,10 @@ def test_predictions_do_not_depend_on_the_batch(trained: World, tmp_path: Path) 
 
 def test_other_experts_are_an_error_that_names_both(trained: World, tmp_path: Path) -> None:
     world = World(shutil.copytree(trained.folder, tmp_path / "world"))
-    adapters = [world.folder / "adapters" / name for name in reversed(World.SOURCES)]
+    sources = list(reversed(World.SOURCES))
+    adapters = [world.folder / "adapters" / name for name in sources]
     mixed = json.loads((world.folder / "experts" / "experts.json").read_text())["sha256"]
-    collect_experts(adapters, output_dir=world.folder / "experts")
+    collect_experts(adapters, sources, output_dir=world.folder / "experts")
     at_hand = json.loads((world.folder / "experts" / "experts.json").read_text())["sha256"]
     with pytest.raises(ArtifactError, match=f"mixes the experts {mixed[:12]}, those at hand are {at_hand[:12]}"):
         score(world, tmp_path / "results", "gamma")
@@ -241,7 +242,7 @@ def three_sources(tmp_path_factory: pytest.TempPathFactory, world: World) -> Wor
 
 
 def collect(world: World, *names: str) -> None:
-    collect_experts([world.folder / "adapters" / name for name in names], output_dir=world.folder / "experts")
+    collect_experts([world.folder / "adapters" / name for name in names], names, output_dir=world.folder / "experts")
 
 
 def test_leaving_a_source_out_is_pemt_on_the_other_experts(three_sources: World, tmp_path: Path) -> None:

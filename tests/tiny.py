@@ -237,7 +237,8 @@ class World:
             write_task(folder / "data", name, fillers=fillers)
         for name in cls.SOURCES:
             world.train_source(folder / "adapters" / name, task=name, init="kaiming", epochs=1)
-        collect_experts([folder / "adapters" / name for name in cls.SOURCES], output_dir=folder / "experts")
+        adapters = [folder / "adapters" / name for name in cls.SOURCES]
+        collect_experts(adapters, cls.SOURCES, output_dir=folder / "experts")
         return world
 
     def train_source(

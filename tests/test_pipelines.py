@@ -1,0 +1,345 @@
+"""The pipeline as it is compiled: against the programs, dvc.yaml, and the schemas of Kubeflow and Kubernetes."""
+
+import importlib
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import json_format
+from kfp.compiler.compiler_utils import KubernetesManifestOptions
+from kfp.kubernetes import kubernetes_executor_config_pb2
+from kfp.pipeline_spec import pipeline_spec_pb2
+from ruamel.yaml import YAML
+from source_code import REPOSITORY
+from workspace import Workspace, environment, lay_over
+
+from pemt_core.settings import parse_settings, read_params
+from pipelines.compile import compile_pipeline, version_name
+
+PARAMS = REPOSITORY / "params.yaml"
+IMAGE = "registry.local/pemt:0123456789ab"
+STEPS = ("plan", "prepare", "backbone", "train_source", "collect_experts", "transfer", "evaluate", "report")
+TRANSFER = {
+    "cpu": "1500m",
+    "memory": "24Gi",
+    "gpus": 4,
+    "node_selector": {"pool": "gpu"},
+    "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "value": "", "effect": "NoSchedule"}],
+}
+DEMANDING = {"volume": "claim", "retries": 3, "retry_seconds": 7, "parallelism": 5, "resources": {"transfer": TRANSFER}}
+
+Compile = Callable[..., list[Any]]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
+    """Compiles with differences laid over params.yaml; gives the documents of the file."""
+    folder = tmp_path_factory.mktemp("compiled")
+
+    def compile_with(differences: Mapping[str, Any], manifests: KubernetesManifestOptions | None = None) -> list[Any]:
+        values = read_params(PARAMS)
+        lay_over(values, differences)
+        compile_pipeline(parse_settings(values, "test"), json.dumps(values), IMAGE, folder / "pemt.yaml", manifests)
+        return list(YAML(typ="safe").load_all(folder / "pemt.yaml"))
+
+    return compile_with
+
+
+def containers(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The container of each step."""
+    executors = document["deploymentSpec"]["executors"]
+    return {name.removeprefix("exec-").replace("-", "_"): value["container"] for name, value in executors.items()}
+
+
+def tasks_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Every task of the root and of the groups in it, by name."""
+    dags = [document["root"], *(c for c in document["components"].values() if "dag" in c)]
+    return {name: task for component in dags for name, task in component["dag"]["tasks"].items()}
+
+
+# Against the programs
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_container_gives_flags_that_its_program_takes(compiled: Compile, step: str) -> None:
+    """The program's own parser reads them: unknown flags, missing ones and ill-typed values end it."""
+    container = containers(compiled({})[0])[step]
+    assert container["command"] == ["python", "-m", f"components.{step}"]
+    arguments = [re.sub(r"\{\{\$\.inputs\.parameters\['processes'\]\}\}", "2", word) for word in container["args"]]
+    parsed = importlib.import_module(f"components.{step}").make_parser().parse_args(arguments)
+    assert parsed.executor_input == "{{$}}"
+    given = [word for word in arguments if word.startswith("--")]
+    assert len(given) == len(set(given))
+
+
+def test_every_program_has_its_container_and_every_container_its_resources(compiled: Compile) -> None:
+    document, _ = compiled({})
+    programs = {path.stem for path in (REPOSITORY / "components").glob("*.py") if "make_parser" in path.read_text()}
+    assert set(containers(document)) == set(STEPS) == programs - {"program", "trainer_job"}
+    resources = read_params(PARAMS)["kubeflow"]["resources"]
+    assert set(resources) == set(STEPS)
+    for step, container in containers(document).items():
+        assert container["image"] == IMAGE
+        assert container["resources"]["resourceCpuLimit"] == resources[step]["cpu"]
+        assert container["resources"]["resourceMemoryLimit"] == resources[step]["memory"]
+
+
+# Against dvc.yaml
+
+
+def artifact_edges(document: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """(producer, consumer) of every artifact, through loops and groups."""
+    components, edges = document["components"], set()
+
+    def component_of(dag: Mapping[str, Any], task: str) -> tuple[str, Any]:
+        name = dag["tasks"][task]["componentRef"]["name"]
+        return name.removeprefix("comp-").replace("-", "_"), components[name]
+
+    def producer(dag: Mapping[str, Any], task: str, key: str) -> str:
+        step, component = component_of(dag, task)
+        if "dag" not in component:
+            return step
+        (selector,) = component["dag"]["outputs"]["artifacts"][key]["artifactSelectors"]
+        return producer(component["dag"], selector["producerSubtask"], selector["outputArtifactKey"])
+
+    def walk(dag: Mapping[str, Any], given: Mapping[str, str]) -> None:
+        for task, spec in dag["tasks"].items():
+            sources = {}
+            for name, source in spec.get("inputs", {}).get("artifacts", {}).items():
+                output = source.get("taskOutputArtifact")
+                sources[name] = (
+                    producer(dag, output["producerTask"], output["outputArtifactKey"])
+                    if output
+                    else given[source["componentInputArtifact"]]
+                )
+            step, component = component_of(dag, task)
+            if "dag" in component:
+                walk(component["dag"], sources)
+            else:
+                edges.update((source, step) for source in sources.values())
+
+    walk(document["root"]["dag"], {})
+    return edges
+
+
+def dvc_edges() -> set[tuple[str, str]]:
+    """(producer, consumer) of the stages of dvc.yaml, by the paths that they write and read."""
+    stages = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")["stages"]
+
+    def path(text: str) -> tuple[str, ...]:
+        return tuple("*" if part.startswith("${item.") else part for part in text.split("/"))
+
+    def outs(stage: Any) -> Iterator[tuple[str, ...]]:
+        for out in stage["outs"]:
+            yield path(next(iter(out)) if isinstance(out, dict) else out)
+
+    def overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+        return all(a == b or "*" in (a, b) for a, b in zip(one, other, strict=False))
+
+    return {
+        (producer, consumer)
+        for producer, written in stages.items()
+        for consumer, stage in stages.items()
+        for out in outs(written)
+        for dep in stage["deps"]
+        if out[0] != "provenance" and producer != consumer and overlap(out, path(dep))
+    }
+
+
+def test_data_flows_as_in_dvc(compiled: Compile) -> None:
+    """But to the report: the last task of a run takes no artifacts, it finds the results in the tracking store."""
+    to_report = {("train_source", "report"), ("evaluate", "report")}
+    assert artifact_edges(compiled({})[0]) == dvc_edges() - to_report
+    assert to_report <= dvc_edges()
+
+
+def test_the_plan_comes_first_and_the_report_whatever_failed(compiled: Compile) -> None:
+    document = compiled({})[0]
+    root = document["root"]["dag"]["tasks"]
+    assert set(root) == {"plan", "exit-handler-1", "report"}
+    assert root["exit-handler-1"]["dependentTasks"] == ["plan"]
+    assert root["report"]["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+    assert root["report"]["dependentTasks"] == ["exit-handler-1"]
+    assert "artifacts" not in root["report"]["inputs"]
+    loops = {
+        name: task["parameterIterator"]["items"]["inputParameter"]
+        for name, task in tasks_of(document).items()
+        if "parameterIterator" in task
+    }
+    assert sorted(loops.values()) == ["pipelinechannel--plan-branches", "pipelinechannel--plan-source_trainings"]
+
+
+# What params.yaml asks of a cluster
+
+
+def test_caching_retries_and_parallelism(compiled: Compile) -> None:
+    document, _ = compiled({"kubeflow": DEMANDING})
+    tasks = tasks_of(document)
+    steps = {name.replace("-", "_"): task for name, task in tasks.items() if name.replace("-", "_") in STEPS}
+    assert set(steps) == set(STEPS)
+    cached = {step for step, task in steps.items() if task["cachingOptions"].get("enableCache")}
+    assert cached == set(STEPS) - {"report"}
+    for task in steps.values():
+        assert task["retryPolicy"]["maxRetryCount"] == 3
+        assert task["retryPolicy"]["backoffDuration"] == "7s"
+    limits = [task["iteratorPolicy"]["parallelismLimit"] for task in tasks.values() if "parameterIterator" in task]
+    assert limits == [5, 5]
+
+
+def test_gpus_nodes_secret_and_volume(compiled: Compile) -> None:
+    document, platform = compiled({"kubeflow": DEMANDING})
+    transfer = containers(document)["transfer"]["resources"]
+    assert (transfer["resourceCpuLimit"], transfer["resourceMemoryLimit"]) == ("1500m", "24Gi")
+    assert (transfer["accelerator"]["resourceType"], transfer["accelerator"]["resourceCount"]) == (
+        "nvidia.com/gpu",
+        "4",
+    )
+    assert tasks_of(document)["transfer"]["inputs"]["parameters"]["processes"] == {"runtimeValue": {"constant": 4.0}}
+    assert tasks_of(document)["train-source"]["inputs"]["parameters"]["processes"] == {
+        "runtimeValue": {"constant": 1.0}
+    }
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert executors["exec-transfer"]["nodeSelector"]["labels"] == {"pool": "gpu"}
+    assert executors["exec-transfer"]["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    ]
+    assert "nodeSelector" not in executors["exec-train-source"]
+    for step in STEPS:
+        of_step = executors[f"exec-{step.replace('_', '-')}"]
+        assert [(mount["constant"], mount["mountPath"]) for mount in of_step["pvcMount"]] == [("claim", "/pemt")]
+        required, optional = of_step["secretAsEnv"]
+        assert (required["secretName"], required["optional"]) == ("pemt-tracking", False)
+        assert [key["envVar"] for key in required["keyToEnv"]] == ["MLFLOW_TRACKING_URI"]
+        assert optional["optional"] is True
+
+
+# Against schemas
+
+
+@pytest.mark.parametrize(
+    "differences",
+    [
+        *({"recipe": recipe} for recipe in ("demo", "study", "pretrain", "scratch", "paper")),
+        {"kubeflow": DEMANDING},
+        {"kubeflow": {"secret": "", "retries": 0}},
+    ],
+    ids=str,
+)
+def test_what_is_compiled_is_a_pipeline_spec(compiled: Compile, differences: Mapping[str, Any]) -> None:
+    """Kubeflow's own messages take every key: an unknown or ill-typed one is an error of theirs."""
+    document, *platform = compiled(differences)
+    spec = json_format.ParseDict(document, pipeline_spec_pb2.PipelineSpec())
+    assert spec.pipeline_info.name == "pemt"
+    for executor in spec.deployment_spec["executors"].values():
+        json_format.ParseDict(
+            json_format.MessageToDict(executor), pipeline_spec_pb2.PipelineDeploymentConfig.ExecutorSpec()
+        )
+    for config in (p["platforms"]["kubernetes"]["deploymentSpec"]["executors"] for p in platform):
+        for executor in config.values():
+            json_format.ParseDict(executor, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
+
+
+def test_manifests_hold_the_same_pipeline(compiled: Compile) -> None:
+    name = version_name(IMAGE)
+    options = KubernetesManifestOptions(
+        pipeline_name="pemt", pipeline_version_name=name, namespace="team", include_pipeline_manifest=True
+    )
+    plain, platform = compiled({"kubeflow": DEMANDING})
+    pipeline, version = compiled({"kubeflow": DEMANDING}, options)
+    for resource, kind, called in ((pipeline, "Pipeline", "pemt"), (version, "PipelineVersion", name)):
+        assert (resource["apiVersion"], resource["kind"]) == ("pipelines.kubeflow.org/v2beta1", kind)
+        assert resource["metadata"] == {"name": called, "namespace": "team"}
+        assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", called)
+    assert version["spec"]["pipelineName"] == "pemt"
+    assert version["spec"]["pipelineSpec"] == plain
+    assert version["spec"]["platformSpec"] == platform
+    assert len(json.dumps(version)) < 1_000_000  # etcd refuses a resource of more than 1.5 MB
+
+
+# The image's tag
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Workspace:
+    """A repository of this project's files, committed."""
+    workspace = Workspace(tmp_path / "project", environment(tmp_path / "caches"))
+    subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(workspace.folder)], check=True)
+    for name in (
+        "pipelines",
+        "pemt_core",
+        "components",
+        "params.yaml",
+        "Dockerfile",
+        ".dockerignore",
+        "pyproject.toml",
+    ):
+        workspace.run("cp", "--recursive", str(REPOSITORY / name), ".")
+    workspace.commit("what is at hand")
+    return workspace
+
+
+def tag(workspace: Workspace) -> str:
+    program = "from pipelines.image import image_name; print(image_name('pemt'))"
+    name, _, tag = workspace.run("python", "-c", program).stdout.strip().partition(":")
+    assert name == "pemt"
+    return tag
+
+
+def test_the_tag_is_made_of_the_content(clone: Workspace) -> None:
+    first = tag(clone)
+    assert re.fullmatch(r"[0-9a-f]{12}", first)
+    clone.replace("README.md", "# PEMT Pipeline", "# PEMT pipeline")
+    assert tag(clone) == first  # not in the image
+    clone.commit("words")
+    assert tag(clone) == first
+    clone.replace("pemt_core/errors.py", "a bug:", "a bug :")
+    changed = tag(clone)
+    assert re.fullmatch(rf"{first}-[0-9a-f]{{8}}", changed)
+    (clone.folder / "pemt_core" / "new.py").write_text("NEW = 1\n")
+    assert tag(clone) not in (first, changed)
+    clone.commit("code")
+    committed = tag(clone)
+    assert re.fullmatch(r"[0-9a-f]{12}", committed)
+    assert committed != first
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        (
+            {"resources": {"transfer": {"gpu": 1}}},
+            "unknown key 'kubeflow.resources.transfer.gpu'; did you mean 'gpus'?",
+        ),
+        ({"resources": {"transfers": {}}}, "did you mean 'transfer'?"),
+        ({"resources": {"transfer": {"memory": "8 GB"}}}, "key 'kubeflow.resources.transfer.memory' is '8 GB'"),
+        ({"paralelism": 3}, "unknown key 'kubeflow.paralelism'; did you mean 'parallelism'?"),
+    ],
+)
+def test_bad_settings_end_in_one_line(tmp_path: Path, differences: dict[str, Any], expected: str) -> None:
+    values = read_params(PARAMS)
+    lay_over(values, {"kubeflow": differences})
+    with (tmp_path / "params.yaml").open("w") as file:
+        YAML().dump(values, file)
+    command = [
+        "python",
+        "-m",
+        "pipelines.compile",
+        "--params",
+        tmp_path / "params.yaml",
+        "--output",
+        tmp_path / "x.yaml",
+    ]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment(tmp_path), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "x.yaml").exists()
