@@ -106,10 +106,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 def _share_among_processes(arguments: argparse.Namespace) -> None:
     """Become several processes that train together, by `accelerate launch`, where more than one is asked for."""
     processes = getattr(arguments, "processes", 1)
-    if processes == 1 or "RANK" in os.environ:
-        return
-    from pemt_core.training.accelerator import launch_options
+    if processes != 1:
+        from pemt_core.training.accelerator import launch
 
-    module = ["--module", f"components.{arguments.step}", *sys.argv[1:]]
-    command = [sys.executable, "-m", "accelerate.commands.launch", *launch_options(processes), *module]
-    os.execv(sys.executable, command)
+        alone = ["--processes", "1"]  # the last of a flag counts: else each of them would do the same
+        launch(processes, f"components.{arguments.step}", [*sys.argv[1:], *alone])

@@ -1,6 +1,7 @@
 """The training loop against plain PyTorch, and both stages on a task that can be learnt."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -437,7 +438,7 @@ def test_two_processes_train_what_one_trains(still_world: World, tmp_path: Path)
         sys.executable,
         "-m",
         "accelerate.commands.launch",
-        "--cpu",
+        "--multi_gpu",  # with --cpu it starts one process, whatever the number
         "--num_processes",
         "2",
         "--num_machines",
@@ -445,8 +446,15 @@ def test_two_processes_train_what_one_trains(still_world: World, tmp_path: Path)
     ]
     options = ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     stage = [str(TINY), "train_source", str(still_world.folder), str(tmp_path / "two" / "out"), str(tmp_path / "log")]
-    done = subprocess.run([*launch, *options, *stage, json.dumps(changes)], capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [*launch, *options, *stage, json.dumps(changes)],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert {path.name for path in tmp_path.glob("rank-*")} == {"rank-0", "rank-1"}
     close_adapters(tmp_path / "one" / "out", tmp_path / "two" / "out")
     records = [load_training_record(tmp_path / name / "out") for name in ("one", "two")]
     metrics = [[point for point in record.history if "train/loss" not in point] for record in records]

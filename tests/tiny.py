@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -308,6 +309,7 @@ def main(arguments: Sequence[str]) -> None:
     """`python tests/tiny.py STAGE FOLDER OUTPUT LOG {JSON of changed settings, workers}`: one stage in this process."""
     stage, folder, output, log, changes = arguments
     logging.basicConfig(level=logging.INFO)
+    Path(log).with_name(f"rank-{os.environ.get('RANK', 0)}").touch()
     runs: dict[str, Callable[..., Any]] = {
         "train_source": World(Path(folder)).train_source,
         "transfer": World(Path(folder)).transfer,

@@ -48,7 +48,7 @@ class Plan:
 
 
 def make_plan(settings: Settings) -> Plan:
-    """The plan of a run. DataError, naming the nearest, at a task that there is not."""
+    """The plan of a run. SettingsError, naming the nearest, at a task that there is not."""
     for name in [*settings.tasks.sources, *settings.tasks.targets]:
         get_task(name)
     prepare, backbone = settings_text(settings, "prepare"), settings_text(settings, "backbone")

@@ -1,5 +1,10 @@
 """The machine as training and evaluation see it."""
 
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
@@ -14,8 +19,8 @@ def make_accelerator(precision: str) -> Accelerator:
     return Accelerator(mixed_precision=PRECISIONS[precision], kwargs_handlers=[exchange])
 
 
-def launch_options(processes: int) -> list[str]:
-    """The options of `accelerate launch` for so many processes on this machine: one per GPU, or all on the CPU.
+def launch(processes: int, module: str, arguments: Sequence[str]) -> NoReturn:
+    """Become `accelerate launch` of `module` in so many processes on this machine: one per GPU, or all on the CPU.
 
     SettingsError where there are GPUs, but fewer than processes.
     """
@@ -24,6 +29,9 @@ def launch_options(processes: int) -> list[str]:
         raise SettingsError(
             f"processes is {processes}: expected a number from 1" + (f" to {found}, the GPUs here" * bool(found))
         )
-    device = "--multi_gpu" if found else "--cpu"
-    counts = ["--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"]
-    return [device, *counts, "--mixed_precision", "no", "--dynamo_backend", "no"]  # precision is the settings' affair
+    # With --cpu accelerate starts one process, however many are asked for; a variable says it to the processes
+    variables = {**os.environ, **({} if found else {"ACCELERATE_USE_CPU": "true"})}
+    counts = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"]
+    options = [*counts, "--mixed_precision", "no", "--dynamo_backend", "no"]  # precision is the settings' affair
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options, "--module", module, *arguments]
+    os.execve(sys.executable, command, variables)
