@@ -1,0 +1,254 @@
+"""What trainings on T5-base take, counted, and how large their artifacts are; benchmarks/scale.py prints it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from pemt_core.artifacts.files import read_json
+from pemt_core.settings import Settings, TrainingSettings, parse_settings, read_params
+from pemt_core.tasks import get_task
+from pemt_core.tasks.split_rules import Share
+
+# Operators that start work on a device, with 12 layers a stack (tests/test_scale.py counts them): the CPU launches as
+# many however small the batch
+STEP_OPERATORS = {"train_source": 2490, "transfer": 4640}
+ENCODE_OPERATORS, TOKEN_OPERATORS = 700, 770  # of generation
+LOGGED_STEPS = 10  # as in pemt_core/training/loop.py
+# fmt: off
+ROWS = {  # of the official splits that a task's rule uses, in its order
+    "mnli": (392_702, 9_832, 9_815), "qnli": (104_743, 5_463), "qqp": (363_846, 40_430), "sst2": (67_349, 872),
+    "squad": (87_599, 10_570), "record": (138_854, 10_000),  # record: a training row for each answer of 100,730 queries
+    "cola": (8_551, 1_043), "stsb": (5_749, 1_500), "mrpc": (3_668, 408), "rte": (2_490, 277),
+    "multirc": (27_243, 4_848), "boolq": (9_427, 3_270), "wic": (5_428, 638), "wsc": (554, 104), "cb": (250, 56),
+    "nq": (104_071, 12_836), "hotpotqa": (72_928, 5_901), "searchqa": (117_384, 16_980), "newsqa": (74_160, 4_212),
+    "winogrande": (40_398, 1_267), "yelp": (560_000, 38_000), "scitail": (23_596, 1_304),
+    "paws": (49_401, 8_000, 8_000),
+}
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a T5 (those of T5-base), and how many numbers its artifacts hold."""
+
+    d_model: int = 768
+    d_ff: int = 3072
+    d_kv: int = 64
+    num_heads: int = 12
+    num_layers: int = 12
+    num_decoder_layers: int = 12
+    vocab_size: int = 32_128
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Shape":
+        return cls(**{name: config[name] for name in cls.__dataclass_fields__})
+
+    @property
+    def norms(self) -> int:
+        return (2 * self.num_layers + 3 * self.num_decoder_layers + 2) * self.d_model
+
+    def backbone(self) -> int:
+        inner, layers = self.num_heads * self.d_kv, self.num_layers + self.num_decoder_layers
+        attention = 4 * self.d_model * inner * (layers + self.num_decoder_layers)
+        biases = 2 * 32 * self.num_heads  # 32 buckets of relative positions in either stack
+        return self.vocab_size * self.d_model + attention + 2 * self.d_model * self.d_ff * layers + self.norms + biases
+
+    def source(self, rank: int, prompt: int) -> int:
+        layers = self.num_layers + self.num_decoder_layers
+        return prompt * self.d_model + layers * rank * (self.d_model + self.d_ff)
+
+    def target(self, experts: int, bottleneck: int, prompt: int) -> int:
+        layers = self.num_layers + self.num_decoder_layers
+        adapters = layers * (2 * self.d_model * bottleneck + self.d_model + bottleneck)
+        gates = experts * (self.num_layers * self.d_ff + self.num_decoder_layers * self.d_model)
+        return prompt * self.d_model + adapters + gates + self.norms
+
+
+@dataclass(frozen=True)
+class Attached:
+    """What stands beside every `wo`. Stage 1: one trained adapter, bottleneck 0. Stage 2: frozen ones, folded."""
+
+    experts: int
+    rank: int
+    bottleneck: int = 0
+
+
+def forward(shape: Shape, parts: Attached, source: float, target: float, *, sparsity: bool) -> tuple[float, float]:
+    """Operations of a row's forward pass: with frozen weights, and with two factors that both need a gradient.
+
+    `source` positions of the encoder, its prompt among them, `target` of the decoder. Gates, layer norms and the
+    prompt's attention to the sources' are left out.
+    """
+    D, F, inner = shape.d_model, shape.d_ff, shape.num_heads * shape.d_kv
+    encoded, decoded = source * shape.num_layers, target * shape.num_decoder_layers
+    crossed = decoded + source * shape.num_decoder_layers  # attention to the encoder: q and o, k and v
+    weights = (encoded + decoded) * (4 * D * inner + 2 * D * F) + crossed * 2 * D * inner
+    frozen = 2 * (weights + target * D * shape.vocab_size)
+    both = 4 * inner * (encoded * source + decoded * (target + source))  # attention: Q K^T, and its product with V
+    experts = 2 * (encoded + decoded) * parts.experts * parts.rank * (D + F)
+    if not parts.bottleneck:
+        return frozen, both + experts
+    cosines = 2 * (encoded + decoded) * parts.experts * parts.rank * (D + parts.rank) if sparsity else 0
+    return frozen + experts + cosines, both + 4 * (encoded + decoded) * D * parts.bottleneck
+
+
+def training_flops(shape: Shape, parts: Attached, source: float, target: float) -> float:
+    """Of a row's training step: the backward pass costs as much again, twice as much where two factors need it."""
+    frozen, both = forward(shape, parts, source, target, sparsity=True)
+    return 2 * frozen + 3 * both
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A device, and how fast the CPU gives it work."""
+
+    flops: float  # a second, sustained
+    launch: float  # seconds of an operator
+
+    def seconds(self, flops: float, operators: float) -> float:
+        return max(flops / self.flops, operators * self.launch)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Means of a task's prepared rows: tokens with padding as training batches have it, and bytes of all splits."""
+
+    source: float
+    target: float
+    prompt: int
+    bytes_per_row: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step takes."""
+
+    seconds: float
+    flops: float = 0
+    steps: int = 0
+    writes: int = 0  # to the tracking store
+
+
+def generation(gpu: Gpu, parts: Attached, lengths: Lengths, rows: int, batch: int) -> Work:
+    positions, shape = lengths.source + lengths.prompt, Shape()
+    encode = sum(forward(shape, parts, positions, 0, sparsity=False))
+    decode = sum(forward(shape, parts, positions, lengths.target, sparsity=False)) - encode
+    encoding = gpu.seconds(batch * encode, ENCODE_OPERATORS)
+    decoding = gpu.seconds(batch * decode, lengths.target * TOKEN_OPERATORS)
+    return Work(ceil(rows / batch) * (encoding + decoding), rows * (encode + decode))
+
+
+def training(gpu: Gpu, step: str, parts: Attached, lengths: Lengths, rows: Mapping[str, int], settings: Any) -> Work:
+    """One training with its evaluation after every epoch. `settings`: TrainSourceSettings or TransferSettings."""
+    how: TrainingSettings = settings.training
+    steps = how.epochs * ceil(rows["train"] / how.batch_size)
+    flops = training_flops(Shape(), parts, lengths.source + lengths.prompt, lengths.target)
+    scored = generation(gpu, parts, lengths, rows["validation"], how.batch_size)
+    seconds = steps * gpu.seconds(how.batch_size * flops, STEP_OPERATORS[step]) + how.epochs * scored.seconds
+    writes = ceil(steps / LOGGED_STEPS) + how.epochs
+    return Work(seconds, how.epochs * (rows["train"] * flops + scored.flops), steps, writes)
+
+
+def rows_of(name: str) -> dict[str, int]:
+    """Rows of train, validation and test by the task's split rule, caps included."""
+    task = get_task(name)
+    official = dict(zip(task.splits.official_splits, ROWS[name], strict=True))
+    held_out = min(1_000, official["train"] // 10)
+    shares: dict[Share, Callable[[int], int]] = {
+        Share.ALL: lambda rows: rows,
+        Share.FIRST_HALF: lambda rows: rows // 2,
+        Share.SECOND_HALF: lambda rows: rows - rows // 2,
+        Share.HELD_OUT: lambda rows: held_out,
+        Share.REMAINDER: lambda rows: rows - held_out,
+    }
+    sizes = {role: shares[portion.share](official[portion.split]) for role, portion in task.splits.roles.items()}
+    return {role: min(size, task.caps.get(role, size)) for role, size in sizes.items()}
+
+
+def works_of(settings: Settings, lengths: Mapping[str, Lengths], gpu: Gpu) -> dict[str, Work]:
+    """By step and task; `transfer` is one cell with all its learning rates."""
+    stage1, found = Attached(1, settings.train_source.rank), {}
+    for name in settings.tasks.sources:
+        how = settings.train_source_for(name)
+        found[f"train_source/{name}"] = training(gpu, "train_source", stage1, lengths[name], rows_of(name), how)
+    for name in settings.tasks.targets:
+        cell, rows = settings.transfer_for(name), rows_of(name)
+        stage2 = Attached(len(settings.tasks.sources), stage1.rank, Shape().d_model // cell.reduction_factor)
+        one, rates = training(gpu, "transfer", stage2, lengths[name], rows, cell), len(cell.learning_rates)
+        found[f"transfer/{name}"] = Work(*(rates * value for value in vars(one).values()))
+        found[f"evaluate/{name}"] = generation(gpu, stage2, lengths[name], rows["test"], settings.evaluate.batch_size)
+    return found
+
+
+def total(works: Mapping[str, Work], seeds: int, what: str = "seconds") -> float:
+    return sum(getattr(work, what) * (1 if name.startswith("train_source") else seeds) for name, work in works.items())
+
+
+def full_study(params: Path, seeds: list[int], more_rates: list[float]) -> Settings:
+    """params.yaml with recipe `paper`, the seeds, and more learning rates than that has."""
+    values = read_params(params) | {"recipe": "paper"}
+    cells = values["recipes"]["paper"]["transfer"]
+    cells |= {"seeds": seeds, "learning_rates": [*cells["learning_rates"], *more_rates]}
+    return parse_settings(values, str(params))
+
+
+def measured_lengths(data: Path, settings: Settings, most_rows: int = 4_000) -> dict[str, Lengths]:
+    """From a folder that `prepare` wrote. A task that is not in it is taken to fill source_length, else as hotpotqa."""
+    from pemt_core.backbone.tokenizer import load_tokenizer
+    from pemt_core.data.prepared import PreparedTask
+    from pemt_core.data.tokenized import tokenize
+    from pemt_core.training.task_data import TaskRows
+
+    tokenizer, found = load_tokenizer(str(data / "tokenizer")), {}
+    of_step: dict[str, Any] = {name: settings.train_source_for(name) for name in settings.tasks.sources}
+    of_step |= {name: settings.transfer_for(name) for name in settings.tasks.targets}
+    for name, how in of_step.items():
+        task, folder = get_task(name), data / name
+        if not folder.is_dir():
+            continue
+        texts = PreparedTask.load(folder).rows("train").slice(0, most_rows).to_pydict()
+        limits = {"source_length": how.source_length, "target_length": task.generation_length}
+        split = tokenize(texts["source"], texts["target"], tokenizer, **limits)
+        rows = TaskRows(split, np.arange(len(split)), how.training.batch_size, seed=0)
+        batches = [rows.collate(batch, 0) for batch in rows.batches(0)]
+        source, target = (sum(one[key].numel() for one in batches) / len(split) for key in ("input_ids", "labels"))
+        num_bytes = sum(path.stat().st_size for path in folder.glob("*.parquet"))
+        num_rows = sum(pq.read_metadata(path).num_rows for path in folder.glob("*.parquet"))
+        prompt = len(tokenizer(task.description)["input_ids"])
+        found[name] = Lengths(source, target, prompt, num_bytes / num_rows)
+    absent = {name: how.source_length for name, how in of_step.items() if name not in found}
+    return found | {name: replace(found["hotpotqa"], source=length) for name, length in absent.items()}
+
+
+def provenance_of(folder: Path) -> dict[str, Any]:
+    """What every step of a finished run wrote, by step and task."""
+    paths = [*folder.glob("*.json"), *folder.glob("*/*.json")]
+    return {path.relative_to(folder).with_suffix("").as_posix(): read_json(path) for path in paths}
+
+
+def demo_seconds(provenance: Path) -> dict[str, float]:
+    """Measured seconds of the demo's steps, by step and task; `evaluate`, one process there, in equal parts."""
+    found = {name: run["seconds"] for name, run in provenance_of(provenance).items()}
+    targets = [name.removeprefix("transfer/") for name in found if name.startswith("transfer/")]
+    return {"plan": 0.0} | found | {f"evaluate/{name}": found["evaluate"] / len(targets) for name in targets}
+
+
+def tensor_bytes(path: Path) -> int:
+    """What a safetensors file holds beside its header."""
+    with path.open("rb") as file:
+        return path.stat().st_size - 8 - int.from_bytes(file.read(8), "little")
+
+
+def predicted_bytes(path: Path, shape: Shape) -> int:
+    """Of an adapter's tensors in float32, from the settings that its description holds."""
+    described = read_json(path.with_name("adapter.json"))
+    prompt = described["tensors"]["shapes"]["prompt"][0]
+    if described["stage"] == "source":
+        return 4 * shape.source(described["settings"]["rank"], prompt)
+    bottleneck = shape.d_model // described["settings"]["reduction_factor"]
+    return 4 * shape.target(len(described["sources"]), bottleneck, prompt)
