@@ -66,8 +66,11 @@ def run(main: Main, parser: argparse.ArgumentParser) -> None:
         arguments.executor = executor = Executor(arguments.executor_input) if arguments.executor_input else None
         settings = _settings(arguments)
         _share_among_processes(arguments)
+        answers = os.environ.get("RANK", "0") == "0"  # the first process, for all that share a training
+        if not answers:
+            arguments.provenance = None
         outcome = main(arguments, settings) or Outcome()
-        if executor and os.environ.get("RANK", "0") == "0":
+        if executor and answers:
             executor.finish(outcome)
     except PemtError as error:
         if executor:
@@ -107,7 +110,9 @@ def _share_among_processes(arguments: argparse.Namespace) -> None:
     """Become several processes that train together, by `accelerate launch`, where more than one is asked for."""
     processes = getattr(arguments, "processes", 1)
     if processes != 1:
-        from pemt_core.training.accelerator import launch
+        from pemt_core.training.accelerator import launch_command
 
+        words, variables = launch_command(processes)
         alone = ["--processes", "1"]  # the last of a flag counts: else each of them would do the same
-        launch(processes, f"components.{arguments.step}", [*sys.argv[1:], *alone])
+        command = [*words, f"components.{arguments.step}", *sys.argv[1:], *alone]
+        os.execve(sys.executable, command, {**os.environ, **variables})

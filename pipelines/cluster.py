@@ -1,5 +1,7 @@
 """Where and how a step runs: image, resources, retries, secret and volume, as `kubeflow` in params.yaml says."""
 
+import json
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,7 @@ class Cluster:
 
     settings: KubeflowSettings
     image: str
+    cache: bool
 
     @property
     def parallelism(self) -> int:
@@ -29,11 +32,14 @@ class Cluster:
 
     def run(self, step: BaseComponent, **inputs: Any) -> PipelineTask:
         """A task of the pipeline: `step` with its inputs, image, resources, retries, secret and volume."""
-        resources = getattr(self.settings.resources, step.name.replace("-", "_"))
+        name = step.name.replace("-", "_")
+        resources, nodes = getattr(self.settings.resources, name), getattr(self.settings.nodes, name, 1)
         if "processes" in step.component_spec.inputs:  # that share its training, one per GPU
             inputs["processes"] = max(1, resources.gpus)
+        if nodes > 1:  # the step's container only starts them and waits
+            step, resources = self._on_nodes(step, name, nodes, resources), self.settings.resources.plan
         task = step(**inputs)
-        task.set_container_image(self.image)
+        task.set_container_image(self.image).set_caching_options(self.cache)
         task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)
         task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
         if resources.gpus:
@@ -47,6 +53,32 @@ class Cluster:
         if self.settings.volume:
             kubernetes.mount_pvc(task, self.settings.volume, VOLUME)
         return task
+
+    def _on_nodes(self, step: BaseComponent, name: str, nodes: int, resources: Resources) -> BaseComponent:
+        """`step` as a program that starts the step's own, with the same flags, as a job on so many nodes."""
+        tolerations = [{key: word for key, word in one.model_dump().items() if word} for one in resources.tolerations]
+        options = {
+            "--step": name,
+            "--nodes": nodes,
+            "--processes-per-node": max(1, resources.gpus),
+            "--gpu-resource": self.settings.gpu_resource if resources.gpus else "",
+            "--cpu": resources.cpu,
+            "--memory": resources.memory,
+            "--pod": json.dumps({"nodeSelector": resources.node_selector, "tolerations": tolerations}),
+            "--image": self.image,
+            "--runtime": self.settings.runtime,
+            "--claim": self.settings.volume,
+            "--volume": VOLUME,
+            "--secret": self.settings.secret,
+        }
+        words = [str(word) for option in options.items() for word in option]
+        keys = ["--secret-keys", *ALWAYS, *IF_THERE] if self.settings.secret else []
+        job = deepcopy(step)
+        container = job.component_spec.implementation.container
+        *flags, executor_input, given = container.args
+        container.command = ["python", "-m", "components.trainer_job"]
+        container.args = [*words, *keys, executor_input, given, "--", *flags]
+        return job
 
     def _choose_node(self, task: PipelineTask, resources: Resources) -> None:
         for label, value in resources.node_selector.items():

@@ -34,7 +34,7 @@ def chosen(arguments: argparse.Namespace) -> dict[str, Any]:
 def load(params: Path) -> tuple[Settings, str]:
     """The checked settings, and the file's content as JSON."""
     values = read_params(params)
-    return parse_settings(values, str(params)), json.dumps(values, ensure_ascii=False)
+    return parse_settings(values, str(params)), json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ python -m pipelines.compile --output manifests.yaml --manifests --namespace team
 """
 
 import argparse
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,13 +20,19 @@ from pipelines.pipeline import make_pipeline
 
 
 def compile_pipeline(
-    settings: Settings, params: str, image: str, output: Path, manifests: KubernetesManifestOptions | None = None
+    settings: Settings,
+    params: str,
+    image: str,
+    output: Path,
+    *,
+    cache: bool = True,
+    manifests: KubernetesManifestOptions | None = None,
 ) -> None:
     """Write the pipeline in `image` as YAML, or, with options for them, as Kubernetes manifests."""
     with TemporaryDirectory() as folder, atomic_file(output) as temporary:
         compiled = Path(folder) / "pipeline.yaml"  # kfp insists on the suffix
         compiler.Compiler().compile(
-            make_pipeline(settings, params, image),
+            make_pipeline(settings, params, image, cache=cache),
             str(compiled),
             kubernetes_manifest_format=manifests is not None,
             kubernetes_manifest_options=manifests,
@@ -35,7 +42,8 @@ def compile_pipeline(
 
 def version_name(image: str) -> str:
     """The name of the pipeline's version that runs in `image`: its tag, as Kubernetes allows names."""
-    return f"pemt-{image.rpartition(':')[2]}"
+    tag = image.rpartition("/")[2].partition(":")[2] or "untagged"
+    return f"pemt-{re.sub('[^a-z0-9]+', '-', tag.lower())[:40].strip('-')}"
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -47,7 +55,7 @@ def main(arguments: argparse.Namespace) -> None:
         namespace=arguments.namespace,
         include_pipeline_manifest=True,
     )
-    compile_pipeline(settings, params, image, arguments.output, manifests if arguments.manifests else None)
+    compile_pipeline(settings, params, image, arguments.output, manifests=manifests if arguments.manifests else None)
     print(f"{arguments.output}: the pipeline in {image}")
 
 

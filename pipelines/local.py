@@ -30,14 +30,12 @@ class LocalRunError(PemtError):
     """The engine is not there, lacks the image, or a container failed."""
 
 
-def run_locally(
-    package: Path, arguments: Mapping[str, Any], settings: Settings, root: Path, *, cache: bool = True
-) -> Path:
+def run_locally(package: Path, arguments: Mapping[str, Any], settings: Settings, root: Path) -> Path:
     """Run a compiled pipeline; returns the folder of its artifacts. LocalRunError with the messages of failed steps."""
     runs = root.resolve() / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     before = set(runs.iterdir())
-    local.init(_runner(settings, root.resolve()), pipeline_root=str(runs), enable_caching=cache)
+    local.init(_runner(settings, root.resolve()), pipeline_root=str(runs), enable_caching=True)
     pipeline = components.load_component_from_file(str(package))
     failure = ""
     try:
@@ -93,11 +91,13 @@ def _runner(settings: Settings, root: Path) -> local.DockerRunner:
 
 def main(arguments: argparse.Namespace) -> None:
     settings, params = load(arguments.params)
+    one = settings.kubeflow.nodes.model_copy(update=dict.fromkeys(settings.kubeflow.nodes.model_fields_set, 1))
+    settings = settings.model_copy(update={"kubeflow": settings.kubeflow.model_copy(update={"nodes": one})})
     image = arguments.image or image_name(settings.kubeflow.image)
     check_image(image)
     package = arguments.root / "pemt.yaml"
-    compile_pipeline(settings, params, image, package)
-    folder = run_locally(package, chosen(arguments), settings, arguments.root, cache=not arguments.no_cache)
+    compile_pipeline(settings, params, image, package, cache=not arguments.no_cache)
+    folder = run_locally(package, chosen(arguments), settings, arguments.root)
     sys.stdout.write(f"\n{(folder / 'report' / 'page').read_text(encoding='utf-8')}\nartifacts: {folder}\n")
 
 

@@ -8,12 +8,12 @@ from pipelines import steps
 from pipelines.cluster import Cluster
 
 
-def make_pipeline(settings: Settings, params: str, image: str) -> BaseComponent:
+def make_pipeline(settings: Settings, params: str, image: str, *, cache: bool = True) -> BaseComponent:
     """The pipeline in `image`, with `params`, the content of params.yaml as JSON, as the default of its parameter.
 
-    Its other parameters go before what that says; an empty list stands for it.
+    Its other parameters go before what that says; an empty list stands for it. Without `cache` every step runs.
     """
-    on, tasks = Cluster(settings.kubeflow, image), settings.tasks
+    on, tasks = Cluster(settings.kubeflow, image, cache), settings.tasks
 
     @dsl.pipeline(name="pemt", description="Parameter-efficient multi-task transfer: experts once, then each target")
     def pemt(
@@ -44,6 +44,6 @@ def make_pipeline(settings: Settings, params: str, image: str) -> BaseComponent:
                 cells = {"target": branch.target, "plan": branch.key, **shared}
                 transferred = on.run(steps.transfer, settings=branch.transfer, **cells)
                 adapters = transferred.outputs["adapters"]
-                on.run(steps.evaluate, settings=branch.evaluate, adapters=adapters, **cells)
+                on.run(steps.evaluate, settings=planned["evaluate"], adapters=adapters, **cells)
 
     return pemt

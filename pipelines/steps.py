@@ -35,6 +35,7 @@ def plan(
     source_trainings: dsl.OutputPath(list),  # type: ignore[valid-type]
     collect_experts: dsl.OutputPath(str),  # type: ignore[valid-type]
     branches: dsl.OutputPath(list),  # type: ignore[valid-type]
+    evaluate: dsl.OutputPath(str),  # type: ignore[valid-type]
     provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
     """Settles what every other step does: one text of settings each."""

@@ -39,6 +39,21 @@ def datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         datasets.enable_progress_bars()
 
 
+@pytest.fixture(scope="session")
+def engine_image() -> str:
+    """The image of the code at hand on a Docker engine; skips where there is none."""
+    from pemt_core.settings import load_settings
+    from pipelines.image import image_name
+    from pipelines.local import LocalRunError, check_image
+
+    image = image_name(load_settings(REPOSITORY / "params.yaml").kubeflow.image)
+    try:
+        check_image(image)
+    except LocalRunError as error:
+        pytest.skip(f"{error}: `. tests/engine.sh` makes both")
+    return image
+
+
 @pytest.fixture
 def fresh_accelerator() -> Iterator[None]:
     """accelerate keeps the first precision of a process: forget it before and after."""

@@ -2,8 +2,11 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
+import kubernetes_validate
 import pytest
+from ruamel.yaml import YAML
 
 REPOSITORY = Path(__file__).parent.parent
 DOCUMENTS = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")]
@@ -21,3 +24,26 @@ def test_every_make_target_of_the_readme_exists() -> None:
     named = set(re.findall(r"\bmake ([a-z]+)\b", (REPOSITORY / "README.md").read_text(encoding="utf-8")))
     assert named
     assert named <= set(re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE))
+
+
+def manifests() -> list[tuple[str, dict[str, Any]]]:
+    """Every Kubernetes resource that a document shows."""
+    blocks = [
+        (path.name, block)
+        for path in DOCUMENTS
+        for block in re.findall(r"```yaml\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    ]
+    resources = [(name, resource) for name, block in blocks for resource in YAML(typ="safe").load_all(block)]
+    return [(name, resource) for name, resource in resources if "apiVersion" in resource]
+
+
+@pytest.mark.parametrize(("document", "resource"), manifests(), ids=lambda value: str(value)[:40])
+def test_manifests_are_valid(document: str, resource: dict[str, Any]) -> None:
+    """Against the schemas of Kubernetes, unknown keys refused."""
+    if "." not in resource["apiVersion"].partition("/")[0] or "k8s.io" in resource["apiVersion"]:
+        kubernetes_validate.validate(resource, "1.31", strict=True)
+
+
+def test_manifests_are_shown() -> None:
+    kinds = {resource["kind"] for _, resource in manifests()}
+    assert {"Secret", "PersistentVolumeClaim"} <= kinds

@@ -32,6 +32,8 @@ TRANSFER = {
 }
 DEMANDING = {"volume": "claim", "retries": 3, "retry_seconds": 7, "parallelism": 5, "resources": {"transfer": TRANSFER}}
 
+ON_NODES = {"nodes": {"transfer": 2, "train_source": 3}}
+
 Compile = Callable[..., list[Any]]
 
 
@@ -43,7 +45,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
     def compile_with(differences: Mapping[str, Any], manifests: KubernetesManifestOptions | None = None) -> list[Any]:
         values = read_params(PARAMS)
         lay_over(values, differences)
-        compile_pipeline(parse_settings(values, "test"), json.dumps(values), IMAGE, folder / "pemt.yaml", manifests)
+        settings = parse_settings(values, "test")
+        compile_pipeline(settings, json.dumps(values), IMAGE, folder / "pemt.yaml", manifests=manifests)
         return list(YAML(typ="safe").load_all(folder / "pemt.yaml"))
 
     return compile_with
@@ -78,8 +81,8 @@ def test_a_container_gives_flags_that_its_program_takes(compiled: Compile, step:
 
 def test_every_program_has_its_container_and_every_container_its_resources(compiled: Compile) -> None:
     document, _ = compiled({})
-    programs = {path.stem for path in (REPOSITORY / "components").glob("*.py") if "make_parser" in path.read_text()}
-    assert set(containers(document)) == set(STEPS) == programs - {"program", "trainer_job"}
+    programs = {path.stem for path in (REPOSITORY / "components").glob("*.py") if "def make_parser" in path.read_text()}
+    assert set(containers(document)) == set(STEPS) == programs - {"trainer_job"}
     resources = read_params(PARAMS)["kubeflow"]["resources"]
     assert set(resources) == set(STEPS)
     for step, container in containers(document).items():
@@ -217,6 +220,39 @@ def test_gpus_nodes_secret_and_volume(compiled: Compile) -> None:
         assert optional["optional"] is True
 
 
+def test_the_settings_fit_into_a_parameter(compiled: Compile) -> None:
+    """Kubeflow's API refuses parameters of more than 10,000 bytes in all, as its source says."""
+    root = compiled({})[0]["root"]["inputDefinitions"]["parameters"]
+    assert len(json.dumps({name: spec["defaultValue"] for name, spec in root.items()}).encode()) < 10_000
+
+
+def test_a_step_on_several_nodes_starts_a_job_of_the_same_program(compiled: Compile) -> None:
+    """What follows -- is what the step's own container would be given; the launcher's container is small."""
+    plain, nodes = (containers(compiled({"kubeflow": {**DEMANDING, **extra}})[0]) for extra in ({}, ON_NODES))
+    launcher = nodes["transfer"]
+    assert launcher["command"] == ["python", "-m", "components.trainer_job"]
+    parsed = importlib.import_module("components.trainer_job").make_parser().parse_args(launcher["args"])
+    assert (parsed.step, parsed.nodes, parsed.processes_per_node) == ("transfer", 2, 4)
+    assert (parsed.image, parsed.claim, parsed.cpu, parsed.memory) == (IMAGE, "claim", "1500m", "24Gi")
+    assert parsed.pod["nodeSelector"] == {"pool": "gpu"}
+    assert [*parsed.flags, "--executor-input", "{{$}}"] == plain["transfer"]["args"]
+    assert "accelerator" not in launcher["resources"]
+    assert {step for step in STEPS if nodes[step] != plain[step]} == {"transfer", "train_source"}
+
+
+@pytest.mark.parametrize(
+    ("image", "version"),
+    [
+        ("pemt:0123456789ab-c0ffee00", "pemt-0123456789ab-c0ffee00"),
+        ("registry.local:5000/team/pemt", "pemt-untagged"),
+        ("registry.local:5000/team/pemt:V_1.2", "pemt-v-1-2"),
+        (f"pemt@sha256:{'a' * 64}", f"pemt-{'a' * 40}"),
+    ],
+)
+def test_the_version_has_a_name_that_kubernetes_allows(image: str, version: str) -> None:
+    assert version_name(image) == version
+
+
 # Against schemas
 
 
@@ -226,6 +262,7 @@ def test_gpus_nodes_secret_and_volume(compiled: Compile) -> None:
         *({"recipe": recipe} for recipe in ("demo", "study", "pretrain", "scratch", "paper")),
         {"kubeflow": DEMANDING},
         {"kubeflow": {"secret": "", "retries": 0}},
+        {"kubeflow": {**DEMANDING, **ON_NODES}},
     ],
     ids=str,
 )
@@ -319,6 +356,7 @@ def test_the_tag_is_made_of_the_content(clone: Workspace) -> None:
         ),
         ({"resources": {"transfers": {}}}, "did you mean 'transfer'?"),
         ({"resources": {"transfer": {"memory": "8 GB"}}}, "key 'kubeflow.resources.transfer.memory' is '8 GB'"),
+        ({"nodes": {"transfer": 2}}, "transfer is to run on several nodes, which share a volume: volume must name it"),
         ({"paralelism": 3}, "unknown key 'kubeflow.paralelism'; did you mean 'parallelism'?"),
     ],
 )

@@ -76,8 +76,8 @@ def text_of(plan: Plan, step: str, name: str = "") -> str:
     """The settings that a plan gives to one step, of one task."""
     if step == "train_source":
         return next(training.settings for training in plan.source_trainings if training.source == name)
-    if step in ("transfer", "evaluate"):
-        return str(getattr(branch_of(plan, name), step))
+    if step == "transfer":
+        return branch_of(plan, name).transfer
     return str(getattr(plan, step))
 
 
@@ -97,7 +97,7 @@ def test_a_step_is_told_what_it_reads() -> None:
     for branch in plan.branches:
         told = parse_step_settings("transfer", branch.transfer).transfer_for(branch.target)
         assert told == settings.transfer_for(branch.target)
-        assert parse_step_settings("evaluate", branch.evaluate).evaluate == settings.evaluate
+    assert parse_step_settings("evaluate", plan.evaluate).evaluate == settings.evaluate
     assert json.loads(branch_of(plan, "nq").transfer)["transfer"]["training"]["epochs"] == 5  # of this task alone
     assert parse_step_settings("collect_experts", plan.collect_experts).tasks.sources == settings.tasks.sources
 
@@ -124,7 +124,7 @@ CHANGES: list[tuple[dict[str, Any], set[tuple[str, str]]]] = [
     ({"per_source": {**VALUES["per_source"], "qqp": {"rank": 8}}}, {("train_source", "qqp")}),
     (
         {"evaluate": {**VALUES["evaluate"], "max_rows": 7}},
-        {("evaluate", "cb"), ("evaluate", "rte")},
+        {("evaluate", "")},
     ),
 ]
 
@@ -136,13 +136,12 @@ def test_a_change_reaches_the_texts_of_the_steps_that_read_it(
     """A step's result is reused while its text stays the same: no other may change."""
     targets = {"targets": ["cb", "rte"]}
     before, after = make_plan(settings_with(targets)), make_plan(settings_with(targets, **differences))
-    tasks = {"train_source": VALUES["tasks"]["sources"], "transfer": ["cb", "rte"], "evaluate": ["cb", "rte"]}
+    tasks = {"train_source": VALUES["tasks"]["sources"], "transfer": ["cb", "rte"]}
     pairs = [(step, name) for step in GROUPS_OF_STEP for name in tasks.get(step, [""])]
     assert {pair for pair in pairs if text_of(before, *pair) != text_of(after, *pair)} == expected
     changed = {target for target in ("cb", "rte") if branch_of(before, target).key != branch_of(after, target).key}
-    reached = {name for step, name in expected if step in ("transfer", "evaluate")}
-    upstream = any(step not in ("transfer", "evaluate") for step, _ in expected)
-    assert changed == ({"cb", "rte"} if upstream else reached)
+    reached = {target for step, name in expected for target in ([name] if step == "transfer" else ["cb", "rte"])}
+    assert changed == reached
 
 
 def test_another_target_leaves_experts_and_other_branches_their_settings() -> None:

@@ -20,14 +20,18 @@ PACKAGE_ROOT = Path(__file__).parents[1]
 
 
 @contextmanager
-def provenance(path: Path, **facts: Any) -> Iterator[dict[str, Any]]:
+def provenance(path: Path | None, **facts: Any) -> Iterator[dict[str, Any]]:
     """Write `path` when the block ends well: its time and peak memory, the facts given and those added inside.
+
+    None: nothing, where another process writes for this one.
 
     The memory is this process's own. Workers must be added inside: what the system says of ended children counts the
     pages that they share with this one, for `git` too.
     """
     started, begin = datetime.now(UTC), time.perf_counter()
     yield facts
+    if path is None:
+        return
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     write_json(
         path,

@@ -162,6 +162,14 @@ class StepResources(Group):
     report: Resources
 
 
+class Nodes(Group):
+    """How many nodes share the batches of a step that trains."""
+
+    backbone: Count
+    train_source: Count
+    transfer: Count
+
+
 class KubeflowSettings(Group):
     """How the steps run as containers: nothing here changes a result."""
 
@@ -172,7 +180,16 @@ class KubeflowSettings(Group):
     secret: str
     volume: str
     gpu_resource: str
+    runtime: str
+    nodes: Nodes
     resources: StepResources
+
+    @model_validator(mode="after")
+    def _shared_volume(self) -> "KubeflowSettings":
+        several = [step for step, nodes in self.nodes if nodes > 1]
+        if several and not self.volume:
+            raise ValueError(f"{several[0]} is to run on several nodes, which share a volume: volume must name it")
+        return self
 
 
 class Settings(Group):

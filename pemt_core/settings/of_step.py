@@ -26,7 +26,7 @@ def settings_text(settings: Settings, step: str, **groups: Any) -> str:
     """The groups that `step` reads, `groups` in place of those of `settings`; equal values give equal texts."""
     values = {name: groups.get(name, getattr(settings, name)) for name in GROUPS_OF_STEP[step]}
     plain = {name: value.model_dump() if isinstance(value, Group) else value for name, value in values.items()}
-    return json.dumps(plain, sort_keys=True, ensure_ascii=False)
+    return json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def parse_step_settings(step: str, text: str) -> Settings:

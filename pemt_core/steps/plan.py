@@ -29,7 +29,6 @@ class Branch:
     seed: int
     key: str  # of everything that its results come from: code, data, backbone, sources, settings
     transfer: str
-    evaluate: str
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ class Plan:
     source_trainings: list[SourceTraining]
     collect_experts: str
     branches: list[Branch]
+    evaluate: str
 
     def parameters(self) -> dict[str, Any]:
         """The plan as the parameters that the step puts out."""
@@ -54,13 +54,15 @@ def make_plan(settings: Settings) -> Plan:
     prepare, backbone = settings_text(settings, "prepare"), settings_text(settings, "backbone")
     sources = [_source(settings, name) for name in settings.tasks.sources]
     experts = {"sources": settings.tasks.sources, "targets": []}  # another target leaves the experts as they are
-    upstream = [git_commit(), prepare, backbone, [asdict(source) for source in sources]]
+    evaluate = settings_text(settings, "evaluate")
+    common = [git_commit(), prepare, backbone, [asdict(source) for source in sources], evaluate]
     branches = [
-        _branch(settings, target, seed, upstream)
+        _branch(settings, target, seed, common)
         for target in settings.tasks.targets
         for seed in dict.fromkeys(settings.transfer_for(target).seeds)
     ]
-    return Plan(prepare, backbone, sources, settings_text(settings, "collect_experts", tasks=experts), branches)
+    collect_experts = settings_text(settings, "collect_experts", tasks=experts)
+    return Plan(prepare, backbone, sources, collect_experts, branches, evaluate)
 
 
 def _source(settings: Settings, name: str) -> SourceTraining:
@@ -68,8 +70,7 @@ def _source(settings: Settings, name: str) -> SourceTraining:
     return SourceTraining(name, settings_text(settings, "train_source", **resolved))
 
 
-def _branch(settings: Settings, target: str, seed: int, upstream: list[Any]) -> Branch:
+def _branch(settings: Settings, target: str, seed: int, common: list[Any]) -> Branch:
     resolved = settings.transfer_for(target).model_copy(update={"seeds": [seed]})
     transfer = settings_text(settings, "transfer", transfer=resolved, per_target={target: {}})
-    evaluate = settings_text(settings, "evaluate")
-    return Branch(target, seed, sha256_of_json([*upstream, target, transfer, evaluate]), transfer, evaluate)
+    return Branch(target, seed, sha256_of_json([*common, target, transfer]), transfer)

@@ -1,9 +1,6 @@
 """The machine as training and evaluation see it."""
 
-import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -19,10 +16,11 @@ def make_accelerator(precision: str) -> Accelerator:
     return Accelerator(mixed_precision=PRECISIONS[precision], kwargs_handlers=[exchange])
 
 
-def launch(processes: int, module: str, arguments: Sequence[str]) -> NoReturn:
-    """Become `accelerate launch` of `module` in so many processes on this machine: one per GPU, or all on the CPU.
+def launch_command(processes: int) -> tuple[list[str], dict[str, str]]:
+    """`accelerate launch` of a module in so many processes on this machine, one per GPU or all on the CPU.
 
-    SettingsError where there are GPUs, but fewer than processes.
+    Returns its words up to the module's name, and the variables that it needs. SettingsError where there are GPUs, but
+    fewer than processes.
     """
     found = torch.cuda.device_count()
     if processes < 1 or 0 < found < processes:
@@ -30,8 +28,7 @@ def launch(processes: int, module: str, arguments: Sequence[str]) -> NoReturn:
             f"processes is {processes}: expected a number from 1" + (f" to {found}, the GPUs here" * bool(found))
         )
     # With --cpu accelerate starts one process, however many are asked for; a variable says it to the processes
-    variables = {**os.environ, **({} if found else {"ACCELERATE_USE_CPU": "true"})}
+    variables = {} if found else {"ACCELERATE_USE_CPU": "true"}
     counts = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"]
     options = [*counts, "--mixed_precision", "no", "--dynamo_backend", "no"]  # precision is the settings' affair
-    command = [sys.executable, "-m", "accelerate.commands.launch", *options, "--module", module, *arguments]
-    os.execve(sys.executable, command, variables)
+    return [sys.executable, "-m", "accelerate.commands.launch", *options, "--module"], variables

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# A Docker engine and the image, from nothing, for the tests marked `engine`: . tests/engine.sh
+# Takes an engine that answers; else, as root on Debian, installs one and runs it in FOLDER (default .venv/engine).
+# Takes the public base image and index of torch; where no registry or index answers, a base is made by debootstrap,
+# and torch is the wheel that this machine's pip finds. Exports DOCKER_HOST; `engine_stop` ends what was started.
+# Returns 3 where none of that is possible.
+
+engine_answers() { docker version >/dev/null 2>&1; }
+
+engine_start() {
+    local folder=$1
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo "no Docker engine answers, and installing one needs root on Debian" >&2
+        return 3
+    fi
+    command -v dockerd >/dev/null || {
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -qq --no-install-recommends docker.io debootstrap >/dev/null
+    } || return 3
+    dockerd --data-root "$folder/data" --exec-root "$folder/exec" --pidfile "$folder/pid" \
+        -H "unix://$folder/docker.sock" >"$folder/dockerd.log" 2>&1 &
+    export DOCKER_HOST="unix://$folder/docker.sock" PATH="/usr/bin:$PATH"
+    for _ in $(seq 60); do engine_answers && return 0; sleep 0.5; done
+    echo "the Docker engine did not start:" >&2
+    tail -n 5 "$folder/dockerd.log" >&2
+    return 3
+}
+
+engine_base() { # prints the name of a base image that is there
+    local folder=$1 public made=localhost/pemt-base:bookworm
+    public=$(sed -n 's/^ARG BASE_IMAGE=//p' Dockerfile)
+    if docker image inspect "$made" >/dev/null 2>&1; then echo "$made"; return; fi
+    if timeout 120 docker pull --quiet "$public" >/dev/null 2>&1; then echo "$public"; return; fi
+    debootstrap --variant=minbase --include=python3,python3-pip,python3-venv,ca-certificates bookworm \
+        "$folder/rootfs" >"$folder/debootstrap.log" 2>&1 || return 3
+    tar -C "$folder/rootfs" -c . | docker import - "$made" >/dev/null && echo "$made"
+    rm -rf "$folder/rootfs"
+}
+
+engine_torch() { # prints the URL of an index with torch, where the Dockerfile's own does not answer
+    local folder=$1 public
+    public=$(sed -n 's/^ARG TORCH_INDEX=//p' Dockerfile)
+    if python3 -c "import urllib.request as r; r.urlopen('$public/torch/', timeout=10)" 2>/dev/null; then return; fi
+    mkdir -p "$folder/index/torch"
+    pip download --quiet --no-deps --dest "$folder/index/torch" --constraint constraints.txt torch >&2 || return 3
+    python3 -u -m http.server 0 --bind 127.0.0.1 --directory "$folder/index" >"$folder/index.log" 2>&1 &
+    echo $! >"$folder/index.pid"
+    for _ in $(seq 40); do grep -q 'port' "$folder/index.log" && break; sleep 0.25; done
+    sed -n 's#.*\(http://[^/]*\)/.*#\1#p' "$folder/index.log" | head -n 1
+}
+
+engine_stop() { # what `engine` has started
+    local folder file
+    folder=$(realpath -m "${1:-.venv/engine}")
+    for file in "$folder/index.pid" "$folder/pid"; do
+        if [ -f "$file" ]; then kill "$(cat "$file")" 2>/dev/null; rm -f "$file"; fi
+    done
+}
+
+engine() {
+    local folder base index
+    folder=$(realpath -m "${1:-.venv/engine}")
+    mkdir -p "$folder"
+    engine_answers || engine_start "$folder" || return 3
+    base=$(engine_base "$folder") && [ -n "$base" ] || { echo "no base image could be had" >&2; return 3; }
+    index=$(engine_torch "$folder") || { echo "torch could not be had for the image" >&2; return 3; }
+    python -m pipelines.image --base-image "$base" ${index:+--torch-index "$index"} \
+        ${SSL_CERT_FILE:+--ca "$SSL_CERT_FILE"}
+}
+
+engine "$@"

@@ -1,0 +1,253 @@
+"""The compiled pipeline in real containers on a Docker engine: against `dvc repro`, and when it fails.
+
+One full run serves all tests; those that change something run on its folder afterwards, with its cache.
+"""
+
+import json
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+from workspace import REPOSITORY, Workspace, environment, lay_over, new_workspace
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+SOURCES, TARGETS = ["mnli", "squad"], ["cb", "rte", "nq"]
+SHORT: Mapping[str, Any] = {
+    "tasks": {"sources": SOURCES, "targets": TARGETS},
+    "train_source": {"training": {"max_steps": 20, "evaluate_every": 20}},
+    "transfer": {"learning_rates": [1.0e-2], "training": {"max_steps": 10, "evaluate_every": 10}},
+    "evaluate": {"max_rows": 64},
+    "kubeflow": {"retries": 1, "retry_seconds": 1},
+}
+CELLS = ["control-k32-seed31", "pemt-k32-seed31"]
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """What `python -m pipelines.local` did."""
+
+    exit_code: int
+    output: str
+    errors: str
+    folder: Path  # of its artifacts
+
+    @property
+    def executed(self) -> list[str]:
+        """The steps whose containers were started, in order."""
+        return re.findall(r"Executing task \S*'([\w-]+)'", self.output + self.errors)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all runs."""
+    return tmp_path_factory.mktemp("kubeflow")
+
+
+def write_params(path: Path, *differences: Mapping[str, Any]) -> Path:
+    values = YAML(typ="safe").load(REPOSITORY / "params.yaml")
+    for each in (SHORT, *differences):
+        lay_over(values, each)
+    with path.open("w") as file:
+        YAML().dump(values, file)
+    return path
+
+
+def run_locally(root: Path, params: Path, *flags: str) -> LocalRun:
+    command = [sys.executable, "-m", "pipelines.local", "--params", str(params), "--root", str(root / "local"), *flags]
+    variables = environment(root / "caches")
+    done = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, timeout=500)
+    runs = sorted((root / "local" / "runs").glob("pemt-*"))
+    return LocalRun(done.returncode, done.stdout, done.stderr, runs[-1])
+
+
+@pytest.fixture(scope="module")
+def first(root: Path, engine_image: str) -> LocalRun:
+    done = run_locally(root, write_params(root / "params.yaml"))
+    assert done.exit_code == 0, done.errors[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def repro(root: Path, first: LocalRun) -> Workspace:
+    """`dvc repro` with the same settings on this machine itself."""
+    workspace = new_workspace(root / "project", root / "caches", [])
+    shutil.copyfile(root / "params.yaml", workspace.folder / "params.yaml")
+    workspace.repro()
+    return workspace
+
+
+def below(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def results_in(run: LocalRun) -> dict[str, bytes]:
+    """Results and predictions of every branch, by target and cell."""
+    scores = run.folder.glob("for-loop-*/evaluate/scores")
+    files = {name: data for folder in scores for name, data in below(folder).items()}
+    return {name: data for name, data in files.items() if not name.endswith("inputs.json")}
+
+
+# A whole run
+
+
+def test_every_step_runs_in_a_container_of_its_own(first: LocalRun) -> None:
+    assert sorted(first.executed) == sorted(
+        [
+            "plan",
+            "prepare",
+            "backbone",
+            *["train-source"] * 2,
+            "collect-experts",
+            *["transfer", "evaluate"] * 3,
+            "report",
+        ]
+    )
+    assert first.executed[:3] == ["plan", "prepare", "backbone"]
+    assert first.executed[-1] == "report"
+    answers = [json.loads(path.read_text()) for path in first.folder.rglob("executor_output.json")]
+    assert len(answers) == len(first.executed)
+    for artifact in (a for answer in answers for listed in answer["artifacts"].values() for a in listed["artifacts"]):
+        assert Path(artifact["uri"]).exists()
+
+
+def test_its_numbers_are_those_of_dvc(first: LocalRun, repro: Workspace) -> None:
+    """Not one byte differs: results, predictions, adapters, experts, tables and figures."""
+    scores = {name: data for name, data in below(repro.folder / "scores").items() if not name.endswith("inputs.json")}
+    assert set(results_in(first)) == {
+        f"{target}/{cell}/{file}"
+        for target in TARGETS
+        for cell in CELLS
+        for file in ("predictions.jsonl", "result.json")
+    }
+    assert results_in(first) == scores
+    assert below(first.folder / "collect-experts" / "experts") == below(repro.folder / "experts")
+    assert below(first.folder / "report" / "results") == below(repro.folder / "results")
+    assert first.folder.joinpath("report", "page").read_text() in first.output
+    adapters = {}
+    for folder in first.folder.glob("for-loop-*/transfer/adapters"):
+        adapters |= below(folder)
+    assert adapters == below(repro.folder / "adapters" / "targets")
+
+
+def test_metrics_are_shown_where_kubeflow_shows_them(first: LocalRun) -> None:
+    answer = json.loads((first.folder / "report" / "executor_output.json").read_text())
+    shown = answer["artifacts"]["metrics"]["artifacts"][0]["metadata"]
+    summary = json.loads((first.folder / "report" / "results" / "summary.json").read_text())
+    assert shown == {method: means["all"] for method, means in summary.items()}
+    assert set(shown) == {"pemt-k32", "control-k32"}
+
+
+def test_every_training_and_result_is_tracked(root: Path, first: LocalRun) -> None:
+    """Read with SQL from the store that all containers wrote to."""
+    with closing(sqlite3.connect(root / "local" / "mlflow.db")) as database:
+        runs = database.execute("SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'").fetchall()
+        tags = {
+            uuid: dict(database.execute("SELECT key, value FROM tags WHERE run_uuid = ?", (uuid,))) for uuid, _ in runs
+        }
+    assert {status for _, status in runs} == {"FINISHED"}
+    assert sorted(tag["pemt.cell"] for tag in tags.values()) == sorted(
+        [f"train_source/{source}" for source in SOURCES]
+        + [f"transfer/{target}/{method}/k=32/seed=31" for target in TARGETS for method in ("control", "pemt")]
+    )
+    commit = json.loads((first.folder / "backbone" / "provenance").read_text())["commit"]
+    assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", commit)
+    assert {tag["pemt.commit"] for tag in tags.values()} == {commit}
+    assert all(tag["pemt.result"] for tag in tags.values() if tag["pemt.step"] == "transfer")
+
+
+def test_a_second_run_takes_all_but_the_report_from_the_cache(root: Path, first: LocalRun) -> None:
+    again = run_locally(root, root / "params.yaml")
+    assert again.exit_code == 0, again.errors[-3000:]
+    assert again.executed == ["report"]
+    assert below(again.folder / "report" / "results") == below(first.folder / "report" / "results")
+
+
+# A run that fails
+
+
+def test_a_failed_branch_fails_the_run_and_leaves_the_others(root: Path, first: LocalRun) -> None:
+    """The error is the container's own, after a retry; what others finished is reported, with what is missing."""
+    diverging = {"per_target": {"rte": {"learning_rates": [1.0e30]}}, "evaluate": {"max_rows": 32}}
+    run = run_locally(root, write_params(root / "diverging.yaml", diverging))
+    assert run.exit_code == 1
+    last = run.errors.strip().splitlines()[-1]
+    assert re.match(r"error: for-loop-\d-iteration-1/transfer: transfer rte \S+: the loss is (nan|inf)", last)
+    assert sorted(run.executed) == ["evaluate", "evaluate", "plan", "report", "transfer", "transfer"]
+    page = (run.folder / "report" / "page").read_text()
+    assert "- rte, pemt, k = 32, seed 31: its training failed: transfer rte" in page
+    assert "| cb | accuracy | pemt | 32 |" in page
+    assert "| nq | qa_f1 | pemt | 32 |" in page
+    assert "| rte |" not in page
+
+
+def test_a_plan_that_cannot_be_made_starts_nothing(root: Path, first: LocalRun) -> None:
+    run = run_locally(root, root / "params.yaml", "--targets", "cb", "hotpottqa")
+    assert run.exit_code == 1
+    assert "error: plan: --settings: per_target lacks 'hotpottqa' (did you mean 'hotpotqa'?)" in run.errors
+    assert set(run.executed) == {"plan", "report"}
+
+
+@pytest.mark.parametrize(
+    ("host", "image", "expected"),
+    [
+        ("unix:///nowhere/docker.sock", "pemt-pipeline:x", "unix:///nowhere/docker.sock: no Docker engine answers"),
+        (None, "pemt-pipeline:never", "the Docker engine has no image pemt-pipeline:never; python -m pipelines.image"),
+    ],
+)
+def test_an_engine_or_image_that_is_not_there_is_named(
+    host: str | None, image: str, expected: str, tmp_path: Path, engine_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if host:
+        monkeypatch.setenv("DOCKER_HOST", host)
+    command = [sys.executable, "-m", "pipelines.local", "--image", image, "--root", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {expected}")
+    assert "Traceback" not in done.stderr
+
+
+# The image
+
+
+def docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+
+
+def test_the_image_says_what_it_is_and_runs_nothing_of_its_own(engine_image: str) -> None:
+    (image,) = json.loads(docker("image", "inspect", engine_image))
+    config = image["Config"]
+    assert config["Entrypoint"] is None  # Kubeflow's command would be appended to it
+    assert config["User"] == "1000"
+    commit = docker("run", "--rm", engine_image, "cat", "/app/COMMIT")
+    assert config["Labels"]["org.opencontainers.image.revision"] == commit
+    assert engine_image.partition(":")[2][:12] == commit[:12]
+    assert config["Labels"]["org.opencontainers.image.version"] == "0.1.0"
+    assert docker("run", "--rm", engine_image).startswith("usage: python -m components.")
+    assert docker("run", "--rm", engine_image, "ls", "/app").split() == ["COMMIT", "components", "pemt_core"]
+
+
+@pytest.mark.parametrize("user", ["1000", "12345:0"])
+def test_a_user_without_rights_writes_where_kubeflow_mounts(engine_image: str, user: str) -> None:
+    """Also one that a cluster has made up, which has group 0 alone."""
+    places = "/minio /s3 /gcs /pemt $HOME /tmp"
+    script = f"for place in {places}; do touch $place/x || exit 1; done; touch /app/x && exit 2; id -u"
+    assert docker("run", "--rm", "--user", user, engine_image, "sh", "-c", script) == user.partition(":")[0]
+
+
+def test_every_program_answers_in_the_image(engine_image: str) -> None:
+    steps: Sequence[str] = sorted(path.stem for path in (REPOSITORY / "components").glob("*.py"))
+    programs = [step for step in steps if step not in ("__init__", "program", "executor", "cli")]
+    script = "; ".join(f"python -m components.{step} --help | head -n 1" for step in programs)
+    lines = docker("run", "--rm", engine_image, "sh", "-c", script).splitlines()
+    assert [line.split(" [")[0] for line in lines] == [f"usage: python -m components.{step}" for step in programs]
