@@ -7,14 +7,14 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from components.executor import Executor, Outcome
 from pemt_core.errors import PemtError
 from pemt_core.settings import GROUPS_OF_STEP, Choices, Settings, parse_settings, parse_step_settings, read_params
 from pemt_core.settings.validation import parse_object
-from pemt_core.tracking import PLAN, Tracker, connect
+from pemt_core.tracking import Tracker, connect
 
 Main = Callable[[argparse.Namespace, Settings], Outcome | None]
 
@@ -78,10 +78,10 @@ def run(main: Main, parser: argparse.ArgumentParser) -> None:
         sys.exit(f"error: {error}")
 
 
-def open_tracker(settings: Settings, arguments: argparse.Namespace, plan: str | None = None) -> Tracker:
+def open_tracker(settings: Settings, arguments: argparse.Namespace, tags: Mapping[str, str] | None = None) -> Tracker:
     """The tracking server or file of MLflow's own variable MLFLOW_TRACKING_URI, or of the settings where it is not set.
 
-    Runs are tagged with `plan`, the key of a branch of a run on a cluster, and found by it.
+    Its runs get `tags`.
     A relative path counts from the folder of params.yaml. In `dvc exp run --temp` and `--queue` that folder is thrown
     away: DVC names the project's own in DVC_ROOT.
     """
@@ -92,7 +92,7 @@ def open_tracker(settings: Settings, arguments: argparse.Namespace, plan: str | 
         tracking.experiment,
         base_dir,
         tracking.on_unreachable,
-        tags={PLAN: plan} if plan else {},
+        tags,
     )
 
 

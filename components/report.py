@@ -12,18 +12,20 @@ from components.executor import Outcome
 from components.program import add_choices, new_parser, open_tracker, run
 from pemt_core.artifacts.provenance import provenance
 from pemt_core.settings import Settings
+from pemt_core.tracking import PLAN
 
 
 def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
     from pemt_core.steps.report import gather, report
 
-    tracker = open_tracker(settings, arguments)
-    failed = []
+    tracker, failed = None, []
     with provenance(arguments.provenance):
-        if arguments.gather:
+        if arguments.gather:  # what is there already need not be recorded
             failed = gather(
-                settings, lambda key: open_tracker(settings, arguments, plan=key), results_dir=arguments.scores
+                settings, lambda key: open_tracker(settings, arguments, {PLAN: key}), results_dir=arguments.scores
             )
+        else:
+            tracker = open_tracker(settings, arguments)
         means = report(
             arguments.scores,
             [arguments.sources / task for task in settings.tasks.sources] if arguments.sources else [],

@@ -140,8 +140,8 @@ def test_a_change_reaches_the_texts_of_the_steps_that_read_it(
     pairs = [(step, name) for step in GROUPS_OF_STEP for name in tasks.get(step, [""])]
     assert {pair for pair in pairs if text_of(before, *pair) != text_of(after, *pair)} == expected
     changed = {target for target in ("cb", "rte") if branch_of(before, target).key != branch_of(after, target).key}
-    reached = {target for step, name in expected for target in ([name] if step == "transfer" else ["cb", "rte"])}
-    assert changed == reached
+    trained = {pair for pair in expected if pair[0] != "evaluate"}  # scored in another way, an adapter is the same
+    assert changed == {target for step, name in trained for target in ([name] if step == "transfer" else ["cb", "rte"])}
 
 
 def test_another_target_leaves_experts_and_other_branches_their_settings() -> None:
@@ -273,7 +273,7 @@ def test_a_branch_leaves_its_results_where_the_report_finds_them(
     world: World, tmp_path: Path, branch_params: Path
 ) -> None:
     from pemt_core.tracking import connect
-    from pemt_core.tracking.results import gather_result
+    from pemt_core.tracking.results import gather_result, scoring_key
 
     assert run_branch(world, tmp_path, branch_params, "key-1") == ""
     scores = answer_in(tmp_path)["artifacts"]["metrics"]["artifacts"][0]["metadata"]
@@ -282,11 +282,15 @@ def test_a_branch_leaves_its_results_where_the_report_finds_them(
     cell = Cell(World.TARGET, "pemt", "full", 4096)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     tracker = connect(uri, "pemt", tmp_path, "stop", {"pemt.plan": "key-1"})
-    assert gather_result(cell, tracker, tmp_path / "gathered") is None
+    scoring = scoring_key(load_settings(branch_params).evaluate)
+    assert gather_result(cell, scoring, tracker, tmp_path / "gathered") is None
     result = Path("gamma") / cell.name / "result.json"
     assert (tmp_path / "gathered" / result).read_bytes() == (tmp_path / "scores" / result).read_bytes()
     other = connect(uri, "pemt", tmp_path, "stop", {"pemt.plan": "key-2"})
-    assert gather_result(cell, other, tmp_path / "other") == "it was not started, or failed before its training"
+    assert (
+        gather_result(cell, scoring, other, tmp_path / "other") == "it was not started, or failed before its training"
+    )
+    assert gather_result(cell, "other", tracker, tmp_path / "other") == "it was trained, and its scoring failed"
     assert not (tmp_path / "other").exists()
 
 
@@ -310,14 +314,14 @@ def test_the_report_says_what_failed_and_why(world: World, tmp_path: Path) -> No
     assert "the loss is" in run_branch(world, tmp_path, params, "key-1")
     cell = Cell(World.TARGET, "pemt", "full", 4096)
     tracker = connect(f"sqlite:///{tmp_path / 'mlflow.db'}", "pemt", tmp_path, "stop", {"pemt.plan": "key-1"})
-    lacks = gather_result(cell, tracker, tmp_path / "gathered")
+    lacks = gather_result(cell, "", tracker, tmp_path / "gathered")
     assert lacks is not None
     assert lacks.startswith("its training failed: transfer gamma pemt-kfull-seed4096: the loss is")
 
     params = write_params(tmp_path / "fine.yaml", {})
     assert run_branch(world, tmp_path, params, "key-2", score=False).count("error") == 0
     tracker = connect(f"sqlite:///{tmp_path / 'mlflow.db'}", "pemt", tmp_path, "stop", {"pemt.plan": "key-2"})
-    assert gather_result(cell, tracker, tmp_path / "gathered") == "it was trained, but not scored"
+    assert gather_result(cell, "", tracker, tmp_path / "gathered") == "it was trained, and its scoring failed"
 
 
 def test_a_report_without_any_result_names_every_branch(tmp_path: Path) -> None:

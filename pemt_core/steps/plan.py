@@ -27,7 +27,7 @@ class Branch:
 
     target: str
     seed: int
-    key: str  # of everything that its results come from: code, data, backbone, sources, settings
+    key: str  # of everything that its adapters come from: code, data, backbone, sources, settings
     transfer: str
 
 
@@ -54,15 +54,14 @@ def make_plan(settings: Settings) -> Plan:
     prepare, backbone = settings_text(settings, "prepare"), settings_text(settings, "backbone")
     sources = [_source(settings, name) for name in settings.tasks.sources]
     experts = {"sources": settings.tasks.sources, "targets": []}  # another target leaves the experts as they are
-    evaluate = settings_text(settings, "evaluate")
-    common = [git_commit(), prepare, backbone, [asdict(source) for source in sources], evaluate]
+    common = [git_commit(), prepare, backbone, [asdict(source) for source in sources]]
     branches = [
         _branch(settings, target, seed, common)
         for target in settings.tasks.targets
         for seed in dict.fromkeys(settings.transfer_for(target).seeds)
     ]
     collect_experts = settings_text(settings, "collect_experts", tasks=experts)
-    return Plan(prepare, backbone, sources, collect_experts, branches, evaluate)
+    return Plan(prepare, backbone, sources, collect_experts, branches, settings_text(settings, "evaluate"))
 
 
 def _source(settings: Settings, name: str) -> SourceTraining:

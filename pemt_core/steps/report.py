@@ -11,7 +11,7 @@ from pemt_core.report import write_report
 from pemt_core.settings import ReportSettings, Settings
 from pemt_core.steps.plan import make_plan
 from pemt_core.tracking import Tracker
-from pemt_core.tracking.results import gather_result, record_results, record_sources
+from pemt_core.tracking.results import gather_result, record_results, record_sources, scoring_key
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +24,10 @@ def report(
     *,
     output_dir: Path,
     provenance_dir: Path,
-    tracker: Tracker,
+    tracker: Tracker | None,
     failed: Sequence[str] = (),
 ) -> dict[str, float]:
-    """Write tables and figures to `output_dir`, and record every cell and source that `tracker` does not show.
+    """Write tables and figures to `output_dir`, and record every cell and source that `tracker`, if any, does not show.
 
     `failed` are sentences on what has no result. Returns the means over all targets, by method and k.
     """
@@ -41,9 +41,11 @@ def report(
         targets=targets,
         failed=failed,
     )
-    written = record_sources(source_dirs, tracker, provenance_dir)
-    written += record_results(results_dir, tracker, provenance_dir)
-    logger.info("report: %s written; %d tracking runs completed", output_dir, written)
+    logger.info("report: %s written", output_dir)
+    if tracker:
+        written = record_sources(source_dirs, tracker, provenance_dir)
+        written += record_results(results_dir, tracker, provenance_dir)
+        logger.info("report: %d tracking runs completed", written)
     summary = read_json(output_dir / "summary.json")
     return {method: means[ALL] for method, means in summary.items() if ALL in means}
 
@@ -57,7 +59,7 @@ def gather(settings: Settings, tracking: Callable[[str], Tracker], *, results_di
     for branch in make_plan(settings).branches:
         tracker, transfer = tracking(branch.key), settings.transfer_for(branch.target)
         for cell in cells_of(branch.target, transfer.model_copy(update={"seeds": [branch.seed]})):
-            lacks = gather_result(cell, tracker, results_dir)
+            lacks = gather_result(cell, scoring_key(settings.evaluate), tracker, results_dir)
             if lacks:
                 failed.append(f"{cell.task}, {cell.method}, k = {cell.k}, seed {cell.seed}: {lacks}")
                 logger.warning("report: %s", failed[-1])

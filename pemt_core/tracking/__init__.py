@@ -1,6 +1,29 @@
 """Runs in MLflow: an embedded sqlite store or a tracking server. Only `store` imports mlflow, and only when called."""
 
 from pemt_core.tracking.address import TrackingError
-from pemt_core.tracking.tracker import ARTIFACT, CELL, ERROR, PLAN, RESULT, LiveRun, RunRecord, Tracker, connect
+from pemt_core.tracking.tracker import (
+    ARTIFACT,
+    CELL,
+    ERROR,
+    PLAN,
+    RESULT,
+    SCORING,
+    LiveRun,
+    RunRecord,
+    Tracker,
+    connect,
+)
 
-__all__ = ["ARTIFACT", "CELL", "ERROR", "PLAN", "RESULT", "LiveRun", "RunRecord", "Tracker", "TrackingError", "connect"]
+__all__ = [
+    "ARTIFACT",
+    "CELL",
+    "ERROR",
+    "PLAN",
+    "RESULT",
+    "SCORING",
+    "LiveRun",
+    "RunRecord",
+    "Tracker",
+    "TrackingError",
+    "connect",
+]

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from pemt_core.artifacts.adapter import DESCRIPTION, AdapterDescription, load_description, load_training_record
 from pemt_core.artifacts.cell import Cell
-from pemt_core.artifacts.files import atomic_file, read_json
+from pemt_core.artifacts.files import atomic_file, read_json, sha256_of_json
 from pemt_core.artifacts.run_info import source_run, target_run
 from pemt_core.evaluation.results import RESULT_FILE, CellResult, cell_directory, load_results
-from pemt_core.tracking import ERROR, RunRecord, Tracker
+from pemt_core.settings import EvaluateSettings
+from pemt_core.tracking import ERROR, SCORING, RunRecord, Tracker
 
 SHOWN_PREDICTIONS = 50  # lines of predictions.jsonl that a run shows
 
@@ -96,10 +97,19 @@ def final_metrics(result: CellResult) -> dict[str, float]:
     }
 
 
-def gather_result(cell: Cell, tracker: Tracker, results_dir: Path) -> str | None:
-    """Fetch a cell's result from its run into its folder below `results_dir`; where there is none, say why."""
+def scoring_key(settings: EvaluateSettings) -> str:
+    """Equal for scores that were made in the same way."""
+    return sha256_of_json(settings.model_dump())
+
+
+def gather_result(cell: Cell, scoring: str, tracker: Tracker, results_dir: Path) -> str | None:
+    """Fetch a cell's result from its run into its folder below `results_dir`; where there is none, say why.
+
+    `scoring` is the key of the settings that it must have been scored with.
+    """
     run = tracker.find(cell.run)
-    text = tracker.read_file(run, RESULT_FILE) if run else None
+    scored = run is not None and run.tags.get(SCORING) == scoring
+    text = tracker.read_file(run, RESULT_FILE) if run and scored else None
     if text is not None:
         with atomic_file(results_dir / cell.task / cell.name / RESULT_FILE) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -108,7 +118,7 @@ def gather_result(cell: Cell, tracker: Tracker, results_dir: Path) -> str | None
         return "it was not started, or failed before its training"
     if run.status == "FAILED":
         return f"its training failed: {run.tags.get(ERROR, 'the reason was not recorded')}"
-    return "it was trained, but not scored" if run.status == "FINISHED" else "its training was cut off"
+    return "it was trained, and its scoring failed" if run.status == "FINISHED" else "its training was cut off"
 
 
 def _head(path: Path) -> dict[str, str]:

@@ -21,7 +21,8 @@ from pemt_core.tracking.store import Point, Store, StoredRun, open_store
 logger = logging.getLogger(__name__)
 
 CELL, ARTIFACT, RESULT = "pemt.cell", ARTIFACT_TAG, "pemt.result"  # tags: which cell, what was trained and shown
-PLAN, ERROR = "pemt.plan", "pemt.error"  # tags: the key of a cluster run's branch; why a run failed
+PLAN, SCORING = "pemt.plan", "pemt.scoring"  # tags of a cluster's runs: the branch's key, how it was scored
+ERROR = "pemt.error"  # tag: why a run failed
 LONGEST_TAG = 1000  # characters of an error that are kept
 LONGEST_PARAM = 500  # characters; longer values are cut, and the whole parameters become the file params.json
 
@@ -188,6 +189,8 @@ def _record(store: Store, record: RunRecord, runs: Sequence[StoredRun]) -> bool:
             store.delete(run.run_id)
     if not shown:
         _complete(store, kept, record)
+    elif kept and SCORING in record.tags:  # in another way, which came to the same
+        store.set_tags(kept.run_id, {SCORING: record.tags[SCORING]})
     return not shown
 
 
