@@ -35,8 +35,8 @@ from scale_work import (
 )
 
 from pemt_core.artifacts.files import read_json
-from pemt_core.settings import read_params
 from pemt_core.steps.plan import make_plan
+from pipelines.command import load
 
 SEEDS = [4096, 4097, 4098]  # the recipe has the first
 MORE_LEARNING_RATES = [2e-3, 1.5e-4]  # beside the recipe's three
@@ -164,7 +164,7 @@ def show_limits(study: Study, params: Path) -> None:
     )
     writes = total(study.works, len(settings.transfer.seeds), "writes")
     rows = [
-        ("params.yaml as JSON, characters", len(json.dumps(read_params(params), ensure_ascii=False))),
+        ("params.yaml as JSON, characters", len(load(params)[1])),
         (f"the list of {len(branches)} branches, characters", len(json.dumps(branches))),
         ("one of them, at most", max(len(json.dumps(branch)) for branch in branches)),
         (f"with a branch per rate, {len(per_rate)} branches", len(json.dumps(per_rate))),
