@@ -1,6 +1,6 @@
 # One image for every step; `python -m pipelines.image` builds it and tags it by its content (docs/kubeflow.md).
 #   --build-arg BASE_IMAGE=...   any Debian or Ubuntu with Python 3.11 and its venv
-#   --build-arg TORCH_INDEX=...  where torch is taken from: CPU builds, or https://download.pytorch.org/whl/cu130
+#   --build-arg TORCH_INDEX=...  where torch is taken from: CPU builds, or https://download.pytorch.org/whl/cu130 for CUDA
 #   --secret id=ca,src=FILE      certificates to trust while building, behind a proxy that opens TLS
 
 ARG BASE_IMAGE=python:3.11.14-slim-bookworm

@@ -10,12 +10,11 @@ from components.executor import Outcome
 from components.program import add_plan_flag, new_parser, open_tracker, run
 from pemt_core.artifacts.provenance import provenance
 from pemt_core.settings import Settings
-from pemt_core.tracking import PLAN, SCORING
 
 
 def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
     from pemt_core.steps.evaluate import evaluate, final_scores
-    from pemt_core.tracking.results import record_results, scoring_key
+    from pemt_core.tracking.results import publish_results
 
     targets = arguments.targets or settings.tasks.targets
     with provenance(arguments.provenance) as facts:
@@ -28,9 +27,8 @@ def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
             output_dir=arguments.output,
         )
         if arguments.plan:
-            tags = {PLAN: arguments.plan, SCORING: scoring_key(settings.evaluate)}
-            tracker = open_tracker(settings, arguments, tags)
-            record_results(arguments.output, tracker, arguments.provenance.parent)
+            tracker = open_tracker(settings, arguments, arguments.plan)
+            publish_results(arguments.output, settings.evaluate, tracker, arguments.provenance.parent)
     return Outcome(metrics=final_scores(arguments.output))
 
 

@@ -7,14 +7,14 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from components.executor import Executor, Outcome
 from pemt_core.errors import PemtError
 from pemt_core.settings import GROUPS_OF_STEP, Choices, Settings, parse_settings, parse_step_settings, read_params
 from pemt_core.settings.validation import parse_object
-from pemt_core.tracking import Tracker, connect
+from pemt_core.tracking import PLAN, Tracker, connect
 
 Main = Callable[[argparse.Namespace, Settings], Outcome | None]
 
@@ -78,21 +78,21 @@ def run(main: Main, parser: argparse.ArgumentParser) -> None:
         sys.exit(f"error: {error}")
 
 
-def open_tracker(settings: Settings, arguments: argparse.Namespace, tags: Mapping[str, str] | None = None) -> Tracker:
+def open_tracker(settings: Settings, arguments: argparse.Namespace, plan: str | None = None) -> Tracker:
     """The tracking server or file of MLflow's own variable MLFLOW_TRACKING_URI, or of the settings where it is not set.
 
-    Its runs get `tags`.
-    A relative path counts from the folder of params.yaml. In `dvc exp run --temp` and `--queue` that folder is thrown
-    away: DVC names the project's own in DVC_ROOT.
+    `plan` is the key of a branch of a run on a cluster: its runs get it as a tag, and a store that is lost stops the
+    step, whatever the settings say, because results travel through it. A relative path counts from the folder of
+    params.yaml. In `dvc exp run --temp` and `--queue` that folder is thrown away: DVC names the project's own in
+    DVC_ROOT.
     """
     tracking = settings.tracking
-    base_dir = Path(os.environ.get("DVC_ROOT") or arguments.params.resolve().parent)
     return connect(
         os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri,
         tracking.experiment,
-        base_dir,
-        tracking.on_unreachable,
-        tags,
+        Path(os.environ.get("DVC_ROOT") or arguments.params.resolve().parent),
+        "stop" if plan else tracking.on_unreachable,
+        {PLAN: plan} if plan else None,
     )
 
 

@@ -12,7 +12,6 @@ from components.executor import Outcome
 from components.program import add_choices, new_parser, open_tracker, run
 from pemt_core.artifacts.provenance import provenance
 from pemt_core.settings import Settings
-from pemt_core.tracking import PLAN
 
 
 def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
@@ -21,9 +20,7 @@ def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
     tracker, failed = None, []
     with provenance(arguments.provenance):
         if arguments.gather:  # what is there already need not be recorded
-            failed = gather(
-                settings, lambda key: open_tracker(settings, arguments, {PLAN: key}), results_dir=arguments.scores
-            )
+            failed = gather(settings, lambda key: open_tracker(settings, arguments, key), results_dir=arguments.scores)
         else:
             tracker = open_tracker(settings, arguments)
         means = report(

@@ -43,7 +43,8 @@ class Exchange:
         uris = {name: self.place(str(path)) for path, name in self.outputs.items()}
         artifacts = {name: {"artifacts": [{"name": name, "uri": uri}]} for name, uri in uris.items()}
         contract = {"outputs": {"outputFile": str(self.answer), "artifacts": artifacts}}
-        return [*map(self.place, flags), "--executor-input", json.dumps(contract)]
+        alone = ["--processes", "1"]  # the last counts: torchrun starts them all, none starts more
+        return [*map(self.place, flags), *alone, "--executor-input", json.dumps(contract)]
 
     def send(self, flags: list[str]) -> None:
         """Copy what the flags name of the inputs to the volume, in place of all that was there."""

@@ -10,13 +10,12 @@ from pathlib import Path
 from components.program import add_plan_flag, add_training_flags, new_parser, open_tracker, run
 from pemt_core.artifacts.provenance import provenance
 from pemt_core.settings import Settings
-from pemt_core.tracking import PLAN
 
 
 def main(arguments: argparse.Namespace, settings: Settings) -> None:
     from pemt_core.steps.transfer import transfer
 
-    tracker = open_tracker(settings, arguments, {PLAN: arguments.plan} if arguments.plan else None)
+    tracker = open_tracker(settings, arguments, arguments.plan)
     with provenance(arguments.provenance) as facts:
         done = transfer(
             arguments.data,

@@ -12,7 +12,6 @@ from kfp.dsl.base_component import BaseComponent
 from pemt_core.settings import KubeflowSettings, Resources
 
 VOLUME = "/pemt"  # checkpoints, and the hub's cache (HF_HOME of the image)
-BACKOFF_FACTOR = 2.0
 ALWAYS = ("MLFLOW_TRACKING_URI",)  # keys of the secret, each a variable of the container
 IF_THERE = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "HF_TOKEN")
 
@@ -45,7 +44,7 @@ class Cluster:
         if resources.gpus:
             task.set_accelerator_type(self.settings.gpu_resource).set_accelerator_limit(resources.gpus)
         if self.settings.retries:
-            task.set_retry(self.settings.retries, f"{self.settings.retry_seconds}s", BACKOFF_FACTOR)
+            task.set_retry(self.settings.retries, f"{self.settings.retry_seconds}s", self.settings.retry_factor)
         self._choose_node(task, resources)
         if self.settings.secret:
             for keys, optional in ((ALWAYS, False), (IF_THERE, True)):

@@ -3,12 +3,13 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pemt_core.errors import PemtError
-from pemt_core.settings import Settings, parse_settings, read_params
+from pemt_core.errors import PemtError, SettingsError
+from pemt_core.settings import Choices, Settings, parse_settings, read_params
+from pemt_core.tracking.address import without_password
 
 
 def add_params(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +33,23 @@ def chosen(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def load(params: Path) -> tuple[Settings, str]:
-    """The checked settings, and the file's content as JSON."""
+    """The checked settings, and the file's content as JSON, which everyone sees who sees a run.
+
+    SettingsError where it holds a password.
+    """
     values = read_params(params)
-    return parse_settings(values, str(params)), json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    settings = parse_settings(values, str(params))
+    if without_password(settings.tracking.uri) != settings.tracking.uri:
+        raise SettingsError(
+            f"{params}: tracking.uri holds a user or a password, which would be shown with every run; leave them to "
+            "MLFLOW_TRACKING_URI in the Secret that kubeflow.secret names"
+        )
+    return settings, json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+
+
+def settings_of_run(params: str, choices: Mapping[str, Any], origin: Path) -> Settings:
+    """The settings that a run with these choices has. SettingsError where it could only fail."""
+    return parse_settings(Choices.parse(json.dumps(choices)).laid_over(json.loads(params)), str(origin))
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:

@@ -48,7 +48,7 @@ def version_name(image: str) -> str:
 
 def main(arguments: argparse.Namespace) -> None:
     settings, params = load(arguments.params)
-    image = arguments.image or image_name(settings.kubeflow.image)
+    image = arguments.image or image_name(settings.kubeflow)
     manifests = KubernetesManifestOptions(
         pipeline_name="pemt",
         pipeline_version_name=version_name(image),

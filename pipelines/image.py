@@ -12,39 +12,40 @@ from pathlib import Path
 
 from pemt_core import __version__
 from pemt_core.errors import PemtError
+from pemt_core.settings import KubeflowSettings
 from pipelines.command import add_params, load, run
 
 CONTENT = ("Dockerfile", ".dockerignore", "constraints.txt", "pyproject.toml", "pemt_core", "components")
 REPOSITORY = Path(__file__).parents[1]
+TORCH_BUILDS = "https://download.pytorch.org/whl"
 
 
 class ImageError(PemtError):
     """The image cannot be named or built."""
 
 
-def image_name(name: str) -> str:
-    """`name` with a tag: the last commit that changed the image's content, and a hash of what is not committed yet."""
-    return f"{name}:{_tag()}"
+def image_name(kubeflow: KubeflowSettings) -> str:
+    """The image's name with a tag: the last commit that changed its content, a hash of what is not committed, and the
+    builds of torch in it where they are not for the CPU."""
+    commit, changes = _commit()
+    builds = "" if kubeflow.torch == "cpu" else f"-{kubeflow.torch}"
+    return f"{kubeflow.image}:{commit[:12]}{changes}{builds}"
 
 
-def build(image: str, *, base_image: str | None, torch_index: str | None, ca: Path | None) -> None:
+def build(image: str, torch_index: str, *, base_image: str | None, ca: Path | None) -> None:
     """Run `docker build`, its output shown as it comes. ImageError where it fails."""
-    given = {"BASE_IMAGE": base_image, "TORCH_INDEX": torch_index, "VERSION": __version__, "COMMIT": _commit()}
+    revision = "".join(_commit())
+    given = {"BASE_IMAGE": base_image, "TORCH_INDEX": torch_index, "VERSION": __version__, "COMMIT": revision}
     arguments = [word for key, value in given.items() if value for word in ("--build-arg", f"{key}={value}")]
     secret = ["--secret", f"id=ca,src={ca}"] if ca else []
     _docker("build", "--network", "host", *arguments, *secret, "--tag", image, str(REPOSITORY))
 
 
-def _commit() -> str:
-    """As provenance says it."""
-    commit, changed = _git("log", "-1", "--format=%H", "--", *CONTENT).strip(), _changes()
-    return commit + ("+changes" if changed else "")
-
-
-def _tag() -> str:
+def _commit() -> tuple[str, str]:
+    """The last commit that changed the content, and "-" with a hash of what differs from it, if anything does."""
     changed = _changes()
     suffix = f"-{hashlib.sha256(changed).hexdigest()[:8]}" if changed else ""
-    return _git("log", "-1", "--format=%h", "--abbrev=12", "--", *CONTENT).strip() + suffix
+    return _git("log", "-1", "--format=%H", "--", *CONTENT).strip(), suffix
 
 
 def _changes() -> bytes:
@@ -73,8 +74,9 @@ def _docker(*arguments: str) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     settings, _ = load(arguments.params)
-    image = image_name(settings.kubeflow.image)
-    build(image, base_image=arguments.base_image, torch_index=arguments.torch_index, ca=arguments.ca)
+    image = image_name(settings.kubeflow)
+    torch_index = arguments.torch_index or f"{TORCH_BUILDS}/{settings.kubeflow.torch}"
+    build(image, torch_index, base_image=arguments.base_image, ca=arguments.ca)
     if arguments.push:
         _docker("push", image)
     print(image)
@@ -86,9 +88,7 @@ if __name__ == "__main__":
     )
     add_params(parser)
     parser.add_argument("--base-image", help="any Debian or Ubuntu with Python 3.11 (default: as the Dockerfile says)")
-    parser.add_argument(
-        "--torch-index", help="index to take torch from, such as https://download.pytorch.org/whl/cu130"
-    )
+    parser.add_argument("--torch-index", help="where else to take the builds of torch from that kubeflow.torch names")
     parser.add_argument("--ca", type=Path, help="certificates to trust while building, behind a proxy that opens TLS")
     parser.add_argument("--push", action="store_true", help="push it to its registry")
     run(main, parser)

@@ -15,11 +15,12 @@ from typing import Any
 import docker
 from docker.types import DeviceRequest, Mount
 from kfp import components, local
+from kfp.local import docker_task_handler
 
 from pemt_core.errors import PemtError
 from pemt_core.settings import Settings
-from pipelines.cluster import VOLUME
-from pipelines.command import add_choices, add_params, chosen, load, run
+from pipelines.cluster import IF_THERE, VOLUME
+from pipelines.command import add_choices, add_params, chosen, load, run, settings_of_run
 from pipelines.compile import compile_pipeline
 from pipelines.image import image_name
 
@@ -36,6 +37,7 @@ def run_locally(package: Path, arguments: Mapping[str, Any], settings: Settings,
     runs.mkdir(parents=True, exist_ok=True)
     before = set(runs.iterdir())
     local.init(_runner(settings, root.resolve()), pipeline_root=str(runs), enable_caching=True)
+    docker_task_handler.run_docker_container = _run_container
     pipeline = components.load_component_from_file(str(package))
     failure = ""
     try:
@@ -44,11 +46,29 @@ def run_locally(package: Path, arguments: Mapping[str, Any], settings: Settings,
             pipeline(**arguments)
     except RuntimeError as error:
         failure = str(error)
-    (folder,) = (path for path in set(runs.iterdir()) - before if not path.name.startswith("."))
+    new = [path for path in set(runs.iterdir()) - before if not path.name.startswith(".")]
+    if len(new) != 1:
+        raise LocalRunError(failure or f"{runs}: another run was started there meanwhile; give each its own --root")
+    (folder,) = new
     reasons = [f"{path.parent.relative_to(folder)}: {path.read_text().strip()}" for path in folder.rglob("error.txt")]
     if failure or reasons:
         raise LocalRunError(f"{'; '.join(sorted(reasons)) or failure}. What was finished is in {folder}")
     return folder
+
+
+def _run_container(client: Any, image: str, command: list[str], volumes: dict[str, Any], **arguments: Any) -> int:
+    """Run a container to its end, its output shown as it comes; returns its exit code. It leaves nothing behind.
+
+    In place of kfp's own, which has the engine remove the container, and takes one that is removed before it asked for
+    the exit code for one that succeeded.
+    """
+    container = client.containers.run(image, command, detach=True, volumes=volumes, **arguments)
+    try:
+        for line in container.logs(stream=True):
+            print(line.decode(errors="replace"), end="")
+        return int(container.wait()["StatusCode"])
+    finally:
+        container.remove(force=True)
 
 
 def check_image(image: str) -> None:
@@ -71,12 +91,13 @@ def _runner(settings: Settings, root: Path) -> local.DockerRunner:
     volume = root / "volume"
     volume.mkdir(exist_ok=True)
     mounts = [Mount(VOLUME, str(volume), type="bind"), Mount(str(root), str(root), type="bind")]
-    if Path(settings.prepare.source).is_dir():
-        source = str(Path(settings.prepare.source).resolve())
-        mounts.append(Mount(settings.prepare.source, source, type="bind", read_only=True))
+    source = settings.prepare.source
+    if source not in ("embedded", "hub"):
+        if not Path(source).is_absolute():
+            raise LocalRunError(f"prepare.source is {source}: containers need a folder's absolute path")
+        mounts.append(Mount(source, source, type="bind", read_only=True))
     asked = max(resources.gpus for _, resources in settings.kubeflow.resources)
-    variables = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "HF_TOKEN")
-    given = {name: os.environ[name] for name in (*variables, "OMP_NUM_THREADS") if name in os.environ}
+    given = {name: os.environ[name] for name in (*IF_THERE, "OMP_NUM_THREADS") if name in os.environ}
     tracking = os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri
     if tracking.startswith("sqlite:"):  # one file for all containers, and for this machine
         tracking = f"sqlite:///{root / DATABASE}"
@@ -91,13 +112,14 @@ def _runner(settings: Settings, root: Path) -> local.DockerRunner:
 
 def main(arguments: argparse.Namespace) -> None:
     settings, params = load(arguments.params)
+    of_run = settings_of_run(params, chosen(arguments), arguments.params)
     one = settings.kubeflow.nodes.model_copy(update=dict.fromkeys(settings.kubeflow.nodes.model_fields_set, 1))
     settings = settings.model_copy(update={"kubeflow": settings.kubeflow.model_copy(update={"nodes": one})})
-    image = arguments.image or image_name(settings.kubeflow.image)
+    image = arguments.image or image_name(settings.kubeflow)
     check_image(image)
     package = arguments.root / "pemt.yaml"
     compile_pipeline(settings, params, image, package, cache=not arguments.no_cache)
-    folder = run_locally(package, chosen(arguments), settings, arguments.root)
+    folder = run_locally(package, chosen(arguments), of_run, arguments.root)
     sys.stdout.write(f"\n{(folder / 'report' / 'page').read_text(encoding='utf-8')}\nartifacts: {folder}\n")
 
 

@@ -8,7 +8,9 @@ from typing import Any
 from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input, Markdown, Metrics, Model, Output
 
-CHECKPOINTS = "/pemt/checkpoints"  # on a volume where there is one: a step that is tried again goes on from there
+from pipelines.cluster import VOLUME
+
+CHECKPOINTS = f"{VOLUME}/checkpoints"  # a step that is tried again goes on from there
 
 
 def _program(step: str, *arguments: Any) -> dsl.ContainerSpec:

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import kfp
 from kfp.client import KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH, ServiceAccountTokenVolumeCredentials
@@ -33,8 +32,9 @@ from kfp_server_api import (
 from urllib3.exceptions import HTTPError, MaxRetryError
 
 from pemt_core.errors import PemtError
-from pemt_core.settings import Choices, Settings, parse_settings
-from pipelines.command import add_choices, add_params, chosen, load, run
+from pemt_core.settings import Settings
+from pipelines.cluster import VOLUME
+from pipelines.command import add_choices, add_params, chosen, load, run, settings_of_run
 from pipelines.compile import compile_pipeline, version_name
 from pipelines.image import image_name
 
@@ -150,13 +150,18 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def check(settings: Settings, params: str, choices: dict[str, Any], origin: Path) -> None:
-    """PemtError where a run could only fail: choices that the settings do not know, or a file to track to."""
-    parse_settings(Choices.parse(json.dumps(choices)).laid_over(json.loads(params)), str(origin))
+def check(settings: Settings, origin: Path) -> None:
+    """SubmitError where a run with these settings could only fail: a file to track to, a folder that no pod has."""
     if not settings.kubeflow.secret and settings.tracking.uri.startswith("sqlite:"):
         raise SubmitError(
             f"{origin}: tracking.uri is {settings.tracking.uri} and kubeflow.secret is empty, but steps on a cluster "
             "share no file: name a server in tracking.uri, or in kubeflow.secret a Secret with MLFLOW_TRACKING_URI"
+        )
+    source = settings.prepare.source
+    if source not in ("embedded", "hub") and not (settings.kubeflow.volume and Path(source).is_relative_to(VOLUME)):
+        raise SubmitError(
+            f"{origin}: prepare.source is {source}, a folder that no pod has: expected hub, embedded, or a folder on "
+            f"the volume, below {VOLUME}, with kubeflow.volume naming it"
         )
 
 
@@ -234,8 +239,8 @@ def _reason(task: V2beta1PipelineTaskDetail) -> str:
 def main(arguments: argparse.Namespace) -> None:
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # which warns of every retry
     settings, params = load(arguments.params)
-    check(settings, params, chosen(arguments), arguments.params)
-    image = arguments.image or image_name(settings.kubeflow.image)
+    check(settings_of_run(params, chosen(arguments), arguments.params), arguments.params)
+    image = arguments.image or image_name(settings.kubeflow)
     files = {name: getattr(arguments, name) for name in ("token_file", "cookie_file", "ca")}
     api = Api(arguments.host, namespace=arguments.namespace, **files)
     name = arguments.experiment or settings.tracking.experiment
@@ -253,6 +258,7 @@ def main(arguments: argparse.Namespace) -> None:
         started = api.run_pipeline(
             experiment.experiment_id, name, params=chosen(arguments), pipeline_root=root, **registered
         )
+    print(f"It runs in {image}")
     if arguments.wait:
         try:
             wait(api, started)

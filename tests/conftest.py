@@ -46,7 +46,7 @@ def engine_image() -> str:
     from pipelines.image import image_name
     from pipelines.local import LocalRunError, check_image
 
-    image = image_name(load_settings(REPOSITORY / "params.yaml").kubeflow.image)
+    image = image_name(load_settings(REPOSITORY / "params.yaml").kubeflow)
     try:
         check_image(image)
     except LocalRunError as error:

@@ -19,7 +19,8 @@ engine_start() {
     } || return 3
     dockerd --data-root "$folder/data" --exec-root "$folder/exec" --pidfile "$folder/pid" \
         -H "unix://$folder/docker.sock" >"$folder/dockerd.log" 2>&1 &
-    export DOCKER_HOST="unix://$folder/docker.sock" PATH="/usr/bin:$PATH"
+    mkdir -p "$folder/bin" && ln -sf /usr/bin/docker "$folder/bin/docker" # the client that came with it, before others
+    export DOCKER_HOST="unix://$folder/docker.sock" PATH="$folder/bin:$PATH"
     for _ in $(seq 60); do engine_answers && return 0; sleep 0.5; done
     echo "the Docker engine did not start:" >&2
     tail -n 5 "$folder/dockerd.log" >&2

@@ -67,6 +67,7 @@ def component(step: str, *arguments: object) -> subprocess.CompletedProcess[str]
 def run_here(monkeypatch: pytest.MonkeyPatch, step: str, *arguments: object) -> str:
     """The program of `step` in this process, which has torch already; returns its error, empty where it ended well."""
     monkeypatch.setattr(sys, "argv", [step, *map(str, arguments)])
+    monkeypatch.delitem(sys.modules, f"components.{step}", raising=False)  # where another test has imported it
     try:
         runpy.run_module(f"components.{step}", run_name="__main__")
     except SystemExit as end:

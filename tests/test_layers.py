@@ -32,6 +32,7 @@ def folded(
 @pytest.mark.parametrize("ranks", [[4], [4, 4, 4], [2] * 14, [20, 20], [1, 4, 11]], ids=str)
 def test_folded_experts_equal_the_loop(ranks: list[int]) -> None:
     """One expert, many, a rank above D, and ranks that differ; outputs, cosines and the gradients of both."""
+    torch.manual_seed(0)
     experts, wo, downs, ups, scales = folded(ranks)
     x, y = torch.randn(B, S, F_), torch.randn(B, S, D)
     g = torch.rand(B, len(ranks))
@@ -51,7 +52,7 @@ def test_folded_experts_equal_the_loop(ranks: list[int]) -> None:
         return [h.detach(), cosines.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
 
     for value, reference in zip(run(False), run(True), strict=True):
-        torch.testing.assert_close(value, reference, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(value, reference, rtol=1e-4, atol=1e-6 * float(reference.abs().max()))
 
 
 def test_an_untrained_expert_has_cosine_zero_and_finite_gradients() -> None:

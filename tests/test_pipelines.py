@@ -315,14 +315,16 @@ def clone(tmp_path: Path) -> Workspace:
         "pyproject.toml",
     ):
         workspace.run("cp", "--recursive", str(REPOSITORY / name), ".")
-    workspace.commit("what is at hand")
+    workspace.run("git", "add", "--all")
+    workspace.run("git", "commit", "--quiet", "--allow-empty", "--message", "what is at hand")
     return workspace
 
 
 def tag(workspace: Workspace) -> str:
-    program = "from pipelines.image import image_name; print(image_name('pemt'))"
-    name, _, tag = workspace.run("python", "-c", program).stdout.strip().partition(":")
-    assert name == "pemt"
+    """Of the image that the repository's own params.yaml names."""
+    done = workspace.run("python", "-m", "pipelines.compile", "--output", str(workspace.folder.parent / "pemt.yaml"))
+    name, _, tag = done.stdout.strip().rpartition(" ")[2].partition(":")
+    assert name == "pemt-pipeline"
     return tag
 
 
@@ -342,6 +344,8 @@ def test_the_tag_is_made_of_the_content(clone: Workspace) -> None:
     committed = tag(clone)
     assert re.fullmatch(r"[0-9a-f]{12}", committed)
     assert committed != first
+    clone.change_settings({"kubeflow": {"torch": "cu130"}})
+    assert tag(clone) == f"{committed}-cu130"  # what differs is another image, with another name
 
 
 # Bad input
@@ -357,6 +361,7 @@ def test_the_tag_is_made_of_the_content(clone: Workspace) -> None:
         ({"resources": {"transfers": {}}}, "did you mean 'transfer'?"),
         ({"resources": {"transfer": {"memory": "8 GB"}}}, "key 'kubeflow.resources.transfer.memory' is '8 GB'"),
         ({"nodes": {"transfer": 2}}, "transfer is to run on several nodes, which share a volume: volume must name it"),
+        ({"torch": "cuda"}, "key 'kubeflow.torch' is 'cuda'"),
         ({"paralelism": 3}, "unknown key 'kubeflow.paralelism'; did you mean 'parallelism'?"),
     ],
 )

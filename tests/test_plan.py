@@ -2,16 +2,17 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 from source_code import REPOSITORY
-from test_components import write_params
+from test_components import run_here, write_params
 from tiny import World
 
 from pemt_core.artifacts.cell import Cell
@@ -48,7 +49,7 @@ def test_choices_go_before_what_the_recipe_says() -> None:
 
 
 def test_no_choice_is_what_the_file_says() -> None:
-    empty = {"recipe": "", "sources": [], "targets": [], "k": [], "seeds": []}
+    empty = {"recipe": "", "sources": [], "targets": None, "k": [], "seeds": []}
     assert settings_with(empty) == settings_with() == load_settings(REPOSITORY / "params.yaml")
 
 
@@ -57,6 +58,7 @@ def test_no_choice_is_what_the_file_says() -> None:
     [
         ('{"recipe": "papper"}', "recipe 'papper' is not in recipes; did you mean 'paper'?"),
         ('{"target": ["cb"]}', "unknown key 'target'; did you mean 'targets'?"),
+        ('{"sources": "cb"}', "key 'sources' is 'cb'"),
         ('{"k": ["ful"]}', "key 'k.0"),
         ('{"seeds": [1.5]}', "key 'seeds.0' is 1.5"),
         ('{"k": ', "--choices: not readable as JSON"),
@@ -179,22 +181,30 @@ def executor_input(folder: Path, outputs: list[str], inputs: Mapping[str, list[P
     return json.dumps({"inputs": {"artifacts": given}, "outputs": {"artifacts": artifacts, "outputFile": answer}})
 
 
-def program(step: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"components.{step}", *map(str, arguments)]
-    variables = {**os.environ, **environment}
-    return subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, timeout=120)
+Told = Callable[..., str]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    """Runs a step's program in this process, with variables; gives its error, empty where it ended well."""
+
+    def run(step: str, *arguments: object, **environment: str) -> str:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return run_here(monkeypatch, step, *arguments)
+
+    return run
 
 
 def answer_in(folder: Path) -> Any:
     return json.loads((folder / "executor_output.json").read_text())
 
 
-def test_the_plan_is_answered_as_parameters(tmp_path: Path) -> None:
+def test_the_plan_is_answered_as_parameters(told: Told, tmp_path: Path) -> None:
     text = executor_input(tmp_path, ["provenance"])
     choices = '{"recipe": "", "sources": ["mnli"], "targets": ["cb"], "k": [], "seeds": [3.0] }'
     flags = ["--settings", json.dumps(VALUES), "--choices", choices, "--provenance", tmp_path / "provenance"]
-    done = program("plan", *flags, "--executor-input", text)
-    assert done.returncode == 0, done.stderr
+    assert told("plan", *flags, "--executor-input", text) == ""
     answer = answer_in(tmp_path)
     expected = make_plan(settings_with({"sources": ["mnli"], "targets": ["cb"], "seeds": [3]})).parameters()
     assert answer["parameterValues"] == expected
@@ -203,20 +213,21 @@ def test_the_plan_is_answered_as_parameters(tmp_path: Path) -> None:
     ]
 
 
-def test_adapters_are_found_in_any_order_and_a_missing_one_is_named(world: World, tmp_path: Path) -> None:
+def test_adapters_are_found_in_any_order_and_a_missing_one_is_named(told: Told, world: World, tmp_path: Path) -> None:
     settings = json.dumps({"tasks": {"sources": list(World.SOURCES), "targets": []}})
     adapters = [world.folder / "adapters" / name for name in reversed(World.SOURCES)]
     flags = ["--settings", settings, "--output", tmp_path / "experts", "--provenance", tmp_path / "provenance"]
     text = executor_input(tmp_path, ["experts", "provenance"], {"adapters": adapters})
-    assert program("collect_experts", *flags, "--executor-input", text).returncode == 0
+    assert told("collect_experts", *flags, "--executor-input", text) == ""
     manifest = json.loads((tmp_path / "experts" / "experts.json").read_text())
     assert [expert["task"] for expert in manifest["experts"]] == list(World.SOURCES)
     assert manifest == json.loads((world.folder / "experts" / "experts.json").read_text())
 
     text = executor_input(tmp_path, ["experts"], {"adapters": [adapters[0], tmp_path / "absent"]})
-    done = program("collect_experts", *flags, "--executor-input", text)
-    assert done.returncode == 1
-    assert f"error: {tmp_path / 'absent'}: Kubeflow named it as one of 2 adapters, and did not bring it" in done.stderr
+    error = told("collect_experts", *flags, "--executor-input", text)
+    assert error.startswith(
+        f"error: {tmp_path / 'absent'}: Kubeflow named it as one of 2 adapters, and did not bring it"
+    )
     assert "did not bring it" in (tmp_path / "error.txt").read_text()
 
 
@@ -236,10 +247,9 @@ def test_uris_are_where_a_launcher_keeps_them(uri: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "{", '{"outputs": {}}'])
-def test_what_is_no_executor_input_is_named(text: str, tmp_path: Path) -> None:
-    done = program("plan", "--provenance", tmp_path / "p", "--executor-input", text)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: --executor-input: not what Kubeflow gives a container")
+def test_what_is_no_executor_input_is_named(told: Told, text: str, tmp_path: Path) -> None:
+    error = told("plan", "--provenance", tmp_path / "p", "--executor-input", text)
+    assert error.startswith("error: --executor-input: not what Kubeflow gives a container")
 
 
 # From transfer to the report, by way of the tracking store
@@ -250,7 +260,9 @@ def branch_params(tmp_path: Path) -> Path:
     return write_params(tmp_path / "params.yaml", {"transfer": {"methods": ["pemt", "control"]}})
 
 
-def run_branch(world: World, folder: Path, params: Path, key: str, *, score: bool = True) -> str:
+def run_branch(
+    told: Told, world: World, folder: Path, params: Path, key: str, *, train: bool = True, score: bool = True
+) -> str:
     """transfer, then evaluate, of the world's target as a branch with `key`; returns what went wrong."""
     settings, target = load_settings(params), World.TARGET
     data, common = world.folder / "data", ["--backbone", world.folder / "backbone"]
@@ -260,29 +272,29 @@ def run_branch(world: World, folder: Path, params: Path, key: str, *, score: boo
     flags = ["--settings", text, "--target", target, "--data", data / target, "--checkpoints", folder / "checkpoints"]
     out = ["--output", folder / "adapters" / target, "--provenance", folder / "transfer"]
     outputs = executor_input(folder, ["metrics"])
-    done = program("transfer", *flags, *common, *out, "--executor-input", outputs, **environment)
-    if done.returncode or not score:
-        return done.stderr
+    if train:
+        error = told("transfer", *flags, *common, *out, "--executor-input", outputs, **environment)
+        if error or not score:
+            return error
     flags = ["--settings", settings_text(settings, "evaluate"), "--targets", target, "--data", data]
     out = ["--adapters", folder / "adapters", "--output", folder / "scores", "--provenance", folder / "evaluate"]
-    done = program("evaluate", *flags, *common, *out, "--executor-input", outputs, **environment)
-    return done.stderr if done.returncode else ""
+    return told("evaluate", *flags, *common, *out, "--executor-input", outputs, **environment)
 
 
 def test_a_branch_leaves_its_results_where_the_report_finds_them(
-    world: World, tmp_path: Path, branch_params: Path
+    told: Told, world: World, tmp_path: Path, branch_params: Path
 ) -> None:
     from pemt_core.tracking import connect
-    from pemt_core.tracking.results import gather_result, scoring_key
+    from pemt_core.tracking.results import gather_result
 
-    assert run_branch(world, tmp_path, branch_params, "key-1") == ""
+    assert run_branch(told, world, tmp_path, branch_params, "key-1") == ""
     scores = answer_in(tmp_path)["artifacts"]["metrics"]["artifacts"][0]["metadata"]
     assert set(scores) == {"gamma/pemt-kfull-seed4096", "gamma/control-kfull-seed4096"}
     assert json.loads((tmp_path / "metrics").read_text()) == scores
     cell = Cell(World.TARGET, "pemt", "full", 4096)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     tracker = connect(uri, "pemt", tmp_path, "stop", {"pemt.plan": "key-1"})
-    scoring = scoring_key(load_settings(branch_params).evaluate)
+    scoring = load_settings(branch_params).evaluate
     assert gather_result(cell, scoring, tracker, tmp_path / "gathered") is None
     result = Path("gamma") / cell.name / "result.json"
     assert (tmp_path / "gathered" / result).read_bytes() == (tmp_path / "scores" / result).read_bytes()
@@ -290,47 +302,70 @@ def test_a_branch_leaves_its_results_where_the_report_finds_them(
     assert (
         gather_result(cell, scoring, other, tmp_path / "other") == "it was not started, or failed before its training"
     )
-    assert gather_result(cell, "other", tracker, tmp_path / "other") == "it was trained, and its scoring failed"
+    lacks = "it was trained, and its scoring failed"
+    assert gather_result(cell, scoring.model_copy(update={"max_rows": 3}), tracker, tmp_path / "other") == lacks
     assert not (tmp_path / "other").exists()
 
 
-def test_another_plan_keeps_its_own_runs(world: World, tmp_path: Path, branch_params: Path) -> None:
+def test_a_run_keeps_what_each_way_of_scoring_found(
+    told: Told, world: World, tmp_path: Path, branch_params: Path
+) -> None:
+    """A cache gives back the first way's scores without running anything: they must still be there."""
+    from pemt_core.tracking import connect
+    from pemt_core.tracking.results import gather_result
+
+    fewer = write_params(tmp_path / "fewer.yaml", {"transfer": {"methods": ["pemt"]}, "evaluate": {"max_rows": 3}})
+    assert run_branch(told, world, tmp_path, branch_params, "key-1") == ""
+    shutil.copytree(tmp_path / "scores", tmp_path / "first")
+    assert run_branch(told, world, tmp_path, fewer, "key-1", train=False) == ""
+    cell = Cell(World.TARGET, "pemt", "full", 4096)
+    tracker = connect(f"sqlite:///{tmp_path / 'mlflow.db'}", "pemt", tmp_path, "stop", {"pemt.plan": "key-1"})
+    for params, scores in ((branch_params, "first"), (fewer, "scores")):
+        assert gather_result(cell, load_settings(params).evaluate, tracker, tmp_path / f"of-{scores}") is None
+        result = Path("gamma") / cell.name / "result.json"
+        assert (tmp_path / f"of-{scores}" / result).read_bytes() == (tmp_path / scores / result).read_bytes()
+    assert json.loads((tmp_path / "of-scores" / result).read_text())["test_rows"] == 3
+
+
+def test_another_plan_keeps_its_own_runs(told: Told, world: World, tmp_path: Path, branch_params: Path) -> None:
     from mlflow import MlflowClient
 
     for key in ("key-1", "key-2", "key-1"):
-        assert run_branch(world, tmp_path, branch_params, key, score=False).count("Traceback") == 0
+        assert run_branch(told, world, tmp_path, branch_params, key, score=False) == ""
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     found = sorted((run.data.tags["pemt.plan"], run.data.tags["pemt.method"]) for run in runs)
     assert found == [(key, method) for key in ("key-1", "key-2") for method in ("control", "pemt")]
+    assert {run.info.status for run in runs} == {"FINISHED"}
 
 
-def test_the_report_says_what_failed_and_why(world: World, tmp_path: Path) -> None:
-    """Through the report's own program, with a plan of tasks that there are."""
+def test_the_report_says_what_failed_and_why(told: Told, world: World, tmp_path: Path) -> None:
     from pemt_core.tracking import connect
     from pemt_core.tracking.results import gather_result
 
     params = write_params(tmp_path / "params.yaml", {"transfer": {"learning_rates": [1e30]}})
-    assert "the loss is" in run_branch(world, tmp_path, params, "key-1")
+    assert "the loss is" in run_branch(told, world, tmp_path, params, "key-1")
     cell = Cell(World.TARGET, "pemt", "full", 4096)
     tracker = connect(f"sqlite:///{tmp_path / 'mlflow.db'}", "pemt", tmp_path, "stop", {"pemt.plan": "key-1"})
-    lacks = gather_result(cell, "", tracker, tmp_path / "gathered")
+    lacks = gather_result(cell, load_settings(params).evaluate, tracker, tmp_path / "gathered")
     assert lacks is not None
     assert lacks.startswith("its training failed: transfer gamma pemt-kfull-seed4096: the loss is")
 
     params = write_params(tmp_path / "fine.yaml", {})
-    assert run_branch(world, tmp_path, params, "key-2", score=False).count("error") == 0
+    assert run_branch(told, world, tmp_path, params, "key-2", score=False) == ""
     tracker = connect(f"sqlite:///{tmp_path / 'mlflow.db'}", "pemt", tmp_path, "stop", {"pemt.plan": "key-2"})
-    assert gather_result(cell, "", tracker, tmp_path / "gathered") == "it was trained, and its scoring failed"
+    assert (
+        gather_result(cell, load_settings(params).evaluate, tracker, tmp_path / "gathered")
+        == "it was trained, and its scoring failed"
+    )
 
 
-def test_a_report_without_any_result_names_every_branch(tmp_path: Path) -> None:
+def test_a_report_without_any_result_names_every_branch(told: Told, tmp_path: Path) -> None:
     flags = ["--settings", json.dumps(VALUES), "--choices", '{"targets": ["cb"], "k": [], "seeds": [], "sources": []}']
     out = ["--scores", tmp_path / "scores", "--output", tmp_path / "results", "--provenance", tmp_path / "p"]
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    done = program("report", *flags, "--gather", *out, MLFLOW_TRACKING_URI=uri)
-    assert done.returncode == 1
-    assert "error: not one result is there to report. cb, pemt, k = 32, seed 31: it was not started" in done.stderr
+    error = told("report", *flags, "--gather", *out, MLFLOW_TRACKING_URI=uri)
+    assert error.startswith("error: not one result is there to report. cb, pemt, k = 32, seed 31: it was not started")
     assert not (tmp_path / "results").exists()
 
 
@@ -352,7 +387,11 @@ def test_a_program_becomes_the_processes_that_share_its_batches(tmp_path: Path) 
         folder = tmp_path / str(processes)
         out = ["--output", folder / "adapter", "--provenance", folder / "provenance", "--processes", processes]
         answer = executor_input(folder, ["adapter"])
-        done = program("train_source", *flags, *out, "--executor-input", answer, MLFLOW_TRACKING_URI=uri)
+        command = [sys.executable, "-m", "components.train_source", *flags, *out, "--executor-input", answer]
+        variables = {**os.environ, "MLFLOW_TRACKING_URI": uri}
+        done = subprocess.run(
+            [*map(str, command)], cwd=REPOSITORY, env=variables, capture_output=True, text=True, timeout=120
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         assert "adapter" in answer_in(folder)["artifacts"]
     losses = [
@@ -362,15 +401,26 @@ def test_a_program_becomes_the_processes_that_share_its_batches(tmp_path: Path) 
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-def test_fewer_than_one_process_is_an_error(world: World, tmp_path: Path) -> None:
-    done = program(
+def test_fewer_than_one_process_is_an_error(told: Told, world: World, tmp_path: Path) -> None:
+    error = told(
         "train_source", "--params", write_params(tmp_path / "params.yaml", {}), "--source", "alpha", "--data", "x",
         "--backbone", "x", "--output", tmp_path / "x", "--provenance", tmp_path / "p", "--processes", 0,
     )  # fmt: skip
-    assert done.returncode == 1
-    assert done.stderr == "error: processes is 0: expected a number from 1\n"
+    assert error == "error: processes is 0: expected a number from 1"
 
 
 def test_yaml_of_the_file_is_what_travels() -> None:
     """The pipeline's parameter is the file as JSON: no value may change on the way."""
-    assert json.loads(json.dumps(VALUES)) == YAML(typ="safe", pure=True).load(REPOSITORY / "params.yaml")
+    from pipelines.command import load
+
+    _, text = load(REPOSITORY / "params.yaml")
+    assert json.loads(text) == YAML(typ="safe", pure=True).load(REPOSITORY / "params.yaml")
+
+
+def test_a_password_does_not_travel(tmp_path: Path) -> None:
+    from pipelines.command import load
+
+    params = write_params(tmp_path / "params.yaml", {"tracking": {"uri": "postgresql://me:secret@db/mlflow"}})
+    with pytest.raises(SettingsError, match="holds a user or a password") as error:
+        load(params)
+    assert "secret@" not in str(error.value)

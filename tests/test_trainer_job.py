@@ -89,7 +89,7 @@ class Step:
     def train_source(self, world: World, settings: object = "{}", **changes: object) -> list[str]:
         data = ["--data", world.folder / "data" / "alpha", "--backbone", world.folder / "backbone"]
         out = ["--output", self.artifact("adapter"), "--provenance", self.artifact("provenance")]
-        rest = ["--checkpoints", self.volume / "checkpoints", "--processes", 1, "--settings", settings]
+        rest = ["--checkpoints", self.volume / "checkpoints", "--processes", 2, "--settings", settings]
         flags = ["--source", "alpha", *data, *out, *rest]
         return self.command("train_source", world, *flags, outputs=("adapter",), **changes)
 

@@ -174,9 +174,11 @@ class KubeflowSettings(Group):
     """How the steps run as containers: nothing here changes a result."""
 
     image: str
+    torch: Annotated[str, Field(pattern=r"^(cpu|cu\d+|rocm[\d.]+)$")]
     parallelism: Count
     retries: Annotated[int, Field(ge=0)]
     retry_seconds: Count
+    retry_factor: Annotated[float, Field(ge=1)]
     secret: str
     volume: str
     gpu_resource: str

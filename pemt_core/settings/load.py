@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from ruamel.yaml import YAML, YAMLError
 
 from pemt_core.artifacts.cell import methods_over
@@ -20,13 +20,21 @@ RECIPE_GROUPS = ("prepare", "backbone", "train_source", "transfer", "evaluate", 
 
 
 class Choices(Group):
-    """What a run chooses over params.yaml. Absent, null and empty: as that says."""
+    """What a run chooses over params.yaml. Absent, null and empty: as that says.
+
+    `k` and `seeds` that `per_target` has for one task stay its own.
+    """
 
     recipe: str | None = None
     sources: list[str] = Field(default_factory=list)
     targets: list[str] = Field(default_factory=list)
     k: list[Literal["full"] | Count] = Field(default_factory=list)
     seeds: list[Seed] = Field(default_factory=list)
+
+    @field_validator("sources", "targets", "k", "seeds", mode="before")
+    @classmethod
+    def _none_is_empty(cls, value: Any) -> Any:
+        return [] if value is None else value
 
     @classmethod
     def parse(cls, text: str) -> "Choices":

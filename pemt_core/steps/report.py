@@ -11,7 +11,7 @@ from pemt_core.report import write_report
 from pemt_core.settings import ReportSettings, Settings
 from pemt_core.steps.plan import make_plan
 from pemt_core.tracking import Tracker
-from pemt_core.tracking.results import gather_result, record_results, record_sources, scoring_key
+from pemt_core.tracking.results import gather_result, record_results, record_sources
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +59,13 @@ def gather(settings: Settings, tracking: Callable[[str], Tracker], *, results_di
     for branch in make_plan(settings).branches:
         tracker, transfer = tracking(branch.key), settings.transfer_for(branch.target)
         for cell in cells_of(branch.target, transfer.model_copy(update={"seeds": [branch.seed]})):
-            lacks = gather_result(cell, scoring_key(settings.evaluate), tracker, results_dir)
+            lacks = gather_result(cell, settings.evaluate, tracker, results_dir)
             if lacks:
                 failed.append(f"{cell.task}, {cell.method}, k = {cell.k}, seed {cell.seed}: {lacks}")
                 logger.warning("report: %s", failed[-1])
     if not results_dir.is_dir():
-        raise ArtifactError(f"not one result is there to report. {'; '.join(failed)}")
+        raise ArtifactError(
+            f"not one result is there to report. {'; '.join(failed)}. Steps taken from a cache left theirs in the "
+            "tracking store of their day: --no-cache runs them again"
+        )
     return failed

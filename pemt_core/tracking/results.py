@@ -13,7 +13,7 @@ from pemt_core.artifacts.files import atomic_file, read_json, sha256_of_json
 from pemt_core.artifacts.run_info import source_run, target_run
 from pemt_core.evaluation.results import RESULT_FILE, CellResult, cell_directory, load_results
 from pemt_core.settings import EvaluateSettings
-from pemt_core.tracking import ERROR, SCORING, RunRecord, Tracker
+from pemt_core.tracking import ERROR, RunRecord, Tracker
 
 SHOWN_PREDICTIONS = 50  # lines of predictions.jsonl that a run shows
 
@@ -97,19 +97,22 @@ def final_metrics(result: CellResult) -> dict[str, float]:
     }
 
 
-def scoring_key(settings: EvaluateSettings) -> str:
-    """Equal for scores that were made in the same way."""
-    return sha256_of_json(settings.model_dump())
+def publish_results(results_dir: Path, settings: EvaluateSettings, tracker: Tracker, provenance_dir: Path) -> None:
+    """Record every result below `results_dir`, and keep it in its run for `gather_result`, last of all.
 
-
-def gather_result(cell: Cell, scoring: str, tracker: Tracker, results_dir: Path) -> str | None:
-    """Fetch a cell's result from its run into its folder below `results_dir`; where there is none, say why.
-
-    `scoring` is the key of the settings that it must have been scored with.
+    A run holds one for each way of scoring: what a cache gives back of an earlier way is still to be found.
     """
+    record_results(results_dir, tracker, provenance_dir)
+    for result in load_results(results_dir):
+        text = (cell_directory(results_dir, result) / RESULT_FILE).read_text(encoding="utf-8")
+        cell = Cell(result.task, result.method, result.k, result.seed)
+        tracker.add_file(cell.run, _published(settings), text)
+
+
+def gather_result(cell: Cell, settings: EvaluateSettings, tracker: Tracker, results_dir: Path) -> str | None:
+    """Fetch a cell's result, scored with `settings`, from its run below `results_dir`; None, or why there is none."""
     run = tracker.find(cell.run)
-    scored = run is not None and run.tags.get(SCORING) == scoring
-    text = tracker.read_file(run, RESULT_FILE) if run and scored else None
+    text = tracker.read_file(run, _published(settings)) if run else None
     if text is not None:
         with atomic_file(results_dir / cell.task / cell.name / RESULT_FILE) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -119,6 +122,10 @@ def gather_result(cell: Cell, scoring: str, tracker: Tracker, results_dir: Path)
     if run.status == "FAILED":
         return f"its training failed: {run.tags.get(ERROR, 'the reason was not recorded')}"
     return "it was trained, and its scoring failed" if run.status == "FINISHED" else "its training was cut off"
+
+
+def _published(settings: EvaluateSettings) -> str:
+    return f"result-{sha256_of_json(settings.model_dump())[:12]}.json"
 
 
 def _head(path: Path) -> dict[str, str]:

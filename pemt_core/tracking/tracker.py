@@ -1,8 +1,8 @@
 """Runs by cell: "transfer/cb/pemt/k=full/seed=4096" or "train_source/mnli".
 
 A run is found again by its tag CELL, with PLAN where a cluster's run gave one, never by a stored id. A re-run replaces
-its run, and `Tracker.record` completes
-or rewrites one from result files, so that steps which DVC restored without executing show up too.
+its run, and `Tracker.record` completes or rewrites one from result files, so that steps which DVC restored without
+executing show up too.
 """
 
 import json
@@ -21,8 +21,7 @@ from pemt_core.tracking.store import Point, Store, StoredRun, open_store
 logger = logging.getLogger(__name__)
 
 CELL, ARTIFACT, RESULT = "pemt.cell", ARTIFACT_TAG, "pemt.result"  # tags: which cell, what was trained and shown
-PLAN, SCORING = "pemt.plan", "pemt.scoring"  # tags of a cluster's runs: the branch's key, how it was scored
-ERROR = "pemt.error"  # tag: why a run failed
+PLAN, ERROR = "pemt.plan", "pemt.error"  # tags: the key of a branch of a cluster's run; why a run failed
 LONGEST_TAG = 1000  # characters of an error that are kept
 LONGEST_PARAM = 500  # characters; longer values are cut, and the whole parameters become the file params.json
 
@@ -130,6 +129,15 @@ class Tracker:
                 return next(iter(self._runs_of(store, cell)), None)
         return None
 
+    def add_file(self, cell: str, name: str, text: str) -> None:
+        """Add a file to the run of a cell. TrackingError where there is no such run."""
+        with self.tolerance() as store:
+            if store:
+                runs = self._runs_of(store, cell)
+                if not runs:
+                    raise TrackingError(f"there is no run of {cell} to add {name} to; somebody deleted it")
+                store.add_file(runs[0].run_id, name, text)
+
     def read_file(self, run: StoredRun, name: str) -> str | None:
         """The text of a file of a run; None where it has no such file."""
         with self.tolerance() as store:
@@ -189,8 +197,6 @@ def _record(store: Store, record: RunRecord, runs: Sequence[StoredRun]) -> bool:
             store.delete(run.run_id)
     if not shown:
         _complete(store, kept, record)
-    elif kept and SCORING in record.tags:  # in another way, which came to the same
-        store.set_tags(kept.run_id, {SCORING: record.tags[SCORING]})
     return not shown
 
 
