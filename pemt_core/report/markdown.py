@@ -8,7 +8,7 @@ import pandas as pd
 
 from pemt_core.report.table import ALL
 
-NOTHING = "-"  # shown where there is no number: an interval of one seed, a mean that lacks targets
+NOTHING = "-"  # shown where there is no number: an interval of one seed
 
 
 def write_tables(cells: pd.DataFrame, means: pd.DataFrame, missing: Sequence[str], confidence: float) -> str:
@@ -16,7 +16,7 @@ def write_tables(cells: pd.DataFrame, means: pd.DataFrame, missing: Sequence[str
     parts = [
         "# Results",
         f"Main metric of each target on its test split, in points, mean over seeds. ± is half of Student's t interval "
-        f"over seeds at confidence {confidence:.4g}; `{NOTHING}` with one seed, or where no seed has every target.",
+        f"over seeds at confidence {confidence:.4g}; `{NOTHING}` with one seed.",
         "## All targets",
         _means_table(means),
         _capped_note(cells),
@@ -41,8 +41,11 @@ def _means_table(means: pd.DataFrame) -> str:
             row["seeds"],
         ]
         for row in _all_first(means)
+        if row[
+            "seeds"
+        ]  # a method that was trained for a few targets has no mean: the section on what is missing says so
     ]
-    return _table(header, rows)
+    return _table(header, rows) if rows else "No method has a seed with every target of a suite."
 
 
 def _all_first(means: pd.DataFrame) -> list[dict[Any, Any]]:
