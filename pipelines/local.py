@@ -1,7 +1,7 @@
 """The compiled pipeline on this machine's Docker engine: the same containers as on a cluster, two at a time.
 
 Everything is in --root: the artifacts of every run, the tracking database, checkpoints, and the cache from which a
-second run takes the steps that have not changed. `mlflow server --backend-store-uri sqlite:///ROOT/mlflow.db` shows it.
+second run takes the steps that have not changed. `make ui STORE=ROOT` shows its runs.
 """
 
 import argparse
