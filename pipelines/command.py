@@ -10,6 +10,7 @@ from typing import Any
 from pemt_core.errors import PemtError, SettingsError
 from pemt_core.settings import Choices, Settings, parse_settings, read_params
 from pemt_core.tracking.address import without_password
+from pipelines.cluster import VOLUME
 
 
 def add_params(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +53,23 @@ def settings_of_run(params: str, choices: Mapping[str, Any], origin: Path) -> Se
     return parse_settings(Choices.parse(json.dumps(choices)).laid_over(json.loads(params)), str(origin))
 
 
+def unfit_for_a_cluster(settings: Settings) -> list[str]:
+    """Why a run with these settings could only fail there: a file to track to, a folder that no pod has."""
+    reasons = []
+    if not settings.kubeflow.secret and settings.tracking.uri.startswith("sqlite:"):
+        reasons.append(
+            f"tracking.uri is {settings.tracking.uri} and kubeflow.secret is empty, but steps on a cluster share no "
+            "file: name a server in tracking.uri, or in kubeflow.secret a Secret with MLFLOW_TRACKING_URI"
+        )
+    source = settings.prepare.source
+    if source not in ("embedded", "hub") and not (settings.kubeflow.volume and Path(source).is_relative_to(VOLUME)):
+        reasons.append(
+            f"prepare.source is {source}, a folder that no pod has: expected hub, embedded, or a folder on the volume, "
+            f"below {VOLUME}, with kubeflow.volume naming it"
+        )
+    return reasons
+
+
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
     """Parse and call `main`. Exit code 1 and one line where the user can mend what is wrong."""
     try:
@@ -61,4 +79,6 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
 
 
 def _k(text: str) -> str | int:
-    return text if text == "full" else int(text)
+    if text == "full" or (text.isdecimal() and int(text)):
+        return text if text == "full" else int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is neither full nor a number of rows from 1")

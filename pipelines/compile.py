@@ -5,7 +5,9 @@ python -m pipelines.compile --output manifests.yaml --manifests --namespace team
 """
 
 import argparse
+import hashlib
 import re
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,10 +15,15 @@ from kfp import compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
 from pemt_core.artifacts.files import atomic_file
+from pemt_core.errors import PemtError
 from pemt_core.settings import Settings
-from pipelines.command import add_params, load, run
+from pipelines.command import add_params, load, run, unfit_for_a_cluster
 from pipelines.image import image_name
 from pipelines.pipeline import make_pipeline
+
+
+class CompileError(PemtError):
+    """The pipeline cannot be written."""
 
 
 def compile_pipeline(
@@ -40,23 +47,30 @@ def compile_pipeline(
         temporary.write_bytes(compiled.read_bytes())
 
 
-def version_name(image: str) -> str:
-    """The name of the pipeline's version that runs in `image`: its tag, as Kubernetes allows names."""
+def version_name(image: str, package: Path) -> str:
+    """The name of a compiled pipeline's version: its image's tag and a hash of it, as Kubernetes allows names."""
     tag = image.rpartition("/")[2].partition(":")[2] or "untagged"
-    return f"pemt-{re.sub('[^a-z0-9]+', '-', tag.lower())[:40].strip('-')}"
+    content = hashlib.sha256(package.read_bytes()).hexdigest()[:8]
+    return f"pemt-{re.sub('[^a-z0-9]+', '-', tag.lower())[:40].strip('-')}-{content}"
 
 
 def main(arguments: argparse.Namespace) -> None:
     settings, params = load(arguments.params)
     image = arguments.image or image_name(settings.kubeflow)
-    manifests = KubernetesManifestOptions(
-        pipeline_name="pemt",
-        pipeline_version_name=version_name(image),
-        namespace=arguments.namespace,
-        include_pipeline_manifest=True,
-    )
-    compile_pipeline(settings, params, image, arguments.output, manifests=manifests if arguments.manifests else None)
+    if arguments.output.is_dir():
+        raise CompileError(f"--output is {arguments.output}, a folder: expected the name of a file")
+    compile_pipeline(settings, params, image, arguments.output)
+    if arguments.manifests:
+        manifests = KubernetesManifestOptions(
+            pipeline_name="pemt",
+            pipeline_version_name=version_name(image, arguments.output),
+            namespace=arguments.namespace,
+            include_pipeline_manifest=True,
+        )
+        compile_pipeline(settings, params, image, arguments.output, manifests=manifests)
     print(f"{arguments.output}: the pipeline in {image}")
+    for reason in unfit_for_a_cluster(settings):
+        print(f"warning: on a cluster it would fail: {arguments.params}: {reason}", file=sys.stderr)
 
 
 if __name__ == "__main__":
@@ -67,5 +81,5 @@ if __name__ == "__main__":
     parser.add_argument("--output", type=Path, required=True, help="file to write")
     parser.add_argument("--image", help="image of all steps (default: kubeflow.image, tagged by its content)")
     parser.add_argument("--manifests", action="store_true", help="write Pipeline and PipelineVersion resources")
-    parser.add_argument("--namespace", help="their namespace")
+    parser.add_argument("--namespace", help="the namespace of these resources")
     run(main, parser)

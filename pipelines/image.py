@@ -75,6 +75,8 @@ def _docker(*arguments: str) -> None:
 def main(arguments: argparse.Namespace) -> None:
     settings, _ = load(arguments.params)
     image = image_name(settings.kubeflow)
+    if arguments.push and "/" not in image:
+        raise ImageError(f"kubeflow.image is {settings.kubeflow.image}: to push it, put a registry before the name")
     torch_index = arguments.torch_index or f"{TORCH_BUILDS}/{settings.kubeflow.torch}"
     build(image, torch_index, base_image=arguments.base_image, ca=arguments.ca)
     if arguments.push:

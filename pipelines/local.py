@@ -5,12 +5,14 @@ second run takes the steps that have not changed. `make ui STORE=ROOT` shows its
 """
 
 import argparse
+import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import docker
 from docker.types import DeviceRequest, Mount
@@ -25,10 +27,17 @@ from pipelines.compile import compile_pipeline
 from pipelines.image import image_name
 
 DATABASE = "mlflow.db"
+NOISE = ("Applying expression selector", "After expression selector")  # kfp prints all settings of every branch
+
+_running: list[Any] = []  # containers
 
 
 class LocalRunError(PemtError):
-    """The engine is not there, lacks the image, or a container failed."""
+    """The engine is not there, lacks the image, or a container failed: then there is a folder of what the run did."""
+
+    def __init__(self, message: str, folder: Path | None = None) -> None:
+        super().__init__(message)
+        self.folder = folder
 
 
 def run_locally(package: Path, arguments: Mapping[str, Any], settings: Settings, root: Path) -> Path:
@@ -38,6 +47,8 @@ def run_locally(package: Path, arguments: Mapping[str, Any], settings: Settings,
     before = set(runs.iterdir())
     local.init(_runner(settings, root.resolve()), pipeline_root=str(runs), enable_caching=True)
     docker_task_handler.run_docker_container = _run_container
+    signal.signal(signal.SIGINT, _stop)
+    logging.getLogger().addFilter(lambda record: not record.getMessage().startswith(NOISE))
     pipeline = components.load_component_from_file(str(package))
     failure = ""
     try:
@@ -52,7 +63,7 @@ def run_locally(package: Path, arguments: Mapping[str, Any], settings: Settings,
     (folder,) = new
     reasons = [f"{path.parent.relative_to(folder)}: {path.read_text().strip()}" for path in folder.rglob("error.txt")]
     if failure or reasons:
-        raise LocalRunError(f"{'; '.join(sorted(reasons)) or failure}. What was finished is in {folder}")
+        raise LocalRunError(f"{'; '.join(sorted(reasons)) or failure}. What this run did is in {folder}", folder)
     return folder
 
 
@@ -63,12 +74,22 @@ def _run_container(client: Any, image: str, command: list[str], volumes: dict[st
     the exit code for one that succeeded.
     """
     container = client.containers.run(image, command, detach=True, volumes=volumes, **arguments)
+    _running.append(container)
     try:
         for line in container.logs(stream=True):
             print(line.decode(errors="replace"), end="")
         return int(container.wait()["StatusCode"])
     finally:
+        _running.remove(container)
         container.remove(force=True)
+
+
+def _stop(*_: Any) -> NoReturn:
+    """Ctrl-C: kfp would wait for every step that runs, and for its retries."""
+    for container in list(_running):
+        container.remove(force=True)
+    sys.stderr.write("\nerror: stopped; what was finished will be taken from the cache\n")
+    os._exit(130)
 
 
 def check_image(image: str) -> None:
@@ -78,6 +99,8 @@ def check_image(image: str) -> None:
         client.images.get(image)
     except docker.errors.ImageNotFound as error:
         raise LocalRunError(f"the Docker engine has no image {image}; python -m pipelines.image builds it") from error
+    except docker.errors.APIError as error:
+        raise LocalRunError(f"the Docker engine refuses the image {image}: {error.explanation}") from error
     except docker.errors.DockerException as error:
         where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
         raise LocalRunError(
@@ -95,6 +118,8 @@ def _runner(settings: Settings, root: Path) -> local.DockerRunner:
     if source not in ("embedded", "hub"):
         if not Path(source).is_absolute():
             raise LocalRunError(f"prepare.source is {source}: containers need a folder's absolute path")
+        if not Path(source).is_dir():
+            raise LocalRunError(f"prepare.source is {source}: no such folder; expected one, hub, or embedded")
         mounts.append(Mount(source, source, type="bind", read_only=True))
     asked = max(resources.gpus for _, resources in settings.kubeflow.resources)
     given = {name: os.environ[name] for name in (*IF_THERE, "OMP_NUM_THREADS") if name in os.environ}
@@ -119,8 +144,20 @@ def main(arguments: argparse.Namespace) -> None:
     check_image(image)
     package = arguments.root / "pemt.yaml"
     compile_pipeline(settings, params, image, package, cache=not arguments.no_cache)
-    folder = run_locally(package, chosen(arguments), of_run, arguments.root)
-    sys.stdout.write(f"\n{(folder / 'report' / 'page').read_text(encoding='utf-8')}\nartifacts: {folder}\n")
+    try:
+        folder = run_locally(package, chosen(arguments), of_run, arguments.root)
+    except LocalRunError as error:
+        _show(error.folder)
+        raise
+    _show(folder)
+    sys.stdout.write(f"artifacts of the steps that ran: {folder}\n")
+
+
+def _show(folder: Path | None) -> None:
+    """The report of a run, where there is one."""
+    page = folder / "report" / "page" if folder else None
+    if page and page.is_file():
+        sys.stdout.write(f"\n{page.read_text(encoding='utf-8')}\n")
 
 
 if __name__ == "__main__":
@@ -129,7 +166,9 @@ if __name__ == "__main__":
     )
     add_params(parser)
     add_choices(parser)
-    parser.add_argument("--root", type=Path, default=Path("kubeflow-local"), help="folder of everything that it writes")
+    parser.add_argument(
+        "--root", type=Path, default=Path("kubeflow-local"), help="of all files (default: kubeflow-local)"
+    )
     parser.add_argument("--image", help="image of all steps (default: kubeflow.image, tagged by its content)")
     parser.add_argument("--no-cache", action="store_true", help="run every step again")
     run(main, parser)

@@ -8,7 +8,6 @@ In a cluster, the token that Kubernetes mounts for Kubeflow Pipelines serves whe
 """
 
 import argparse
-import hashlib
 import json
 import logging
 import os
@@ -33,8 +32,7 @@ from urllib3.exceptions import HTTPError, MaxRetryError
 
 from pemt_core.errors import PemtError
 from pemt_core.settings import Settings
-from pipelines.cluster import VOLUME
-from pipelines.command import add_choices, add_params, chosen, load, run, settings_of_run
+from pipelines.command import add_choices, add_params, chosen, load, run, settings_of_run, unfit_for_a_cluster
 from pipelines.compile import compile_pipeline, version_name
 from pipelines.image import image_name
 
@@ -133,6 +131,8 @@ def _read_secret(path: Path, flag: str) -> str:
         raise SubmitError(f"{flag} is {path}: not readable ({error}); write the token or cookies there") from error
     if not secret:
         raise SubmitError(f"{flag} is {path}: it is empty; write the token or cookies there")
+    if not secret.isprintable() or not secret.isascii():
+        raise SubmitError(f"{flag} is {path}: expected one line of ASCII text, as a header of HTTP can hold")
     return secret
 
 
@@ -151,18 +151,9 @@ def _one_line(text: str) -> str:
 
 
 def check(settings: Settings, origin: Path) -> None:
-    """SubmitError where a run with these settings could only fail: a file to track to, a folder that no pod has."""
-    if not settings.kubeflow.secret and settings.tracking.uri.startswith("sqlite:"):
-        raise SubmitError(
-            f"{origin}: tracking.uri is {settings.tracking.uri} and kubeflow.secret is empty, but steps on a cluster "
-            "share no file: name a server in tracking.uri, or in kubeflow.secret a Secret with MLFLOW_TRACKING_URI"
-        )
-    source = settings.prepare.source
-    if source not in ("embedded", "hub") and not (settings.kubeflow.volume and Path(source).is_relative_to(VOLUME)):
-        raise SubmitError(
-            f"{origin}: prepare.source is {source}, a folder that no pod has: expected hub, embedded, or a folder on "
-            f"the volume, below {VOLUME}, with kubeflow.volume naming it"
-        )
+    """SubmitError where a run with these settings could only fail."""
+    for reason in unfit_for_a_cluster(settings):
+        raise SubmitError(f"{origin}: {reason}")
 
 
 def register(api: Api, package: Path, version: str) -> dict[str, str]:
@@ -250,7 +241,7 @@ def main(arguments: argparse.Namespace) -> None:
         package = Path(folder) / "pemt.yaml"
         # Not by kfp's own switch: it leaves out registered pipelines, and what is inside loops
         compile_pipeline(settings, params, image, package, cache=not arguments.no_cache)
-        version = f"{version_name(image)}-{hashlib.sha256(package.read_bytes()).hexdigest()[:8]}"
+        version = version_name(image, package)
         registered = register(api, package, version)
     name = arguments.run_name or f"{PIPELINE} {datetime.now():%Y-%m-%d %H-%M-%S}"
     root = arguments.pipeline_root
@@ -258,7 +249,7 @@ def main(arguments: argparse.Namespace) -> None:
         started = api.run_pipeline(
             experiment.experiment_id, name, params=chosen(arguments), pipeline_root=root, **registered
         )
-    print(f"It runs in {image}")
+    print(f"It runs in {image}" + ("" if "/" in image else ", a name without a registry: nodes must have it already"))
     if arguments.wait:
         try:
             wait(api, started)

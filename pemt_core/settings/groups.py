@@ -173,7 +173,7 @@ class Nodes(Group):
 class KubeflowSettings(Group):
     """How the steps run as containers: nothing here changes a result."""
 
-    image: str
+    image: Annotated[str, Field(pattern=r"^([\w.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*$")]
     torch: Annotated[str, Field(pattern=r"^(cpu|cu\d+|rocm[\d.]+)$")]
     parallelism: Count
     retries: Annotated[int, Field(ge=0)]

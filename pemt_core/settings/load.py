@@ -112,7 +112,9 @@ def _check_per_task(settings: Settings, sources: list[str], origin: str) -> None
         for task in sorted({*settings.tasks.sources, *settings.per_source}):
             settings.train_source_for(task)
         for task in sorted({*settings.tasks.targets, *settings.per_target}):
-            _check_methods(settings.transfer_for(task).methods, sources, f"per_target.{task}.methods")
+            methods = settings.transfer_for(task).methods
+            if task in settings.tasks.targets or set(sources) >= set(settings.per_source):
+                _check_methods(methods, sources, f"per_target.{task}.methods")
     except SettingsError as error:
         raise SettingsError(f"{origin}: {error}") from error
 

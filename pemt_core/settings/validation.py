@@ -63,7 +63,8 @@ def _line(model: type[BaseModel], problem: Any) -> str:
         unknown = set(siblings) - set(_fields_at(model, location[:-1]))
         match = difflib.get_close_matches(location[-1], unknown, n=1)
         return f"key '{key}' is missing" + (f"; is '{match[0]}' meant for it?" if match else "")
-    return f"key '{key}' is {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}"
+    said = problem["msg"].removeprefix("Value error, ")
+    return f"{key}: {said}" if isinstance(problem["input"], dict) else f"key '{key}' is {problem['input']!r}: {said}"
 
 
 def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
