@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,8 +29,7 @@ from pipelines.image import image_name
 
 DATABASE = "mlflow.db"
 NOISE = ("Applying expression selector", "After expression selector")  # kfp prints all settings of every branch
-
-_running: list[Any] = []  # containers
+LABEL = "pemt.local"  # of containers: the process that started them
 
 
 class LocalRunError(PemtError):
@@ -74,20 +74,21 @@ def _run_container(client: Any, image: str, command: list[str], volumes: dict[st
     the exit code for one that succeeded.
     """
     container = client.containers.run(image, command, detach=True, volumes=volumes, **arguments)
-    _running.append(container)
     try:
         for line in container.logs(stream=True):
             print(line.decode(errors="replace"), end="")
         return int(container.wait()["StatusCode"])
     finally:
-        _running.remove(container)
         container.remove(force=True)
 
 
 def _stop(*_: Any) -> NoReturn:
     """Ctrl-C: kfp would wait for every step that runs, and for its retries."""
-    for container in list(_running):
-        container.remove(force=True)
+    client = docker.from_env()
+    for _round in range(2):  # one may be about to start
+        for container in client.containers.list(filters={"label": f"{LABEL}={os.getpid()}"}):
+            container.remove(force=True)
+        time.sleep(0.5)
     sys.stderr.write("\nerror: stopped; what was finished will be taken from the cache\n")
     os._exit(130)
 
@@ -130,12 +131,14 @@ def _runner(settings: Settings, root: Path) -> local.DockerRunner:
         user=f"{os.getuid()}:0",
         network_mode="host",
         environment={**given, "MLFLOW_TRACKING_URI": tracking},
+        labels={LABEL: str(os.getpid())},
         mounts=mounts,
         device_requests=[DeviceRequest(count=asked, capabilities=[["gpu"]])] if asked else None,
     )
 
 
 def main(arguments: argparse.Namespace) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s - %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     settings, params = load(arguments.params)
     of_run = settings_of_run(params, chosen(arguments), arguments.params)
     one = settings.kubeflow.nodes.model_copy(update=dict.fromkeys(settings.kubeflow.nodes.model_fields_set, 1))

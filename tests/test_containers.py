@@ -6,6 +6,7 @@ One full run serves all tests; those that change something run on its folder aft
 import json
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -288,3 +289,22 @@ def test_a_killed_step_goes_on_from_its_checkpoint(root: Path, first: LocalRun) 
     assert int(resumed[1]) >= 5
     assert re.findall(r"Executing task \S*'([\w-]+)'", printed).count("train-source") == 2
     assert list((root / "local" / "volume" / "checkpoints").iterdir()) == []
+
+
+def test_ctrl_c_ends_the_containers_at_once(root: Path, first: LocalRun) -> None:
+    command = [sys.executable, "-m", "pipelines.local", "--params", str(root / "params.yaml"), "--no-cache"]
+    folder = root / "interrupted"
+    process = subprocess.Popen([*command, "--root", str(folder)], cwd=REPOSITORY, stdout=PIPE, stderr=PIPE, text=True)
+    running: list[str] = []
+    deadline = time.monotonic() + 60
+    while not running:
+        assert time.monotonic() < deadline
+        running = [
+            line for line in docker("ps", "--no-trunc", "--format", "{{.Command}}").splitlines() if str(folder) in line
+        ]
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors.endswith("error: stopped; what was finished will be taken from the cache\n")
+    assert "Traceback" not in errors
+    assert str(folder) not in docker("ps", "--no-trunc", "--format", "{{.Command}}")

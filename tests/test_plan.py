@@ -48,6 +48,14 @@ def test_choices_go_before_what_the_recipe_says() -> None:
     assert chosen.transfer.learning_rates == VALUES["recipes"]["paper"]["transfer"]["learning_rates"]
 
 
+def test_methods_of_targets_that_are_not_chosen_do_not_matter() -> None:
+    """The study leaves mnli out for cb: a run without either is fine, one with cb alone is not."""
+    settings = settings_with({"recipe": "study", "sources": ["squad", "sst2"], "targets": ["nq"]})
+    assert settings.transfer_for("nq").methods == ["pemt", "control", "without_squad", "without_sst2"]
+    with pytest.raises(SettingsError, match=r"per_target\.cb\.methods\.2' is 'without_mnli': no such method"):
+        settings_with({"recipe": "study", "sources": ["squad", "sst2"], "targets": ["cb"]})
+
+
 def test_no_choice_is_what_the_file_says() -> None:
     empty = {"recipe": "", "sources": [], "targets": None, "k": [], "seeds": []}
     assert settings_with(empty) == settings_with() == load_settings(REPOSITORY / "params.yaml")

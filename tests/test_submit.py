@@ -257,6 +257,10 @@ def test_a_secret_that_is_not_there_is_named_before_anything_is_sent(submit: Sub
     with KfpServer(nothing) as kfp:
         assert f"{flag} is {tmp_path / 'absent'}: not readable" in error_of(submit(kfp.url, flag, tmp_path / "absent"))
         assert f"{flag} is {tmp_path / 'empty'}: it is empty" in error_of(submit(kfp.url, flag, tmp_path / "empty"))
+        (tmp_path / "lines").write_text("s3cret\nand more")
+        error = error_of(submit(kfp.url, flag, tmp_path / "lines"))
+        assert f"{flag} is {tmp_path / 'lines'}: expected one line of ASCII text" in error
+        assert "s3cret" not in error
         assert kfp.requests == []
 
 
