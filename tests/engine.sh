@@ -65,8 +65,8 @@ engine() {
     engine_answers || engine_start "$folder" || return 3
     base=$(engine_base "$folder") && [ -n "$base" ] || { echo "no base image could be had" >&2; return 3; }
     index=$(engine_torch "$folder") || { echo "torch could not be had for the image" >&2; return 3; }
-    python -m pipelines.image --base-image "$base" ${index:+--torch-index "$index"} \
-        ${SSL_CERT_FILE:+--ca "$SSL_CERT_FILE"}
+    set -- --base-image "$base" ${index:+--torch-index "$index"} ${SSL_CERT_FILE:+--ca "$SSL_CERT_FILE"}
+    python -m pipelines.image "$@" || python -m pipelines.image "$@" # a package index may be away for a moment
 }
 
 engine "$@"
