@@ -54,8 +54,13 @@ engine_stop() { # what `engine` has started
     local folder file
     folder=$(realpath -m "${1:-.venv/engine}")
     for file in "$folder/index.pid" "$folder/pid"; do
-        if [ -f "$file" ]; then kill "$(cat "$file")" 2>/dev/null; rm -f "$file"; fi
+        [ -f "$file" ] || continue
+        kill "$(cat "$file")" 2>/dev/null
+        for _ in $(seq 40); do kill -0 "$(cat "$file")" 2>/dev/null || break; sleep 0.25; done
+        rm -f "$file"
     done
+    umount "$folder"/exec/netns/* 2>/dev/null # which dockerd leaves
+    return 0
 }
 
 engine() {
