@@ -27,7 +27,7 @@ def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
             output_dir=arguments.output,
         )
         if arguments.plan:
-            tracker = open_tracker(settings, arguments, arguments.plan)
+            tracker = open_tracker(settings, arguments)
             publish_results(arguments.output, settings.evaluate, tracker, arguments.provenance.parent)
     return Outcome(metrics=final_scores(arguments.output))
 

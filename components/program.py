@@ -14,7 +14,7 @@ from components.executor import Executor, Outcome
 from pemt_core.errors import PemtError
 from pemt_core.settings import GROUPS_OF_STEP, Choices, Settings, parse_settings, parse_step_settings, read_params
 from pemt_core.settings.validation import parse_object
-from pemt_core.tracking import PLAN, Tracker, connect
+from pemt_core.tracking import Tracker, connect
 
 Main = Callable[[argparse.Namespace, Settings], Outcome | None]
 
@@ -78,22 +78,21 @@ def run(main: Main, parser: argparse.ArgumentParser) -> None:
         sys.exit(f"error: {error}")
 
 
-def open_tracker(settings: Settings, arguments: argparse.Namespace, plan: str | None = None) -> Tracker:
+def open_tracker(settings: Settings, arguments: argparse.Namespace) -> Tracker:
     """The tracking server or file of MLflow's own variable MLFLOW_TRACKING_URI, or of the settings where it is not set.
 
-    `plan` is the key of a branch of a run on a cluster: its runs get it as a tag, and a store that is lost stops the
-    step, whatever the settings say, because results travel through it. A relative path counts from the folder of
-    params.yaml. In `dvc exp run --temp` and `--queue` that folder is thrown away: DVC names the project's own in
-    DVC_ROOT.
+    Results of a run on a cluster travel through it: with --plan, whose key its runs get as a tag, and with --gather a
+    store that is lost stops the step, whatever the settings say. A relative path counts from the folder of params.yaml.
+    In `dvc exp run --temp` and `--queue` that folder is thrown away: DVC names the project's own in DVC_ROOT.
     """
-    tracking = settings.tracking
-    return connect(
+    tracking, plan = settings.tracking, getattr(arguments, "plan", None)
+    tracker = connect(
         os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri,
         tracking.experiment,
         Path(os.environ.get("DVC_ROOT") or arguments.params.resolve().parent),
-        "stop" if plan else tracking.on_unreachable,
-        {PLAN: plan} if plan else None,
+        "stop" if plan or getattr(arguments, "gather", False) else tracking.on_unreachable,
     )
+    return tracker.of_plan(plan) if plan else tracker
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:

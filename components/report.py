@@ -17,12 +17,9 @@ from pemt_core.settings import Settings
 def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
     from pemt_core.steps.report import gather, report
 
-    tracker, failed = None, []
+    tracker = open_tracker(settings, arguments)
     with provenance(arguments.provenance):
-        if arguments.gather:  # what is there already need not be recorded
-            failed = gather(settings, lambda key: open_tracker(settings, arguments, key), results_dir=arguments.scores)
-        else:
-            tracker = open_tracker(settings, arguments)
+        failed = gather(settings, tracker, results_dir=arguments.scores) if arguments.gather else []
         means = report(
             arguments.scores,
             [arguments.sources / task for task in settings.tasks.sources] if arguments.sources else [],
@@ -30,7 +27,7 @@ def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
             settings.tasks.targets,
             output_dir=arguments.output,
             provenance_dir=arguments.provenance.parent,
-            tracker=tracker,
+            tracker=None if arguments.gather else tracker,  # what it had need not be recorded
             failed=failed,
         )
         if arguments.page:

@@ -15,7 +15,7 @@ from pemt_core.settings import Settings
 def main(arguments: argparse.Namespace, settings: Settings) -> None:
     from pemt_core.steps.transfer import transfer
 
-    tracker = open_tracker(settings, arguments, arguments.plan)
+    tracker = open_tracker(settings, arguments)
     with provenance(arguments.provenance) as facts:
         done = transfer(
             arguments.data,

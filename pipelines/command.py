@@ -61,10 +61,10 @@ def unfit_for_a_cluster(settings: Settings) -> list[str]:
             f"tracking.uri is {settings.tracking.uri} and kubeflow.secret is empty, but steps on a cluster share no "
             "file: name a server in tracking.uri, or in kubeflow.secret a Secret with MLFLOW_TRACKING_URI"
         )
-    source = settings.prepare.source
-    if source not in ("embedded", "hub") and not (settings.kubeflow.volume and Path(source).is_relative_to(VOLUME)):
+    folder = settings.prepare.folder
+    if folder and not (settings.kubeflow.volume and folder.is_relative_to(VOLUME)):
         reasons.append(
-            f"prepare.source is {source}, a folder that no pod has: expected hub, embedded, or a folder on the volume, "
+            f"prepare.source is {folder}, a folder that no pod has: expected hub, embedded, or a folder on the volume, "
             f"below {VOLUME}, with kubeflow.volume naming it"
         )
     return reasons

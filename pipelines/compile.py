@@ -19,7 +19,7 @@ from pemt_core.errors import PemtError
 from pemt_core.settings import Settings
 from pipelines.command import add_params, load, run, unfit_for_a_cluster
 from pipelines.image import image_name
-from pipelines.pipeline import make_pipeline
+from pipelines.pipeline import NAME, make_pipeline
 
 
 class CompileError(PemtError):
@@ -51,7 +51,7 @@ def version_name(image: str, package: Path) -> str:
     """The name of a compiled pipeline's version: its image's tag and a hash of it, as Kubernetes allows names."""
     tag = image.rpartition("/")[2].partition(":")[2] or "untagged"
     content = hashlib.sha256(package.read_bytes()).hexdigest()[:8]
-    return f"pemt-{re.sub('[^a-z0-9]+', '-', tag.lower())[:40].strip('-')}-{content}"
+    return f"{NAME}-{re.sub('[^a-z0-9]+', '-', tag.lower())[:40].strip('-')}-{content}"
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -62,7 +62,7 @@ def main(arguments: argparse.Namespace) -> None:
     compile_pipeline(settings, params, image, arguments.output)
     if arguments.manifests:
         manifests = KubernetesManifestOptions(
-            pipeline_name="pemt",
+            pipeline_name=NAME,
             pipeline_version_name=version_name(image, arguments.output),
             namespace=arguments.namespace,
             include_pipeline_manifest=True,

@@ -115,13 +115,13 @@ def _runner(settings: Settings, root: Path) -> local.DockerRunner:
     volume = root / "volume"
     volume.mkdir(exist_ok=True)
     mounts = [Mount(VOLUME, str(volume), type="bind"), Mount(str(root), str(root), type="bind")]
-    source = settings.prepare.source
-    if source not in ("embedded", "hub"):
-        if not Path(source).is_absolute():
-            raise LocalRunError(f"prepare.source is {source}: containers need a folder's absolute path")
-        if not Path(source).is_dir():
-            raise LocalRunError(f"prepare.source is {source}: no such folder; expected one, hub, or embedded")
-        mounts.append(Mount(source, source, type="bind", read_only=True))
+    folder = settings.prepare.folder
+    if folder:
+        if not folder.is_absolute():
+            raise LocalRunError(f"prepare.source is {folder}: containers need a folder's absolute path")
+        if not folder.is_dir():
+            raise LocalRunError(f"prepare.source is {folder}: no such folder; expected one, hub, or embedded")
+        mounts.append(Mount(str(folder), str(folder), type="bind", read_only=True))
     asked = max(resources.gpus for _, resources in settings.kubeflow.resources)
     given = {name: os.environ[name] for name in (*IF_THERE, "OMP_NUM_THREADS") if name in os.environ}
     tracking = os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri

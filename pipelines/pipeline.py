@@ -7,6 +7,8 @@ from pemt_core.settings import Settings
 from pipelines import steps
 from pipelines.cluster import Cluster
 
+NAME = "pemt"
+
 
 def make_pipeline(settings: Settings, params: str, image: str, *, cache: bool = True) -> BaseComponent:
     """The pipeline in `image`, with `params`, the content of params.yaml as JSON, as the default of its parameter.
@@ -15,7 +17,7 @@ def make_pipeline(settings: Settings, params: str, image: str, *, cache: bool = 
     """
     on, tasks = Cluster(settings.kubeflow, image, cache), settings.tasks
 
-    @dsl.pipeline(name="pemt", description="Parameter-efficient multi-task transfer: experts once, then each target")
+    @dsl.pipeline(name=NAME, description="Parameter-efficient multi-task transfer: experts once, then each target")
     def pemt(
         params: str = params,
         recipe: str = settings.recipe,

@@ -35,8 +35,8 @@ from pemt_core.settings import Settings
 from pipelines.command import add_choices, add_params, chosen, load, run, settings_of_run, unfit_for_a_cluster
 from pipelines.compile import compile_pipeline, version_name
 from pipelines.image import image_name
+from pipelines.pipeline import NAME
 
-PIPELINE = "pemt"
 ANSWER_SECONDS = (3.0, 10.0)  # to connect, and to answer; tried four times
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds between two looks at a run
 AWAY_PAUSE = 3.0  # where it did not answer
@@ -158,12 +158,12 @@ def check(settings: Settings, origin: Path) -> None:
 
 def register(api: Api, package: Path, version: str) -> dict[str, str]:
     """Upload what is not there yet; returns the identifiers of pipeline and version."""
-    with api.asking(f"for the pipeline {PIPELINE}"):
-        found = api.list_pipelines(filter=_named(PIPELINE), namespace=api.namespace).pipelines
-        wanted = V2beta1Pipeline(display_name=PIPELINE, namespace=api.namespace)
+    with api.asking(f"for the pipeline {NAME}"):
+        found = api.list_pipelines(filter=_named(NAME), namespace=api.namespace).pipelines
+        wanted = V2beta1Pipeline(display_name=NAME, namespace=api.namespace)
         # Not kfp's upload_pipeline: that makes a first version with the pipeline's name
         pipeline = found[0] if found else api.pipelines.pipeline_service_create_pipeline(wanted)
-    with api.asking(f"for the version {version} of the pipeline {PIPELINE}"):
+    with api.asking(f"for the version {version} of the pipeline {NAME}"):
         found = api.list_pipeline_versions(pipeline.pipeline_id, filter=_named(version)).pipeline_versions
         uploaded = found[0] if found else api.upload_pipeline_version(str(package), version, pipeline.pipeline_id)
     return {"pipeline_id": pipeline.pipeline_id, "version_id": uploaded.pipeline_version_id}
@@ -243,7 +243,7 @@ def main(arguments: argparse.Namespace) -> None:
         compile_pipeline(settings, params, image, package, cache=not arguments.no_cache)
         version = version_name(image, package)
         registered = register(api, package, version)
-    name = arguments.run_name or f"{PIPELINE} {datetime.now():%Y-%m-%d %H-%M-%S}"
+    name = arguments.run_name or f"{NAME} {datetime.now():%Y-%m-%d %H-%M-%S}"
     root = arguments.pipeline_root
     with api.asking(f"for a run of {version}"):
         started = api.run_pipeline(

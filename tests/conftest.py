@@ -70,3 +70,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> "World":
     from tiny import World
 
     return World.make(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def still_world(tmp_path_factory: pytest.TempPathFactory) -> "World":
+    """Without dropout, and with rows of equal length: what splits a batch differently changes nothing."""
+    from tiny import World
+
+    return World.make(tmp_path_factory.mktemp("still"), dropout=0.0, fillers=0)

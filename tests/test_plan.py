@@ -126,7 +126,6 @@ def test_texts_of_another_step_are_refused(step: str, text: str, expected: str) 
     assert expected in str(error.value)
 
 
-UNCHANGED: dict[str, Any] = {}
 CHANGES: list[tuple[dict[str, Any], set[tuple[str, str]]]] = [
     ({"report": {"confidence": 0.9, "layer_groups": 2}}, set()),
     ({"kubeflow": {**VALUES["kubeflow"], "retries": 5}}, set()),
@@ -301,12 +300,12 @@ def test_a_branch_leaves_its_results_where_the_report_finds_them(
     assert json.loads((tmp_path / "metrics").read_text()) == scores
     cell = Cell(World.TARGET, "pemt", "full", 4096)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    tracker = connect(uri, "pemt", tmp_path, "stop", {"pemt.plan": "key-1"})
+    tracker = connect(uri, "pemt", tmp_path, "stop").of_plan("key-1")
     scoring = load_settings(branch_params).evaluate
     assert gather_result(cell, scoring, tracker, tmp_path / "gathered") is None
     result = Path("gamma") / cell.name / "result.json"
     assert (tmp_path / "gathered" / result).read_bytes() == (tmp_path / "scores" / result).read_bytes()
-    other = connect(uri, "pemt", tmp_path, "stop", {"pemt.plan": "key-2"})
+    other = connect(uri, "pemt", tmp_path, "stop").of_plan("key-2")
     assert (
         gather_result(cell, scoring, other, tmp_path / "other") == "it was not started, or failed before its training"
     )
@@ -327,7 +326,7 @@ def test_a_run_keeps_what_each_way_of_scoring_found(
     shutil.copytree(tmp_path / "scores", tmp_path / "first")
     assert run_branch(told, world, tmp_path, fewer, "key-1", train=False) == ""
     cell = Cell(World.TARGET, "pemt", "full", 4096)
-    tracker = connect(f"sqlite:///{tmp_path / 'mlflow.db'}", "pemt", tmp_path, "stop", {"pemt.plan": "key-1"})
+    tracker = connect(f"sqlite:///{tmp_path / 'mlflow.db'}", "pemt", tmp_path, "stop").of_plan("key-1")
     for params, scores in ((branch_params, "first"), (fewer, "scores")):
         assert gather_result(cell, load_settings(params).evaluate, tracker, tmp_path / f"of-{scores}") is None
         result = Path("gamma") / cell.name / "result.json"
@@ -354,14 +353,14 @@ def test_the_report_says_what_failed_and_why(told: Told, world: World, tmp_path:
     params = write_params(tmp_path / "params.yaml", {"transfer": {"learning_rates": [1e30]}})
     assert "the loss is" in run_branch(told, world, tmp_path, params, "key-1")
     cell = Cell(World.TARGET, "pemt", "full", 4096)
-    tracker = connect(f"sqlite:///{tmp_path / 'mlflow.db'}", "pemt", tmp_path, "stop", {"pemt.plan": "key-1"})
+    tracker = connect(f"sqlite:///{tmp_path / 'mlflow.db'}", "pemt", tmp_path, "stop").of_plan("key-1")
     lacks = gather_result(cell, load_settings(params).evaluate, tracker, tmp_path / "gathered")
     assert lacks is not None
     assert lacks.startswith("its training failed: transfer gamma pemt-kfull-seed4096: the loss is")
 
     params = write_params(tmp_path / "fine.yaml", {})
     assert run_branch(told, world, tmp_path, params, "key-2", score=False) == ""
-    tracker = connect(f"sqlite:///{tmp_path / 'mlflow.db'}", "pemt", tmp_path, "stop", {"pemt.plan": "key-2"})
+    tracker = connect(f"sqlite:///{tmp_path / 'mlflow.db'}", "pemt", tmp_path, "stop").of_plan("key-2")
     assert (
         gather_result(cell, load_settings(params).evaluate, tracker, tmp_path / "gathered")
         == "it was trained, and its scoring failed"
@@ -381,8 +380,8 @@ def test_a_report_without_any_result_names_every_branch(told: Told, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_program_becomes_the_processes_that_share_its_batches(tmp_path: Path) -> None:
-    world = World.make(tmp_path / "world", dropout=0.0, fillers=0)
+def test_a_program_becomes_the_processes_that_share_its_batches(still_world: World, tmp_path: Path) -> None:
+    world = still_world
     params = write_params(tmp_path / "params.yaml", {})
     settings = load_settings(params)
     text = settings_text(

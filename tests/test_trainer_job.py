@@ -113,12 +113,6 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, list[str]]:
     return process.returncode, errors.strip().splitlines()
 
 
-@pytest.fixture(scope="module")
-def still_world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Without dropout, and with rows of equal length: what splits a batch differently changes nothing."""
-    return World.make(tmp_path_factory.mktemp("still"), dropout=0.0, fillers=0)
-
-
 @pytest.fixture
 def step(tmp_path: Path) -> Iterator[Step]:
     cluster = Cluster(tmp_path)

@@ -321,12 +321,6 @@ def test_a_diverging_stage_writes_nothing(world: World, tmp_path: Path) -> None:
 # --- both stages on a task that can be learnt
 
 
-@pytest.fixture(scope="module")
-def still_world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Without dropout, and with rows of equal length: what splits a batch differently changes nothing."""
-    return World.make(tmp_path_factory.mktemp("still"), dropout=0.0, fillers=0)
-
-
 def losses_of(history: list[dict[str, float]]) -> list[float]:
     return [point["train/loss"] for point in history if "train/loss" in point]
 

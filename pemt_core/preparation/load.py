@@ -16,10 +16,9 @@ from pemt_core.artifacts.files import sha256_of_json
 from pemt_core.embedded.suite import load_embedded
 from pemt_core.errors import DataError, nearest
 from pemt_core.preparation.revisions import resolve_revision
+from pemt_core.settings import EMBEDDED, HUB
 from pemt_core.tasks.record import HubDataset
 
-HUB = "hub"
-EMBEDDED = "embedded"
 _SUBSET_COLUMN = "subset"
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,8 @@
 """params.yaml as typed values, the only home of numbers, and what one step reads of it as one JSON text."""
 
 from pemt_core.settings.groups import (
+    EMBEDDED,
+    HUB,
     BackboneSettings,
     EvaluateSettings,
     KubeflowSettings,
@@ -17,7 +19,9 @@ from pemt_core.settings.load import RECIPE_GROUPS, Choices, load_settings, parse
 from pemt_core.settings.of_step import GROUPS_OF_STEP, parse_step_settings, settings_text
 
 __all__ = [
+    "EMBEDDED",
     "GROUPS_OF_STEP",
+    "HUB",
     "RECIPE_GROUPS",
     "BackboneSettings",
     "Choices",

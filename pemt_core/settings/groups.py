@@ -1,10 +1,13 @@
 """The groups of params.yaml as typed values. Nothing here has a default: params.yaml is the only home of numbers."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pemt_core.settings.validation import with_differences
+
+HUB, EMBEDDED = "hub", "embedded"  # prepare.source where it is no folder
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
@@ -36,7 +39,7 @@ class TaskSettings(Group):
 
 
 class PrepareSettings(Group):
-    source: str
+    source: str  # HUB, EMBEDDED, or a folder
     embedded_seed: Annotated[int, Field(ge=0)]
     split_seed: Seed
     max_train_rows: Bound
@@ -44,6 +47,11 @@ class PrepareSettings(Group):
     max_test_rows: Bound
     corpus_rows_per_task: Count
     plain_texts: Annotated[int, Field(ge=0)]
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder in the hub's layout that is the source; None where it is the hub, or embedded."""
+        return None if self.source in (HUB, EMBEDDED) else Path(self.source)
 
 
 class TrainingSettings(Group):

@@ -1,7 +1,7 @@
 """report: tables and figures of all results, and the tracking runs that are missing."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pemt_core.artifacts.cell import cells_of
@@ -50,16 +50,16 @@ def report(
     return {method: means[ALL] for method, means in summary.items() if ALL in means}
 
 
-def gather(settings: Settings, tracking: Callable[[str], Tracker], *, results_dir: Path) -> list[str]:
+def gather(settings: Settings, tracker: Tracker, *, results_dir: Path) -> list[str]:
     """Fetch the results of a run's plan from tracking into `results_dir`; returns a sentence on each that is not there.
 
-    `tracking` opens the tracker of a branch by its key. ArtifactError, with all of these, where there is no result.
+    ArtifactError, with all of these, where there is no result.
     """
     failed = []
     for branch in make_plan(settings).branches:
-        tracker, transfer = tracking(branch.key), settings.transfer_for(branch.target)
+        runs, transfer = tracker.of_plan(branch.key), settings.transfer_for(branch.target)
         for cell in cells_of(branch.target, transfer.model_copy(update={"seeds": [branch.seed]})):
-            lacks = gather_result(cell, settings.evaluate, tracker, results_dir)
+            lacks = gather_result(cell, settings.evaluate, runs, results_dir)
             if lacks:
                 failed.append(f"{cell.task}, {cell.method}, k = {cell.k}, seed {cell.seed}: {lacks}")
                 logger.warning("report: %s", failed[-1])

@@ -64,10 +64,10 @@ class Tracker:
     """The runs of one experiment. Without a store it takes every call and does nothing."""
 
     def __init__(
-        self, store: Store | None, on_unreachable: Literal["stop", "continue"], tags: Mapping[str, str] | None = None
+        self, store: Store | None, on_unreachable: Literal["stop", "continue"], plan: str | None = None
     ) -> None:
-        self._store, self._on_unreachable = store, on_unreachable
-        self._tags = dict(tags or {})  # of every run that is opened or recorded
+        self._store, self._on_unreachable, self._plan = store, on_unreachable, plan
+        self._tags = {PLAN: plan} if plan else {}  # of every run that is opened or recorded
 
     @property
     def active(self) -> bool:
@@ -122,6 +122,10 @@ class Tracker:
                 )
         return False
 
+    def of_plan(self, key: str) -> "Tracker":
+        """The same store, for the runs of the branch of a cluster's run that has this key."""
+        return Tracker(self._store, self._on_unreachable, key)
+
     def find(self, cell: str) -> StoredRun | None:
         """The run of a cell; None where there is none."""
         with self.tolerance() as store:
@@ -147,7 +151,7 @@ class Tracker:
 
     def _runs_of(self, store: Store, cell: str) -> list[StoredRun]:
         """The runs of a cell that count as the same: those of another plan stay beside it."""
-        return [run for run in store.runs_with(CELL, cell) if run.tags.get(PLAN) == self._tags.get(PLAN)]
+        return [run for run in store.runs_with(CELL, cell) if run.tags.get(PLAN) == self._plan]
 
     def _fail(self, run_id: str, error: BaseException) -> None:
         """Mark a run FAILED, and say why; that this fails as well must not hide it."""
@@ -159,21 +163,15 @@ class Tracker:
             logger.warning("%s", error)
 
 
-def connect(
-    uri: str,
-    experiment: str,
-    base_dir: Path,
-    on_unreachable: Literal["stop", "continue"],
-    tags: Mapping[str, str] | None = None,
-) -> Tracker:
+def connect(uri: str, experiment: str, base_dir: Path, on_unreachable: Literal["stop", "continue"]) -> Tracker:
     """A tracker of `experiment` in the store at `uri`; both are created where they do not exist.
 
-    A relative sqlite path counts from `base_dir`. All its runs get `tags`. A store that cannot be opened is a
-    TrackingError, or with "continue" a warning and a tracker that does nothing.
+    A relative sqlite path counts from `base_dir`. A store that cannot be opened is a TrackingError, or with
+    "continue" a warning and a tracker that does nothing.
     """
     tracker = Tracker(None, on_unreachable)
     with tracker.tolerance():
-        return Tracker(open_store(uri, experiment, base_dir), on_unreachable, tags)
+        return Tracker(open_store(uri, experiment, base_dir), on_unreachable)
     return tracker
 
 

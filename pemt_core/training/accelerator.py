@@ -24,9 +24,8 @@ def launch_command(processes: int) -> tuple[list[str], dict[str, str]]:
     """
     found = torch.cuda.device_count()
     if processes < 1 or 0 < found < processes:
-        raise SettingsError(
-            f"processes is {processes}: expected a number from 1" + (f" to {found}, the GPUs here" * bool(found))
-        )
+        most = f" to {found}, the GPUs here" if found else ""
+        raise SettingsError(f"processes is {processes}: expected a number from 1{most}")
     # With --cpu accelerate starts one process, however many are asked for; a variable says it to the processes
     variables = {} if found else {"ACCELERATE_USE_CPU": "true"}
     counts = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"]
