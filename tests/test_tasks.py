@@ -164,6 +164,13 @@ LABELS_AND_METRICS = {
 
 
 @pytest.mark.parametrize("name", TASKS)
+def test_a_row_without_its_answer_has_the_same_text(name: str) -> None:
+    conversion = get_task(name).conversion
+    row, text, *_ = EXAMPLES[name]
+    assert conversion.source({column: row[column] for column in conversion.inputs}) == text
+
+
+@pytest.mark.parametrize("name", TASKS)
 def test_labels_metrics_and_lengths(name: str) -> None:
     task = get_task(name)
     labels, metrics = LABELS_AND_METRICS[name]

@@ -35,7 +35,14 @@ def one_per_reference(pair: TextPair) -> list[TextPair]:
 class RowConversion:
     """How a raw row becomes text. `expand` turns the pair of a training row into the rows that are trained on."""
 
-    columns: tuple[str, ...]
+    inputs: tuple[str, ...]  # columns that `source` reads: what a row without an answer has
+    others: tuple[str, ...]  # columns that only `pair` reads: the answer, the row's id
+    source: Callable[[RawRow], str]
     pair: Callable[[RawRow], TextPair]
     labels: tuple[str, ...] | None = None
     expand: Callable[[TextPair], list[TextPair]] = as_it_is
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns that a row of a dataset needs."""
+        return self.inputs + self.others

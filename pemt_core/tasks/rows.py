@@ -1,7 +1,7 @@
 """From a raw row to a text pair: each factory returns a pure function with the columns that it reads."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from pemt_core.errors import nearest
@@ -34,45 +34,46 @@ def classification(
     fields: Mapping[str, str], labels: tuple[str, ...], key: str | None = "idx", label: str = "label"
 ) -> RowConversion:
     """Label words from integer classes. `fields` maps the names in the text, in order, to columns."""
+    source = _text_of_fields(fields)
 
     def pair(row: RawRow) -> TextPair:
-        source = join_fields(*((name, text_of(row, column)) for name, column in fields.items()))
-        return _target_only(source, label_of(row, label, labels), key_of(row, key))
+        return _target_only(source(row), label_of(row, label, labels), key_of(row, key))
 
-    return RowConversion((*fields.values(), label, *([key] if key else [])), pair, labels)
+    return RowConversion(tuple(fields.values()), (label, *([key] if key else [])), source, pair, labels)
 
 
 def word_classification(fields: Mapping[str, str], labels: tuple[str, ...], label: str) -> RowConversion:
     """Label words that the dataset holds as strings."""
+    source = _text_of_fields(fields)
 
     def pair(row: RawRow) -> TextPair:
-        source = join_fields(*((name, text_of(row, column)) for name, column in fields.items()))
         word = row[label]
         if word not in labels:
             raise RowError(label, word, f"a label word ({nearest(str(word), labels)})")
-        return _target_only(source, word)
+        return _target_only(source(row), word)
 
-    return RowConversion((*fields.values(), label), pair, labels)
+    return RowConversion(tuple(fields.values()), (label,), source, pair, labels)
 
 
 def answer_classification(labels: tuple[str, ...] = BOOLEAN_WORDS) -> RowConversion:
     """MultiRC: is this answer right? Rows are grouped by their question, which exact match needs whole."""
+    names = ("question", "answer", "paragraph")
+
+    def source(row: RawRow) -> str:
+        return join_fields(*((name, remove_html(text_of(row, name))) for name in names))
 
     def pair(row: RawRow) -> TextPair:
-        names = ("question", "answer", "paragraph")
-        source = join_fields(*((name, remove_html(text_of(row, name))) for name in names))
         paragraph, question, answer = (number_of(row, "idx", key) for key in ("paragraph", "question", "answer"))
-        made = _target_only(source, label_of(row, "label", labels), f"{paragraph}-{question}-{answer}")
+        made = _target_only(source(row), label_of(row, "label", labels), f"{paragraph}-{question}-{answer}")
         return replace(made, group=f"{paragraph}-{question}")
 
-    return RowConversion(("question", "answer", "paragraph", "label", "idx"), pair, labels)
+    return RowConversion(names, ("label", "idx"), source, pair, labels)
 
 
 def marked_spans(labels: tuple[str, ...] = BOOLEAN_WORDS) -> RowConversion:
     """WSC: does the marked pronoun stand for the marked noun? DroppedRowError where a span is not in the text."""
-    columns = ("text", "span1_text", "span1_index", "span2_text", "span2_index", "label", "idx")
 
-    def pair(row: RawRow) -> TextPair:
+    def source(row: RawRow) -> str:
         noun, pronoun = text_of(row, "span1_text"), text_of(row, "span2_text")
         noun_index, pronoun_index = number_of(row, "span1_index"), number_of(row, "span2_index")
         text = mark_noun_and_pronoun(text_of(row, "text"), noun, noun_index, pronoun, pronoun_index)
@@ -80,36 +81,40 @@ def marked_spans(labels: tuple[str, ...] = BOOLEAN_WORDS) -> RowConversion:
             raise DroppedRowError(
                 f"{noun!r} at word {noun_index} or {pronoun!r} at word {pronoun_index} is not in the text"
             )
-        return _target_only(join_fields(("text", text)), label_of(row, "label", labels), key_of(row, "idx"))
+        return join_fields(("text", text))
 
-    return RowConversion(columns, pair, labels)
+    def pair(row: RawRow) -> TextPair:
+        return _target_only(source(row), label_of(row, "label", labels), key_of(row, "idx"))
+
+    inputs = ("text", "span1_text", "span1_index", "span2_text", "span2_index")
+    return RowConversion(inputs, ("label", "idx"), source, pair, labels)
 
 
 def similarity(first: str, second: str) -> RowConversion:
     """STS-B: a score from 0 to 5, written as a number."""
+    source = _text_of_fields({first: first, second: second})
 
     def pair(row: RawRow) -> TextPair:
-        source = join_fields((first, text_of(row, first)), (second, text_of(row, second)))
         score = row["label"]
         if not isinstance(score, float | int) or not math.isfinite(score) or not 0 <= score <= TOP_SCORE:
             raise RowError("label", score, f"a score from 0 to {TOP_SCORE:g}")
-        return _target_only(source, round_score(score), key_of(row, "idx"))
+        return _target_only(source(row), round_score(score), key_of(row, "idx"))
 
-    return RowConversion((first, second, "label", "idx"), pair)
+    return RowConversion((first, second), ("label", "idx"), source, pair)
 
 
 def option_choice() -> RowConversion:
     """WinoGrande: the target is the text of the option that fills the gap."""
+    names = ("sentence", "option1", "option2")
+    source = _text_of_fields({name: name for name in names})
 
     def pair(row: RawRow) -> TextPair:
-        names = ("sentence", "option1", "option2")
         answer = row["answer"]
         if answer not in ("1", "2"):
             raise RowError("answer", answer, "'1' or '2'")
-        source = join_fields(*((name, text_of(row, name)) for name in names))
-        return _target_only(source, filled_text_of(row, f"option{answer}"))
+        return _target_only(source(row), filled_text_of(row, f"option{answer}"))
 
-    return RowConversion(("sentence", "option1", "option2", "answer"), pair)
+    return RowConversion(names, ("answer",), source, pair)
 
 
 def question_answering(answers: tuple[str, ...], key: str) -> RowConversion:
@@ -117,29 +122,41 @@ def question_answering(answers: tuple[str, ...], key: str) -> RowConversion:
 
     `answers` is the path of the list of answers: a column, or a column and a field in it.
     """
+    names = ("question", "context")
+
+    def source(row: RawRow) -> str:
+        return join_fields(*((name, pad_punctuation(text_of(row, name))) for name in names))
 
     def pair(row: RawRow) -> TextPair:
-        question, context = (pad_punctuation(text_of(row, name)) for name in ("question", "context"))
-        references = answers_of(row, answers, pad_punctuation)
-        source = join_fields(("question", question), ("context", context))
-        return TextPair(source, references[0], references, key_of(row, key))
+        text, references = source(row), answers_of(row, answers, pad_punctuation)
+        return TextPair(text, references[0], references, key_of(row, key))
 
-    return RowConversion(("question", "context", answers[0], key), pair)
+    return RowConversion(names, (answers[0], key), source, pair)
 
 
 def cloze() -> RowConversion:
     """ReCoRD: which entity fills the gap in the query? One training row per answer."""
 
-    def pair(row: RawRow) -> TextPair:
-        references = answers_of(row, ("answers",), str.strip)
+    def source(row: RawRow) -> str:
         entities = ", ".join(entity.strip() for entity in texts_of(row, ("entities",)))
         passage = highlights_to_sentences(text_of(row, "passage"))
-        query = text_of(row, "query")
-        source = join_fields(("record query", query), ("entities", entities), ("passage", passage))
-        group = f"{number_of(row, 'idx', 'passage')}-{number_of(row, 'idx', 'query')}"
-        return TextPair(source, references[0], references, group, group)
+        return join_fields(("record query", text_of(row, "query")), ("entities", entities), ("passage", passage))
 
-    return RowConversion(("query", "entities", "passage", "answers", "idx"), pair, expand=one_per_reference)
+    def pair(row: RawRow) -> TextPair:
+        references = answers_of(row, ("answers",), str.strip)
+        group = f"{number_of(row, 'idx', 'passage')}-{number_of(row, 'idx', 'query')}"
+        return TextPair(source(row), references[0], references, group, group)
+
+    return RowConversion(("query", "entities", "passage"), ("answers", "idx"), source, pair, expand=one_per_reference)
+
+
+def _text_of_fields(fields: Mapping[str, str]) -> Callable[[RawRow], str]:
+    """The text of a row from its columns as they are; `fields` maps names in the text, in order, to columns."""
+
+    def source(row: RawRow) -> str:
+        return join_fields(*((name, text_of(row, column)) for name, column in fields.items()))
+
+    return source
 
 
 def _target_only(source: str, target: str, key: str = "") -> TextPair:
