@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pemt_core.artifacts.files import atomic_directory, read_json, sha256_of_file, write_json
-from pemt_core.errors import ArtifactError
+from pemt_core.errors import ArtifactError, SettingsError, nearest
 
 TENSORS, DESCRIPTION, TRAINING = "adapter.safetensors", "adapter.json", "training.json"
 
@@ -55,6 +55,15 @@ class Adapter:
     description: AdapterDescription
     tensors: dict[str, Tensor]
     content_hash: str  # of the tensors file
+
+    def check_experts(self, directory: Path, found: str) -> None:
+        """ArtifactError, naming both, where a target's adapter mixes other experts than those with the hash `found`."""
+        wanted = self.description.experts
+        if wanted is not None and wanted != found:
+            raise ArtifactError(
+                f"{directory}: mixes the experts {wanted[:12]}, those at hand are {found[:12]}; "
+                "train it again, or give the experts that it was trained with"
+            )
 
 
 def save_adapter(
@@ -99,6 +108,26 @@ def load_training_record(directory: Path) -> TrainingRecord:
         return TrainingRecord(**read_json(path))
     except TypeError as error:
         raise ArtifactError(f"{path}: not a training's record ({error})") from error
+
+
+def best_on_validation(target_dir: Path, metric: str) -> Path:
+    """The cell's folder in a target's that has the highest `metric` (main, or a name) on validation; first of equals.
+
+    ArtifactError where no cell is there, SettingsError, naming the nearest, where the task has no such metric.
+    """
+    found = {
+        path.parent: load_training_record(path.parent).validation for path in sorted(target_dir.glob(f"*/{TRAINING}"))
+    }
+    if not found:
+        raise ArtifactError(
+            f"{target_dir}: no trained cell is there; `dvc repro transfer@{target_dir.name}` trains them"
+        )
+    for directory, validation in found.items():
+        if metric not in validation:
+            raise SettingsError(
+                f"{directory / TRAINING}: no metric '{metric}' of validation; {nearest(metric, validation)}"
+            )
+    return max(found, key=lambda directory: found[directory][metric])
 
 
 def check_backbone(path: Path, recorded: str, found: str) -> None:

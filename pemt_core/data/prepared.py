@@ -18,6 +18,7 @@ from pemt_core.artifacts.files import read_json, sha256_of_file, sha256_of_json,
 from pemt_core.errors import ArtifactError
 
 SPLITS = ("train", "validation", "test")
+DESCRIPTION = "task.json"
 
 ROW_SCHEMA = pa.schema(
     [
@@ -53,13 +54,7 @@ class PreparedTask:
     def load(cls, directory: Path) -> "PreparedTask":
         """Open a folder that `prepare` wrote. Raises ArtifactError where it is missing or incomplete."""
         directory = Path(directory)
-        values = read_json(directory / "task.json")
-        try:
-            task = TaskDescription(**values)
-        except TypeError as error:
-            raise ArtifactError(
-                f"{directory / 'task.json'}: {error}; written by another version, prepare again"
-            ) from error
+        task = load_task_description(directory)
         missing = [split for split in SPLITS if not (directory / f"{split}.parquet").is_file()]
         if missing:
             raise ArtifactError(f"{directory}: {missing[0]}.parquet is missing; run the prepare step again")
@@ -86,4 +81,13 @@ class PreparedTask:
 def write_description(directory: Path, task: TaskDescription) -> None:
     """Write `task` as the folder's task.json."""
     values: dict[str, Any] = asdict(task)
-    write_json(directory / "task.json", values)
+    write_json(directory / DESCRIPTION, values)
+
+
+def load_task_description(directory: Path) -> TaskDescription:
+    """Read a folder's task.json. ArtifactError where it is missing or was written by another version."""
+    path = Path(directory) / DESCRIPTION
+    try:
+        return TaskDescription(**read_json(path))
+    except TypeError as error:
+        raise ArtifactError(f"{path}: {error}; written by another version, prepare again") from error

@@ -38,6 +38,28 @@ class Ragged:
 
 
 @dataclass(frozen=True)
+class TokenizedTexts:
+    """What the encoder reads, each text with its closing token; `truncated` says which were cut."""
+
+    texts: Ragged
+    truncated: NDArray[np.bool_]
+    pad_id: int
+
+    @classmethod
+    def of(cls, texts: Sequence[str], tokenizer: Any, max_length: int) -> "TokenizedTexts":
+        """Cut every text to `max_length` tokens, the closing token kept."""
+        encoded = tokenizer(list(texts), truncation=True, max_length=max_length)
+        rows = [np.asarray(row, dtype=np.int32) for row in encoded["input_ids"]]
+        return cls(
+            Ragged.of(rows), np.array([bool(row.overflowing) for row in encoded.encodings]), tokenizer.pad_token_id
+        )
+
+    def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Ids and attention mask (B, T), padded to the longest row."""
+        return _padded_with_mask(self.texts, rows, self.pad_id)
+
+
+@dataclass(frozen=True)
 class TokenizedSplit:
     """Source and target ids of a split's rows, each with its closing token."""
 
@@ -50,10 +72,8 @@ class TokenizedSplit:
 
     def batch(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask` (B, T) and `labels` (B, L, -100 at padding), padded to the longest row."""
-        input_ids = _padded([self.sources[row] for row in rows], self.pad_id)
-        lengths = torch.from_numpy(self.sources.lengths[rows])
-        labels = _padded([self.targets[row] for row in rows], IGNORED_LABEL)
-        mask = (torch.arange(input_ids.shape[1]) < lengths.unsqueeze(1)).long()
+        input_ids, mask = _padded_with_mask(self.sources, rows, self.pad_id)
+        labels = padded([self.targets[row] for row in rows], IGNORED_LABEL)
         return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
 
 
@@ -74,7 +94,14 @@ def _ragged(texts: Sequence[str], tokenizer: Any, max_length: int) -> Ragged:
     return Ragged.of(rows)
 
 
-def _padded(rows: Sequence[NDArray[np.int32]], value: int) -> Tensor:
+def _padded_with_mask(texts: Ragged, rows: NDArray[np.int64], pad_id: int) -> tuple[Tensor, Tensor]:
+    input_ids = padded([texts[row] for row in rows], pad_id)
+    lengths = torch.from_numpy(texts.lengths[rows])
+    return input_ids, (torch.arange(input_ids.shape[1]) < lengths.unsqueeze(1)).long()
+
+
+def padded(rows: Sequence[NDArray[np.int32]], value: int) -> Tensor:
+    """Rows of different lengths as one tensor of int64, filled up with `value`."""
     width = max(len(row) for row in rows)
     padded = np.full((len(rows), width), value, dtype=np.int64)
     for line, row in zip(padded, rows, strict=True):

@@ -32,6 +32,8 @@ from pemt_core.model.target_adapter import AdaptedOutput, TargetAdapter
 TARGET_ADAPTER_STD = 0.01
 ADAPTER_TENSORS = ("down.weight", "down.bias", "up.weight", "up.bias")
 
+FoldedLayers = Mapping[str, FoldedExperts]
+
 
 @dataclass(frozen=True)
 class Expert:
@@ -116,6 +118,14 @@ def build_source_model(backbone: Any, tensors: Mapping[str, Tensor], *, scale: f
     return PromptedT5(backbone, prompt, attachment, ForwardSignal(), trained)
 
 
+def fold_experts(backbone: Any, experts: Sequence[Expert]) -> FoldedLayers:
+    """The experts of every layer beside its `wo`, by "<stack>.<layer>"; nothing without experts."""
+    return {
+        f"{place.stack}.{place.layer}": _fold(place.wo, experts, f"{place.stack}.{place.layer}")
+        for place in (feed_forwards(backbone) if experts else ())
+    }
+
+
 def build_target_model(
     backbone: Any,
     tensors: Mapping[str, Tensor],
@@ -124,11 +134,15 @@ def build_target_model(
     prompt_dropout: float,
     sparsity_coefficient: float,
     sparsity_positions: SparsityPositions = "all",
+    folded: FoldedLayers | None = None,
 ) -> PromptedT5:
     """Stage 2: mixture, gate and target adapter at every `wo`, the target's layer norms, its guided prompt.
 
-    Without experts: target adapter, layer norms and a plain prompt, and no sparsity loss.
+    Without experts: target adapter, layer norms and a plain prompt, and no sparsity loss. `folded` is what
+    `fold_experts` gave of the same experts: targets that share it hold their experts in memory once.
     """
+    if folded is None:
+        folded = fold_experts(backbone, experts)
     attachment, signal, tensors = Attachment(backbone), ForwardSignal(), _own(tensors, backbone)
     prompt: TaskPrompt | CorrelationGuidedPrompt = (
         CorrelationGuidedPrompt(
@@ -151,9 +165,8 @@ def build_target_model(
         if experts:
             gate_class: type[Gate] = EncoderGate if place.stack == "encoder" else DecoderGate
             gate = gate_class(tensors[f"{key}.gate"], signal)
-            folded = _fold(place.wo, experts, key)
             output: nn.Module = MixtureOutput(
-                place.stack, place.layer, folded, gate, adapter, signal, sparsity_positions=sparsity_positions
+                place.stack, place.layer, folded[key], gate, adapter, signal, sparsity_positions=sparsity_positions
             )
             trained[f"{key}.gate"] = gate.weight
         else:

@@ -1,6 +1,7 @@
 """A frozen T5 behind a task prompt: the forward pass and generation that both stages share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DynamicCache, EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutput
 
 from pemt_core.model.attachment import Attachment
 from pemt_core.model.signal import ForwardSignal
@@ -49,8 +51,7 @@ class PromptedT5(nn.Module):
         self.signal = signal
         self.trained = dict(trained)
         self.sparsity_coefficient = sparsity_coefficient
-        encoder: nn.Module = backbone.get_submodule("encoder")
-        self._encoder_hook = encoder.register_forward_hook(signal.encoder_hook)
+        self._hook_encoder()
 
     def detach(self) -> nn.Module:
         """Take everything out of the backbone and give it back as it was."""
@@ -58,6 +59,20 @@ class PromptedT5(nn.Module):
         self.attachment.detach()
         backbone: nn.Module = self.backbone
         return backbone
+
+    @contextmanager
+    def attached(self) -> Iterator["PromptedT5"]:
+        """Put a detached model in again for a while: so several share one backbone, one at a time."""
+        self.attachment.attach()
+        self._hook_encoder()
+        try:
+            yield self
+        finally:
+            self.detach()
+
+    def _hook_encoder(self) -> None:
+        encoder: nn.Module = self.backbone.get_submodule("encoder")
+        self._encoder_hook = encoder.register_forward_hook(self.signal.encoder_hook)
 
     def tensors(self) -> dict[str, Tensor]:
         """A copy on the CPU of every trained tensor, by its artifact name."""
@@ -108,3 +123,29 @@ class PromptedT5(nn.Module):
         with self.signal.open(prompt_mask):
             ids: Tensor = self.backbone.generate(inputs_embeds=embeddings, attention_mask=mask, **options)
         return ids
+
+    @torch.no_grad()
+    def log_probabilities(
+        self,
+        input_ids: Int[Tensor, "B T"],
+        attention_mask: Int[Tensor, "B T"],
+        candidates: Int[Tensor, "B C L"],
+    ) -> Float[Tensor, "B C"]:
+        """log p(candidate | text) of C texts per row, their closing tokens included; -100 is padding.
+
+        The encoder runs once per row, the decoder once per candidate.
+        """
+        embeddings, mask, prompt_mask = self.prepend_prompt(input_ids, attention_mask)
+        num_candidates, labels = candidates.shape[1], candidates.flatten(0, 1)
+        with self.signal.open(prompt_mask):
+            state = self.backbone.encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
+            logits = self.backbone(
+                encoder_outputs=BaseModelOutput(last_hidden_state=state.repeat_interleave(num_candidates, dim=0)),
+                attention_mask=mask.repeat_interleave(num_candidates, dim=0),
+                decoder_input_ids=self.backbone.prepare_decoder_input_ids_from_labels(labels=labels),
+                use_cache=False,
+            ).logits
+        losses = F.cross_entropy(
+            logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
+        )
+        return -losses.view(candidates.shape).sum(-1)

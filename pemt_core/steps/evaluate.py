@@ -15,16 +15,17 @@ from typing import Any
 from accelerate import Accelerator
 
 from pemt_core.artifacts.adapter import DESCRIPTION, TENSORS, TRAINING, Adapter, load_adapter, load_training_record
-from pemt_core.artifacts.experts import load_experts, select_experts
+from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.files import atomic_directory, read_json, sha256_of_file, sha256_of_json, write_json
 from pemt_core.artifacts.provenance import code_hash
+from pemt_core.artifacts.target import restore_target
 from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.errors import ArtifactError
 from pemt_core.evaluation.predict import EvaluationSplit, Predictions, predict
 from pemt_core.evaluation.results import CellResult, cell_directory, load_results
 from pemt_core.metrics import count_unreadable
-from pemt_core.model.assemble import Expert, build_target_model
+from pemt_core.model.assemble import Expert
 from pemt_core.settings import EvaluateSettings
 from pemt_core.training.accelerator import make_accelerator
 
@@ -34,6 +35,7 @@ CODE = (  # what a result depends on, as dvc.yaml lists it
     "artifacts/adapter.py",
     "artifacts/cell.py",
     "artifacts/experts.py",
+    "artifacts/target.py",
     "backbone/store.py",
     "backbone/tokenizer.py",
     "data/batches.py",
@@ -112,7 +114,7 @@ class _Evaluation:
         if (output_dir / KEY).is_file() and read_json(output_dir / KEY) == key:
             return False
         adapter = load_adapter(cell_dir, self.backbone.fingerprint)
-        self._check_experts(cell_dir, adapter)
+        adapter.check_experts(cell_dir, self.experts_hash)
         rows = prepared.rows("test")
         split = EvaluationSplit.of(
             prepared.task,
@@ -145,24 +147,8 @@ class _Evaluation:
             "code": code_hash(*CODE),
         }
 
-    def _check_experts(self, cell_dir: Path, adapter: Adapter) -> None:
-        wanted = adapter.description.experts
-        if wanted is not None and wanted != self.experts_hash:
-            raise ArtifactError(
-                f"{cell_dir}: mixes the experts {wanted[:12]}, those at hand are {self.experts_hash[:12]}; "
-                "train it again, or give the experts that it was trained with"
-            )
-
     def _predict(self, adapter: Adapter, split: EvaluationSplit) -> Predictions:
-        settings = adapter.description.settings
-        model = build_target_model(
-            self.backbone.model,
-            adapter.tensors,
-            select_experts(self.experts, adapter.description.sources),
-            prompt_dropout=settings["prompt_dropout"],
-            sparsity_coefficient=settings["sparsity_coefficient"],
-            sparsity_positions=settings["sparsity_positions"],
-        ).to(self.accelerator.device)
+        model = restore_target(self.backbone.model, adapter, self.experts).to(self.accelerator.device)
         try:
             return predict(model, split, self.backbone.tokenizer, self.accelerator, batch_size=self.settings.batch_size)
         finally:

@@ -1,9 +1,12 @@
 """Text pairs, and how a raw row becomes one."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from pemt_core.tasks.values import RawRow
+
+Kind = Literal["text", "number", "texts"]
 
 
 class DroppedRowError(Exception):
@@ -41,6 +44,7 @@ class RowConversion:
     pair: Callable[[RawRow], TextPair]
     labels: tuple[str, ...] | None = None
     expand: Callable[[TextPair], list[TextPair]] = as_it_is
+    kinds: Mapping[str, Kind] = field(default_factory=dict)  # of inputs that are no text
 
     @property
     def columns(self) -> tuple[str, ...]:

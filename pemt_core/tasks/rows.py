@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from pemt_core.errors import nearest
-from pemt_core.tasks.pairs import DroppedRowError, RowConversion, TextPair, one_per_reference
+from pemt_core.tasks.pairs import DroppedRowError, Kind, RowConversion, TextPair, one_per_reference
 from pemt_core.tasks.text import (
     highlights_to_sentences,
     join_fields,
@@ -87,7 +87,8 @@ def marked_spans(labels: tuple[str, ...] = BOOLEAN_WORDS) -> RowConversion:
         return _target_only(source(row), label_of(row, "label", labels), key_of(row, "idx"))
 
     inputs = ("text", "span1_text", "span1_index", "span2_text", "span2_index")
-    return RowConversion(inputs, ("label", "idx"), source, pair, labels)
+    kinds: dict[str, Kind] = {"span1_index": "number", "span2_index": "number"}
+    return RowConversion(inputs, ("label", "idx"), source, pair, labels, kinds=kinds)
 
 
 def similarity(first: str, second: str) -> RowConversion:
@@ -147,7 +148,9 @@ def cloze() -> RowConversion:
         group = f"{number_of(row, 'idx', 'passage')}-{number_of(row, 'idx', 'query')}"
         return TextPair(source(row), references[0], references, group, group)
 
-    return RowConversion(("query", "entities", "passage"), ("answers", "idx"), source, pair, expand=one_per_reference)
+    inputs = ("query", "entities", "passage")
+    kinds: dict[str, Kind] = {"entities": "texts"}
+    return RowConversion(inputs, ("answers", "idx"), source, pair, expand=one_per_reference, kinds=kinds)
 
 
 def _text_of_fields(fields: Mapping[str, str]) -> Callable[[RawRow], str]:

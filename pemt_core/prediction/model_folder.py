@@ -1,0 +1,100 @@
+"""A trained target with all that it needs in one folder, laid out as the pipeline's own folders are.
+
+model.json                what it is
+backbone/                 as the step backbone wrote it; may be left out and given on loading
+experts/                  as collect_experts wrote it
+targets/<task>/           the trained cell
+tasks/<task>/task.json    labels, description, generation length
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from pydantic import ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass
+
+from pemt_core.artifacts.adapter import load_description
+from pemt_core.artifacts.files import atomic_directory, read_json, write_json
+from pemt_core.data.prepared import load_task_description, write_description
+from pemt_core.errors import ArtifactError
+from pemt_core.prediction.predictor import Predictor, load_predictor
+from pemt_core.tasks import get_task
+
+MODEL = "model.json"
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class ModelDescription:
+    """model.json."""
+
+    targets: list[str]
+    backbone: str  # fingerprint
+    backbone_dir: str | None  # where it is, if the folder does not hold it
+    batch_size: int
+
+
+def write_model_folder(
+    folder: Path,
+    backbone_dir: Path,
+    experts_dir: Path,
+    adapter_dirs: Mapping[str, Path],
+    data_dir: Path,
+    *,
+    include_backbone: bool,
+    batch_size: int,
+) -> None:
+    """Write a folder for the trained cells in `adapter_dirs`, whole or not at all, as `load_model_folder` takes it.
+
+    ArtifactError where a folder is missing, or the cells come from different backbones.
+    """
+    fingerprints = {str(d): load_description(d)[0].backbone for d in adapter_dirs.values()}
+    if len(set(fingerprints.values())) != 1:
+        raise ArtifactError(f"one model has one backbone; {', '.join(fingerprints)} were trained on different ones")
+    reference = None if include_backbone else str(Path(backbone_dir).resolve())
+    description = ModelDescription(list(adapter_dirs), next(iter(fingerprints.values())), reference, batch_size)
+    with atomic_directory(folder) as temporary:
+        if include_backbone:
+            _copy(backbone_dir, temporary / "backbone")
+        _copy(experts_dir, temporary / "experts")
+        for task, directory in adapter_dirs.items():
+            _copy(directory, temporary / "targets" / task)
+            task_dir = temporary / "tasks" / task
+            task_dir.mkdir(parents=True)
+            write_description(task_dir, load_task_description(Path(data_dir) / task))
+        write_json(temporary / MODEL, asdict(description))
+
+
+def read_model_description(folder: Path) -> ModelDescription:
+    """Read model.json of a folder. ArtifactError where it is missing or not that of a model."""
+    path = Path(folder) / MODEL
+    values = read_json(path)
+    try:
+        return ModelDescription(**values)
+    except (TypeError, ValidationError) as error:
+        raise ArtifactError(f"{path}: not a model's description ({error})") from error
+
+
+def load_model_folder(folder: Path, backbone_dir: Path | None = None) -> Predictor:
+    """A predictor for all targets of a folder that `write_model_folder` wrote.
+
+    `backbone_dir` is where its backbone is, if neither the folder has it nor the place that model.json names.
+    ArtifactError where the backbone is gone, or a file is missing or altered.
+    """
+    folder = Path(folder)
+    description = read_model_description(folder)
+    return load_predictor(
+        backbone_dir or Path(description.backbone_dir or folder / "backbone"),
+        folder / "experts",
+        {task: folder / "targets" / task for task in description.targets},
+        {task: folder / "tasks" / task for task in description.targets},
+        {task: get_task(task).conversion for task in description.targets},
+        batch_size=description.batch_size,
+    )
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not Path(source).is_dir():
+        raise ArtifactError(f"{source}: no such folder; the step that writes it has not run")
+    shutil.copytree(source, target)

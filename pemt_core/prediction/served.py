@@ -1,0 +1,39 @@
+"""A model folder as MLflow's pyfunc flavour loads it: `mlflow models serve`, `mlflow.pyfunc.load_model`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pemt_core.errors import PemtError
+from pemt_core.prediction.model_folder import load_model_folder
+from pemt_core.prediction.predictor import Predictor
+from pemt_core.tracking.models import rejected_input
+
+BACKBONE = "backbone"  # the key of MLflow's model configuration that names the backbone's folder
+
+
+class ServedModel:
+    """Answers tables of rows with a list of records; `layers` of a prediction are left out."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+
+    def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """One record per row: task, prediction, score, scores, expert_weights, truncated.
+
+        Raises the exception that MLflow's server answers with status 400, without a trace, where a row is not what its
+        task expects.
+        """
+        rows: Sequence[Any] = model_input.to_dict("records") if hasattr(model_input, "to_dict") else model_input
+        try:
+            predictions = self.predictor.predict(rows)
+        except PemtError as error:
+            raise rejected_input(str(error)) from error
+        return [{name: value for name, value in asdict(p).items() if name != "layers"} for p in predictions]
+
+
+def _load_pyfunc(data_path: str, model_config: Mapping[str, Any] | None = None) -> ServedModel:
+    """MLflow's entry point for a `loader_module`. The configuration may name another folder for the backbone."""
+    folder = (model_config or {}).get(BACKBONE)
+    return ServedModel(load_model_folder(Path(data_path), Path(folder) if folder else None))

@@ -1,0 +1,421 @@
+"""Trained targets in use: answers against the forward pass and the evaluation, mixed batches, files, bad input."""
+
+import csv
+import json
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from accelerate import Accelerator
+from tiny import World, write_task
+
+from pemt_core.artifacts.adapter import best_on_validation, load_adapter
+from pemt_core.artifacts.experts import load_experts
+from pemt_core.artifacts.target import restore_target
+from pemt_core.backbone.store import load_backbone
+from pemt_core.data.prepared import PreparedTask, load_task_description, write_description
+from pemt_core.errors import ArtifactError, DataError, PemtError, SettingsError
+from pemt_core.evaluation.predict import EvaluationSplit, predict
+from pemt_core.model.stacks import feed_forwards
+from pemt_core.prediction.files import LONGEST_LINE, predict_file
+from pemt_core.prediction.model_folder import load_model_folder, write_model_folder
+from pemt_core.prediction.predictor import Prediction, Predictor, load_predictor
+from pemt_core.prediction.rows import text_of_row
+from pemt_core.tasks import get_task
+
+CELLS = {"cb": "pemt-kfull-seed4096", "rte": "control-kfull-seed4096", "nq": "without_beta-kfull-seed4096"}
+
+
+@pytest.fixture(scope="module")
+def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The world with three trained targets: two that choose a label word, one that writes free text."""
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copytree(world.folder, folder, dirs_exist_ok=True)
+    copy = World(folder)
+    for task in CELLS:
+        write_task(folder / "data", task)
+    description = load_task_description(folder / "data" / "nq")
+    write_description(folder / "data" / "nq", replace(description, labels=None, generation_length=3))
+    for task in CELLS:
+        methods = ["pemt", "control"] if task == "cb" else [CELLS[task].partition("-")[0]]
+        copy.transfer(folder / "targets" / task, task=task, methods=methods, epochs=6)
+    return copy
+
+
+def load(world: World, *tasks: str, batch_size: int = 4) -> Predictor:
+    return load_predictor(
+        world.folder / "backbone",
+        world.folder / "experts",
+        {task: world.folder / "targets" / task / CELLS[task] for task in tasks},
+        {task: world.folder / "data" / task for task in tasks},
+        {task: get_task(task).conversion for task in tasks},
+        batch_size=batch_size,
+    )
+
+
+def texts_of(world: World, task: str) -> list[str]:
+    texts: list[str] = PreparedTask.load(world.folder / "data" / task).rows("test")["source"].to_pylist()
+    return texts
+
+
+# Answers
+
+
+def test_scores_are_the_probabilities_that_the_forward_pass_gives(trained: World) -> None:
+    backbone = load_backbone(trained.folder / "backbone")
+    experts, _ = load_experts(trained.folder / "experts", backbone.fingerprint)
+    adapter = load_adapter(trained.folder / "targets" / "cb" / CELLS["cb"], backbone.fingerprint)
+    model, tokenizer = restore_target(backbone.model, adapter, experts).eval(), backbone.tokenizer
+    for text, found in zip(texts_of(trained, "cb"), load(trained, "cb").predict(texts_of(trained, "cb")), strict=True):
+        ids = torch.tensor([tokenizer(text)["input_ids"]])
+        logs = []
+        for label in ("red", "blue"):
+            labels = torch.tensor([tokenizer(label)["input_ids"]])
+            with torch.no_grad():
+                output = model(ids, torch.ones_like(ids), labels)
+            logs.append(-output.lm_loss.item() * labels.shape[1])
+        expected = np.exp(logs) / np.exp(logs).sum()
+        assert found.scores is not None
+        assert list(found.scores) == ["red", "blue"]
+        np.testing.assert_allclose(list(found.scores.values()), expected, rtol=1e-4)
+        assert found.prediction == ("red", "blue")[int(np.argmax(expected))]
+        assert found.score == max(found.scores.values())
+        weights = {name: layer[0].tolist() for name, layer in model.signal.expert_weights.items()}
+        for name, layer in found.layers.items():
+            np.testing.assert_allclose(layer, weights[name], rtol=1e-4)
+        np.testing.assert_allclose(
+            list(found.expert_weights.values()), np.mean(list(weights.values()), axis=0), rtol=1e-4
+        )
+        assert list(found.expert_weights) == ["alpha", "beta"]
+
+
+@pytest.mark.usefixtures("fresh_accelerator")
+def test_free_text_is_what_the_evaluation_scores(trained: World) -> None:
+    backbone = load_backbone(trained.folder / "backbone")
+    experts, _ = load_experts(trained.folder / "experts", backbone.fingerprint)
+    adapter = load_adapter(trained.folder / "targets" / "nq" / CELLS["nq"], backbone.fingerprint)
+    prepared, tokenizer = PreparedTask.load(trained.folder / "data" / "nq"), backbone.tokenizer
+    split = EvaluationSplit.of(prepared.task, prepared.rows("test"), tokenizer, source_length=32, max_rows=None)
+    model = restore_target(backbone.model, adapter, experts)
+    texts = predict(model, split, tokenizer, Accelerator(cpu=True), batch_size=4).texts
+    found = load(trained, "nq").predict(texts_of(trained, "nq"))
+    assert [each.prediction for each in found] == texts
+    assert any(texts)
+    assert all(each.scores is None and 0 < each.score <= 1 for each in found)
+
+
+def test_a_mixed_batch_gives_what_each_target_gives_alone(trained: World) -> None:
+    together, rows = load(trained, *CELLS), []
+    for position in range(8):
+        rows += [{"task": task, "source": texts_of(trained, task)[position]} for task in CELLS]
+    found = together.predict(rows)
+    for task in CELLS:
+        assert [each for each in found if each.task == task] == load(trained, task).predict(texts_of(trained, task))
+    assert [each.task for each in found] == list(CELLS) * 8
+    assert found[1].expert_weights == {}  # control
+    assert list(found[2].expert_weights) == ["alpha"]  # without_beta
+
+
+def test_targets_share_backbone_and_experts_in_memory(trained: World, tmp_path: Path) -> None:
+    shutil.copytree(trained.folder / "targets" / "cb", tmp_path / "rte")  # another target that mixes the same experts
+    cells = {"cb": trained.folder / "targets" / "cb" / CELLS["cb"], "rte": tmp_path / "rte" / CELLS["cb"]}
+    predictor = load_predictor(
+        trained.folder / "backbone",
+        trained.folder / "experts",
+        cells,
+        {task: trained.folder / "data" / task for task in cells},
+        {task: get_task(task).conversion for task in cells},
+        batch_size=4,
+    )
+    before = {name: id(module) for name, module in predictor.backbone.model.named_modules()}
+    predictor.predict([{"task": task, "source": "text: red"} for task in cells])
+    assert {name: id(module) for name, module in predictor.backbone.model.named_modules()} == before
+    experts = []
+    for target in predictor.targets.values():
+        with target.model.attached() as model:
+            experts.append([id(m) for name, m in model.backbone.named_modules() if name.endswith("wo.experts")])
+    assert experts[0] == experts[1]
+    assert len(experts[0]) == len(list(feed_forwards(predictor.backbone.model)))
+
+
+def test_answers_do_not_depend_on_batches_but_for_rounding(trained: World) -> None:
+    texts = texts_of(trained, "cb")
+    one, many = load(trained, "cb", batch_size=1).predict(texts), load(trained, "cb", batch_size=8).predict(texts)
+    for first, second in zip(one, many, strict=True):
+        assert first.prediction == second.prediction
+        assert first.score == pytest.approx(second.score, rel=1e-4)
+
+
+def test_threads_wait_for_one_another(trained: World) -> None:
+    predictor = load(trained, *CELLS)
+    rows = {task: [{"task": task, "source": text} for text in texts_of(trained, task)] for task in CELLS}
+    expected = {task: predictor.predict(own) for task, own in rows.items()}
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(predictor.predict, list(rows.values()) * 3))
+    assert found == list(expected.values()) * 3
+
+
+def test_what_is_longer_than_in_training_is_cut_and_says_so(trained: World) -> None:
+    short, cut = load(trained, "cb").predict(["text: red", "text: red" + " stone" * 100])
+    assert (short.truncated, cut.truncated) == (False, True)
+
+
+def test_no_rows_no_answers(trained: World) -> None:
+    assert load(trained, "cb").predict([]) == []
+
+
+# Rows
+
+
+def test_raw_columns_become_the_text_that_training_saw() -> None:
+    cb, wsc, record = (get_task(name).conversion for name in ("cb", "wsc", "record"))
+    text = "premise: A. hypothesis: B."
+    row = {"premise": "A.", "hypothesis": "B.", "other": 1}
+    assert text_of_row(row, cb, "row 0") == text
+    assert text_of_row(text, cb, "row 0") == text
+    assert text_of_row({"source": text, "premise": None, "hypothesis": math.nan}, cb, "row 0") == text
+    spans = {"span1_text": "Ann", "span1_index": np.int64(0), "span2_text": "she", "span2_index": np.int64(3)}
+    assert text_of_row({"text": "Ann said that she left.", **spans}, wsc, "") == "text: * Ann * said that # she # left."
+    entities = {"query": "@placeholder left.", "entities": np.array(["Ann", "Bob"]), "passage": "Ann was there."}
+    assert text_of_row(entities, record, "") == (
+        "record query: @placeholder left. entities: Ann, Bob passage: Ann was there."
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "message"),
+    [
+        ("cb", {"premise": "A.", "hypotesis": "B."}, r"row 3: .*column 'hypothesis': did you mean 'hypotesis'\?"),
+        ("cb", {}, "row 3: .*column 'premise': the row is empty; the task reads premise, hypothesis"),
+        ("cb", {"premise": "A.", "hypothesis": 7}, "row 3: 'hypothesis' is 7, expected text"),
+        ("cb", {"source": 7}, "row 3: 'source' is 7, expected text"),
+        (
+            "wsc",
+            {"text": "A b", "span1_text": "x", "span1_index": 0, "span2_text": "b", "span2_index": 1},
+            "row 3: 'x' at word 0 .* is not in the text",
+        ),
+    ],
+)
+def test_a_row_that_is_not_what_its_task_expects_is_named(task: str, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        text_of_row(row, get_task(task).conversion, "row 3")
+
+
+def test_rows_say_which_target_they_are_for(trained: World) -> None:
+    predictor = load(trained, "cb", "rte")
+    with pytest.raises(DataError, match=r"row 1: there is no target 'rt' here; did you mean 'rte'\?"):
+        predictor.predict([{"task": "cb", "source": "text: red"}, {"task": "rt", "source": "text: red"}])
+    for row in ("text: red", {"source": "text: red"}, {"source": "text: red", "task": None}):
+        with pytest.raises(DataError, match="row 0: its column 'task' must say which target it is for: cb, rte"):
+            predictor.predict([row])
+    with pytest.raises(DataError, match="there is no target 'nq'"):
+        predictor.predict(["text: red"], task="nq")
+    assert predictor.predict(["text: red"], task="rte")[0].task == "rte"
+
+
+# What is gone, or belongs to others
+
+
+def test_a_backbone_that_is_gone_is_named_with_what_brings_it_back(trained: World, tmp_path: Path) -> None:
+    gone = World(tmp_path / "moved")
+    shutil.copytree(trained.folder, gone.folder)
+    shutil.rmtree(gone.folder / "backbone")
+    with pytest.raises(ArtifactError, match=r"backbone: no such folder; cb, rte cannot answer .* `dvc pull backbone`"):
+        load(gone, "cb", "rte")
+
+
+def test_an_adapter_of_other_experts_is_refused(trained: World, tmp_path: Path) -> None:
+    other = World(tmp_path / "other")
+    shutil.copytree(trained.folder, other.folder)
+    manifest = other.folder / "targets" / "cb" / CELLS["cb"] / "adapter.json"
+    values = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**values, "experts": "0" * 64}))
+    with pytest.raises(ArtifactError, match="mixes the experts 000000000000, those at hand are"):
+        load(other, "cb")
+
+
+def test_the_best_cell_is_that_of_the_highest_validation_score(trained: World, tmp_path: Path) -> None:
+    shutil.copytree(trained.folder / "targets" / "cb", tmp_path / "cb")
+    for cell, score in (("pemt-kfull-seed4096", 60.0), ("control-kfull-seed4096", 61.0)):
+        path = tmp_path / "cb" / cell / "training.json"
+        values = json.loads(path.read_text())
+        path.write_text(json.dumps({**values, "validation": {**values["validation"], "main": score}}))
+    assert best_on_validation(tmp_path / "cb", "main").name == "control-kfull-seed4096"
+    with pytest.raises(SettingsError, match=r"no metric 'acuracy' of validation; did you mean 'accuracy'\?"):
+        best_on_validation(tmp_path / "cb", "acuracy")
+    with pytest.raises(ArtifactError, match="no trained cell is there; `dvc repro transfer@wic`"):
+        best_on_validation(tmp_path / "wic", "main")
+
+
+# One folder with everything
+
+
+def write_model(world: World, folder: Path, *, include_backbone: bool = True) -> Path:
+    write_model_folder(
+        folder,
+        world.folder / "backbone",
+        world.folder / "experts",
+        {task: world.folder / "targets" / task / CELLS[task] for task in CELLS},
+        world.folder / "data",
+        include_backbone=include_backbone,
+        batch_size=4,
+    )
+    return folder
+
+
+def answers(predictor: Predictor, world: World) -> dict[str, list[Prediction]]:
+    return {task: predictor.predict(texts_of(world, task), task=task) for task in CELLS}
+
+
+def test_a_model_folder_answers_as_the_pipelines_folders_do(trained: World, tmp_path: Path) -> None:
+    folder = write_model(trained, tmp_path / "model").rename(tmp_path / "moved")
+    assert answers(load_model_folder(folder), trained) == answers(load(trained, *CELLS), trained)
+
+
+def test_a_model_folder_may_refer_to_its_backbone(trained: World, tmp_path: Path) -> None:
+    copy = World(tmp_path / "project")
+    shutil.copytree(trained.folder, copy.folder)
+    folder = write_model(copy, tmp_path / "model", include_backbone=False)
+    assert not (folder / "backbone").exists()
+    expected = answers(load(trained, *CELLS), trained)
+    assert answers(load_model_folder(folder), trained) == expected
+    moved = (copy.folder / "backbone").rename(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match="project/backbone: no such folder; cb, rte, nq cannot answer"):
+        load_model_folder(folder)
+    assert answers(load_model_folder(folder, moved), trained) == expected
+
+
+def test_a_model_folder_that_was_altered_is_refused(trained: World, tmp_path: Path) -> None:
+    folder = write_model(trained, tmp_path / "model")
+    (folder / "model.json").write_text("{}")
+    with pytest.raises(ArtifactError, match=r"model\.json: not a model's description"):
+        load_model_folder(folder)
+
+
+# Files
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    pq.write_table(pa.Table.from_pylist(list(rows)), path)
+    return path
+
+
+Write = Callable[[Path, Sequence[dict[str, Any]]], Path]
+WRITERS: dict[str, Write] = {".csv": write_csv, ".jsonl": write_jsonl, ".parquet": write_parquet}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """What predict_file wrote, maps and numbers as Python's own."""
+    if path.suffix == ".parquet":
+        rows = pq.read_table(path).to_pylist()
+        maps = ("scores", "expert_weights")
+        return [{n: dict(v) if n in maps and v is not None else v for n, v in row.items()} for row in rows]
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    texts = ("task", "prediction", "name")
+    return [{n: (v if n in texts else json.loads(v) if v else None) for n, v in row.items()} for row in rows]
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+def test_every_kind_of_file_is_answered_as_its_rows_are(trained: World, tmp_path: Path, ending: str) -> None:
+    predictor = load(trained, *CELLS)
+    rows = [
+        {"name": f"{task} ä{n}", "task": task, "source": f'{text}, "said"\nthe lamp'}
+        for task in CELLS
+        for n, text in enumerate(texts_of(trained, task))
+    ]
+    expected = [
+        {"row": n, "name": row["name"], "task": each.task, "prediction": each.prediction, "score": each.score,
+         "scores": each.scores, "expert_weights": each.expert_weights, "truncated": each.truncated}
+        for n, (row, each) in enumerate(zip(rows, predictor.predict(rows), strict=True))
+    ]  # fmt: skip
+    given = WRITERS[ending](tmp_path / f"rows{ending}", rows)
+    for output in WRITERS:
+        path = tmp_path / f"answers{output}"
+        assert predict_file(predictor, given, path, keep=["name"]) == len(rows)
+        assert read_rows(path) == expected
+
+
+def test_rows_are_numbered_through_all_parts(trained: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pemt_core.prediction.files.CHUNK_ROWS", 3)
+    given = write_jsonl(tmp_path / "rows.jsonl", [{"source": f"text: red {n}"} for n in range(8)])
+    predict_file(load(trained, "cb"), given, tmp_path / "answers.jsonl")
+    assert [row["row"] for row in read_rows(tmp_path / "answers.jsonl")] == list(range(8))
+
+
+GOOD = b"source\ntext: red\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.txt", GOOD, r"rows\.txt: the ending '\.txt' is unknown; choose from: \.csv, \.jsonl, \.parquet"),
+        ("rows.csv", b"", r"rows\.csv: there is no row in it"),
+        ("rows.csv", b"source\n", r"rows\.csv: there is no row in it"),
+        (
+            "rows.csv",
+            GOOD + "text: caf\xe9\n".encode("latin1"),
+            r"rows\.csv, line 3: not UTF-8 \(byte 0xe9 at column 10\)",
+        ),
+        ("rows.csv", "source\ntext: red\n".encode("utf-16"), r"rows\.csv, line 1: not UTF-8"),
+        ("rows.csv", b"source,source\na,b\n", "line 1: a column's name stands there twice: source, source"),
+        ("rows.csv", b"source\na,b\n", "line 2: more values than the 1 columns of line 1"),
+        ("rows.csv", b'source,x\n"a,b\n', r"not readable as CSV \(unexpected end of data\)"),
+        ("rows.csv", b"sorce\ntext\n", r"rows\.csv, line 2, task cb: there is no value in column 'premise'"),
+        ("rows.csv", b"name,source\na\n", "line 2, task cb: there is no value in column 'premise'"),
+        ("rows.csv", GOOD + b"x" * (LONGEST_LINE + 1), r"rows\.csv, line 3: longer than 16,777,216 bytes"),
+        ("rows.jsonl", b'{"source": "a"}\n{"source": \n', r"rows\.jsonl, line 2: not readable as JSON"),
+        ("rows.jsonl", b'["a"]\n', r"rows\.jsonl, line 1: expected an object with columns, found list"),
+        ("rows.jsonl", b'{"source": 3}\n', r"rows\.jsonl, line 1, task cb: 'source' is 3, expected text"),
+        ("rows.jsonl", b'{"source": "\xff"}\n', r"rows\.jsonl, line 1: not UTF-8"),
+        ("rows.parquet", GOOD, r"rows\.parquet: not readable as parquet"),
+    ],
+)
+def test_a_bad_file_is_named_and_nothing_is_written(
+    trained: World, tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    answers = tmp_path / "answers.csv"
+    answers.write_text("what stood there before")
+    with pytest.raises(DataError, match=message):
+        predict_file(load(trained, "cb"), tmp_path / name, answers)
+    assert answers.read_text() == "what stood there before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.csv", name]
+
+
+def test_missing_files_and_columns_to_keep_are_named(trained: World, tmp_path: Path) -> None:
+    predictor, given = load(trained, "cb"), tmp_path / "rows.csv"
+    with pytest.raises(DataError, match=r"rows\.csv: no such file"):
+        predict_file(predictor, given, tmp_path / "answers.csv")
+    given.write_bytes(b"name,source\na,text: red\n")
+    for keep, message in (
+        (["nam"], r"line 2: there is no column 'nam' to keep; did you mean 'name'\?"),
+        (["score"], "the column 'score' cannot be kept"),
+        (["name", "name"], "the column 'name' cannot be kept"),
+    ):
+        with pytest.raises(PemtError, match=message):
+            predict_file(predictor, given, tmp_path / "answers.csv", keep=keep)
