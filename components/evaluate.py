@@ -1,6 +1,7 @@
 """Test scores of the targets' cells by greedy generation; a cell whose result is still true is not scored again.
 
-Reads ADAPTERS/<target>/<cell>, writes OUTPUT/<target>/<cell>/{result.json,predictions.jsonl}.
+Reads ADAPTERS/<target>/<cell>, writes OUTPUT/<target>/<cell>/{result.json,predictions.jsonl}. With --plan, in a run on
+a cluster, it records the results and registers the best cells at once.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pemt_core.settings import Settings
 
 def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
     from pemt_core.steps.evaluate import evaluate, final_scores
+    from pemt_core.steps.register import Folders, register
     from pemt_core.tracking.results import publish_results
 
     targets = arguments.targets or settings.tasks.targets
@@ -29,6 +31,14 @@ def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
         if arguments.plan:
             tracker = open_tracker(settings, arguments)
             publish_results(arguments.output, settings.evaluate, tracker, arguments.provenance.parent)
+            register(
+                Folders(arguments.adapters, arguments.data, arguments.backbone, arguments.experts),
+                targets,
+                settings.models,
+                prefix=settings.tracking.experiment,
+                batch_size=settings.evaluate.batch_size,
+                tracker=tracker,
+            )
     return Outcome(metrics=final_scores(arguments.output))
 
 

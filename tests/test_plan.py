@@ -264,7 +264,11 @@ def test_what_is_no_executor_input_is_named(told: Told, text: str, tmp_path: Pat
 
 @pytest.fixture
 def branch_params(tmp_path: Path) -> Path:
-    return write_params(tmp_path / "params.yaml", {"transfer": {"methods": ["pemt", "control"]}})
+    values = {"transfer": {"methods": ["pemt", "control"]}, "models": NOT_REGISTERED}
+    return write_params(tmp_path / "params.yaml", values)
+
+
+NOT_REGISTERED = {"enabled": False}  # the world's target has no record that says how its rows become text
 
 
 def run_branch(
@@ -321,7 +325,8 @@ def test_a_run_keeps_what_each_way_of_scoring_found(
     from pemt_core.tracking import connect
     from pemt_core.tracking.results import gather_result
 
-    fewer = write_params(tmp_path / "fewer.yaml", {"transfer": {"methods": ["pemt"]}, "evaluate": {"max_rows": 3}})
+    values = {"transfer": {"methods": ["pemt"]}, "evaluate": {"max_rows": 3}, "models": NOT_REGISTERED}
+    fewer = write_params(tmp_path / "fewer.yaml", values)
     assert run_branch(told, world, tmp_path, branch_params, "key-1") == ""
     shutil.copytree(tmp_path / "scores", tmp_path / "first")
     assert run_branch(told, world, tmp_path, fewer, "key-1", train=False) == ""

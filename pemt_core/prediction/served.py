@@ -5,9 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pemt_core.errors import PemtError
+from pemt_core.errors import DataError, PemtError
 from pemt_core.prediction.model_folder import load_model_folder
 from pemt_core.prediction.predictor import Predictor
+from pemt_core.prediction.rows import TEXT
 from pemt_core.tracking.models import rejected_input
 
 BACKBONE = "backbone"  # the key of MLflow's model configuration that names the backbone's folder
@@ -25,12 +26,21 @@ class ServedModel:
         Raises the exception that MLflow's server answers with status 400, without a trace, where a row is not what its
         task expects.
         """
-        rows: Sequence[Any] = model_input.to_dict("records") if hasattr(model_input, "to_dict") else model_input
         try:
-            predictions = self.predictor.predict(rows)
+            predictions = self.predictor.predict(self._rows(model_input))
         except PemtError as error:
             raise rejected_input(str(error)) from error
         return [{name: value for name, value in asdict(p).items() if name != "layers"} for p in predictions]
+
+    def _rows(self, model_input: Any) -> Sequence[Any]:
+        if not hasattr(model_input, "to_dict"):
+            return list(model_input)
+        if not len(model_input.columns):  # MLflow drops columns that it does not know, and rows that have no other
+            conversions = [target.conversion for target in self.predictor.targets.values()]
+            known = dict.fromkeys(column for conversion in conversions for column in (*conversion.inputs, TEXT))
+            raise DataError(f"no row has a column that is known here: {', '.join(known)}")
+        rows: list[Any] = model_input.to_dict("records")
+        return rows
 
 
 def _load_pyfunc(data_path: str, model_config: Mapping[str, Any] | None = None) -> ServedModel:

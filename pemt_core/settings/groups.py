@@ -134,6 +134,15 @@ class ReportSettings(Group):
     layer_groups: Count
 
 
+class ModelSettings(Group):
+    """What trained targets become in MLflow's registry."""
+
+    enabled: bool
+    metric: str  # MAIN_METRIC, or a metric's name
+    alias: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+    backbone: Literal["include", "refer"]
+
+
 class TrackingSettings(Group):
     uri: str
     experiment: str
@@ -215,6 +224,7 @@ class Settings(Group):
     per_target: dict[str, dict[str, Any]]
     evaluate: EvaluateSettings
     report: ReportSettings
+    models: ModelSettings
     tracking: TrackingSettings
     kubeflow: KubeflowSettings
     recipes: dict[str, dict[str, dict[str, Any]]]

@@ -18,7 +18,7 @@ GROUPS_OF_STEP = {
     "train_source": ("train_source", "per_source", "tracking"),
     "collect_experts": ("tasks",),
     "transfer": ("transfer", "per_target", "tracking"),
-    "evaluate": ("evaluate", "tracking"),
+    "evaluate": ("evaluate", "models", "tracking"),
 }
 
 

@@ -23,7 +23,7 @@ Point = tuple[str, float, int]  # metric, value, step
 
 
 @contextmanager
-def _named_errors(uri: str) -> Iterator[None]:
+def named_errors(uri: str) -> Iterator[None]:
     """Turn what MLflow and the network raise into a TrackingError that names the store."""
     from mlflow.exceptions import MlflowException
 
@@ -54,7 +54,7 @@ class Store:
 
     def runs_with(self, tag: str, value: str) -> list[StoredRun]:
         """The runs whose `tag` is `value`, newest first."""
-        with _named_errors(self.uri):
+        with named_errors(self.uri):
             runs = self.client.search_runs([self.experiment_id], f"tags.`{tag}` = '{value}'")
         return [
             StoredRun(run.info.run_id, run.info.status, run.data.tags, run.data.params, frozenset(run.data.metrics))
@@ -63,22 +63,22 @@ class Store:
 
     def steps_of(self, run_id: str, metric: str) -> set[int]:
         """The steps at which a run has a value of `metric`."""
-        with _named_errors(self.uri):
+        with named_errors(self.uri):
             return {point.step for point in self.client.get_metric_history(run_id, metric)}
 
     def create(self, name: str, tags: Mapping[str, str]) -> str:
         """Start a run and return its id."""
-        with _named_errors(self.uri):
+        with named_errors(self.uri):
             return str(self.client.create_run(self.experiment_id, run_name=name, tags=dict(tags)).info.run_id)
 
     def end(self, run_id: str, status: str) -> None:
         """Give a run its final status, FINISHED or FAILED."""
-        with _named_errors(self.uri):
+        with named_errors(self.uri):
             self.client.set_terminated(run_id, status)
 
     def delete(self, run_id: str) -> None:
         """Hide a run; `mlflow gc` frees its space."""
-        with _named_errors(self.uri):
+        with named_errors(self.uri):
             self.client.delete_run(run_id)
 
     def add_metrics(self, run_id: str, points: Sequence[Point]) -> None:
@@ -86,7 +86,7 @@ class Store:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        with _named_errors(self.uri):
+        with named_errors(self.uri):
             for part in _parts(points, METRICS_PER_BATCH):
                 metrics = [Metric(name, float(value), now, step) for name, value, step in part]
                 self.client.log_batch(run_id, metrics=metrics)
@@ -95,7 +95,7 @@ class Store:
         """Set parameters of a run, which can be set only once."""
         from mlflow.entities import Param
 
-        with _named_errors(self.uri):
+        with named_errors(self.uri):
             for part in _parts(list(params.items()), OTHERS_PER_BATCH):
                 self.client.log_batch(run_id, params=[Param(*item) for item in part])
 
@@ -103,18 +103,18 @@ class Store:
         """Set or replace tags of a run."""
         from mlflow.entities import RunTag
 
-        with _named_errors(self.uri):
+        with named_errors(self.uri):
             for part in _parts(list(tags.items()), OTHERS_PER_BATCH):
                 self.client.log_batch(run_id, tags=[RunTag(*item) for item in part])
 
     def add_file(self, run_id: str, name: str, text: str) -> None:
         """Write `text` as the artifact `name` of a run."""
-        with _named_errors(self.uri):
+        with named_errors(self.uri):
             self.client.log_text(run_id, text, name)
 
     def read_file(self, run_id: str, name: str) -> str | None:
         """The text of the artifact `name` of a run; None where it has none."""
-        with _named_errors(self.uri):
+        with named_errors(self.uri):
             if name not in {file.path for file in self.client.list_artifacts(run_id)}:
                 return None
             with TemporaryDirectory() as folder:
@@ -133,7 +133,7 @@ def open_store(uri: str, experiment: str, base_dir: Path) -> Store:
     _prepare_import()
     from mlflow import MlflowClient
 
-    with _named_errors(uri):
+    with named_errors(uri):
         if path is None:
             client = MlflowClient(uri)
             return Store(client, _experiment_id(client, experiment, None), uri)

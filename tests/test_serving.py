@@ -1,0 +1,324 @@
+"""Trained targets in MLflow's registry, and served by `mlflow models serve` over HTTP."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from source_code import PACKAGES, closure, imported_by
+from tiny import World, write_task
+
+from pemt_core.artifacts.adapter import load_description
+from pemt_core.artifacts.run_info import target_run
+from pemt_core.errors import ArtifactError, SettingsError
+from pemt_core.prediction.predictor import load_predictor
+from pemt_core.settings import ModelSettings
+from pemt_core.steps.register import NOT_SERVED, REQUIREMENTS, Folders, register
+from pemt_core.tasks import get_task
+from pemt_core.tracking import ARTIFACT, Tracker, TrackingError, connect
+
+SETTINGS = ModelSettings(enabled=True, metric="main", alias="champion", backbone="include")
+PEMT, CONTROL = "pemt-kfull-seed4096", "control-kfull-seed4096"
+
+
+@dataclass(frozen=True)
+class Project:
+    """A trained target in the pipeline's folders, with its runs in a store of its own."""
+
+    folder: Path
+
+    @property
+    def uri(self) -> str:
+        return f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    @property
+    def folders(self) -> Folders:
+        return Folders(*(self.folder / name for name in ("targets", "data", "backbone", "experts")))
+
+    def tracker(self) -> Tracker:
+        return connect(self.uri, "pemt", self.folder, "stop")
+
+    def client(self) -> Any:
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.uri)
+
+    def register(self, **changes: Any) -> dict[str, int]:
+        settings = SETTINGS.model_copy(update=changes)
+        return register(self.folders, ["cb"], settings, prefix="pemt", batch_size=4, tracker=self.tracker())
+
+    def score(self, cell: str, value: float) -> None:
+        """Let a cell have this score on validation."""
+        path = self.folder / "targets" / "cb" / cell / "training.json"
+        values = json.loads(path.read_text())
+        path.write_text(json.dumps({**values, "validation": {**values["validation"], "main": value}}))
+
+    def record_run(self, cell: str) -> None:
+        """The run of a cell, as its training leaves it."""
+        description, artifact = load_description(self.folder / "targets" / "cb" / cell)
+        with self.tracker().open_run(target_run(description)) as run:
+            run.tag({ARTIFACT: artifact})
+
+
+@pytest.fixture(scope="module")
+def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    folder = tmp_path_factory.mktemp("serving") / "project"
+    shutil.copytree(world.folder, folder)
+    write_task(folder / "data", "cb")
+    World(folder).transfer(folder / "targets" / "cb", task="cb", methods=["pemt", "control"], epochs=6)
+    project = Project(folder)
+    project.score(PEMT, 80.0)
+    project.score(CONTROL, 70.0)
+    for cell in (PEMT, CONTROL):
+        project.record_run(cell)
+    return project
+
+
+@pytest.fixture
+def project(trained: Project, tmp_path: Path) -> Project:
+    """A copy with an empty store of its own."""
+    shutil.copytree(trained.folder, tmp_path / "project", ignore=shutil.ignore_patterns("ml*", ".ml*"))
+    copy = Project(tmp_path / "project")
+    for cell in (PEMT, CONTROL):
+        copy.record_run(cell)
+    return copy
+
+
+# The registry
+
+
+def test_the_best_cell_becomes_a_version_linked_to_its_run(project: Project) -> None:
+    assert project.register() == {"pemt-cb": 1}
+    version = project.client().get_model_version_by_alias("pemt-cb", "champion")
+    run = project.client().get_run(version.run_id)
+    assert run.info.run_name == "cb pemt k=full seed=4096"
+    assert version.tags["pemt.validation"] == "80.0000"
+    assert version.tags[ARTIFACT] == run.data.tags[ARTIFACT]
+    assert version.description == "transfer/cb/pemt/k=full/seed=4096: 80.0000 on validation (main)"
+    assert "model" in {file.path for file in project.client().list_artifacts(version.run_id)}
+
+
+def test_the_same_state_again_writes_nothing(project: Project) -> None:
+    project.register()
+    before = project.client().get_registered_model("pemt-cb").last_updated_timestamp
+    assert project.register() == {"pemt-cb": 1}
+    assert project.client().get_registered_model("pemt-cb").last_updated_timestamp == before
+
+
+def test_the_alias_moves_to_what_is_better_and_only_then(project: Project) -> None:
+    project.register()
+    project.score(CONTROL, 90.0)
+    assert project.register() == {"pemt-cb": 2}
+    project.score(CONTROL, 70.0)
+    project.score(PEMT, 85.0)
+    assert project.register() == {"pemt-cb": 2}  # version 3 is there, and not better
+    assert len(project.client().search_model_versions("name='pemt-cb'")) == 3
+
+
+def test_scores_on_other_data_are_not_compared(project: Project) -> None:
+    project.score(PEMT, 99.0)
+    project.register()
+    description = project.folder / "targets" / "cb" / PEMT / "adapter.json"
+    description.write_text(json.dumps({**json.loads(description.read_text()), "data": "of another preparation"}))
+    project.score(PEMT, 81.0)
+    assert project.register() == {"pemt-cb": 2}
+
+
+def test_another_metric_may_decide(project: Project) -> None:
+    path = project.folder / "targets" / "cb" / CONTROL / "training.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "validation": {"accuracy": 100.1, "main": 0.0}}))
+    assert project.register(metric="accuracy", alias="best") == {"pemt-cb": 1}
+    assert project.client().get_model_version_by_alias("pemt-cb", "best").tags["pemt.cell"].split("/")[2] == "control"
+    with pytest.raises(SettingsError, match=r"no metric 'acc' of validation"):
+        project.register(metric="acc")
+
+
+def test_what_cannot_be_registered_is_named(project: Project) -> None:
+    assert project.register(enabled=False) == {}
+    client = project.client()
+    for run in client.search_runs(["1"]):
+        client.delete_run(run.info.run_id)
+    with pytest.raises(TrackingError, match=r"no run of transfer/cb/pemt/.* `dvc repro -f -s report` writes it"):
+        project.register()
+    shutil.rmtree(project.folder / "targets")
+    with pytest.raises(ArtifactError, match="no trained cell is there"):
+        project.register()
+
+
+def test_requirements_are_what_a_served_model_imports() -> None:
+    files = closure("pemt_core.prediction.served")
+    modules = {".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in files}
+    imported = {name.split(".")[0] for module in modules for name in imported_by(module)}
+    assert not {file.parts[1] for file in files} & set(NOT_SERVED)
+    others = imported - set(sys.stdlib_module_names) - set(PACKAGES)
+    distributions = packages_distributions()
+    needed = {name.lower().replace("-", "_") for name in REQUIREMENTS}
+    given = {module: {each.lower().replace("-", "_") for each in distributions[module]} for module in others}
+    assert [module for module, names in given.items() if not names & needed] == []
+    assert [name for name in needed if not any(name in names for names in given.values())] == []
+
+
+# Over HTTP
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+
+    def ask(self, body: bytes | dict[str, Any], content_type: str = "application/json") -> Answer:
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
+        request = urllib.request.Request(f"{self.url}/invocations", data, {"Content-Type": content_type})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return Answer(response.status, json.load(response))
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, json.load(error))
+
+
+def serve(project: Project, model: str, port: int, **environment: str) -> subprocess.Popen[str]:
+    """`mlflow models serve` of a model in the project's registry."""
+    program = [str(Path(sys.executable).with_name("mlflow")), "models", "serve", "--env-manager", "local"]
+    variables = {**os.environ, "MLFLOW_TRACKING_URI": project.uri, "MLFLOW_DISABLE_TELEMETRY": "true", **environment}
+    return subprocess.Popen(
+        [*program, "--model-uri", model, "--port", str(port)],
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(project: Project, model: str, **environment: str) -> Iterator[Server]:
+    port = free_port()
+    process = serve(project, model, port, **environment)
+    try:
+        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                urllib.request.urlopen(f"{url}/ping", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        else:
+            process.kill()
+            pytest.fail(f"the server did not start: {process.communicate()[0]}")
+        yield Server(url)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def server(trained: Project) -> Iterator[Server]:
+    trained.register()
+    with serving(trained, "models:/pemt-cb@champion") as running:
+        yield running
+
+
+def test_a_served_champion_answers_known_rows(trained: Project, server: Server) -> None:
+    rows = pq.read_table(trained.folder / "data" / "cb" / "test.parquet").to_pylist()
+    predictor = load_predictor(
+        trained.folder / "backbone",
+        trained.folder / "experts",
+        {"cb": trained.folder / "targets" / "cb" / PEMT},
+        {"cb": trained.folder / "data" / "cb"},
+        {"cb": get_task("cb").conversion},
+        batch_size=4,
+    )
+    expected = predictor.predict([row["source"] for row in rows])
+    answer = server.ask({"dataframe_records": [{"source": row["source"]} for row in rows]})
+    assert answer.status == 200
+    for found, known in zip(answer.body["predictions"], expected, strict=True):
+        assert (found["task"], found["prediction"], found["truncated"]) == ("cb", known.prediction, False)
+        assert found["scores"] == pytest.approx(known.scores, rel=1e-4)
+        assert found["expert_weights"] == pytest.approx(known.expert_weights, rel=1e-4)
+
+
+def test_a_served_model_takes_raw_columns_in_every_form_of_mlflow(trained: Project, server: Server) -> None:
+    row = {"premise": "It rains.", "hypothesis": "It is wet."}
+    forms: list[tuple[bytes | dict[str, Any], str]] = [
+        ({"dataframe_records": [row]}, "application/json"),
+        ({"dataframe_split": {"columns": list(row), "data": [list(row.values())]}}, "application/json"),
+        ({"inputs": [row]}, "application/json"),
+        ({"instances": [row]}, "application/json"),
+        (b"premise,hypothesis\nIt rains.,It is wet.\n", "text/csv"),
+        ({"dataframe_records": [{"source": "premise: It rains. hypothesis: It is wet."}]}, "application/json"),
+    ]
+    scores = [server.ask(body, content_type).body["predictions"][0]["scores"] for body, content_type in forms]
+    assert all(score == pytest.approx(scores[0], rel=1e-6) for score in scores)
+    assert sum(scores[0].values()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"dataframe_records": [{"premise": "A."}]}, "row 0, task cb: there is no value in column 'hypothesis'"),
+        ({"dataframe_records": [{"premis": "A.", "hypothesis": "B."}]}, "no value in column 'premise': "),
+        (
+            {"dataframe_records": [{"unknown": "A."}]},
+            "no row has a column that is known here: premise, hypothesis, source",
+        ),
+        ({"dataframe_records": [{"premise": 3, "hypothesis": "B."}]}, "'premise' is 3, expected text"),
+        ({"rows": []}, "dataframe_split"),
+        (b'{"dataframe_records": [', "Ensure that input is a valid JSON formatted string"),
+        (b"\xff\xfe", "Ensure that input is a valid JSON formatted string"),
+    ],
+)
+def test_a_bad_request_is_refused_without_a_trace(server: Server, body: bytes | dict[str, Any], message: str) -> None:
+    answer = server.ask(body)
+    assert 400 <= answer.status < 500
+    assert message in answer.body["message"]
+    assert "Traceback" not in json.dumps(answer.body)
+    assert "stack_trace" not in answer.body
+
+
+def test_broken_csv_is_answered_by_mlflow_before_our_code(server: Server) -> None:
+    """With a trace: docs/serving.md says so."""
+    answer = server.ask(b'premise,hypothesis\na,"b\n', "text/csv")
+    assert answer.status == 400
+    assert "stack_trace" in answer.body
+
+
+def test_a_huge_text_is_cut_and_answered(server: Server) -> None:
+    answer = server.ask({"dataframe_records": [{"source": "stone " * 200_000}]})
+    assert (answer.status, answer.body["predictions"][0]["truncated"]) == (200, True)
+
+
+def test_a_model_that_refers_to_its_backbone_is_told_where_it_is_now(project: Project) -> None:
+    project.register(backbone="refer")
+    moved = (project.folder / "backbone").rename(project.folder / "elsewhere")
+    place = json.dumps({"backbone": str(moved)})
+    with serving(project, "models:/pemt-cb@champion", SERVING_MODEL_CONFIG=place) as running:
+        answer = running.ask({"dataframe_records": [{"source": "text: red"}]})
+    assert answer.body["predictions"][0]["task"] == "cb"
