@@ -17,7 +17,7 @@ from pemt_core.prediction.rows import TEXT
 from pemt_core.settings import ModelSettings
 from pemt_core.tasks import get_task
 from pemt_core.tracking import ARTIFACT, CELL, Tracker, TrackingError
-from pemt_core.tracking.models import Package, Version, add_version, set_alias, version_by_alias, versions_of
+from pemt_core.tracking.models import FOLDER, Package, Version, add_version, aliases_of, set_alias, versions_of
 from pemt_core.tracking.store import Store
 
 logger = logging.getLogger(__name__)
@@ -104,8 +104,7 @@ def _crown(store: Store, name: str, alias: str, data: str) -> Version:
     """Give the alias to the best version on this data, the newest of equals."""
     comparable = [each for each in versions_of(store, name) if each.tags.get(DATA) == data]
     best = max(comparable, key=lambda each: (float(each.tags[SCORE]), each.number))
-    holder = version_by_alias(store, name, alias)
-    if holder is None or holder.number != best.number:
+    if aliases_of(store, name).get(alias) != best.number:
         set_alias(store, name, alias, best)
         logger.info("register: %s@%s is version %d", name, alias, best.number)
     return best
@@ -115,7 +114,7 @@ def _package(temporary: Path, cell_dir: Path, folders: Folders, *, include_backb
     """The cell as a model folder, with the code that serves it."""
     target, conversion = cell_dir.parent.name, get_task(cell_dir.parent.name).conversion
     write_model_folder(
-        temporary / "folder",
+        temporary / FOLDER,
         folders.backbone,
         folders.experts,
         {target: cell_dir},
@@ -128,7 +127,7 @@ def _package(temporary: Path, cell_dir: Path, folders: Folders, *, include_backb
     kinds = {column: conversion.kinds.get(column, "text") for column in conversion.inputs}
     return Package(
         loader_module=served.__name__,
-        folder=temporary / "folder",
+        folder=temporary / FOLDER,
         code=code,
         requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],  # torch's local version
         columns={**kinds, TEXT: "text"},

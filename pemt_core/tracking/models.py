@@ -1,15 +1,19 @@
 """Versions of models in MLflow's registry: a folder becomes one, and the best of them gets an alias."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from pemt_core.errors import nearest
 from pemt_core.tasks.pairs import Kind
+from pemt_core.tracking.address import TrackingError, without_password
 from pemt_core.tracking.store import Store, named_errors
 
-MODEL = "model"  # the folder of a run's artifacts that holds a version
+MODEL, FOLDER = "model", "folder"  # the folder of a run's artifacts that holds a version; what it was made of, in there
+MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<number>\d+))")
 CONFIGURATION = {"backbone": ""}  # what a server may set: the folder of the backbone
 
 
@@ -27,7 +31,7 @@ class Package:
     """What makes a folder a model that MLflow can load and serve anywhere."""
 
     loader_module: str  # defines _load_pyfunc
-    folder: Path
+    folder: Path  # named FOLDER
     code: Path  # the package that `loader_module` is in
     requirements: Sequence[str]  # pinned
     columns: Mapping[str, Kind]  # that a row may have
@@ -79,18 +83,36 @@ def set_alias(store: Store, name: str, alias: str, version: Version) -> None:
         store.client.set_registered_model_alias(name, alias, str(version.number))
 
 
-def version_by_alias(store: Store, name: str, alias: str) -> Version | None:
-    """The version that an alias names; None where the model has no such alias, or there is no such model."""
-    from mlflow.exceptions import MlflowException
-
+def aliases_of(store: Store, name: str) -> dict[str, int]:
+    """The version that each alias of a registered model names; TrackingError, with the nearest, at an unknown model."""
     with named_errors(store.uri):
-        try:
-            found = store.client.get_model_version_by_alias(name, alias)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise
-    return Version(int(found.version), found.run_id or "", found.tags)
+        found = {model.name: model.aliases for model in store.client.search_registered_models()}
+    if name not in found:
+        hint = nearest(name, found) if found else "none is registered; `dvc repro register` does that"
+        raise TrackingError(f"{without_password(store.uri)}: there is no registered model '{name}'; {hint}")
+    return {alias: int(number) for alias, number in found[name].items()}
+
+
+def find_version(store: Store, uri: str) -> Version:
+    """The version that models:/<name>@<alias> or models:/<name>/<number> names. TrackingError, with the nearest."""
+    match = MODEL_URI.fullmatch(uri)
+    if not match:
+        raise TrackingError(f"'{uri}' names no model; expected models:/<name>@<alias> or models:/<name>/<version>")
+    name, alias, number = match["name"], match["alias"], match["number"]
+    aliases, versions = aliases_of(store, name), {each.number: each for each in versions_of(store, name)}
+    if alias and alias not in aliases:
+        hint = nearest(alias, aliases) if aliases else "it has none"
+        raise TrackingError(f"the model {name} has no alias '{alias}'; {hint}")
+    wanted = aliases[alias] if alias else int(number)
+    if wanted not in versions:
+        raise TrackingError(f"the model {name} has no version {wanted}; {nearest(str(wanted), map(str, versions))}")
+    return versions[wanted]
+
+
+def fetch_version(store: Store, version: Version, folder: Path) -> Path:
+    """Copy what a version was made of (`Package.folder`) below `folder`; returns where it is."""
+    with named_errors(store.uri):
+        return Path(store.client.download_artifacts(version.run_id, f"{MODEL}/data/{FOLDER}", str(folder)))
 
 
 def rejected_input(message: str) -> Exception:
