@@ -54,7 +54,9 @@ def check_port(port: int) -> None:
             wanted.bind((HOST, port))
         except (OSError, OverflowError) as error:
             other.bind((HOST, 0))
-            raise UiError(f"--port is {port}: not to be had ({error}); {other.getsockname()[1]} is free") from error
+            raise UiError(
+                f"--port is {port}: {getattr(error, 'strerror', None) or error}; {other.getsockname()[1]} is free"
+            ) from error
 
 
 def make_parser() -> argparse.ArgumentParser:
