@@ -54,9 +54,8 @@ def check_port(port: int) -> None:
             wanted.bind((HOST, port))
         except (OSError, OverflowError) as error:
             other.bind((HOST, 0))
-            raise UiError(
-                f"--port is {port}: {getattr(error, 'strerror', None) or error}; {other.getsockname()[1]} is free"
-            ) from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UiError(f"--port is {port}: {reason}; {other.getsockname()[1]} is free") from error
 
 
 def make_parser() -> argparse.ArgumentParser:

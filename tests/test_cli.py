@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ import pytest
 from ruamel.yaml import YAML
 from source_code import REPOSITORY
 from test_components import HEAVY, assert_one_line, free_port
-from workspace import lay_over
 
 from components.cli import COMMANDS, make_parser
 from pemt_core import __version__
+from pemt_core.doctor import Surroundings
+from pemt_core.doctor.services import tracking
 from pemt_core.tasks import TASKS
 
 PEMT = (sys.executable, "-m", "components.cli")
@@ -66,12 +67,24 @@ def test_help_loads_no_command() -> None:
     assert done.stdout.splitlines()[-1] == "['components.cli']"
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself(name: str) -> None:
-    done = pemt(name, "--help")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"usage: pemt {name} ")
-    assert len(done.stdout.split("options:")[0].split("\n\n", 1)[1].split()) > 10
+def test_every_command_explains_itself() -> None:
+    """All in one process: what some of them load takes a second."""
+    program = (
+        "import contextlib, io, json, sys, components.cli\n"
+        "pages = {}\n"
+        "for name in components.cli.COMMANDS:\n"
+        "    sys.argv = ['pemt', name, '--help']\n"
+        "    with contextlib.redirect_stdout(io.StringIO()) as page, contextlib.suppress(SystemExit):\n"
+        "        components.cli.main()\n"
+        "    pages[name] = page.getvalue()\n"
+        "print(json.dumps(pages))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    pages = json.loads(done.stdout)
+    assert list(pages) == list(COMMANDS)
+    for name, page in pages.items():
+        assert page.startswith(f"usage: pemt {name} ")
+        assert len(page.split("options:")[0].split("\n\n", 1)[1].split()) > 10
 
 
 def test_a_command_has_the_flags_of_its_program() -> None:
@@ -126,11 +139,11 @@ def test_ctrl_c_leaves_no_trace(tmp_path: Path) -> None:
         host = f"http://127.0.0.1:{silent.getsockname()[1]}"
         process = subprocess.Popen(
             [*PEMT, "doctor", "--host", host],
-            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         assert process.stdout
         assert process.stdout.readline().startswith("ok       Python")
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert errors == ""
@@ -252,6 +265,12 @@ def test_the_pages_of_a_store_that_is_made_first(tmp_path: Path) -> None:
                 assert time.monotonic() < deadline
                 time.sleep(0.3)
         assert "pemt" in names
+        file, server = (
+            tracking(Surroundings.of(REPOSITORY / "params.yaml", {"MLFLOW_TRACKING_URI": uri}, None))
+            for uri in (f"sqlite:///{tmp_path}/mlflow.db", f"http://127.0.0.1:{port}")
+        )
+        assert [one.found for one in file] == [f"{tmp_path / 'mlflow.db'}: 0 runs"]
+        assert [(one.name, one.status) for one in server] == [("tracking", "ok"), ("artifacts", "ok")]
         error = assert_one_line(pemt("ui", "--store", tmp_path, "--port", port))
     match = re.fullmatch(rf"error: --port is {port}: Address already in use; (\d+) is free", error)
     assert match
@@ -351,36 +370,31 @@ def test_the_document_names_every_key_of_the_json() -> None:
 # On a terminal
 
 
-def test_colours_are_for_terminals(tmp_path: Path) -> None:
-    """The same output on a terminal, with NO_COLOR, and in a file: here, of settings that cannot be used."""
-    values = YAML(typ="safe").load(REPOSITORY / "params.yaml")
-    lay_over(values, {"recipe": "papper"})
-    with (tmp_path / "params.yaml").open("w") as file:
-        YAML().dump(values, file)
-    words = ["doctor", "--params", tmp_path / "params.yaml"]
-    coloured, plain = on_a_terminal(*words), on_a_terminal(*words, NO_COLOR="1")
-    assert "\x1b[31mfailure" in coloured
-    assert "\x1b[31m" not in plain
-    done = pemt(*words)
-    assert (done.returncode, done.stderr) == (1, "")
-    assert "\x1b" not in done.stdout
-    assert "recipe 'papper' is not in recipes; did you mean 'paper'?" in done.stdout
+def test_colours_are_for_terminals() -> None:
+    """The same line on a terminal, there with NO_COLOR, and in a file."""
+    program = (
+        "from components.doctor import print_finding; from pemt_core.doctor import Finding, Status; "
+        "print_finding(Finding('disk', Status.FAILURE, 'it is full', 'make room'))"
+    )
+    command = [sys.executable, "-c", program]
+    lines = ["failure  disk          it is full", "                       -> make room"]
+    marked = lines[0].replace("failure  ", "\x1b[31mfailure  \x1b[0m")
+    assert on_a_terminal(command) == [f"{marked}\x1b[K", lines[1]]
+    assert on_a_terminal(command, NO_COLOR="1") == [f"{lines[0]}\x1b[K", lines[1]]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == lines
 
 
-def on_a_terminal(*words: object, **environment: str) -> str:
-    """What a command shows there."""
+def on_a_terminal(command: list[str], **environment: str) -> list[str]:
+    """The lines that a program shows there."""
     leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [*PEMT, *map(str, words)],
-        cwd=REPOSITORY, env={**os.environ, **environment}, stdout=follower, stderr=follower,
-    )  # fmt: skip
+    given = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | environment
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=given, stdout=follower, stderr=follower)
     os.close(follower)
     shown = b""
-    try:
+    with suppress(OSError):  # so Linux says that the other end is closed
         while part := os.read(leader, 4096):
             shown += part
-    except OSError:  # Linux says so that the other end is closed
-        pass
-    process.wait(timeout=60)
     os.close(leader)
-    return shown.decode()
+    assert process.wait(timeout=60) == 0
+    return shown.decode().splitlines()

@@ -13,7 +13,8 @@ from pemt_core.errors import SettingsError
 from pemt_core.settings import Settings, load_settings
 from pemt_core.tracking.address import first_line
 
-ANSWER_SECONDS = 4.0  # a server or a program that has not answered by then is reported as silent
+ANSWER_SECONDS = 4.0  # a server that has not answered by then is reported as silent
+PROGRAM_SECONDS = 10.0  # likewise a program, whose start alone takes seconds on a busy machine
 
 
 class Status(StrEnum):
@@ -59,6 +60,7 @@ class Surroundings:
         return self.params.resolve().parent
 
 
+Answer = subprocess.CompletedProcess[str]
 Check = Callable[[Surroundings], Iterator[Finding]]
 
 
@@ -66,7 +68,9 @@ class SilenceError(Exception):
     """Nothing answers."""
 
 
-def ask(*command: str, folder: Path | None = None, seconds: float = ANSWER_SECONDS) -> subprocess.CompletedProcess[str]:
+def ask(
+    *command: str, folder: Path | None = None, seconds: float = PROGRAM_SECONDS
+) -> subprocess.CompletedProcess[str]:
     """Run a program to its end. SilenceError where it does not start, or takes longer."""
     try:
         return subprocess.run(

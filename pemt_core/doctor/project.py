@@ -9,6 +9,7 @@ from pathlib import Path
 from pemt_core.doctor.finding import Finding, SilenceError, Status, Surroundings, ask
 from pemt_core.errors import SettingsError
 from pemt_core.tasks import get_task
+from pemt_core.tracking.address import without_password
 
 DVC = (sys.executable, "-m", "dvc")
 NEW_REMOTE = "dvc remote add -d storage FOLDER"
@@ -57,18 +58,20 @@ def dvc(place: Surroundings) -> Iterator[Finding]:
         yield Finding("DVC", Status.FAILURE, f"{place.folder} is no DVC project", "dvc init, or clone the project")
         return
     try:
-        listed = ask(*DVC, "remote", "list", folder=place.folder)
+        listed = ask(*DVC, "config", "--list", folder=place.folder)  # `dvc remote list` breaks long lines
         if listed.returncode:
             yield Finding("DVC", Status.FAILURE, _error(listed.stderr), "correct .dvc/config and .dvc/config.local")
             return
         yield Finding("DVC", Status.OK, "the project is set up")
-        remotes = [line.split() for line in listed.stdout.splitlines()]
-        default = next((words for words in remotes if words[-1] == "(default)"), None)
-        if default:
-            yield _remote(place, default[0], default[1])
+        values = dict(line.split("=", 1) for line in listed.stdout.splitlines() if "=" in line)
+        name = values.get("core.remote", "")
+        if url := values.get(f"remote.{name}.url"):
+            yield _remote(place, name, url)
+        elif name:
+            found = f"core.remote is {name}, which there is not"
+            yield Finding("DVC remote", Status.WARNING, found, "name another: dvc remote default NAME")
         else:
-            why = "none is the default one" if remotes else "none"
-            found = f"{why}: needed to share data and adapters, by dvc push and pull"
+            found = "no default one: needed to share data and adapters, by dvc push and pull"
             yield Finding("DVC remote", Status.SKIPPED, found, NEW_REMOTE)
     except SilenceError as error:
         yield Finding("DVC", Status.WARNING, str(error), "`dvc doctor` says more")
@@ -76,7 +79,7 @@ def dvc(place: Surroundings) -> Iterator[Finding]:
 
 def _remote(place: Surroundings, name: str, url: str) -> Finding:
     """Whether `dvc push` could write to the remote: a folder, or a store that DVC itself is asked to list."""
-    label = f"{name}, {url}"
+    label = f"{name}, {without_password(url)}"
     if "://" not in url:
         folder = Path(url)
         if folder.is_dir() and os.access(folder, os.W_OK):
