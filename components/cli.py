@@ -27,6 +27,7 @@ class Command:
 
     module: str
     summary: str
+    extra: str = ""  # of pyproject.toml: the packages that it needs beside those of all
 
     def load(self) -> Any:
         """The program's module. CommandError where a package is missing that it needs."""
@@ -35,7 +36,7 @@ class Command:
         except ModuleNotFoundError as error:
             raise CommandError(
                 f"the package {error.name} is not installed, which {self.module} needs: "
-                "pip install -e '.[kubeflow]' -c constraints.txt"
+                f"pip install -e '.{f'[{self.extra}]' if self.extra else ''}' -c constraints.txt"
             ) from error
 
 
@@ -44,10 +45,10 @@ COMMANDS = {
     "doctor": Command("components.doctor", "check this machine and project, and say what to mend"),
     "report": Command("components.results", "show the results"),
     "ui": Command("components.ui", "show the runs in MLflow's pages"),
-    "image": Command("pipelines.image", "build the image that containers run in"),
-    "local": Command("pipelines.local", "run the pipeline in containers on this machine"),
-    "submit": Command("pipelines.submit", "start a run on a cluster"),
-    "compile": Command("pipelines.compile", "write the pipeline as a file for Kubeflow"),
+    "image": Command("pipelines.image", "build the image that containers run in", "kubeflow"),
+    "local": Command("pipelines.local", "run the pipeline in containers on this machine", "kubeflow"),
+    "submit": Command("pipelines.submit", "start a run on a cluster", "kubeflow"),
+    "compile": Command("pipelines.compile", "write the pipeline as a file for Kubeflow", "kubeflow"),
     "completion": Command("components.completion", "print what completes all this in a shell"),
 }
 

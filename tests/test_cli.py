@@ -127,7 +127,9 @@ def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "kfp.py").write_text("raise ModuleNotFoundError(\"No module named 'kfp'\", name='kfp')")
     hidden = f"{tmp_path}{os.pathsep}{REPOSITORY}"
     error = assert_one_line(pemt("submit", "--host", "http://localhost", PYTHONPATH=hidden))
-    assert error.startswith("error: the package kfp is not installed, which pipelines.submit needs: pip install -e")
+    assert error.startswith(
+        "error: the package kfp is not installed, which pipelines.submit needs: pip install -e '.[kubeflow]'"
+    )
     assert pemt("completion", "bash", PYTHONPATH=hidden).returncode == 0
 
 
@@ -269,7 +271,7 @@ def test_the_pages_of_a_store_that_is_made_first(tmp_path: Path) -> None:
             tracking(Surroundings.of(REPOSITORY / "params.yaml", {"MLFLOW_TRACKING_URI": uri}, None))
             for uri in (f"sqlite:///{tmp_path}/mlflow.db", f"http://127.0.0.1:{port}")
         )
-        assert [one.found for one in file] == [f"{tmp_path / 'mlflow.db'}: 0 runs"]
+        assert [one.found for one in file] == [f"{tmp_path / 'mlflow.db'}, runs: 0"]
         assert [(one.name, one.status) for one in server] == [("tracking", "ok"), ("artifacts", "ok")]
         error = assert_one_line(pemt("ui", "--store", tmp_path, "--port", port))
     match = re.fullmatch(rf"error: --port is {port}: Address already in use; (\d+) is free", error)
@@ -281,10 +283,6 @@ def test_the_pages_of_a_store_that_is_made_first(tmp_path: Path) -> None:
 def test_a_store_that_is_not_there(tmp_path: Path) -> None:
     error = assert_one_line(pemt("ui", "--store", tmp_path / "absent"))
     assert error == f"error: --store is {tmp_path / 'absent'}: no such folder; expected the one that holds mlflow.db"
-    broken = tmp_path / "mlflow.db"
-    broken.write_text("no database" * 100)
-    error = assert_one_line(pemt("ui", "--store", tmp_path, "--port", free_port()))
-    assert error.startswith(f"error: {broken}: not usable as an sqlite database")
 
 
 def test_runs_on_a_server_are_shown_there() -> None:

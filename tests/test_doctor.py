@@ -226,6 +226,12 @@ def test_settings_that_cannot_be_used(
     assert [*services.tracking(place), *services.hub(place)] == []  # they would ask for what nobody knows
 
 
+def test_a_folder_without_settings(tmp_path: Path) -> None:
+    found = only(project.settings(Surroundings.of(tmp_path / "params.yaml", {}, None)), "settings")
+    assert (found.status, found.found) == (FAILURE, f"{tmp_path / 'params.yaml'}: no such file")
+    assert "--params" in found.mend
+
+
 def test_a_listed_task_that_there_is_not(look: Callable[..., Surroundings], tmp_path: Path) -> None:
     lines: dict[str, Any] = {"per_target": {"hotpottqa": {}}}
     recipes = dict.fromkeys(("demo", "study", "pretrain", "scratch", "paper"), lines)

@@ -68,9 +68,7 @@ class SilenceError(Exception):
     """Nothing answers."""
 
 
-def ask(
-    *command: str, folder: Path | None = None, seconds: float = PROGRAM_SECONDS
-) -> subprocess.CompletedProcess[str]:
+def ask(*command: str, folder: Path | None = None, seconds: float = PROGRAM_SECONDS) -> Answer:
     """Run a program to its end. SilenceError where it does not start, or takes longer."""
     try:
         return subprocess.run(

@@ -19,7 +19,9 @@ NOTHING_PUSHED = re.compile(r"does not exist: \S+$")  # DVC's words for a place 
 def settings(place: Surroundings) -> Iterator[Finding]:
     """params.yaml, and that the tasks that it lists are tasks."""
     if place.settings is None:
-        yield Finding("settings", Status.FAILURE, place.problem, "correct it; docs and comments are in params.yaml")
+        there = place.params.is_file()
+        mend = "correct it; its comments say what it takes" if there else "call it in the project's folder, or --params"
+        yield Finding("settings", Status.FAILURE, place.problem, mend)
         return
     tasks = place.settings.tasks
     try:

@@ -48,7 +48,7 @@ def _tracking_file(path: Path, worst: Status) -> Iterator[Finding]:
         try:
             with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
                 (runs,) = connection.execute("SELECT count(*) FROM runs WHERE lifecycle_stage = 'active'").fetchone()
-            yield Finding("tracking", Status.OK, f"{path}: {runs} runs")
+            yield Finding("tracking", Status.OK, f"{path}, runs: {runs}")
         except sqlite3.Error as error:
             mend = "move it away or change tracking.uri"
             yield Finding("tracking", worst, f"{path}: not usable as MLflow's database ({error})", mend)
