@@ -34,9 +34,10 @@ class Command:
         try:
             return import_module(self.module)
         except ModuleNotFoundError as error:
+            extra = f"[{self.extra}]" if self.extra else ""
             raise CommandError(
                 f"the package {error.name} is not installed, which {self.module} needs: "
-                f"pip install -e '.{f'[{self.extra}]' if self.extra else ''}' -c constraints.txt"
+                f"pip install -e '.{extra}' -c constraints.txt"
             ) from error
 
 

@@ -24,8 +24,7 @@ import pytest
 from ruamel.yaml import YAML
 from workspace import REPOSITORY, Workspace, environment, lay_over, new_workspace
 
-from pemt_core.doctor import Status, Surroundings
-from pemt_core.doctor.containers import docker
+from pemt_core.doctor import Status, Surroundings, containers
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -108,7 +107,7 @@ def results_in(run: LocalRun) -> dict[str, bytes]:
 
 def test_doctor_finds_the_engine(engine_image: str) -> None:
     place = Surroundings.of(REPOSITORY / "params.yaml", os.environ, None)
-    found = [(one.name, one.status) for one in docker(place)]
+    found = [(one.name, one.status) for one in containers.docker(place)]
     assert found[0] == ("Docker", Status.OK)
 
 
