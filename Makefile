@@ -2,13 +2,12 @@
 # and PEMT without one source for a few targets. It leaves `recipe: study` in params.yaml.
 #   DATA=folder   with demo: real datasets, from a mirror of the hub's layout (DATA=hub: from the hub), on a T5 from scratch
 #   JOBS=2        with demo and study: how many stages at a time
-#   STORE=folder  with ui: where mlflow.db is (kubeflow-local after pipelines.local)
+#   STORE=folder  with ui: where mlflow.db is (kubeflow-local after pemt local)
 #   PYTHON=...    the interpreter that .venv is made from (3.11)
 #   PIP_ARGS=...  more arguments for pip, such as an index of CPU builds of torch
 
 PYTHON ?= python3
 PIP_ARGS ?=
-STORE ?= .
 BIN := .venv/bin
 INSTALLED := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -69,9 +68,7 @@ lint: setup
 	mypy
 
 ui: setup
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true mlflow server --workers 1 \
-		--backend-store-uri sqlite:///$(abspath $(STORE))/mlflow.db --artifacts-destination $(abspath $(STORE))/mlartifacts \
-		--host 127.0.0.1 --port 5055
+	python -m components.cli ui $(if $(STORE),--store $(STORE))
 
 # pin the datasets' newest commits in pemt_core/tasks/revisions.json
 pin: setup

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from components.command import add_params, explained
 from components.executor import Executor, Outcome
 from pemt_core.errors import PemtError
 from pemt_core.settings import GROUPS_OF_STEP, Choices, Settings, parse_settings, parse_step_settings, read_params
@@ -21,13 +22,9 @@ Main = Callable[[argparse.Namespace, Settings], Outcome | None]
 
 def new_parser(module_doc: str | None, step: str) -> argparse.ArgumentParser:
     """A parser that explains the step by its module's docstring, with the flags that every step has."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m components.{step}",
-        description=module_doc,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = explained(module_doc, step)
     parser.set_defaults(step=step)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings (default: params.yaml)")
+    add_params(parser)
     parser.add_argument("--settings", metavar="JSON", help="the groups of it that the step reads, instead of the file")
     parser.add_argument(
         "--executor-input", metavar="JSON", help="what Kubeflow tells a container, and where it answers"
@@ -79,20 +76,32 @@ def run(main: Main, parser: argparse.ArgumentParser) -> None:
 
 
 def open_tracker(settings: Settings, arguments: argparse.Namespace) -> Tracker:
-    """The tracking server or file of MLflow's own variable MLFLOW_TRACKING_URI, or of the settings where it is not set.
+    """The tracking server or file of the settings, or of MLFLOW_TRACKING_URI.
 
     Results of a run on a cluster travel through it: with --plan, whose key its runs get as a tag, and with --gather a
-    store that is lost stops the step, whatever the settings say. A relative path counts from the folder of params.yaml.
-    In `dvc exp run --temp` and `--queue` that folder is thrown away: DVC names the project's own in DVC_ROOT.
+    store that is lost stops the step, whatever the settings say.
     """
     tracking, plan = settings.tracking, getattr(arguments, "plan", None)
     tracker = connect(
-        os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri,
+        tracking_uri(settings),
         tracking.experiment,
-        Path(os.environ.get("DVC_ROOT") or arguments.params.resolve().parent),
+        tracking_dir(arguments.params),
         "stop" if plan or getattr(arguments, "gather", False) else tracking.on_unreachable,
     )
     return tracker.of_plan(plan) if plan else tracker
+
+
+def tracking_uri(settings: Settings) -> str:
+    """The server or file of MLflow's own variable MLFLOW_TRACKING_URI, or of the settings where it is not set."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri
+
+
+def tracking_dir(params: Path) -> Path:
+    """The folder that a relative path of a tracking file counts from: that of params.yaml.
+
+    In `dvc exp run --temp` and `--queue` that folder is thrown away: DVC names the project's own in DVC_ROOT.
+    """
+    return Path(os.environ.get("DVC_ROOT") or params.resolve().parent)
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:

@@ -1,7 +1,7 @@
 """The pipeline as a file: YAML for Kubeflow's UI, API and SDK, or manifests for `kubectl apply`.
 
-python -m pipelines.compile --output pemt.yaml
-python -m pipelines.compile --output manifests.yaml --manifests --namespace team
+pemt compile --output pemt.yaml
+pemt compile --output manifests.yaml --manifests --namespace team
 """
 
 import argparse
@@ -73,7 +73,7 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"warning: on a cluster it would fail: {arguments.params}: {reason}", file=sys.stderr)
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.compile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -82,4 +82,8 @@ if __name__ == "__main__":
     parser.add_argument("--image", help="image of all steps (default: kubeflow.image, tagged by its content)")
     parser.add_argument("--manifests", action="store_true", help="write Pipeline and PipelineVersion resources")
     parser.add_argument("--namespace", help="the namespace of these resources")
-    run(main, parser)
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, make_parser())

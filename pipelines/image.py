@@ -1,7 +1,7 @@
 """The image that every step runs in: its name, made from its content, and the command that builds it.
 
-python -m pipelines.image            builds it on the local Docker engine
-python -m pipelines.image --push     and pushes it to the registry in its name (kubeflow.image of params.yaml)
+pemt image            builds it on the local Docker engine
+pemt image --push     and pushes it to the registry in its name (kubeflow.image of params.yaml)
 """
 
 import argparse
@@ -84,7 +84,7 @@ def main(arguments: argparse.Namespace) -> None:
     print(image)
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.image", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -93,4 +93,8 @@ if __name__ == "__main__":
     parser.add_argument("--torch-index", help="where else to take the builds of torch from that kubeflow.torch names")
     parser.add_argument("--ca", type=Path, help="certificates to trust while building, behind a proxy that opens TLS")
     parser.add_argument("--push", action="store_true", help="push it to its registry")
-    run(main, parser)
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, make_parser())

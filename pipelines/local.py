@@ -1,7 +1,7 @@
 """The compiled pipeline on this machine's Docker engine: the same containers as on a cluster, two at a time.
 
 Everything is in --root: the artifacts of every run, the tracking database, checkpoints, and the cache from which a
-second run takes the steps that have not changed. `make ui STORE=ROOT` shows its runs.
+second run takes the steps that have not changed. `pemt ui --store ROOT` shows its runs.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def check_image(image: str) -> None:
         client = docker.from_env()
         client.images.get(image)
     except docker.errors.ImageNotFound as error:
-        raise LocalRunError(f"the Docker engine has no image {image}; python -m pipelines.image builds it") from error
+        raise LocalRunError(f"the Docker engine has no image {image}; `pemt image` builds it") from error
     except docker.errors.APIError as error:
         raise LocalRunError(f"the Docker engine refuses the image {image}: {error.explanation}") from error
     except docker.errors.DockerException as error:
@@ -163,7 +163,7 @@ def _show(folder: Path | None) -> None:
         sys.stdout.write(f"\n{page.read_text(encoding='utf-8')}\n")
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.local", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -174,4 +174,8 @@ if __name__ == "__main__":
     )
     parser.add_argument("--image", help="image of all steps (default: kubeflow.image, tagged by its content)")
     parser.add_argument("--no-cache", action="store_true", help="run every step again")
-    run(main, parser)
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, make_parser())

@@ -1,7 +1,7 @@
 """Start a run on a cluster, through the API of Kubeflow Pipelines.
 
-python -m pipelines.submit --host http://localhost:8080 --wait
-python -m pipelines.submit --host https://kubeflow.example/pipeline --namespace team --token-file token --targets rte
+pemt submit --host http://localhost:8080 --wait
+pemt submit --host https://kubeflow.example/pipeline --namespace team --token-file token --targets rte
 
 The pipeline is registered there as pemt, with a version for each image and settings: the same ones make no new version.
 In a cluster, the token that Kubernetes mounts for Kubeflow Pipelines serves where no file is named.
@@ -257,7 +257,7 @@ def main(arguments: argparse.Namespace) -> None:
             raise SubmitError(f"no longer waiting for the run {started.run_id}, which goes on") from None
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.submit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -275,4 +275,8 @@ if __name__ == "__main__":
     secrets.add_argument("--token-file", type=Path, metavar="FILE", help="holds a bearer token")
     secrets.add_argument("--cookie-file", type=Path, metavar="FILE", help="holds cookies, as name=value; name=value")
     parser.add_argument("--ca", type=Path, metavar="FILE", help="certificates to trust (default: the well-known ones)")
-    run(main, parser)
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, make_parser())

@@ -25,6 +25,7 @@ from source_code import (
     tree_of,
 )
 
+from components.cli import COMMANDS
 from pemt_core.settings import RECIPE_GROUPS, Settings
 from pemt_core.tasks import SOURCES, TARGETS, TASKS
 
@@ -32,9 +33,11 @@ NOT_STEPS = (
     "components",
     "components.program",
     "components.executor",
+    "components.command",
     "components.trainer_job",
     "components.trainer_api",
     "components.cli",
+    *(command.module for command in COMMANDS.values()),  # for people
 )
 OF_A_CLUSTER = ("plan",)  # dvc.yaml has lists and params of its own
 MOST_LINES_OF_FILE, MOST_LINES_OF_FUNCTION = 300, 50
@@ -45,6 +48,7 @@ STEPS = [program for program in PROGRAMS if program not in OF_A_CLUSTER]
 
 # Files that a step may load without a dep on them: they change no byte of any output
 NO_DEPS = {
+    "components/command.py": "parses and prints errors",
     "components/executor.py": "answers Kubeflow",
     "components/program.py": "parses, logs and prints errors",
     "pemt_core/__init__.py": "the version",
@@ -121,14 +125,19 @@ def test_two_modules_touch_environment_variables() -> None:
 
 def test_components_import_the_standard_library_and_the_core() -> None:
     def allowed(name: str) -> bool:
-        shared = ("components.program", "components.executor", "components.trainer_api")
+        shared = ("components.program", "components.command", "components.executor", "components.trainer_api")
         return name.split(".")[0] in {*sys.stdlib_module_names, "pemt_core"} or name in shared
 
     programs = [module for module in COMPONENTS if module != "components.cli"]
     pairs = [(module, name) for module, name in imports_of(programs) if name not in ("components", "__future__")]
-    of_the_cluster = {"kubernetes", "urllib3"}  # a job for several nodes is started through the cluster's API
-    others = [pair for pair in pairs if not allowed(pair[1])]
-    assert [p for p in others if p[0] != "components.trainer_api" or p[1].split(".")[0] not in of_the_cluster] == []
+    excepted = {
+        ("components.trainer_api", "kubernetes"),  # a job for several nodes is started through the cluster's API
+        ("components.trainer_api", "urllib3"),
+        ("components.completion", "shtab"),  # writes what completes the whole command line in a shell
+        ("components.completion", "components.cli"),
+    }
+    others = {(module, name) for module, name in pairs if not allowed(name)}
+    assert {(module, name if name == "components.cli" else name.split(".")[0]) for module, name in others} == excepted
 
 
 def test_pipelines_import_neither_torch_nor_components() -> None:

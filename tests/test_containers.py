@@ -4,6 +4,7 @@ One full run serves all tests; those that change something run on its folder aft
 """
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -22,6 +23,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 from workspace import REPOSITORY, Workspace, environment, lay_over, new_workspace
+
+from pemt_core.doctor import Status, Surroundings, containers
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -100,6 +103,12 @@ def results_in(run: LocalRun) -> dict[str, bytes]:
     scores = run.folder.glob("for-loop-*/evaluate/scores")
     files = {name: data for folder in scores for name, data in below(folder).items()}
     return {name: data for name, data in files.items() if not name.endswith("inputs.json")}
+
+
+def test_doctor_finds_the_engine(engine_image: str) -> None:
+    place = Surroundings.of(REPOSITORY / "params.yaml", os.environ, None)
+    found = [(one.name, one.status) for one in containers.docker(place)]
+    assert found[0] == ("Docker", Status.OK)
 
 
 # A whole run

@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from source_code import REPOSITORY
 from workspace import Workspace, environment, lay_over
 
+from components.cli import COMMANDS
 from pemt_core.settings import parse_settings, read_params
 from pipelines.compile import compile_pipeline, version_name
 
@@ -83,7 +84,8 @@ def test_a_container_gives_flags_that_its_program_takes(compiled: Compile, step:
 def test_every_program_has_its_container_and_every_container_its_resources(compiled: Compile) -> None:
     document, _ = compiled({})
     programs = {path.stem for path in (REPOSITORY / "components").glob("*.py") if "def make_parser" in path.read_text()}
-    assert set(containers(document)) == set(STEPS) == programs - {"trainer_job"}
+    for_people = {command.module.removeprefix("components.") for command in COMMANDS.values()}
+    assert set(containers(document)) == set(STEPS) == programs - {"trainer_job", "cli"} - for_people
     resources = read_params(PARAMS)["kubeflow"]["resources"]
     assert set(resources) == set(STEPS)
     for step, container in containers(document).items():

@@ -1,0 +1,36 @@
+"""The results of the last report: its table, and where its pages are."""
+
+import argparse
+import json
+import sys
+import webbrowser
+from pathlib import Path
+
+from components.command import add_json, explained, run
+from pemt_core.artifacts.files import read_json
+from pemt_core.errors import ArtifactError
+
+
+def main(arguments: argparse.Namespace) -> None:
+    table, page = arguments.results / "table.md", arguments.results / "report.html"
+    if not table.is_file():
+        raise ArtifactError(f"{table}: there are no results yet; `make demo` or `dvc repro` makes them")
+    if arguments.json:
+        print(json.dumps(read_json(arguments.results / "summary.json"), indent=2))
+    else:
+        sys.stdout.write(table.read_text(encoding="utf-8"))
+        print(f"\nBeside the table: {page if page.is_file() else arguments.results}")
+    if arguments.open and not webbrowser.open((page if page.is_file() else table).resolve().as_uri()):
+        raise ArtifactError(f"{page}: no browser could be started to open it")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = explained(__doc__, "results")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder that the report step wrote")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser too")
+    add_json(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, make_parser())

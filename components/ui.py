@@ -1,0 +1,71 @@
+"""The runs in MLflow's pages, on this machine alone. Ctrl-C ends it.
+
+Shows the tracking file of the settings, or of another folder: kubeflow-local after `pemt local`.
+"""
+
+import argparse
+import os
+import socket
+import sys
+from pathlib import Path
+
+from components.command import add_params, explained, run
+from components.program import tracking_dir, tracking_uri
+from pemt_core.errors import PemtError
+from pemt_core.settings import load_settings
+from pemt_core.tracking import connect
+from pemt_core.tracking.address import sqlite_path, without_password
+
+HOST, DATABASE = "127.0.0.1", "mlflow.db"
+SERVER = {  # jobs, which nothing here uses, would take 2 GB; an address to report to is nobody's wish
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+class UiError(PemtError):
+    """There is nothing to show from here, or the port is taken."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    settings = load_settings(arguments.params)
+    if arguments.store and not arguments.store.is_dir():
+        raise UiError(f"--store is {arguments.store}: no such folder; expected the one that holds {DATABASE}")
+    uri = f"sqlite:///{arguments.store.resolve() / DATABASE}" if arguments.store else tracking_uri(settings)
+    folder = tracking_dir(arguments.params)
+    database = sqlite_path(uri, folder)
+    if database is None:
+        raise UiError(f"the runs are in {without_password(uri)}, which shows them itself: open that in a browser")
+    check_port(arguments.port)
+    # Its file is made here where there is none: the server's processes, racing to make it, can leave it broken
+    connect(uri, settings.tracking.experiment, folder, "stop")
+    words = ["--workers", "1", "--host", HOST, "--port", str(arguments.port)]
+    artifacts = database.parent / "mlartifacts"
+    places = ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(artifacts)]
+    print(f"http://{HOST}:{arguments.port} shows {database}", flush=True)
+    os.execve(sys.executable, [sys.executable, "-m", "mlflow", "server", *words, *places], {**os.environ, **SERVER})
+
+
+def check_port(port: int) -> None:
+    """UiError, which names a free port, where something listens at this one."""
+    with socket.socket() as wanted, socket.socket() as other:
+        wanted.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that has just ended is no obstacle
+        try:
+            wanted.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            other.bind((HOST, 0))
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UiError(f"--port is {port}: {reason}; {other.getsockname()[1]} is free") from error
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = explained(__doc__, "ui")
+    store = f"where {DATABASE} is (default: as tracking.uri says)"
+    parser.add_argument("--store", type=Path, metavar="FOLDER", help=store)
+    parser.add_argument("--port", type=int, default=5055, help="of the pages (default: %(default)s)")
+    add_params(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, make_parser())

@@ -1,0 +1,174 @@
+"""Servers that the settings name: tracking, the hub, Kubeflow."""
+
+import json
+import os
+import sqlite3
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from pemt_core.doctor.finding import Finding, SilenceError, Status, Surroundings, fetch
+from pemt_core.doctor.machine import hub_cache
+from pemt_core.settings import HUB, Settings
+from pemt_core.tasks import TASKS
+from pemt_core.tracking.address import TrackingError, check_reachable, sqlite_path, without_password
+
+HUB_ENDPOINT = "https://huggingface.co"
+START_SERVER = "start the server, correct tracking.uri, or use sqlite:///mlflow.db"
+
+
+def tracking(place: Surroundings) -> Iterator[Finding]:
+    """The store of runs, and where their files go. A lost store fails only where the settings say that it stops."""
+    if place.settings is None:
+        return
+    uri = place.variables.get("MLFLOW_TRACKING_URI") or place.settings.tracking.uri
+    worst = Status.FAILURE if place.settings.tracking.on_unreachable == "stop" else Status.WARNING
+    try:
+        path = sqlite_path(uri, place.folder)
+        if path is not None:
+            yield from _tracking_file(path, worst)
+        elif uri.startswith(("http://", "https://")):
+            yield from _tracking_server(place, uri.rstrip("/"), worst)
+        else:
+            check_reachable(uri)
+            yield Finding("tracking", Status.OK, f"{without_password(uri)} answers; whether it is MLflow's shows later")
+    except TrackingError as error:
+        yield Finding("tracking", worst, str(error), START_SERVER)
+
+
+def _tracking_file(path: Path, worst: Status) -> Iterator[Finding]:
+    parent = next(folder for folder in path.parents if folder.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        found = f"{path}: {parent} is no folder that can be written to"
+        yield Finding("tracking", worst, found, "correct tracking.uri")
+    elif not path.exists() or not path.stat().st_size:
+        yield Finding("tracking", Status.OK, f"{path}: the first run makes it")
+    else:
+        try:
+            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+                (runs,) = connection.execute("SELECT count(*) FROM runs WHERE lifecycle_stage = 'active'").fetchone()
+            yield Finding("tracking", Status.OK, f"{path}, runs: {runs}")
+        except sqlite3.Error as error:
+            mend = "move it away or change tracking.uri"
+            yield Finding("tracking", worst, f"{path}: not usable as MLflow's database ({error})", mend)
+
+
+def _tracking_server(place: Surroundings, uri: str, worst: Status) -> Iterator[Finding]:
+    """A server of MLflow, and whether it stores files itself, as pods need it."""
+    shown = without_password(uri)
+    headers = {"Content-Type": "application/json", **_tracking_login(place)}
+    try:
+        status, text = fetch(f"{uri}/health", headers=headers)
+        if status == 200:
+            search, body = f"{uri}/api/2.0/mlflow/experiments/search", json.dumps({"max_results": 1}).encode()
+            status, text = fetch(search, method="POST", headers=headers, body=body)
+        if status in (401, 403):
+            mend = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            yield Finding("tracking", worst, f"{shown} does not let you in ({status})", mend)
+            return
+        if status != 200 or not _is_json(text):
+            found = f"what answers at {shown} is not MLflow ({status})"
+            yield Finding("tracking", worst, found, "correct tracking.uri")
+            return
+        yield Finding("tracking", Status.OK, f"{shown} answers")
+        status, _ = fetch(f"{uri}/api/2.0/mlflow-artifacts/artifacts", headers=headers)
+    except SilenceError as error:
+        yield Finding("tracking", worst, f"{shown}: no server answers there ({error})", START_SERVER)
+        return
+    if status == 200:
+        yield Finding("artifacts", Status.OK, "the server stores them itself")
+    else:
+        found = f"the server does not store them itself ({status}): every step must reach its store"
+        yield Finding("artifacts", Status.WARNING, found, "start it with --artifacts-destination")
+
+
+def _tracking_login(place: Surroundings) -> dict[str, str]:
+    """The header by which MLflow's own client identifies itself."""
+    user, password, token = (
+        place.variables.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "PASSWORD", "TOKEN")
+    )
+    if user and password:
+        return {"Authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"}
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def hub(place: Surroundings) -> Iterator[Finding]:
+    """The Hugging Face hub, where datasets or the backbone come from it."""
+    if place.settings is None:
+        return
+    wanted = _wanted_of_hub(place, place.settings)
+    if not wanted:
+        yield Finding("hub", Status.SKIPPED, "not needed: neither prepare.source nor backbone.name is on it")
+        return
+    offline = next((name for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE") if place.variables.get(name) == "1"), "")
+    if offline:
+        found = f"{offline} is 1: only what is in {hub_cache(place)} can be read"
+        yield Finding("hub", Status.WARNING, found, f"unset {offline} unless all of it is there")
+        return
+    endpoint = place.variables.get("HF_ENDPOINT", HUB_ENDPOINT).rstrip("/")
+    token = _hub_token(place)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    for name in wanted:
+        try:
+            status, _ = fetch(f"{endpoint}/api/{name}", headers=headers)
+        except SilenceError as error:
+            mend = "check the network, set HF_ENDPOINT to a mirror, or prepare.source to a folder in the hub's layout"
+            yield Finding("hub", Status.FAILURE, f"{endpoint}: no answer ({error})", mend)
+            return
+        if status != 200:
+            login = "your token" if token else "no token"
+            mend = "check its name; for a private or gated one, accept its terms there and set HF_TOKEN"
+            yield Finding("hub", Status.FAILURE, f"{endpoint} refuses {name} ({status}), asked with {login}", mend)
+            return
+    yield Finding("hub", Status.OK, f"{endpoint} has {' and '.join(wanted)}")
+
+
+def _wanted_of_hub(place: Surroundings, settings: Settings) -> list[str]:
+    """One dataset and the backbone, as the hub's API names them, where the settings read them from there."""
+    wanted = []
+    listed = [TASKS[name] for name in (*settings.tasks.sources, *settings.tasks.targets) if name in TASKS]
+    if settings.prepare.source == HUB and listed:
+        wanted.append(f"datasets/{listed[0].dataset.repo}")
+    if settings.backbone.kind == "hub" and not (place.folder / settings.backbone.name).is_dir():
+        wanted.append(f"models/{settings.backbone.name}")
+    return wanted
+
+
+def _hub_token(place: Surroundings) -> str:
+    """The token that the hub's libraries would send; empty for none."""
+    file = hub_cache(place) / "token"
+    try:
+        return place.variables.get("HF_TOKEN") or file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def kubeflow(place: Surroundings) -> Iterator[Finding]:
+    """The API of Kubeflow Pipelines at the host that was named."""
+    host = (place.kubeflow_host or "").rstrip("/")
+    if not host:
+        yield Finding("Kubeflow", Status.SKIPPED, "not asked for: --host URL asks the API there")
+        return
+    try:
+        status, text = fetch(f"{host}/apis/v2beta1/healthz")
+    except SilenceError as error:
+        mend = "correct --host, or open the way there by `kubectl port-forward`"
+        yield Finding("Kubeflow", Status.FAILURE, f"{host}: no answer ({error})", mend)
+        return
+    if status in (401, 403) or (status == 200 and not _is_json(text)):
+        found = f"{host} asks who you are ({status})"
+        yield Finding("Kubeflow", Status.WARNING, found, "pemt submit takes --token-file or --cookie-file")
+    elif status != 200:
+        found = f"{host}: what answers is not the API of Kubeflow Pipelines ({status})"
+        yield Finding("Kubeflow", Status.FAILURE, found, "correct --host")
+    else:
+        users = "users have namespaces: --namespace" if json.loads(text).get("multi_user") else "a single user"
+        yield Finding("Kubeflow", Status.OK, f"{host} answers, {users}")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
