@@ -68,7 +68,7 @@ lint: setup
 	mypy
 
 ui: setup
-	python -m components.cli ui $(if $(STORE),--store $(STORE))
+	pemt ui $(if $(STORE),--store $(STORE))
 
 # pin the datasets' newest commits in pemt_core/tasks/revisions.json
 pin: setup

@@ -38,7 +38,9 @@ def main() -> None:
         speed = len(rows) / (time.perf_counter() - begin)
         written = [each["prediction"] for each in generated]
         same = sum(a == b for a, b in zip(found, written, strict=True))
-        right = [sum(text in row["references"] for text, row in zip(own, rows, strict=True)) for own in (found, written)]
+        right = [
+            sum(text in row["references"] for text, row in zip(own, rows, strict=True)) for own in (found, written)
+        ]
         totals = [totals[0] + len(rows), totals[1] + same]
         print(f"{task:12} {len(rows):5} {same:5} {right[0]:6} {right[1]:17} {speed:7.0f}")
     print(f"{totals[1]} of {totals[0]} answers are the same")

@@ -45,6 +45,8 @@ COMMANDS = {
     "tasks": Command("components.tasks", "list the tasks, or show one"),
     "doctor": Command("components.doctor", "check this machine and project, and say what to mend"),
     "report": Command("components.results", "show the results"),
+    "predict": Command("components.predict", "predict for the rows of a file"),
+    "serve": Command("components.serve", "answer for a trained target over HTTP"),
     "ui": Command("components.ui", "show the runs in MLflow's pages"),
     "image": Command("pipelines.image", "build the image that containers run in", "kubeflow"),
     "local": Command("pipelines.local", "run the pipeline in containers on this machine", "kubeflow"),

@@ -1,6 +1,7 @@
 """What the commands for people share: their parser, and errors as a line instead of a trace."""
 
 import argparse
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,12 @@ from pathlib import Path
 from pemt_core.errors import PemtError
 
 Main = Callable[[argparse.Namespace], int | None]
+
+HOST = "127.0.0.1"  # servers that a command starts are for this machine alone
+
+
+class PortError(PemtError):
+    """A server cannot listen there."""
 
 
 def explained(module_doc: str | None, program: str) -> argparse.ArgumentParser:
@@ -35,3 +42,15 @@ def run(main: Main, parser: argparse.ArgumentParser) -> None:
         sys.exit(main(parser.parse_args()))
     except PemtError as error:
         sys.exit(f"error: {error}")
+
+
+def check_port(port: int) -> None:
+    """PortError, which names a free port, where something listens at this one."""
+    with socket.socket() as wanted, socket.socket() as other:
+        wanted.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that has just ended is no obstacle
+        try:
+            wanted.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            other.bind((HOST, 0))
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise PortError(f"--port is {port}: {reason}; {other.getsockname()[1]} is free") from error

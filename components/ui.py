@@ -5,18 +5,17 @@ Shows the tracking file of the settings, or of another folder: kubeflow-local af
 
 import argparse
 import os
-import socket
 import sys
 from pathlib import Path
 
-from components.command import add_params, explained, run
+from components.command import HOST, add_params, check_port, explained, run
 from components.program import tracking_dir, tracking_uri
 from pemt_core.errors import PemtError
 from pemt_core.settings import load_settings
 from pemt_core.tracking import connect
 from pemt_core.tracking.address import sqlite_path, without_password
 
-HOST, DATABASE = "127.0.0.1", "mlflow.db"
+DATABASE = "mlflow.db"
 SERVER = {  # jobs, which nothing here uses, would take 2 GB; an address to report to is nobody's wish
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -24,7 +23,7 @@ SERVER = {  # jobs, which nothing here uses, would take 2 GB; an address to repo
 
 
 class UiError(PemtError):
-    """There is nothing to show from here, or the port is taken."""
+    """There is nothing to show from here."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -44,18 +43,6 @@ def main(arguments: argparse.Namespace) -> None:
     places = ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(artifacts)]
     print(f"http://{HOST}:{arguments.port} shows {database}", flush=True)
     os.execve(sys.executable, [sys.executable, "-m", "mlflow", "server", *words, *places], {**os.environ, **SERVER})
-
-
-def check_port(port: int) -> None:
-    """UiError, which names a free port, where something listens at this one."""
-    with socket.socket() as wanted, socket.socket() as other:
-        wanted.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that has just ended is no obstacle
-        try:
-            wanted.bind((HOST, port))
-        except (OSError, OverflowError) as error:
-            other.bind((HOST, 0))
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise UiError(f"--port is {port}: {reason}; {other.getsockname()[1]} is free") from error
 
 
 def make_parser() -> argparse.ArgumentParser:

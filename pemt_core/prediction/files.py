@@ -34,15 +34,23 @@ def predict_file(
         DataError: a file is missing or of another kind, not readable, has no row, or a row is not what its task
             expects; the message names the file and the line.
     """
-    read, write = _by_ending(input_path, _READERS), _by_ending(output_path, _WRITERS)
-    if not input_path.is_file():
-        raise DataError(f"{input_path}: no such file")
-    schema = output_schema(keep)
+    check_files(input_path, output_path, keep)
+    read, write, schema = _READERS[_ending(input_path)], _WRITERS[_ending(output_path)], output_schema(keep)
     with atomic_file(output_path) as temporary, tqdm(unit="row", desc=f"predict {input_path.name}") as bar:
         num_rows = write(_answered(predictor, read(input_path), task, keep, bar), schema, temporary)
         if not num_rows:
             raise DataError(f"{input_path}: there is no row in it")
     return num_rows
+
+
+def check_files(input_path: Path, output_path: Path, keep: Sequence[str]) -> None:
+    """DataError where `predict_file` would find at once that it cannot read, or write, these."""
+    for path, known in ((input_path, _READERS), (output_path, _WRITERS)):
+        if _ending(path) not in known:
+            raise DataError(f"{path}: the ending '{path.suffix}' is unknown; {nearest(path.suffix, known)}")
+    if not input_path.is_file():
+        raise DataError(f"{input_path}: no such file")
+    output_schema(keep)
 
 
 def output_schema(keep: Sequence[str]) -> pa.Schema:
@@ -91,10 +99,8 @@ def _kept(place: str, row: dict[str, Any], keep: Sequence[str]) -> dict[str, str
     return {name: None if row[name] is None else str(row[name]) for name in keep}
 
 
-def _by_ending(path: Path, known: dict[str, Any]) -> Any:
-    if path.suffix.lower() not in known:
-        raise DataError(f"{path}: the ending '{path.suffix}' is unknown; {nearest(path.suffix, known)}")
-    return known[path.suffix.lower()]
+def _ending(path: Path) -> str:
+    return path.suffix.lower()
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -17,7 +17,16 @@ from pemt_core.prediction.rows import TEXT
 from pemt_core.settings import ModelSettings
 from pemt_core.tasks import get_task
 from pemt_core.tracking import ARTIFACT, CELL, Tracker, TrackingError
-from pemt_core.tracking.models import FOLDER, Package, Version, add_version, aliases_of, set_alias, versions_of
+from pemt_core.tracking.models import (
+    BACKBONE_DIR,
+    FOLDER,
+    Package,
+    Version,
+    add_version,
+    aliases_of,
+    set_alias,
+    versions_of,
+)
 from pemt_core.tracking.store import Store
 
 logger = logging.getLogger(__name__)
@@ -58,13 +67,13 @@ def register(
         cell_dir = best_on_validation(folders.adapters / target, settings.metric)
         with tracker.tolerance() as store:
             if store:
-                tags = _tags(cell_dir, settings)
-                _add_unless_there(store, tracker, name, folders, cell_dir, tags, settings.backbone, batch_size)
+                tags = _tags(cell_dir, folders.backbone, settings)
+                _add_unless_there(store, tracker, name, folders, cell_dir, tags, batch_size)
                 champions[name] = _crown(store, name, settings.alias, tags[DATA]).number
     return champions
 
 
-def _tags(cell_dir: Path, settings: ModelSettings) -> dict[str, str]:
+def _tags(cell_dir: Path, backbone_dir: Path, settings: ModelSettings) -> dict[str, str]:
     description, artifact = load_description(cell_dir)
     cell = Cell(description.task, str(description.method), description.k, description.seed)  # type: ignore[arg-type]
     return {
@@ -74,7 +83,7 @@ def _tags(cell_dir: Path, settings: ModelSettings) -> dict[str, str]:
         BACKBONE: description.backbone,
         SCORE: f"{load_training_record(cell_dir).validation[settings.metric]:.4f}",
         "pemt.metric": settings.metric,
-        "pemt.backbone_files": settings.backbone,
+        **({BACKBONE_DIR: str(backbone_dir.resolve())} if settings.backbone == "refer" else {}),
     }
 
 
@@ -85,7 +94,6 @@ def _add_unless_there(
     folders: Folders,
     cell_dir: Path,
     tags: Mapping[str, str],
-    backbone: str,
     batch_size: int,
 ) -> None:
     if any(each.tags == tags for each in versions_of(store, name)):
@@ -94,7 +102,9 @@ def _add_unless_there(
     if run is None:
         raise TrackingError(f"there is no run of {tags[CELL]} to register; `dvc repro -f -s report` writes it")
     with TemporaryDirectory() as temporary:
-        package = _package(Path(temporary), cell_dir, folders, include_backbone=backbone == "include", batch=batch_size)
+        package = _package(
+            Path(temporary), cell_dir, folders, include_backbone=BACKBONE_DIR not in tags, batch=batch_size
+        )
         text = f"{tags[CELL]}: {tags[SCORE]} on validation ({tags['pemt.metric']})"
         made = add_version(store, run.run_id, name, package, tags=tags, description=text)
     logger.info("register: %s is version %d of %s", tags[CELL], made.number, name)

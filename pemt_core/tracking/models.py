@@ -14,6 +14,7 @@ from pemt_core.tracking.store import Store, named_errors
 
 MODEL, FOLDER = "model", "folder"  # the folder of a run's artifacts that holds a version; what it was made of, in there
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<number>\d+))")
+BACKBONE_DIR = "pemt.backbone_dir"  # the tag that says where a version's backbone is, if it is not in it
 CONFIGURATION = {"backbone": ""}  # what a server may set: the folder of the backbone
 
 
