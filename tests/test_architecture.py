@@ -35,6 +35,7 @@ NOT_STEPS = (
     "components.trainer_job",
     "components.trainer_api",
     "components.cli",
+    "components.export_adapter",
 )
 OF_A_CLUSTER = ("plan",)  # dvc.yaml has lists and params of its own
 MOST_LINES_OF_FILE, MOST_LINES_OF_FUNCTION = 300, 50
@@ -58,7 +59,6 @@ NO_DEPS = {
 }
 NO_DEPS_OF_STEP = {
     ("backbone", "pemt_core/artifacts/adapter.py"): "the checkpoint's TrainingRecord, which no backbone has",
-    ("collect_experts", "pemt_core/model"): "the type that load_experts gives; collecting only saves",
     ("report", "pemt_core/steps/plan.py"): "what a run on a cluster gathers; DVC's report has files",
     ("report", "pemt_core/tasks"): "the same",
     **{

@@ -83,7 +83,7 @@ def test_a_container_gives_flags_that_its_program_takes(compiled: Compile, step:
 def test_every_program_has_its_container_and_every_container_its_resources(compiled: Compile) -> None:
     document, _ = compiled({})
     programs = {path.stem for path in (REPOSITORY / "components").glob("*.py") if "def make_parser" in path.read_text()}
-    assert set(containers(document)) == set(STEPS) == programs - {"trainer_job"}
+    assert set(containers(document)) == set(STEPS) == programs - {"trainer_job", "export_adapter"}
     resources = read_params(PARAMS)["kubeflow"]["resources"]
     assert set(resources) == set(STEPS)
     for step, container in containers(document).items():
