@@ -277,6 +277,26 @@ def test_halves_are_read_as_the_same_numbers(peft: Any, dtype: torch.dtype, back
     assert torch.equal(peft_logits(loaded, expert.tensors["prompt"], batch), imported)
 
 
+@pytest.mark.filterwarnings("ignore:PiSSA changes the base weights")  # of peft, in what it offers against that
+def test_a_start_that_changed_the_backbone_is_imported_once_peft_has_made_it_plain(
+    peft: Any, backbone: Backbone, tmp_path: Path
+) -> None:
+    """PiSSA takes its start out of the backbone's weights: what is saved with that start subtracted is a plain LoRA."""
+    model = peft_lora(peft, backbone, tmp_path / "start", init_lora_weights="pissa")
+    with pytest.raises(ArtifactError, match="'init_lora_weights' is 'pissa'"):
+        load_lora(tmp_path / "start", "imported", DESCRIPTION, backbone)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data.mul_(1.5)  # in place of training
+    model.save_pretrained(str(tmp_path / "plain"), path_initial_model_for_weight_conversion=str(tmp_path / "start"))
+    expert = load_lora(tmp_path / "plain", "imported", DESCRIPTION, backbone).expert
+    batch = tiny_batch()
+    imported = source_logits(backbone.model, expert.tensors, expert.scale, batch)
+    trained = peft_logits(model, expert.tensors["prompt"], batch)
+    assert torch.allclose(trained, imported, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(trained, source_logits(backbone.model, expert.tensors, 0.0, batch), atol=0.1)
+
+
 def test_a_mixture_with_an_imported_expert_is_the_plain_computation(
     peft: Any, backbone: Backbone, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from source_code import REPOSITORY
 from workspace import Workspace, environment, lay_over
 
 from pemt_core.settings import parse_settings, read_params
+from pipelines.command import unfit_for_a_cluster
 from pipelines.compile import compile_pipeline, version_name
 
 PARAMS = REPOSITORY / "params.yaml"
@@ -352,6 +353,19 @@ def test_the_tag_is_made_of_the_content(clone: Workspace) -> None:
 
 
 # Bad input
+
+
+def test_folders_that_no_pod_has_are_named() -> None:
+    def reasons(adapter: str, **kubeflow: str) -> list[str]:
+        values = read_params(PARAMS)
+        lay_over(values, {"imported_sources": {"own": {"adapter": adapter, "description": "A task."}}})
+        lay_over(values, {"prepare": {"source": "/pemt/data"}, "kubeflow": kubeflow})
+        return unfit_for_a_cluster(parse_settings(values, "test"))
+
+    assert reasons("/pemt/own", volume="claim") == []
+    (reason,) = reasons("imported/own", volume="claim")
+    assert reason.startswith("imported_sources.own.adapter is imported/own, a folder that no pod has: expected one on")
+    assert [reason.split()[0] for reason in reasons("/pemt/own")] == ["prepare.source", "imported_sources.own.adapter"]
 
 
 @pytest.mark.parametrize(

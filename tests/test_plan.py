@@ -131,6 +131,7 @@ CHANGES: list[tuple[dict[str, Any], set[tuple[str, str]]]] = [
     ({"kubeflow": {**VALUES["kubeflow"], "retries": 5}}, set()),
     ({"per_target": {**VALUES["per_target"], "cb": {"learning_rates": [0.5]}}}, {("transfer", "cb")}),
     ({"per_source": {**VALUES["per_source"], "qqp": {"rank": 8}}}, {("train_source", "qqp")}),
+    ({"imported_sources": {"own": {"adapter": "/pemt/own", "description": "A task."}}}, {("collect_experts", "")}),
     (
         {"evaluate": {**VALUES["evaluate"], "max_rows": 7}},
         {("evaluate", "")},

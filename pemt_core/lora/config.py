@@ -12,11 +12,13 @@ from pemt_core.artifacts.files import read_json
 from pemt_core.errors import ArtifactError, SettingsError
 from pemt_core.settings.validation import validate
 
-# Which modules were chosen is seen in the tensors; the rest served training, or is PEFT's own bookkeeping
+# Which modules were chosen is seen in the tensors, how they started is said by init_lora_weights; the rest served
+# training alone, or is PEFT's own bookkeeping
 WITHOUT_EFFECT = (
-    "auto_mapping", "base_model_name_or_path", "eva_config", "exclude_modules", "inference_mode", "layers_pattern",
-    "layers_to_transform", "lora_dropout", "megatron_core", "peft_version", "qalora_group_size", "revision",
-    "runtime_config", "target_modules", "task_type", "velora_config",
+    "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config", "exclude_modules",
+    "inference_mode", "layers_pattern", "layers_to_transform", "loftq_config", "lora_dropout", "lora_ga_config",
+    "megatron_core", "peft_version", "qalora_group_size", "revision", "runtime_config", "target_modules", "task_type",
+    "velora_config",
 )  # fmt: skip
 REFUSED = {
     "use_dora": "DoRA rescales the backbone's own weights",
@@ -32,11 +34,7 @@ REFUSED = {
     "arrow_config": "it mixes several LoRAs by itself",
     "kasa_config": "it changes the backbone's own weights",
     "monteclora_config": "its weights are random at every pass",
-    "corda_config": "it starts from changed backbone weights",
-    "lora_ga_config": "it starts from changed backbone weights",
-    "loftq_config": "it starts from changed backbone weights",
     "megatron_config": "it is for Megatron's layers",
-    "ensure_weight_tying": "it is for modules that a source adapter does not have",
 }
 INITIALISATIONS = (True, False, "gaussian", "eva", "orthogonal", "mica")  # those that leave the backbone as it is
 

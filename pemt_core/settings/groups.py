@@ -111,7 +111,7 @@ class TrainSourceSettings(Group):
 class ImportedSource(Group):
     """A LoRA in PEFT's layout that becomes an expert."""
 
-    adapter: str  # its folder
+    adapter: Annotated[str, Field(min_length=1)]  # its folder
     description: Annotated[str, Field(min_length=1)] | None  # of its task, in place of a prompt; null: the folder's own
 
 
