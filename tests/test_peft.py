@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from plain_model import PlainExpert, PlainTarget
+from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from source_code import REPOSITORY
 from test_components import run_here, write_params
@@ -31,7 +32,7 @@ from pemt_core.lora.reader import load_lora
 from pemt_core.lora.writer import save_lora
 from pemt_core.model.assemble import build_source_model, build_target_model
 from pemt_core.model.stacks import feed_forwards
-from pemt_core.settings import EvaluateSettings
+from pemt_core.settings import EvaluateSettings, parse_settings, read_params
 from pemt_core.steps.collect_experts import collect_experts
 from pemt_core.steps.evaluate import evaluate
 
@@ -169,6 +170,12 @@ def test_the_document_shows_what_an_export_holds(exported: Path) -> None:
     assert json.loads((exported / CONFIG).read_text())["base_model_name_or_path"] == "backbone"
     assert "python -m components.export_adapter --adapter adapters/sources/mnli" in document.read_text()
     assert all(f"`{path.name}`" in document.read_text() for path in exported.iterdir())
+
+
+def test_the_settings_that_the_document_shows_are_read() -> None:
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs" / "adapters.md").read_text(), flags=re.DOTALL)
+    values = {**read_params(REPOSITORY / "params.yaml"), **YAML(typ="safe").load(shown)}
+    assert list(parse_settings(values, "the document").imported_sources) == ["own"]
 
 
 def test_an_export_comes_back_as_it_was(exported: Path, stored: Stored) -> None:
@@ -489,7 +496,9 @@ def test_what_no_source_expert_can_be_is_refused(name: str, intact: Path, backbo
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("change", [put(merge_weights=False, enable_lora=None), drop("rank_pattern")])
+@pytest.mark.parametrize(
+    "change", [put(merge_weights=False, enable_lora=None, some=[]), drop("rank_pattern"), put(alpha_pattern=None)]
+)
 def test_what_older_and_newer_files_say_of_what_is_off_does_not_matter(
     change: Damage, intact: Path, backbone: Backbone, tmp_path: Path
 ) -> None:

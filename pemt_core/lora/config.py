@@ -36,6 +36,12 @@ REFUSED = {
     "monteclora_config": "its weights are random at every pass",
     "megatron_config": "it is for Megatron's layers",
 }
+OFF: tuple[Any, ...] = (
+    None,
+    False,
+    [],
+    {},
+)  # so an older or newer file may have a key that is not known here: it changes nothing
 INITIALISATIONS = (True, False, "gaussian", "eva", "orthogonal", "mica")  # those that leave the backbone as it is
 
 Rank = Annotated[int, Field(ge=1)]
@@ -82,10 +88,8 @@ class LoraConfig(BaseModel):
 
     def scale(self, module: str) -> float:
         """s in wo(x) + s B A x: alpha / R, or alpha / sqrt(R) where it is rank-stabilised."""
-        alpha, rank = (
-            self.alpha_pattern.get(_pattern_of(module, self.alpha_pattern), self.lora_alpha),
-            self.rank(module),
-        )
+        alpha = self.alpha_pattern.get(_pattern_of(module, self.alpha_pattern), self.lora_alpha)
+        rank = self.rank(module)
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
 
@@ -95,18 +99,15 @@ def read_config(path: Path) -> LoraConfig:
     if not isinstance(values, dict):
         raise ArtifactError(f"{path}: expected an object with PEFT's settings of a LoRA, found {type(values).__name__}")
     for key, reason in REFUSED.items():
-        if not _is_off(values.get(key)):
+        if values.get(key) not in OFF:
             raise ArtifactError(f"{path}: key '{key}' is {values[key]!r}: {reason}; expected a LoRA without it")
-    # Older and newer files have keys that are not known here: one that is off changes nothing
-    said = {key: value for key, value in values.items() if key in LoraConfig.model_fields or not _is_off(value)}
+    read = {key: value for key, value in values.items() if key in LoraConfig.model_fields and value is not None}
+    unread = {key: value for key, value in values.items() if key not in LoraConfig.model_fields and value not in OFF}
+    unknown = {key: value for key, value in unread.items() if key not in WITHOUT_EFFECT}
     try:
-        return validate(LoraConfig, {k: v for k, v in said.items() if k not in WITHOUT_EFFECT}, str(path))
+        return validate(LoraConfig, {**read, **unknown}, str(path))
     except SettingsError as error:
         raise ArtifactError(str(error)) from error
-
-
-def _is_off(value: Any) -> bool:
-    return value is None or value is False or value in ([], {})
 
 
 def _pattern_of(module: str, patterns: Iterable[str]) -> str:
