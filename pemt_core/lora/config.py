@@ -36,12 +36,8 @@ REFUSED = {
     "monteclora_config": "its weights are random at every pass",
     "megatron_config": "it is for Megatron's layers",
 }
-OFF: tuple[Any, ...] = (
-    None,
-    False,
-    [],
-    {},
-)  # so an older or newer file may have a key that is not known here: it changes nothing
+# What is off changes nothing: an older or newer file may have keys that are not known here
+OFF: tuple[Any, ...] = (None, False, [], {})
 INITIALISATIONS = (True, False, "gaussian", "eva", "orthogonal", "mica")  # those that leave the backbone as it is
 
 Rank = Annotated[int, Field(ge=1)]
