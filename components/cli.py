@@ -47,6 +47,7 @@ COMMANDS = {
     "report": Command("components.results", "show the results"),
     "predict": Command("components.predict", "predict for the rows of a file"),
     "serve": Command("components.serve", "answer for a trained target over HTTP"),
+    "export": Command("components.export_adapter", "write a source adapter in PEFT's layout"),
     "ui": Command("components.ui", "show the runs in MLflow's pages"),
     "image": Command("pipelines.image", "build the image that containers run in", "kubeflow"),
     "local": Command("pipelines.local", "run the pipeline in containers on this machine", "kubeflow"),

@@ -1,7 +1,7 @@
 """The adapters of all sources in one file, in the order of params.yaml: expert k is the same source everywhere.
 
-Reads ADAPTERS/<source> for each of tasks.sources, or what Kubeflow collected from its loop over them; writes
-OUTPUT/{experts.safetensors,experts.json}.
+Reads ADAPTERS/<source> for each of tasks.sources, or what Kubeflow collected from its loop over them, and after them
+the LoRAs of imported_sources; writes OUTPUT/{experts.safetensors,experts.json}.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pemt_core.settings import Settings
 
 
 def main(arguments: argparse.Namespace, settings: Settings) -> None:
-    from pemt_core.steps.collect_experts import collect_experts
+    from pemt_core.steps.collect_experts import collect_experts, import_experts
 
     sources = settings.tasks.sources
     if arguments.adapters is None and arguments.executor is None:
@@ -25,12 +25,14 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
         else arguments.executor.paths("adapters")
     )
     with provenance(arguments.provenance):
-        collect_experts(adapters, sources, output_dir=arguments.output)
+        imported = import_experts(settings.imported_sources, arguments.backbone)
+        collect_experts(adapters, sources, imported, output_dir=arguments.output)
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "collect_experts")
     parser.add_argument("--adapters", type=Path, help="folder with one adapter per source; Kubeflow names each")
+    parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote, for LoRAs to import")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     return parser
 

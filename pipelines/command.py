@@ -61,12 +61,12 @@ def unfit_for_a_cluster(settings: Settings) -> list[str]:
             f"tracking.uri is {settings.tracking.uri} and kubeflow.secret is empty, but steps on a cluster share no "
             "file: name a server in tracking.uri, or in kubeflow.secret a Secret with MLFLOW_TRACKING_URI"
         )
-    folder = settings.prepare.folder
-    if folder and not (settings.kubeflow.volume and folder.is_relative_to(VOLUME)):
-        reasons.append(
-            f"prepare.source is {folder}, a folder that no pod has: expected hub, embedded, or a folder on the volume, "
-            f"below {VOLUME}, with kubeflow.volume naming it"
-        )
+    for key, folder in settings.folders.items():
+        if not (settings.kubeflow.volume and folder.is_relative_to(VOLUME)):
+            reasons.append(
+                f"{key} is {folder}, a folder that no pod has: expected one on the volume, below {VOLUME}, with "
+                f"kubeflow.volume naming it{', or hub, or embedded' if key == 'prepare.source' else ''}"
+            )
     return reasons
 
 

@@ -115,13 +115,14 @@ def _runner(settings: Settings, root: Path) -> local.DockerRunner:
     volume = root / "volume"
     volume.mkdir(exist_ok=True)
     mounts = [Mount(VOLUME, str(volume), type="bind"), Mount(str(root), str(root), type="bind")]
-    folder = settings.prepare.folder
-    if folder:
+    for key, folder in settings.folders.items():
         if not folder.is_absolute():
-            raise LocalRunError(f"prepare.source is {folder}: containers need a folder's absolute path")
+            raise LocalRunError(f"{key} is {folder}: containers need a folder's absolute path")
         if not folder.is_dir():
-            raise LocalRunError(f"prepare.source is {folder}: no such folder; expected one, hub, or embedded")
-        mounts.append(Mount(str(folder), str(folder), type="bind", read_only=True))
+            other = ", or hub, or embedded" if key == "prepare.source" else ""
+            raise LocalRunError(f"{key} is {folder}: no such folder; expected one that is there{other}")
+    for path in sorted(map(str, set(settings.folders.values()))):  # the engine refuses one twice
+        mounts.append(Mount(path, path, type="bind", read_only=True))
     asked = max(resources.gpus for _, resources in settings.kubeflow.resources)
     given = {name: os.environ[name] for name in (*IF_THERE, "OMP_NUM_THREADS") if name in os.environ}
     tracking = os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri

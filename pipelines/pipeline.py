@@ -39,7 +39,8 @@ def make_pipeline(settings: Settings, params: str, image: str, *, cache: bool = 
                 trained = on.run(steps.train_source, source=training.source, settings=training.settings, **shared)
 
             adapters = dsl.Collected(trained.outputs["adapter"])
-            experts = on.run(steps.collect_experts, settings=planned["collect_experts"], adapters=adapters)
+            collected = {"adapters": adapters, "backbone": backbone}
+            experts = on.run(steps.collect_experts, settings=planned["collect_experts"], **collected)
             shared["experts"] = experts.outputs["experts"]
 
             with dsl.ParallelFor(planned["branches"], parallelism=on.parallelism) as branch:

@@ -83,12 +83,15 @@ def train_source(
 
 @dsl.container_component
 def collect_experts(
-    settings: str, adapters: Input[list[Model]], experts: Output[Model], provenance: Output[Artifact]
+    settings: str,
+    adapters: Input[list[Model]],
+    backbone: Input[Model],
+    experts: Output[Model],
+    provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
     """The source adapters in the order of the sources; the program finds the list in its executor input."""
-    return _program(
-        "collect_experts", "--settings", settings, "--output", experts.path, "--provenance", provenance.path
-    )
+    inputs = ["--settings", settings, "--backbone", backbone.path]
+    return _program("collect_experts", *inputs, "--output", experts.path, "--provenance", provenance.path)
 
 
 @dsl.container_component

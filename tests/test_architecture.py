@@ -62,7 +62,6 @@ NO_DEPS = {
 }
 NO_DEPS_OF_STEP = {
     ("backbone", "pemt_core/artifacts/adapter.py"): "the checkpoint's TrainingRecord, which no backbone has",
-    ("collect_experts", "pemt_core/model"): "the type that load_experts gives; collecting only saves",
     ("report", "pemt_core/steps/plan.py"): "what a run on a cluster gathers; DVC's report has files",
     ("report", "pemt_core/tasks"): "the same",
     **{

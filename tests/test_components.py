@@ -132,17 +132,21 @@ def test_help_comes_at_once() -> None:
 
 
 def test_a_missing_flag_is_named() -> None:
-    done = component("collect_experts", "--adapters", "adapters", "--provenance", "provenance.json")
+    given = ["--adapters", "adapters", "--backbone", "backbone", "--provenance", "provenance.json"]
+    done = component("collect_experts", *given)
     assert done.returncode == 2
     assert done.stderr.endswith("error: the following arguments are required: --output\n")
 
 
 def test_adapters_come_from_a_folder_or_from_kubeflow() -> None:
-    done = component("collect_experts", "--output", "experts", "--provenance", "provenance.json")
+    given = ["--backbone", "backbone", "--output", "experts", "--provenance", "provenance.json"]
+    done = component("collect_experts", *given)
     assert assert_one_line(done).startswith("error: --adapters is missing")
 
 
 # Settings
+
+UNREAD = ("--adapters", "a", "--backbone", "b", "--output", "c", "--provenance", "d")  # of collect_experts
 
 
 @pytest.mark.parametrize(
@@ -156,7 +160,7 @@ def test_adapters_come_from_a_folder_or_from_kubeflow() -> None:
 def test_bad_settings_end_in_one_line(tmp_path: Path, differences: dict[str, Any], expected: str) -> None:
     params = write_params(tmp_path / "params.yaml", differences)
     begin = time.perf_counter()
-    done = component("collect_experts", "--params", params, "--adapters", "a", "--output", "b", "--provenance", "c")
+    done = component("collect_experts", "--params", params, *UNREAD)
     assert expected in assert_one_line(done)
     assert str(params) in done.stderr
     assert time.perf_counter() - begin < 2
@@ -164,7 +168,7 @@ def test_bad_settings_end_in_one_line(tmp_path: Path, differences: dict[str, Any
 
 def test_settings_that_are_not_there(tmp_path: Path) -> None:
     params = tmp_path / "absent.yaml"
-    done = component("collect_experts", "--params", params, "--adapters", "a", "--output", "b", "--provenance", "c")
+    done = component("collect_experts", "--params", params, *UNREAD)
     assert assert_one_line(done) == f"error: {params}: no such file"
 
 
@@ -213,7 +217,7 @@ def test_every_program_names_what_it_does_not_find(
     absent = tmp_path / "absent"
     flags = {
         "train_source": ["--source", "alpha", "--data", absent, "--backbone", absent],
-        "collect_experts": ["--adapters", absent],
+        "collect_experts": ["--adapters", absent, "--backbone", absent],
         "evaluate": ["--adapters", absent, "--data", absent, "--backbone", absent, "--experts", absent],
         "report": ["--scores", absent, "--sources", absent],
     }

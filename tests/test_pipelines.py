@@ -20,6 +20,7 @@ from workspace import Workspace, environment, lay_over
 
 from components.cli import COMMANDS
 from pemt_core.settings import parse_settings, read_params
+from pipelines.command import unfit_for_a_cluster
 from pipelines.compile import compile_pipeline, version_name
 
 PARAMS = REPOSITORY / "params.yaml"
@@ -85,7 +86,9 @@ def test_every_program_has_its_container_and_every_container_its_resources(compi
     document, _ = compiled({})
     programs = {path.stem for path in (REPOSITORY / "components").glob("*.py") if "def make_parser" in path.read_text()}
     for_people = {command.module.removeprefix("components.") for command in COMMANDS.values()}
-    assert set(containers(document)) == set(STEPS) == programs - {"trainer_job", "cli"} - for_people
+    assert (
+        set(containers(document)) == set(STEPS) == programs - {"trainer_job", "cli", "register"} - for_people
+    )  # evaluate registers
     resources = read_params(PARAMS)["kubeflow"]["resources"]
     assert set(resources) == set(STEPS)
     for step, container in containers(document).items():
@@ -157,10 +160,14 @@ def dvc_edges() -> set[tuple[str, str]]:
 
 
 def test_data_flows_as_in_dvc(compiled: Compile) -> None:
-    """But to the report: the last task of a run takes no artifacts, it finds the results in the tracking store."""
+    """But to the report, the last task of a run, which takes no artifacts: it finds the results in the tracking store.
+
+    And to register, which DVC does once for all targets, and evaluate in each branch.
+    """
     to_report = {("train_source", "report"), ("evaluate", "report")}
-    assert artifact_edges(compiled({})[0]) == dvc_edges() - to_report
-    assert to_report <= dvc_edges()
+    to_register = {(step, "register") for step in ("prepare", "backbone", "collect_experts", "transfer", "report")}
+    assert artifact_edges(compiled({})[0]) == dvc_edges() - to_report - to_register
+    assert to_report | to_register <= dvc_edges()
 
 
 def test_the_plan_comes_first_and_the_report_whatever_failed(compiled: Compile) -> None:
@@ -354,6 +361,19 @@ def test_the_tag_is_made_of_the_content(clone: Workspace) -> None:
 
 
 # Bad input
+
+
+def test_folders_that_no_pod_has_are_named() -> None:
+    def reasons(adapter: str, **kubeflow: str) -> list[str]:
+        values = read_params(PARAMS)
+        lay_over(values, {"imported_sources": {"own": {"adapter": adapter, "description": "A task."}}})
+        lay_over(values, {"prepare": {"source": "/pemt/data"}, "kubeflow": kubeflow})
+        return unfit_for_a_cluster(parse_settings(values, "test"))
+
+    assert reasons("/pemt/own", volume="claim") == []
+    (reason,) = reasons("imported/own", volume="claim")
+    assert reason.startswith("imported_sources.own.adapter is imported/own, a folder that no pod has: expected one on")
+    assert [reason.split()[0] for reason in reasons("/pemt/own")] == ["prepare.source", "imported_sources.own.adapter"]
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,7 @@ CHANGES: list[tuple[dict[str, Any], set[tuple[str, str]]]] = [
     ({"kubeflow": {**VALUES["kubeflow"], "retries": 5}}, set()),
     ({"per_target": {**VALUES["per_target"], "cb": {"learning_rates": [0.5]}}}, {("transfer", "cb")}),
     ({"per_source": {**VALUES["per_source"], "qqp": {"rank": 8}}}, {("train_source", "qqp")}),
+    ({"imported_sources": {"own": {"adapter": "/pemt/own", "description": "A task."}}}, {("collect_experts", "")}),
     (
         {"evaluate": {**VALUES["evaluate"], "max_rows": 7}},
         {("evaluate", "")},
@@ -221,9 +222,10 @@ def test_the_plan_is_answered_as_parameters(told: Told, tmp_path: Path) -> None:
 
 
 def test_adapters_are_found_in_any_order_and_a_missing_one_is_named(told: Told, world: World, tmp_path: Path) -> None:
-    settings = json.dumps({"tasks": {"sources": list(World.SOURCES), "targets": []}})
+    settings = json.dumps({"tasks": {"sources": list(World.SOURCES), "targets": []}, "imported_sources": {}})
     adapters = [world.folder / "adapters" / name for name in reversed(World.SOURCES)]
     flags = ["--settings", settings, "--output", tmp_path / "experts", "--provenance", tmp_path / "provenance"]
+    flags += ["--backbone", tmp_path / "not-read"]  # where there is nothing to import
     text = executor_input(tmp_path, ["experts", "provenance"], {"adapters": adapters})
     assert told("collect_experts", *flags, "--executor-input", text) == ""
     manifest = json.loads((tmp_path / "experts" / "experts.json").read_text())

@@ -1,6 +1,7 @@
 """params.yaml and how it is checked: every error names the key, the value and what would be right."""
 
 import copy
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from ruamel.yaml import YAML
 
 from pemt_core.artifacts.cell import methods_over
 from pemt_core.errors import SettingsError
-from pemt_core.settings import RECIPE_GROUPS, Settings, load_settings, parse_settings
+from pemt_core.settings import RECIPE_GROUPS, Settings, load_settings, parse_settings, settings_text
 from pemt_core.tasks import SOURCES, TARGETS
 
 REPOSITORY = Path(__file__).parent.parent
@@ -157,6 +158,25 @@ def test_methods_follow_the_listed_sources() -> None:
         parsed(put("tasks.sources", ["qqp"]), left_out)  # nothing would be left
 
 
+OWN = {"adapter": "imported/own", "description": "Decide which colour the text names."}
+
+
+def test_an_imported_source_can_be_left_out_too() -> None:
+    """Experts come in the file's order, after those of tasks.sources."""
+    imported, left_out = put("imported_sources", {"own": OWN, "a": OWN}), put("transfer.methods", ["without_own"])
+    settings = parsed(imported, left_out, put("recipe", "study"))
+    assert list(settings.imported_sources) == ["own", "a"]
+    assert list(json.loads(settings_text(settings, "collect_experts"))["imported_sources"].items()) == [
+        ("own", OWN),
+        ("a", OWN),
+    ]
+    with pytest.raises(SettingsError, match=r"'without_own': no such method"):
+        parsed(left_out)
+    parsed(imported, left_out, put("tasks.sources", ["mnli"]))  # one of each kind is several
+    with pytest.raises(SettingsError, match=r"'without_onw': no such method; did you mean 'without_own'"):
+        parsed(imported, put("per_target.cb", {"methods": ["without_onw"]}))
+
+
 def test_a_recipe_that_is_not_chosen_may_leave_out_sources_that_are_not_listed() -> None:
     few = put("tasks.sources", ["mnli", "squad"])
     assert parsed(few).tasks.sources == ["mnli", "squad"]
@@ -263,6 +283,22 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
     "unknown source left out for one task in a recipe": (
         put("recipes.paper.per_target.cb", {"methods": ["pemt", "without_squda"]}),
         ["recipe paper", "key 'per_target.cb.methods.1' is 'without_squda'", "did you mean 'without_squad'?"],
+    ),
+    "an imported source with the name of a task": (
+        put("imported_sources", {"mnli": OWN}),
+        ["imported_sources.mnli", "a source task has this name"],
+    ),
+    "an imported source that is no name": (
+        put("imported_sources", {"Own-1": OWN}),
+        ["imported_sources.Own-1", "'Own-1'", "pattern"],
+    ),
+    "an imported source without a description": (
+        put("imported_sources", {"own": {"adapter": "x"}}),
+        ["key 'imported_sources.own.description' is missing"],
+    ),
+    "an imported source of an empty description": (
+        put("imported_sources", {"own": {**OWN, "description": ""}}),
+        ["imported_sources.own.description", "at least 1 character"],
     ),
     "an unknown task": (put("tasks.sources", ["mnli", "squda"]), ["'squda'", "did you mean 'squad'?"]),
 }

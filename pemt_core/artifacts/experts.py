@@ -1,6 +1,7 @@
 """The source adapters of all sources in a fixed order, in one file: expert k is the same source everywhere."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -13,13 +14,30 @@ from pemt_core.model.assemble import Expert
 TENSORS, MANIFEST = "experts.safetensors", "experts.json"
 
 
-def save_experts(directory: Path, adapters: Sequence[Adapter]) -> None:
-    """Write tensors (keys `<k>/<name>`) and manifest. ArtifactError where two were trained on different backbones."""
-    backbones = {adapter.description.task: adapter.description.backbone for adapter in adapters}
+@dataclass(frozen=True)
+class ImportedExpert:
+    """An expert that was not trained here."""
+
+    expert: Expert
+    backbone: str  # fingerprint of the one that it was read for
+    sha256: str  # of the file that held its tensors
+
+
+def save_experts(directory: Path, adapters: Sequence[Adapter], imported: Sequence[ImportedExpert] = ()) -> None:
+    """Write tensors (keys `<k>/<name>`) and manifest, imported experts last.
+
+    ArtifactError where two were trained on different backbones.
+    """
+    backbones = {a.description.task: a.description.backbone for a in adapters}
+    backbones |= {i.expert.task: i.backbone for i in imported}
     for task, backbone in backbones.items():
         check_backbone(Path(f"source adapter {task}"), backbone, adapters[0].description.backbone)
-    tensors = {f"{k}/{name}": tensor for k, a in enumerate(adapters) for name, tensor in a.tensors.items()}
+    listed = [*(a.tensors for a in adapters), *(i.expert.tensors for i in imported)]
+    tensors = {f"{k}/{name}": tensor for k, expert in enumerate(listed) for name, tensor in expert.items()}
     experts = [{"task": a.description.task, "scale": a.description.scale, "sha256": a.content_hash} for a in adapters]
+    experts += [
+        {"task": i.expert.task, "scale": i.expert.scale, "sha256": i.sha256, "imported": True} for i in imported
+    ]
     with atomic_directory(directory) as temporary:
         save_file(tensors, temporary / TENSORS)
         manifest = {"backbone": adapters[0].description.backbone, "sha256": sha256_of_file(temporary / TENSORS)}

@@ -82,16 +82,21 @@ def save_backbone(directory: Path, model: Any, tokenizer: Any) -> str:
     return fingerprint
 
 
+def recorded_fingerprint(directory: Path) -> str:
+    """The fingerprint that a folder of `save_backbone` states. ArtifactError where there is none."""
+    description = Path(directory) / "backbone.json"
+    try:
+        return str(read_json(description)["fingerprint"])
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{description}: not a backbone's description (lacks {error})") from error
+
+
 def load_backbone(directory: Path) -> Backbone:
     """Read a folder that `save_backbone` wrote. ArtifactError where it is missing, incomplete or altered."""
     from transformers import AutoConfig
 
     directory = Path(directory)
-    description = directory / "backbone.json"
-    try:
-        recorded = str(read_json(description)["fingerprint"])
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{description}: not a backbone's description (lacks {error})") from error
+    recorded = recorded_fingerprint(directory)
     try:
         model_class = architecture_class(AutoConfig.from_pretrained(directory).model_type, str(directory))
         model = model_class.from_pretrained(directory, dtype=torch.float32, use_safetensors=True)

@@ -17,6 +17,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Precision = Literal["float32", "bfloat16"]
 SelectBy = Literal["mean", "main"]
 PromptInit = Literal["vocab", "normal"]
+SourceName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]  # of methods and folders too
 
 
 class Group(BaseModel):
@@ -105,6 +106,13 @@ class TrainSourceSettings(Group):
     def scale(self) -> float:
         """s = alpha / R."""
         return self.alpha / self.rank
+
+
+class ImportedSource(Group):
+    """A LoRA in PEFT's layout that becomes an expert."""
+
+    adapter: Annotated[str, Field(min_length=1)]  # its folder
+    description: Annotated[str, Field(min_length=1)] | None  # of its task, in place of a prompt; null: the folder's own
 
 
 class TransferSettings(Group):
@@ -216,6 +224,7 @@ class Settings(Group):
 
     recipe: str
     tasks: TaskSettings
+    imported_sources: dict[SourceName, ImportedSource]
     prepare: PrepareSettings
     backbone: BackboneSettings
     train_source: TrainSourceSettings
@@ -236,3 +245,9 @@ class Settings(Group):
     def transfer_for(self, task: str) -> TransferSettings:
         """`transfer` with what `per_target` says of one target task."""
         return with_differences(self.transfer, self.per_target, "per_target", task)
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The folders of the user's that steps read, by the keys that name them."""
+        adapters = {f"imported_sources.{name}.adapter": Path(s.adapter) for name, s in self.imported_sources.items()}
+        return adapters if self.prepare.folder is None else {"prepare.source": self.prepare.folder, **adapters}

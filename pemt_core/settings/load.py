@@ -71,7 +71,9 @@ def read_params(path: Path) -> dict[str, Any]:
 def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
     """Check `values` (the content of params.yaml); `origin` names it in errors."""
     plain = validate(Settings, values, origin)
-    known = list(plain.per_source)  # a recipe that is not chosen may leave out sources that are not listed
+    _check_imported(plain, origin)
+    # A recipe that is not chosen may leave out sources that are not listed
+    known = [*plain.per_source, *plain.imported_sources]
     # The plain file first: DVC looks for the lines of `per_source` and `per_target` in the file itself
     _check_per_task(plain, known, origin)
     for name, recipe in plain.recipes.items():
@@ -83,8 +85,14 @@ def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
             f"{origin}: recipe '{plain.recipe}' is not in recipes; {nearest(plain.recipe, plain.recipes)}"
         )
     chosen = validate(Settings, _overlaid(values, plain.recipes[plain.recipe]), origin)
-    _check_per_task(chosen, chosen.tasks.sources, origin)
+    _check_per_task(chosen, [*chosen.tasks.sources, *chosen.imported_sources], origin)
     return chosen
+
+
+def _check_imported(settings: Settings, origin: str) -> None:
+    for name in settings.imported_sources:
+        if name in settings.per_source:
+            raise SettingsError(f"{origin}: imported_sources.{name}: a source task has this name; expected another")
 
 
 def _check_recipe(name: str, recipe: Mapping[str, Any], plain: Settings, origin: str) -> None:

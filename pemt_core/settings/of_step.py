@@ -16,17 +16,19 @@ GROUPS_OF_STEP = {
     "prepare": ("tasks", "prepare", "backbone"),
     "backbone": ("backbone", "tracking"),
     "train_source": ("train_source", "per_source", "tracking"),
-    "collect_experts": ("tasks",),
+    "collect_experts": ("tasks", "imported_sources"),
     "transfer": ("transfer", "per_target", "tracking"),
     "evaluate": ("evaluate", "models", "tracking"),
 }
 
 
 def settings_text(settings: Settings, step: str, **groups: Any) -> str:
-    """The groups that `step` reads, `groups` in place of those of `settings`; equal values give equal texts."""
+    """The groups that `step` reads, `groups` in place of those of `settings`; equal values give equal texts.
+
+    Keys stay in their order, which is that of the experts.
+    """
     values = {name: groups.get(name, getattr(settings, name)) for name in GROUPS_OF_STEP[step]}
-    plain = {name: value.model_dump() if isinstance(value, Group) else value for name, value in values.items()}
-    return json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(values, default=Group.model_dump, ensure_ascii=False, separators=(",", ":"))
 
 
 def parse_step_settings(step: str, text: str) -> Settings:

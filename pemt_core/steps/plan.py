@@ -54,13 +54,13 @@ def make_plan(settings: Settings) -> Plan:
     prepare, backbone = settings_text(settings, "prepare"), settings_text(settings, "backbone")
     sources = [_source(settings, name) for name in settings.tasks.sources]
     experts = {"sources": settings.tasks.sources, "targets": []}  # another target leaves the experts as they are
-    common = [git_commit(), prepare, backbone, [asdict(source) for source in sources]]
+    collect_experts = settings_text(settings, "collect_experts", tasks=experts)
+    common = [git_commit(), prepare, backbone, [asdict(source) for source in sources], collect_experts]
     branches = [
         _branch(settings, target, seed, common)
         for target in settings.tasks.targets
         for seed in dict.fromkeys(settings.transfer_for(target).seeds)
     ]
-    collect_experts = settings_text(settings, "collect_experts", tasks=experts)
     return Plan(prepare, backbone, sources, collect_experts, branches, settings_text(settings, "evaluate"))
 
 

@@ -1,0 +1,33 @@
+"""A source adapter and its prompt in the layout in which PEFT stores a LoRA, for use outside of the pipeline.
+
+Writes OUTPUT/{adapter_config.json,adapter_model.safetensors,prompt.safetensors,README.md}.
+"""
+
+import argparse
+from pathlib import Path
+
+from components.command import explained, run
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from pemt_core.artifacts.adapter import load_adapter
+    from pemt_core.backbone.store import recorded_fingerprint
+    from pemt_core.lora.writer import save_lora
+
+    adapter = load_adapter(arguments.adapter, recorded_fingerprint(arguments.backbone))
+    save_lora(arguments.output, adapter, arguments.base_model or str(arguments.backbone))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = explained(__doc__, "export_adapter")
+    parser.add_argument("adapter", type=Path, help="folder that train_source wrote, such as adapters/sources/mnli")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--backbone", type=Path, default=Path("backbone"), help="its backbone's folder (%(default)s)")
+    parser.add_argument(
+        "--base-model", help="what PEFT is to load the backbone by, such as google-t5/t5-base (default: --backbone)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, make_parser())

@@ -1,0 +1,111 @@
+"""adapter_config.json of a LoRA: its ranks and scales. Everything by which it would be more than B A x is refused."""
+
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from pemt_core.artifacts.files import read_json
+from pemt_core.errors import ArtifactError, SettingsError
+from pemt_core.settings.validation import validate
+
+# Which modules were chosen is seen in the tensors, how they started is said by init_lora_weights; the rest served
+# training alone, or is PEFT's own bookkeeping
+WITHOUT_EFFECT = (
+    "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config", "exclude_modules",
+    "inference_mode", "layers_pattern", "layers_to_transform", "loftq_config", "lora_dropout", "lora_ga_config",
+    "megatron_core", "peft_version", "qalora_group_size", "revision", "runtime_config", "target_modules", "task_type",
+    "velora_config",
+)  # fmt: skip
+REFUSED = {
+    "use_dora": "DoRA rescales the backbone's own weights",
+    "lora_bias": "a source adapter has no biases",
+    "modules_to_save": "it holds whole modules of the backbone, which stays frozen",
+    "trainable_token_indices": "it changes the backbone's embeddings, which stay frozen",
+    "fan_in_fan_out": "it is for weights stored as (in, out), which T5 does not have",
+    "target_parameters": "it adapts parameters that are not the feed-forward's `wo`",
+    "layer_replication": "it gives the backbone other layers",
+    "alora_invocation_tokens": "it adapts some positions alone",
+    "use_qalora": "it pools the inputs of a quantized layer",
+    "use_bdlora": "its matrices are block-diagonal",
+    "arrow_config": "it mixes several LoRAs by itself",
+    "kasa_config": "it changes the backbone's own weights",
+    "monteclora_config": "its weights are random at every pass",
+    "megatron_config": "it is for Megatron's layers",
+}
+# What is off changes nothing: an older or newer file may have keys that are not known here
+OFF: tuple[Any, ...] = (None, False, [], {})
+INITIALISATIONS = (True, False, "gaussian", "eva", "orthogonal", "mica")  # those that leave the backbone as it is
+
+Rank = Annotated[int, Field(ge=1)]
+Alpha = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class LoraConfig(BaseModel):
+    """What decides a LoRA's function beside its tensors. Where an older file lacks a key, PEFT's default counts."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    peft_type: Literal["LORA"]
+    r: Rank
+    lora_alpha: Alpha
+    use_rslora: bool = False
+    rank_pattern: dict[str, Rank] = Field(default_factory=dict)
+    alpha_pattern: dict[str, Alpha] = Field(default_factory=dict)
+    bias: Literal["none"] = "none"
+    init_lora_weights: bool | str = True
+
+    @field_validator("rank_pattern", "alpha_pattern")
+    @classmethod
+    def _are_patterns(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for pattern in value:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"'{pattern}' is no regular expression ({error})") from error
+        return value
+
+    @field_validator("init_lora_weights")
+    @classmethod
+    def _leaves_the_backbone(cls, value: bool | str) -> bool | str:
+        if value not in INITIALISATIONS:
+            raise ValueError(
+                f"expected one of {', '.join(map(str, INITIALISATIONS))}, which leave the backbone's weights as they "
+                "are; PEFT's save_pretrained(path_initial_model_for_weight_conversion=...) makes a plain LoRA of others"
+            )
+        return value
+
+    def rank(self, module: str) -> int:
+        """R of the LoRA on a module."""
+        return self.rank_pattern.get(_pattern_of(module, self.rank_pattern), self.r)
+
+    def scale(self, module: str) -> float:
+        """s in wo(x) + s B A x: alpha / R, or alpha / sqrt(R) where it is rank-stabilised."""
+        alpha = self.alpha_pattern.get(_pattern_of(module, self.alpha_pattern), self.lora_alpha)
+        rank = self.rank(module)
+        return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
+
+
+def read_config(path: Path) -> LoraConfig:
+    """Read adapter_config.json. ArtifactError, naming key and value, where the LoRA cannot be a source adapter."""
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise ArtifactError(f"{path}: expected an object with PEFT's settings of a LoRA, found {type(values).__name__}")
+    for key, reason in REFUSED.items():
+        if values.get(key) not in OFF:
+            raise ArtifactError(f"{path}: key '{key}' is {values[key]!r}: {reason}; expected a LoRA without it")
+    read = {key: value for key, value in values.items() if key in LoraConfig.model_fields and value is not None}
+    unread = {key: value for key, value in values.items() if key not in LoraConfig.model_fields and value not in OFF}
+    unknown = {key: value for key, value in unread.items() if key not in WITHOUT_EFFECT}
+    try:
+        return validate(LoraConfig, {**read, **unknown}, str(path))
+    except SettingsError as error:
+        raise ArtifactError(str(error)) from error
+
+
+def _pattern_of(module: str, patterns: Iterable[str]) -> str:
+    """The first pattern that fits a module, as PEFT's get_pattern_key; the module itself where none does."""
+    return next((pattern for pattern in patterns if re.match(rf"(.*\.)?({pattern})$", module)), module)

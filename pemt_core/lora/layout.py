@@ -1,0 +1,28 @@
+"""Names in a folder that PEFT writes for a LoRA, as peft 0.21 has them in utils/constants.py and save_and_load.py.
+
+The prompt is beside them: one PEFT model has a LoRA or a prompt, not both.
+"""
+
+CONFIG, TENSORS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+PROMPT, CARD = "prompt.safetensors", "README.md"
+PROMPT_TENSOR = "prompt"  # (P, D)
+BACKBONE = "backbone"  # in the metadata of the prompt's file: the fingerprint
+
+_SUBLAYER = {"encoder": 1, "decoder": 2}  # of the feed-forward in a T5's block: after self- and cross-attention
+_PREFIX = "base_model.model."
+
+
+def module_name(stack: str, layer: int) -> str:
+    """The `wo` of one feed-forward, by its name in a T5."""
+    return f"{stack}.block.{layer}.layer.{_SUBLAYER[stack]}.DenseReluDense.wo"
+
+
+def pair_names(module: str) -> tuple[str, str]:
+    """The tensors A (R, F) and B (D, R) of the LoRA on a module: what a source adapter calls down and up."""
+    return f"{_PREFIX}{module}.lora_A.weight", f"{_PREFIX}{module}.lora_B.weight"
+
+
+def module_of(tensor: str) -> str | None:
+    """The module that a tensor belongs to; None where its name is none of `pair_names`."""
+    module = tensor.removeprefix(_PREFIX).removesuffix(".lora_A.weight").removesuffix(".lora_B.weight")
+    return module if tensor in pair_names(module) else None

@@ -1,0 +1,509 @@
+"""Adapters to and from PEFT's layout, with the real library: what is exact, and what is refused."""
+
+import copy
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from plain_model import PlainExpert, PlainTarget
+from ruamel.yaml import YAML
+from safetensors.torch import load_file, save_file
+from source_code import REPOSITORY
+from test_components import run_here, write_params
+from tiny import KINDS, World, random_experts, random_target_tensors, tiny_batch, tiny_t5
+from torch import Tensor
+from transformers import T5ForConditionalGeneration
+
+from pemt_core.artifacts.adapter import Adapter, AdapterDescription, TrainingRecord, save_adapter
+from pemt_core.artifacts.experts import ImportedExpert
+from pemt_core.backbone.store import Backbone, load_backbone, save_backbone
+from pemt_core.backbone.tokenizer import load_tokenizer
+from pemt_core.errors import ArtifactError
+from pemt_core.evaluation.results import load_results
+from pemt_core.lora.layout import CONFIG, PICKLED, PROMPT, TENSORS, module_name
+from pemt_core.lora.reader import load_lora
+from pemt_core.lora.writer import save_lora
+from pemt_core.model.assemble import build_source_model, build_target_model
+from pemt_core.model.stacks import feed_forwards
+from pemt_core.settings import EvaluateSettings, parse_settings, read_params
+from pemt_core.steps.collect_experts import collect_experts
+from pemt_core.steps.evaluate import evaluate
+
+# peft 0.21 asks a model for an attribute that transformers 5.23 has under another name
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+KEPT = REPOSITORY / "pemt_core" / "embedded" / "backbone"
+DESCRIPTION = "Decide which colour the text names."
+EVERY_WO = {"r": 3, "lora_alpha": 4, "target_modules": ["wo"]}
+OF_ENCODER_0 = module_name("encoder", 0)
+A = f"base_model.model.{OF_ENCODER_0}.lora_A.weight"
+B = f"base_model.model.{OF_ENCODER_0}.lora_B.weight"
+
+
+@pytest.fixture(scope="module")
+def peft() -> Any:
+    import peft
+
+    return peft
+
+
+@pytest.fixture(scope="module")
+def backbone(world: World) -> Backbone:
+    return load_backbone(world.folder / "backbone")
+
+
+def peft_lora(peft: Any, backbone: Backbone, folder: Path, **options: Any) -> Any:
+    """A model of PEFT's with random matrices, saved in `folder`; every option is one of its LoraConfig."""
+    config = peft.LoraConfig(**{"init_lora_weights": False, "task_type": "SEQ_2_SEQ_LM", **EVERY_WO, **options})
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        model = peft.get_peft_model(copy.deepcopy(backbone.model), config).eval()
+    model.save_pretrained(str(folder))
+    return model
+
+
+@torch.no_grad()
+def peft_logits(model: Any, prompt: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """The logits of a model of PEFT's with the prompt in front, by transformers' own arguments."""
+    text = model.get_input_embeddings()(batch["input_ids"])
+    rows = prompt.expand(len(text), -1, -1)
+    mask = torch.cat([batch["attention_mask"].new_ones(rows.shape[:2]), batch["attention_mask"]], dim=1)
+    logits: Tensor = model(
+        inputs_embeds=torch.cat([rows, text], dim=1), attention_mask=mask, labels=batch["labels"]
+    ).logits
+    return logits
+
+
+@torch.no_grad()
+def source_logits(model: Any, tensors: Mapping[str, Tensor], scale: float, batch: Mapping[str, Tensor]) -> Tensor:
+    """The logits of stage 1's model, on a copy of the backbone."""
+    logits: Tensor = build_source_model(copy.deepcopy(model), tensors, scale=scale).eval()(**batch).logits
+    return logits
+
+
+def source_adapter(model: Any, scale: float, fingerprint: str = "f" * 64) -> Adapter:
+    """Random tensors of one rank in every layer."""
+    tensors = dict(random_experts(model, 1)[0].tensors)
+    return Adapter(AdapterDescription("source", "mnli", DESCRIPTION, fingerprint, "", 1, {}, scale), tensors, "")
+
+
+# --- export
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "kept"])
+def test_peft_computes_what_the_pipeline_does(peft: Any, kind: str, tmp_path: Path) -> None:
+    """Bit by bit: the same products in the same order. The scale is no power of two."""
+    model = tiny_t5(kind) if kind in KINDS else T5ForConditionalGeneration.from_pretrained(KEPT).eval()
+    adapter = source_adapter(model, 7 / 3)
+    save_lora(tmp_path / "lora", adapter, "backbone")
+    loaded = peft.PeftModel.from_pretrained(copy.deepcopy(model), str(tmp_path / "lora")).eval()
+    expected = {name for name, module in model.named_modules() if name.endswith("DenseReluDense.wo")}
+    assert set(loaded.base_model.targeted_module_names) == expected
+    assert {module_name(place.stack, place.layer) for place in feed_forwards(model)} == expected
+    prompt = load_file(tmp_path / "lora" / PROMPT)["prompt"]
+    batch = tiny_batch()
+    logits = peft_logits(loaded, prompt, batch)
+    assert torch.equal(logits, source_logits(model, adapter.tensors, 7 / 3, batch))
+    assert not torch.allclose(logits, source_logits(model, adapter.tensors, 0.0, batch))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The kept backbone and a source adapter on it, in folders of their own."""
+
+    folder: Path
+    backbone: Backbone
+    adapter: Adapter
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    folder = tmp_path_factory.mktemp("stored")
+    fingerprint = save_backbone(
+        folder / "backbone", T5ForConditionalGeneration.from_pretrained(KEPT), load_tokenizer(str(KEPT))
+    )
+    backbone = load_backbone(folder / "backbone")
+    adapter = source_adapter(backbone.model, 7 / 3, fingerprint)
+    record = TrainingRecord({"accuracy": 1.0}, 1, 1, [], 1)
+    save_adapter(folder / "adapter", adapter.description, adapter.tensors, record)
+    return Stored(folder, backbone, adapter)
+
+
+@pytest.fixture
+def exported(stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the program writes, called from the folder in which everything is."""
+    for name in ("backbone", "adapter"):
+        (tmp_path / name).symlink_to(stored.folder / name)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["adapter", "--output", "exported/mnli"]
+    assert run_here(monkeypatch, "export_adapter", *arguments) == ""
+    return tmp_path / "exported" / "mnli"
+
+
+def python_of(page: Path) -> str:
+    """The code that a document shows."""
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return str(code)
+
+
+def test_the_page_of_an_export_works_as_it_stands(exported: Path, stored: Stored) -> None:
+    """Its code runs where the export was made, and generates what the pipeline's model does."""
+    names: dict[str, Any] = {}
+    exec(python_of(exported / "README.md"), names)
+    model = build_source_model(copy.deepcopy(stored.backbone.model), stored.adapter.tensors, scale=7 / 3).eval()
+    text = stored.backbone.tokenizer(["a text of the task"], return_tensors="pt")
+    ids = model.generate(text["input_ids"], text["attention_mask"], max_new_tokens=8)
+    assert torch.equal(names["ids"], ids)
+    assert len(set(ids[0].tolist())) > 2
+
+
+def test_the_document_shows_what_an_export_holds(exported: Path) -> None:
+    document = REPOSITORY / "docs" / "adapters.md"
+    assert python_of(document) == python_of(exported / "README.md")
+    assert json.loads((exported / CONFIG).read_text())["base_model_name_or_path"] == "backbone"
+    assert "pemt export adapters/sources/mnli --output exported/mnli" in document.read_text()
+    assert all(f"`{path.name}`" in document.read_text() for path in exported.iterdir())
+
+
+def test_the_settings_that_the_document_shows_are_read() -> None:
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs" / "adapters.md").read_text(), flags=re.DOTALL)
+    values = {**read_params(REPOSITORY / "params.yaml"), **YAML(typ="safe").load(shown)}
+    assert list(parse_settings(values, "the document").imported_sources) == ["own"]
+
+
+def test_an_export_comes_back_as_it_was(exported: Path, stored: Stored) -> None:
+    """Prompt included, where no description is given."""
+    expert = load_lora(exported, "back", None, stored.backbone).expert
+    assert expert.scale == 7 / 3
+    assert expert.tensors.keys() == stored.adapter.tensors.keys()
+    assert all(torch.equal(tensor, stored.adapter.tensors[name]) for name, tensor in expert.tensors.items())
+
+
+def test_what_cannot_be_exported_is_named(
+    world: World, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def error(output: Path, adapter: Path = tmp_path / "adapter", backbone: Path = tmp_path / "backbone") -> str:
+        arguments = [adapter, "--backbone", backbone, "--output", output]
+        return run_here(monkeypatch, "export_adapter", *arguments)
+
+    absent, letters, new = tmp_path / "absent", tmp_path / "letters", tmp_path / "new"
+    assert error(new, adapter=absent).startswith(f"error: {absent / 'adapter.json'}: no such file")
+    assert error(new, backbone=absent).startswith(f"error: {absent / 'backbone.json'}: no such file")
+    assert "the one at hand is" in error(new, backbone=world.folder / "backbone")
+    letters.mkdir()
+    assert error(letters).startswith(f"error: {letters}: is there already and has no {CONFIG}")
+    before = {path.name: path.read_bytes() for path in exported.iterdir()}
+    (exported / "README.md").unlink()
+    assert error(Path("exported/mnli"), Path("adapter"), Path("backbone")) == ""  # an older export gives way
+    assert {path.name: path.read_bytes() for path in exported.iterdir()} == before
+    world.transfer(tmp_path / "gamma", max_steps=1, methods=["control"])
+    (cell,) = (path for path in (tmp_path / "gamma").iterdir() if path.is_dir())
+    of_target = error(new, adapter=cell, backbone=world.folder / "backbone")
+    assert of_target.startswith("error: the adapter of gamma is one of stage 'target': expected 'source'")
+    assert not new.exists()
+
+
+# --- import
+
+
+def plain_tensors(model: Any, backbone: Backbone) -> dict[str, Tensor]:
+    """The matrices that PEFT holds, each layer's scale multiplied into B: independent of what is on disk."""
+    tensors = {}
+    for place in feed_forwards(backbone.model):
+        module = model.get_base_model().get_submodule(module_name(place.stack, place.layer))
+        d_model, d_ff = place.wo.weight.shape
+        down, up = torch.zeros(1, d_ff), torch.zeros(d_model, 1)
+        if hasattr(module, "lora_A"):
+            down, up = module.lora_A["default"].weight, module.scaling["default"] * module.lora_B["default"].weight
+        tensors |= {f"{place.stack}.{place.layer}.down": down.detach(), f"{place.stack}.{place.layer}.up": up.detach()}
+    return tensors
+
+
+IMPORTS: dict[str, dict[str, Any]] = {
+    "one scale": {},
+    "rank-stabilised": {"use_rslora": True},
+    "a scale that is no power of two": {"r": 3, "lora_alpha": 5},
+    "ranks and scales of their own, powers of two": {
+        "r": 2,
+        "rank_pattern": {r"encoder.block.0.*wo": 4, "decoder.block.[02].*": 1},
+        "alpha_pattern": {"decoder.block.1.layer.2.DenseReluDense.wo": 8},
+    },
+    "some layers": {"layers_to_transform": [1], "layers_pattern": "block"},
+    "one stack, by an expression": {"target_modules": r"decoder\..*\.wo"},
+    "a start that leaves the backbone as it is": {"init_lora_weights": "orthogonal", "r": 2},
+}
+
+
+@pytest.mark.parametrize("name", IMPORTS)
+def test_a_lora_of_peft_is_imported_exactly(peft: Any, name: str, backbone: Backbone, tmp_path: Path) -> None:
+    model = peft_lora(peft, backbone, tmp_path / "lora", **IMPORTS[name])
+    expert = load_lora(tmp_path / "lora", "imported", DESCRIPTION, backbone).expert
+    batch = tiny_batch()
+    prompt = backbone.model.get_input_embeddings().weight.detach()[backbone.tokenizer(DESCRIPTION)["input_ids"]]
+    assert torch.equal(expert.tensors["prompt"], prompt)
+    imported = source_logits(backbone.model, expert.tensors, expert.scale, batch)
+    assert torch.equal(peft_logits(model, prompt, batch), imported)
+    for key, tensor in plain_tensors(model, backbone).items():
+        assert torch.equal(expert.tensors[key] * (expert.scale if key.endswith("up") else 1), tensor)
+
+
+def test_scales_that_differ_and_are_no_powers_of_two_cost_one_rounding(
+    peft: Any, backbone: Backbone, tmp_path: Path
+) -> None:
+    """Each layer's is multiplied into B, once, as stage 2 does with one scale for all: there it is the same number."""
+    options = {"use_rslora": True, "rank_pattern": {"encoder.*wo": 5}, "alpha_pattern": {"decoder.block.0.*": 7.5}}
+    model = peft_lora(peft, backbone, tmp_path / "lora", **options)
+    expert = load_lora(tmp_path / "lora", "imported", DESCRIPTION, backbone).expert
+    assert expert.scale == 1.0
+    for key, tensor in plain_tensors(model, backbone).items():
+        assert torch.equal(expert.tensors[key], tensor)
+    batch, prompt = tiny_batch(), expert.tensors["prompt"]
+    imported = source_logits(backbone.model, expert.tensors, 1.0, batch)
+    assert torch.allclose(peft_logits(model, prompt, batch), imported, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_halves_are_read_as_the_same_numbers(peft: Any, dtype: torch.dtype, backbone: Backbone, tmp_path: Path) -> None:
+    peft_lora(peft, backbone, tmp_path / "lora")
+    path = tmp_path / "lora" / TENSORS
+    halves = {name: tensor.to(dtype) for name, tensor in load_file(path).items()}
+    save_file(halves, path)
+    loaded = peft.PeftModel.from_pretrained(copy.deepcopy(backbone.model), str(tmp_path / "lora")).eval()
+    expert = load_lora(tmp_path / "lora", "imported", DESCRIPTION, backbone).expert
+    assert all(tensor.dtype == torch.float32 for tensor in expert.tensors.values())
+    assert torch.equal(expert.tensors["encoder.0.up"], halves[B].float())
+    batch = tiny_batch()
+    imported = source_logits(backbone.model, expert.tensors, expert.scale, batch)
+    assert torch.equal(peft_logits(loaded, expert.tensors["prompt"], batch), imported)
+
+
+@pytest.mark.filterwarnings("ignore:PiSSA changes the base weights")  # of peft, in what it offers against that
+def test_a_start_that_changed_the_backbone_is_imported_once_peft_has_made_it_plain(
+    peft: Any, backbone: Backbone, tmp_path: Path
+) -> None:
+    """PiSSA takes its start out of the backbone's weights: what is saved with that start subtracted is a plain LoRA."""
+    model = peft_lora(peft, backbone, tmp_path / "start", init_lora_weights="pissa")
+    with pytest.raises(ArtifactError, match="'init_lora_weights' is 'pissa'"):
+        load_lora(tmp_path / "start", "imported", DESCRIPTION, backbone)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data.mul_(1.5)  # in place of training
+    model.save_pretrained(str(tmp_path / "plain"), path_initial_model_for_weight_conversion=str(tmp_path / "start"))
+    expert = load_lora(tmp_path / "plain", "imported", DESCRIPTION, backbone).expert
+    batch = tiny_batch()
+    imported = source_logits(backbone.model, expert.tensors, expert.scale, batch)
+    trained = peft_logits(model, expert.tensors["prompt"], batch)
+    assert torch.allclose(trained, imported, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(trained, source_logits(backbone.model, expert.tensors, 0.0, batch), atol=0.1)
+
+
+def test_a_mixture_with_an_imported_expert_is_the_plain_computation(
+    peft: Any, backbone: Backbone, tmp_path: Path
+) -> None:
+    """PEFT's own matrices in the method written out step by step, against the folded experts of the import."""
+    options = {"rank_pattern": {"encoder.block.0.*wo": 5}, "layers_to_transform": [0, 2], "layers_pattern": "block"}
+    model = peft_lora(peft, backbone, tmp_path / "lora", **options)
+    imported = load_lora(tmp_path / "lora", "imported", DESCRIPTION, backbone).expert
+    own = random_experts(backbone.model, 2)
+    tensors = random_target_tensors(backbone.model, 3)
+    mixed = build_target_model(
+        copy.deepcopy(backbone.model), tensors, [*own, imported], prompt_dropout=0.0, sparsity_coefficient=0.1
+    ).eval()
+    theirs = {"prompt": imported.tensors["prompt"], **plain_tensors(model, backbone)}
+    experts = [*(PlainExpert(expert.tensors, expert.scale) for expert in own), PlainExpert(theirs, 1.0)]
+    batch = tiny_batch()
+    result, plain = mixed(**batch), PlainTarget(backbone.model, tensors, experts, coefficient=0.1)(**batch)
+    assert torch.allclose(result.logits, plain.logits, rtol=1e-4, atol=1e-4)
+    assert result.sparsity_loss is not None
+    assert torch.allclose(result.sparsity_loss, plain.sparsity_loss, atol=1e-5)
+
+
+# --- in the pipeline
+
+
+def test_the_pipeline_mixes_an_imported_source(
+    peft: Any, world: World, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """collect_experts as a program, then stage 2 with it and without it, then the scores."""
+    peft_lora(peft, backbone, tmp_path / "lora")
+    project = World(tmp_path)
+    for name in ("data", "backbone", "adapters"):
+        (tmp_path / name).symlink_to(world.folder / name)
+    source = {"adapter": str(tmp_path / "lora"), "description": DESCRIPTION}
+    params = write_params(
+        tmp_path / "params.yaml",
+        {"imported_sources": {"own": source}, "transfer": {"methods": ["pemt", "without_own"]}},
+    )
+    arguments = ["--params", params, "--adapters", tmp_path / "adapters", "--backbone", tmp_path / "backbone"]
+    arguments += ["--output", tmp_path / "experts", "--provenance", tmp_path / "provenance.json"]
+    assert run_here(monkeypatch, "collect_experts", *arguments) == ""
+    manifest = json.loads((tmp_path / "experts" / "experts.json").read_text())
+    assert [expert["task"] for expert in manifest["experts"]] == [*World.SOURCES, "own"]
+    sha256 = hashlib.sha256((tmp_path / "lora" / TENSORS).read_bytes()).hexdigest()
+    assert manifest["experts"][-1] == {"task": "own", "scale": 4 / 3, "sha256": sha256, "imported": True}
+    trained = json.loads((world.folder / "experts" / "experts.json").read_text())["experts"]
+    assert manifest["experts"][:-1] == trained
+    assert all(expert.keys() == {"task", "scale", "sha256"} for expert in trained)
+
+    targets = {"gamma": tmp_path / "targets" / "gamma"}
+    project.transfer(targets["gamma"], methods=["pemt", "without_own"], epochs=1)
+    settings = EvaluateSettings(batch_size=4, precision="float32", max_rows=None)
+    evaluate(
+        targets, tmp_path / "data", tmp_path / "backbone", tmp_path / "experts", settings, output_dir=tmp_path / "out"
+    )
+    results = {result.method: result for result in load_results(tmp_path / "out")}
+    assert results["pemt"].sources == [*World.SOURCES, "own"]
+    assert results["without_own"].sources == list(World.SOURCES)
+    weights = results["pemt"].expert_weights
+    assert weights is not None
+    assert {len(layer) for layers in weights.values() for layer in layers} == {3}
+
+
+def test_an_import_for_another_backbone_than_the_adapters_is_refused(world: World, tmp_path: Path) -> None:
+    other = ImportedExpert(random_experts(tiny_t5(), 1)[0], "f" * 64, "")
+    adapters = [world.folder / "adapters" / name for name in World.SOURCES]
+    with pytest.raises(ArtifactError, match="source adapter source0: trained on the backbone ffffffffffff"):
+        collect_experts(adapters, World.SOURCES, [other], output_dir=tmp_path / "experts")
+    assert not (tmp_path / "experts").exists()
+
+
+# --- refused
+
+
+@pytest.fixture(scope="module")
+def intact(peft: Any, backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("intact") / "lora"
+    peft_lora(peft, backbone, folder)
+    return folder
+
+
+Damage = Callable[[Path], object]
+
+
+def put(**changes: Any) -> Damage:
+    """Set keys of adapter_config.json."""
+
+    def change(folder: Path) -> None:
+        values = json.loads((folder / CONFIG).read_text())
+        (folder / CONFIG).write_text(json.dumps({**values, **changes}))
+
+    return change
+
+
+def drop(key: str) -> Damage:
+    def change(folder: Path) -> None:
+        values = json.loads((folder / CONFIG).read_text())
+        del values[key]
+        (folder / CONFIG).write_text(json.dumps(values))
+
+    return change
+
+
+def change_tensors(change: Callable[[dict[str, Tensor]], object]) -> Damage:
+    """Change what adapter_model.safetensors holds."""
+
+    def damage(folder: Path) -> None:
+        values = load_file(folder / TENSORS)
+        change(values)
+        save_file(values, folder / TENSORS)
+
+    return damage
+
+
+def on_q(values: dict[str, Tensor]) -> None:
+    values[A.replace("layer.1.DenseReluDense.wo", "layer.0.SelfAttention.q")] = torch.zeros(3, 32)
+
+
+def truncated(folder: Path) -> None:
+    path = folder / TENSORS
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def pickled(folder: Path) -> None:
+    torch.save(load_file(folder / TENSORS), folder / PICKLED)
+    (folder / TENSORS).unlink()
+
+
+def bad_prompt(folder: Path) -> None:
+    save_file({"prompt": torch.zeros(3, 7)}, folder / PROMPT)
+
+
+REFUSED: dict[str, tuple[Damage, list[str]]] = {
+    "no folder": (shutil.rmtree, ["no such folder; expected one with adapter_config.json"]),
+    "no settings": (lambda folder: (folder / CONFIG).unlink(), [CONFIG, "no such file"]),
+    "no tensors": (lambda folder: (folder / TENSORS).unlink(), [TENSORS, "no such file"]),
+    "a pickle": (pickled, ["adapter_model.bin alone, a pickle", "save_pretrained() it again"]),
+    "half a file": (truncated, [TENSORS, "not readable as safetensors", "truncated"]),
+    "half the settings": (lambda folder: (folder / CONFIG).write_text('{"r": '), [CONFIG, "not readable as JSON"]),
+    "settings that are a list": (lambda folder: (folder / CONFIG).write_text("[]"), [CONFIG, "found list"]),
+    "another method": (put(peft_type="LOHA"), ["key 'peft_type' is 'LOHA'", "'LORA'"]),
+    "DoRA": (put(use_dora=True), ["key 'use_dora' is True", "rescales"]),
+    "biases of the backbone": (put(bias="lora_only"), ["key 'bias' is 'lora_only'", "'none'"]),
+    "a bias of its own": (put(lora_bias=True), ["key 'lora_bias' is True", "no biases"]),
+    "whole modules": (put(modules_to_save=["lm_head"]), ["key 'modules_to_save' is ['lm_head']", "frozen"]),
+    "transposed weights": (put(fan_in_fan_out=True), ["key 'fan_in_fan_out' is True", "(in, out)"]),
+    "parameters": (put(target_parameters=["w"]), ["key 'target_parameters' is ['w']"]),
+    "tokens": (put(trainable_token_indices=[1, 2]), ["key 'trainable_token_indices' is [1, 2]", "embeddings"]),
+    "PiSSA": (put(init_lora_weights="pissa_niter_4"), ["key 'init_lora_weights' is 'pissa_niter_4'", "plain LoRA"]),
+    "OLoRA": (put(init_lora_weights="olora"), ["'olora'", "path_initial_model_for_weight_conversion"]),
+    "an unknown key": (put(use_rslorra=True), ["unknown key 'use_rslorra'; did you mean 'use_rslora'?"]),
+    "no rank": (drop("r"), ["key 'r' is missing"]),
+    "a rank of words": (put(r="8"), ["key 'r' is '8'", "integer"]),
+    "rank zero": (put(r=0), ["key 'r' is 0", "greater than or equal to 1"]),
+    "no expression": (put(rank_pattern={"(wo": 2}), ["rank_pattern", "'(wo' is no regular expression"]),
+    "a rank that the tensors do not have": (put(r=5), [A, "shape (3, 24)", "expected (5, 24) by adapter_config.json"]),
+    "another size": (change_tensors(lambda t: t.update({B: torch.zeros(16, 3)})), [B, "(16, 3)", "expected (32, 3)"]),
+    "a query": (change_tensors(on_q), ["'encoder.block.0.layer.0.SelfAttention.q'", f"did you mean '{OF_ENCODER_0}'"]),
+    "another layer": (
+        change_tensors(lambda t: t.update({A.replace("block.0", "block.7"): torch.zeros(3, 24)})),
+        ["encoder.block.7.layer.1.DenseReluDense.wo", "did you mean 'encoder.block."],
+    ),
+    "a lone A": (change_tensors(lambda t: t.pop(B)), [f"lacks '{B}'"]),
+    "a lone B": (change_tensors(lambda t: t.pop(A)), [f"lacks '{A}'"]),
+    "a vector of magnitudes": (
+        change_tensors(lambda t: t.update({A.replace("lora_A.weight", "lora_magnitude_vector"): torch.ones(32)})),
+        ["lora_magnitude_vector': no part of a plain LoRA", "<module>.lora_A.weight or"],
+    ),
+    "nothing in it": (change_tensors(lambda t: t.clear()), ["no tensors; expected the LoRA of at least one"]),
+    "not finite": (change_tensors(lambda t: t[A].fill_(float("nan"))), [A, "not finite"]),
+    "of another backbone": (
+        lambda folder: save_file({"prompt": torch.zeros(3, 32)}, folder / PROMPT, {"backbone": "e" * 64}),
+        [PROMPT, "trained on the backbone eeeeeeeeeeee, the one at hand is"],
+    ),
+    "no prompt at all": (lambda folder: None, [PROMPT, "needs a description"]),
+    "a prompt of another size": (bad_prompt, [PROMPT, "{'prompt': (3, 7)}", "(P, 32)"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_no_source_expert_can_be_is_refused(name: str, intact: Path, backbone: Backbone, tmp_path: Path) -> None:
+    damage, expected = REFUSED[name]
+    folder = shutil.copytree(intact, tmp_path / "lora")
+    damage(folder)
+    with pytest.raises(ArtifactError) as caught:
+        load_lora(folder, "imported", None if "prompt" in name else DESCRIPTION, backbone)
+    message = str(caught.value)
+    assert message.startswith(str(folder))
+    for part in expected:
+        assert part in message, message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "change", [put(merge_weights=False, enable_lora=None, some=[]), drop("rank_pattern"), put(alpha_pattern=None)]
+)
+def test_what_older_and_newer_files_say_of_what_is_off_does_not_matter(
+    change: Damage, intact: Path, backbone: Backbone, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(intact, tmp_path / "lora")
+    change(folder)
+    expert, before = (load_lora(path, "imported", DESCRIPTION, backbone).expert for path in (folder, intact))
+    assert expert.scale == before.scale
+    assert all(torch.equal(tensor, before.tensors[name]) for name, tensor in expert.tensors.items())
