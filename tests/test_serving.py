@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from source_code import PACKAGES, closure, imported_by
+from source_code import PACKAGES, REPOSITORY, closure, imported_by
 from tiny import World, write_task
 
 from pemt_core.artifacts.adapter import load_description
@@ -171,6 +171,83 @@ def test_requirements_are_what_a_served_model_imports() -> None:
     given = {module: {each.lower().replace("-", "_") for each in distributions[module]} for module in others}
     assert [module for module, names in given.items() if not names & needed] == []
     assert [name for name in needed if not any(name in names for names in given.values())] == []
+
+
+# The command
+
+
+def command(monkeypatch: pytest.MonkeyPatch, project: Project, *words: str) -> str:
+    """What `pemt WORDS` says on standard error, in the project's folder."""
+    from components.cli import main
+
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", project.uri)
+    monkeypatch.setattr("sys.argv", ["pemt", *words, "--params", str(REPOSITORY / "params.yaml")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return str(ended.value.code or "")
+
+
+def test_serve_says_what_is_not_there(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no registered model 'pemt-cb'; none is registered" in command(monkeypatch, project, "serve", "cb")
+    project.register(backbone="refer")
+    said = command(monkeypatch, project, "serve", "cd")
+    assert "there is no registered model 'pemt-cd'; did you mean 'pemt-cb'?" in said
+    said = command(monkeypatch, project, "serve", "cb", "--alias", "champ")
+    assert said == "error: the model pemt-cb has no alias 'champ'; did you mean 'champion'?"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert f"error: --port is {port}: " in command(monkeypatch, project, "serve", "cb", "--port", str(port))
+    shutil.rmtree(project.folder / "backbone")
+    said = command(monkeypatch, project, "serve", "cb")
+    assert f"{project.folder / 'backbone'}: no such folder; models:/pemt-cb@champion refers to it" in said
+
+
+def test_predict_takes_a_target_or_a_registered_model(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.register()
+    rows = project.folder / "rows.csv"
+    rows.write_text("id,source\na,text: red\nb,text: blue stone\n")
+    outputs = []
+    for words in (
+        ["--target", "cb", "--adapters", "targets"],
+        ["--target", "cb", "--adapters", "targets", "--cell", PEMT],
+        ["--model", "models:/pemt-cb@champion"],
+        ["--model", "models:/pemt-cb/1"],
+    ):
+        answers = project.folder / "answers.jsonl"
+        assert (
+            command(monkeypatch, project, "predict", str(rows), "--output", str(answers), "--keep", "id", *words) == ""
+        )
+        outputs.append(answers.read_text())
+    assert [json.loads(line)["id"] for line in outputs[0].splitlines()] == ["a", "b"]
+    assert set(outputs) == {outputs[0]}
+
+
+def test_predict_says_what_is_wrong(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.register()
+    rows = project.folder / "rows.csv"
+    rows.write_text("premise\nA.\n")
+
+    def said(*words: str, file: str = "rows.csv") -> str:
+        found = command(
+            monkeypatch, project, "predict", file, "--output", "answers.csv", "--adapters", "targets", *words
+        )
+        assert not (project.folder / "answers.csv").exists()
+        return found
+
+    assert said("--target", "cb").startswith(
+        "error: rows.csv, line 2, task cb: there is no value in column 'hypothesis'"
+    )
+    assert said("--target", "cbb").startswith("error: there is no task 'cbb': did you mean 'cb'?")
+    assert "`dvc repro transfer@rte` trains them" in said("--target", "rte")
+    assert said("--target", "cb", file="row.csv") == "error: row.csv: no such file"
+    assert "has no version 7" in said("--model", "models:/pemt-cb/7")
+    assert "names no model; expected models:/<name>@<alias>" in said("--model", "models:/pemt-cb")
+    assert "model.json: no such file" in said("--model", "elsewhere")
+    shutil.rmtree(project.folder / "backbone")
+    assert "backbone: no such folder; cb cannot answer" in said("--target", "cb")
 
 
 # Over HTTP
