@@ -1,4 +1,4 @@
-"""Peak memory and time of `pemt predict` on files of 1,000, 10,000 and 100,000 rows: memory does not grow with the file.
+"""Peak memory and time of `pemt predict` on 1,000, 10,000 and 100,000 rows: memory does not grow with the file.
 
 Run after `make demo`: python benchmarks/prediction_memory.py [--target yelp]
 """
