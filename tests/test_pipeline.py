@@ -101,6 +101,9 @@ def test_from_nothing_to_the_table(finished: Finished) -> None:
         assert (row["test_rows"], row["test_rows_available"], row["seeds"]) == ("10", "12", "1")
     markdown = (finished.workspace.folder / "results" / "table.md").read_text()
     assert all(f"| {target} |" in markdown for target in TARGETS)
+    page = (finished.workspace.folder / "results" / "report.html").read_text()
+    started = json.loads((finished.workspace.folder / "provenance" / "transfer" / "cb.json").read_text())["started"]
+    assert started in page
 
 
 def test_git_sees_the_lock_and_the_metrics_alone(finished: Finished) -> None:

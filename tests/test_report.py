@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pemt_core.report.heat_map import group_layers
 from pemt_core.report.origin import Origin
 from pemt_core.report.palette import series_of
 from pemt_core.report.table import cell_frame, half_width, mean_frame, seed_frame, summary
-from pemt_core.settings import load_settings
+from pemt_core.settings import Settings, load_settings
 
 REPOSITORY = Path(__file__).parent.parent
 SUITES = {
@@ -92,9 +93,14 @@ def save_all(results_dir: Path, *results: CellResult) -> Path:
     return results_dir
 
 
+@cache
+def plain_settings() -> Settings:
+    return load_settings(REPOSITORY / "params.yaml")
+
+
 def new_origin(**changes: Any) -> Origin:
     """The settings of params.yaml, and nothing recorded; `changes` replace any of it."""
-    settings = load_settings(REPOSITORY / "params.yaml")
+    settings = plain_settings()
     values = {"num_parameters": None, "runs": [], "source_dirs": [], **changes}
     return Origin(**{"prepare": settings.prepare, "backbone": settings.backbone, **values})
 
