@@ -2,12 +2,12 @@
 
 import ctypes
 import json
-import time
+import threading
 from pathlib import Path
 
 import pytest
 
-from pemt_core.artifacts.energy import NVML, measured_energy
+from pemt_core.artifacts.energy import NVML, Packages, measured_energy
 from pemt_core.artifacts.provenance import provenance
 
 RANGE = 1_000_000  # microjoules
@@ -33,12 +33,22 @@ def test_packages_are_added_up_and_a_wrap_is_counted(tmp_path: Path) -> None:
     assert energy["cpu"] == pytest.approx((300_000 + 150_000) / 1e6)
 
 
-def test_a_counter_that_wraps_more_than_once_is_watched(tmp_path: Path) -> None:
-    counter = domain(tmp_path, "0", "package-0", 0)
-    with measured_energy(tmp_path, sample_seconds=0.01) as energy:
+def test_a_counter_that_wraps_more_than_once_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counter, readings, read = domain(tmp_path, "0", "package-0", 0), threading.Semaphore(0), Packages.read
+
+    def signalling(packages: Packages) -> None:
+        read(packages)
+        readings.release()
+
+    monkeypatch.setattr(Packages, "read", signalling)
+    with measured_energy(tmp_path, sample_seconds=0.001) as energy:
         for value in (600_000, 200_000, 800_000, 400_000):  # 0.6 J further each time
-            counter.write_text(str(value))
-            time.sleep(0.2)
+            (tmp_path / "new").write_text(str(value))
+            (tmp_path / "new").replace(counter)
+            while readings.acquire(blocking=False):
+                pass
+            for _ in range(2):  # the first may have begun before
+                assert readings.acquire(timeout=60)
     assert energy["cpu"] == pytest.approx(2.4)
 
 
