@@ -350,6 +350,14 @@ def test_costs_are_added_up_by_step(tmp_path: Path) -> None:
     assert "2026-11-21 10:01 UTC" in page.one("header").text
 
 
+def test_energy_that_no_counter_gave_is_not_a_number(tmp_path: Path) -> None:
+    page = page_of(tmp_path, make("cb"), runs=[run_of("prepare")])
+    assert "Energy: not measurable on this machine." in page.one("section", aria_labelledby="cost").text
+    older = run_of("prepare")
+    del older.facts["energy_joules"]
+    assert "Energy: not recorded." in page_of(tmp_path, make("cb"), runs=[older]).text
+
+
 def test_provenance_is_read_where_the_steps_left_it(tmp_path: Path) -> None:
     (tmp_path / "transfer").mkdir()
     for place in ("prepare", "transfer/rte", "transfer/cb", "report"):
