@@ -52,6 +52,7 @@ NO_DEPS = {
     "components/executor.py": "answers Kubeflow",
     "components/program.py": "parses, logs and prints errors",
     "pemt_core/__init__.py": "the version",
+    "pemt_core/artifacts/energy.py": "part of provenance",
     "pemt_core/artifacts/files.py": "writes what it is given",
     "pemt_core/artifacts/provenance.py": "describes how a result came about, beside the result",
     "pemt_core/artifacts/run_info.py": "names tracking runs",

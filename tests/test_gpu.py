@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import World
 
+from pemt_core.artifacts.energy import measured_energy
 from pemt_core.settings import EvaluateSettings
 from pemt_core.steps.evaluate import evaluate
 
@@ -35,3 +36,13 @@ def test_two_cells_train_and_score_on_the_device(
         output_dir=tmp_path / "scores",
     )
     assert scored == [f"gamma/{cell.name}" for cell in cells]
+
+
+def test_its_energy_is_counted() -> None:
+    with measured_energy() as energy:
+        matrix = torch.rand(4096, 4096, device="cuda")
+        for _ in range(500):
+            matrix = (matrix @ matrix).clamp(0, 1)
+        torch.cuda.synchronize()
+    assert energy["gpu"] is not None
+    assert energy["gpu"] > 1

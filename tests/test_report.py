@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from pemt_core.errors import ArtifactError
 from pemt_core.evaluation.results import CellResult, cell_directory, load_results
 from pemt_core.report import write_report
 from pemt_core.report.heat_map import group_layers
+from pemt_core.report.origin import Origin
 from pemt_core.report.palette import series_of
 from pemt_core.report.table import cell_frame, half_width, mean_frame, seed_frame, summary
+from pemt_core.settings import Settings, load_settings
 
+REPOSITORY = Path(__file__).parent.parent
 SUITES = {
     "GLUE": ["cola", "stsb", "mrpc", "rte"],
     "MRQA": ["nq", "hotpotqa", "searchqa", "newsqa"],
@@ -89,8 +93,21 @@ def save_all(results_dir: Path, *results: CellResult) -> Path:
     return results_dir
 
 
+@cache
+def plain_settings() -> Settings:
+    return load_settings(REPOSITORY / "params.yaml")
+
+
+def new_origin(**changes: Any) -> Origin:
+    """The settings of params.yaml, and nothing recorded; `changes` replace any of it."""
+    settings = plain_settings()
+    values = {"num_parameters": None, "runs": [], "source_dirs": [], **changes}
+    return Origin(**{"prepare": settings.prepare, "backbone": settings.backbone, **values})
+
+
 def report(results_dir: Path, output_dir: Path, **changes: Any) -> Path:
-    write_report(results_dir, output_dir, **{"confidence": 0.95, "layer_groups": 3, **changes})
+    values = {"confidence": 0.95, "layer_groups": 3, "origin": new_origin(), **changes}
+    write_report(results_dir, output_dir, **values)
     return output_dir
 
 
@@ -186,7 +203,7 @@ def test_results_of_different_backbones_are_stated(tmp_path: Path) -> None:
 def test_whole_report_is_complete_and_repeatable(tmp_path: Path) -> None:
     seventeen_targets(tmp_path / "results")
     first, second = report(tmp_path / "results", tmp_path / "a"), report(tmp_path / "results", tmp_path / "b")
-    names = {"table.csv", "means.csv", "table.md", "summary.json", "curves.csv"}
+    names = {"table.csv", "means.csv", "table.md", "summary.json", "curves.csv", "report.html"}
     figures = {"curves.png", "parameters.png", "expert_weights.png"}
     assert {path.name for path in first.iterdir()} == names | figures
     for name in names | figures:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pemt_core.artifacts.energy import measured_energy
 from pemt_core.artifacts.files import write_json
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "numpy", "scikit-learn", "mlflow", "dvc")
@@ -21,15 +22,17 @@ PACKAGE_ROOT = Path(__file__).parents[1]
 
 @contextmanager
 def provenance(path: Path | None, **facts: Any) -> Iterator[dict[str, Any]]:
-    """Write `path` when the block ends well: its time and peak memory, the facts given and those added inside.
+    """Write `path` when the block ends well: its cost, the facts given and those added inside.
 
     None: nothing, where another process writes for this one.
 
     The memory is this process's own. Workers must be added inside: what the system says of ended children counts the
-    pages that they share with this one, for `git` too.
+    pages that they share with this one, for `git` too. The energy is that of the whole machine in this time; each part
+    is null where no counter can be read.
     """
     started, begin = datetime.now(UTC), time.perf_counter()
-    yield facts
+    with measured_energy() as energy:
+        yield facts
     if path is None:
         return
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -41,6 +44,7 @@ def provenance(path: Path | None, **facts: Any) -> Iterator[dict[str, Any]]:
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - begin, 2),
             "peak_memory_mib": round(peak_kib / 1024),
+            "energy_joules": {part: None if used is None else round(used, 1) for part, used in energy.items()},
             "platform": platform.platform(),
             "python": platform.python_version(),
             "versions": {package: version(package) for package in PACKAGES},

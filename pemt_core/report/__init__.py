@@ -1,10 +1,14 @@
-"""Tables and figures from a folder of results; nothing here reads a model or a tracking server.
+"""Tables, figures and a page from a folder of results; nothing here reads a model or a tracking server.
 
 Importing this package loads neither pandas nor matplotlib: `write_report` does when it is called.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pemt_core.report.origin import Origin
 
 __all__ = ["write_report"]
 
@@ -15,20 +19,22 @@ def write_report(
     *,
     confidence: float,
     layer_groups: int,
+    origin: "Origin",
     targets: Sequence[str] = (),
     failed: Sequence[str] = (),
 ) -> None:
     """Write every table and figure of the results below `results_dir` into `output_dir`.
 
     `confidence` is that of the intervals over seeds, `layer_groups` how many groups of layers per stack the expert
-    weights are averaged over, `targets` the targets that were asked for: those without any result are stated, and what
-    `failed`.
-    Writes table.csv, means.csv, table.md, summary.json, curves.csv, curves.png, parameters.png, expert_weights.png;
-    the same results give the same bytes. Raises ArtifactError where there is no result or one is unreadable.
+    weights are averaged over, `origin` where the results come from, `targets` the targets that were asked for: those
+    without any result are stated, and what `failed`.
+    Writes table.csv, means.csv, table.md, summary.json, curves.csv, curves.png, parameters.png, expert_weights.png, for
+    which the same results give the same bytes, and report.html, which shows `origin` too.
+    Raises ArtifactError where there is no result or one is unreadable.
     """
     from pemt_core.artifacts.files import write_json
     from pemt_core.evaluation.results import load_results
-    from pemt_core.report import curves, heat_map, markdown, parameters, table
+    from pemt_core.report import curves, heat_map, markdown, page, parameters, table
     from pemt_core.report.files import write_csv, write_figure, write_text
     from pemt_core.report.palette import series_of
 
@@ -46,3 +52,5 @@ def write_report(
     write_figure(output_dir / "curves.png", curves.draw_curves(results))
     write_figure(output_dir / "parameters.png", parameters.draw_parameters(cells, means, series_of(results)))
     write_figure(output_dir / "expert_weights.png", heat_map.draw_expert_weights(results, layer_groups))
+    tables = page.Tables(seeds, cells, means, gaps, confidence)
+    page.write_page(output_dir / "report.html", results, tables, origin)

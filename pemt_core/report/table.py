@@ -7,6 +7,7 @@ and a mean is only formed over seeds that have every target: otherwise an easy t
 import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
+from typing import Any
 
 import pandas as pd
 
@@ -110,6 +111,11 @@ def _targets(seeds: pd.DataFrame, suite: str) -> list[str]:
 def _per_seed_means(own: pd.DataFrame, num_targets: int) -> list[float]:
     """The mean over targets of each seed that has all of them."""
     return [fmean(group["score"]) for _, group in own.groupby("seed") if len(group) == num_targets]
+
+
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame, each by the names of its columns."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def gaps(seeds: pd.DataFrame, targets: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""report: tables and figures of all results, and the tracking runs that are missing."""
+"""report: tables, figures and a page of all results, and the tracking runs that are missing."""
 
 import logging
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from pemt_core.artifacts.cell import cells_of
 from pemt_core.artifacts.files import read_json
 from pemt_core.errors import ArtifactError
 from pemt_core.report import write_report
-from pemt_core.settings import ReportSettings, Settings
+from pemt_core.settings import BackboneSettings, PrepareSettings, ReportSettings, Settings
 from pemt_core.steps.plan import make_plan
 from pemt_core.tracking import Tracker
 from pemt_core.tracking.results import gather_result, record_results, record_sources
@@ -21,7 +21,10 @@ def report(
     source_dirs: Sequence[Path],
     settings: ReportSettings,
     targets: Sequence[str],
+    prepare: PrepareSettings,
+    backbone: BackboneSettings,
     *,
+    backbone_dir: Path | None,
     output_dir: Path,
     provenance_dir: Path,
     tracker: Tracker | None,
@@ -29,15 +32,21 @@ def report(
 ) -> dict[str, float]:
     """Write tables and figures to `output_dir`, and record every cell and source that `tracker`, if any, does not show.
 
+    `prepare` and `backbone` are the settings that the results come from. The page also shows the cost of the steps that
+    left their provenance beside this one's, and what `backbone_dir`, if any, holds: nothing depends on it, so it may.
     `failed` are sentences on what has no result. Returns the means over all targets, by method and k.
     """
+    from pemt_core.report.cost import read_runs
+    from pemt_core.report.origin import Origin, num_parameters_of
     from pemt_core.report.table import ALL
 
+    num_parameters = num_parameters_of(backbone_dir) if backbone_dir else None
     write_report(
         results_dir,
         output_dir,
         confidence=settings.confidence,
         layer_groups=settings.layer_groups,
+        origin=Origin(prepare, backbone, num_parameters, read_runs(provenance_dir), source_dirs),
         targets=targets,
         failed=failed,
     )

@@ -1,0 +1,91 @@
+"""What the results cost, from the provenance that each step wrote: time, memory, energy."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pemt_core.artifacts.files import read_json
+
+STEPS = ("prepare", "backbone", "train_source", "collect_experts", "transfer", "evaluate")
+WATT_HOUR = 3600.0  # joules
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process of a step, as its provenance describes it. `task` is empty where a step is one process."""
+
+    step: str
+    task: str
+    facts: dict[str, Any]
+
+    @property
+    def memory_mib(self) -> int:
+        """Peak of the process and its workers. A GPU's memory is not in it."""
+        return int(self.facts["peak_memory_mib"]) + int(self.facts.get("workers_memory_mib", 0))
+
+    def watt_hours(self, part: str) -> float | None:
+        """Energy of the whole machine meanwhile; None where it was not measurable."""
+        joules = self.facts.get("energy_joules", {}).get(part)
+        return None if joules is None else joules / WATT_HOUR
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What some runs took together."""
+
+    runs: list[Run]
+
+    @property
+    def seconds(self) -> float:
+        return sum(run.facts["seconds"] for run in self.runs)
+
+    @property
+    def memory_mib(self) -> int:
+        """The highest of any process: what a machine must have where they run one after another."""
+        return max(run.memory_mib for run in self.runs)
+
+    def watt_hours(self, part: str) -> float | None:
+        """The sum over runs; None where one of them could not be measured."""
+        parts = [run.watt_hours(part) for run in self.runs]
+        known = [energy for energy in parts if energy is not None]
+        return sum(known) if len(known) == len(parts) else None
+
+
+def read_runs(provenance_dir: Path) -> list[Run]:
+    """The runs that left their provenance in a folder, in the pipeline's order; none where they ran elsewhere."""
+    paths = [(step, path) for step in STEPS for path in _files(Path(provenance_dir), step)]
+    return [Run(step, "" if path.stem == step else path.stem, read_json(path)) for step, path in paths]
+
+
+def _files(folder: Path, step: str) -> Iterable[Path]:
+    single = folder / f"{step}.json"
+    return [single] if single.is_file() else sorted((folder / step).glob("*.json"))
+
+
+def by_step(runs: Iterable[Run]) -> dict[str, Cost]:
+    """The cost of each step that left any."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.step, []).append(run)
+    return {step: Cost(own) for step, own in groups.items()}
+
+
+def elapsed(runs: Sequence[Run]) -> float:
+    """Seconds from the first start to the last end; 0 for no run."""
+    starts = [datetime.fromisoformat(run.facts["started"]).timestamp() for run in runs]
+    ends = [start + run.facts["seconds"] for start, run in zip(starts, runs, strict=True)]
+    return max(ends) - min(starts) if runs else 0.0
+
+
+def duration(seconds: float) -> str:
+    """ "12 s", "6 min 12 s", "3 h 05 min"."""
+    whole = round(seconds)
+    if seconds < 0.1:
+        return "under 0.1 s"
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

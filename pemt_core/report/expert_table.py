@@ -1,0 +1,100 @@
+"""Expert weights as tables of numbers on a single-hue scale: targets by sources, and each target layer by layer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pemt_core.evaluation.results import STACKS, CellResult
+from pemt_core.report.heat_map import SHOWN
+
+Weights = NDArray[np.float64]
+STEPS = 11  # colours from 0 to 1: enough to see the difference, few enough for one CSS class each
+_LIGHTEST, _MIDDLE, _DARKEST = (247, 251, 255), (107, 174, 214), (8, 48, 107)  # of ColorBrewer's Blues
+
+
+@dataclass(frozen=True)
+class Target:
+    """One target: weights averaged over seeds and layers, (E,), and the same for each layer by its name."""
+
+    name: str
+    weights: Weights
+    layers: list[tuple[str, Weights]]
+
+
+@dataclass(frozen=True)
+class ExpertTable:
+    """The targets of one k by suite; columns are `sources`, NaN where a target lacks one."""
+
+    k: str
+    sources: list[str]
+    suites: dict[str, list[Target]]
+
+
+def expert_tables(results: Sequence[CellResult]) -> list[ExpertTable]:
+    """A table per k, of the method that mixes all sources.
+
+    Without one source the others' weights rise together, which says nothing of its target.
+    """
+    groups: dict[str, list[CellResult]] = {}
+    for result in results:
+        if result.method == SHOWN and result.expert_weights is not None:
+            groups.setdefault(str(result.k), []).append(result)
+    return [_table(k, groups[k]) for k in sorted(groups, key=lambda k: (k != "full", k if k == "full" else int(k)))]
+
+
+def _table(k: str, own: Sequence[CellResult]) -> ExpertTable:
+    sources = list(dict.fromkeys(source for result in own for source in result.sources))
+    suites: dict[str, list[Target]] = {}
+    for suite, name in dict.fromkeys((result.suite, result.task) for result in own):
+        seeds = [result for result in own if result.task == name]
+        suites.setdefault(suite, []).append(_target(name, sources, seeds))
+    return ExpertTable(k, sources, suites)
+
+
+def _target(name: str, sources: Sequence[str], seeds: Sequence[CellResult]) -> Target:
+    over_seeds = np.mean([_all_layers(result, sources) for result in seeds], axis=0)  # layers of both stacks, E
+    layers = seeds[0].expert_weights or {}
+    titles = [f"{stack} {number}" for stack in STACKS for number in range(1, len(layers[stack]) + 1)]
+    return Target(name, over_seeds.mean(axis=0), list(zip(titles, over_seeds, strict=True)))
+
+
+def _all_layers(result: CellResult, sources: Sequence[str]) -> Weights:
+    """The weights of one result, encoder first, with a column per source: (layers, E)."""
+    assert result.expert_weights is not None
+    layers = np.concatenate([np.asarray(result.expert_weights[stack], dtype=np.float64) for stack in STACKS])
+    columns = [layers[:, result.sources.index(s)] if s in result.sources else np.full(len(layers), np.nan)
+               for s in sources]  # fmt: skip
+    return np.stack(columns, axis=1)
+
+
+def step_of(weight: float) -> int:
+    """Which of the STEPS colours shows a weight from 0 to 1."""
+    return min(STEPS - 1, max(0, round(weight * (STEPS - 1))))
+
+
+def heat_colours() -> list[tuple[str, str]]:
+    """Background and text of each step, light to dark; the text is black or white, whichever stands out more."""
+    colours = []
+    for step in range(STEPS):
+        position = 2 * step / (STEPS - 1)  # 0 lightest, 1 middle, 2 darkest
+        start, end = (_LIGHTEST, _MIDDLE) if position <= 1 else (_MIDDLE, _DARKEST)
+        share = position if position <= 1 else position - 1
+        mixed = [round(a + (b - a) * share) for a, b in zip(start, end, strict=True)]
+        background = "#" + "".join(f"{channel:02x}" for channel in mixed)
+        text = max(("#000000", "#ffffff"), key=lambda colour: contrast(colour, background))
+        colours.append((background, text))
+    return colours
+
+
+def contrast(first: str, second: str) -> float:
+    """The contrast ratio of two colours "#rrggbb", from 1 to 21, as WCAG 2.2 defines it."""
+    high, low = sorted((_luminance(first), _luminance(second)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

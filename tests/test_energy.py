@@ -1,0 +1,85 @@
+"""Energy from counters: RAPL's in a folder as Linux lays it out, NVML's where there is a GPU."""
+
+import ctypes
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from pemt_core.artifacts.energy import NVML, Packages, measured_energy
+from pemt_core.artifacts.provenance import provenance
+
+RANGE = 1_000_000  # microjoules
+
+
+def domain(folder: Path, number: str, name: str, counter: int) -> Path:
+    path = folder / f"intel-rapl:{number}"
+    path.mkdir(parents=True)
+    (path / "name").write_text(f"{name}\n")
+    (path / "max_energy_range_uj").write_text(f"{RANGE}\n")
+    (path / "energy_uj").write_text(f"{counter}\n")
+    return path / "energy_uj"
+
+
+def test_packages_are_added_up_and_a_wrap_is_counted(tmp_path: Path) -> None:
+    first, second = domain(tmp_path, "0", "package-0", 100_000), domain(tmp_path, "1", "package-1", 900_000)
+    parts = [domain(tmp_path, "0:0", "core", 5), domain(tmp_path, "2", "psys", 5)]
+    with measured_energy(tmp_path) as energy:
+        first.write_text("400000")
+        second.write_text("50000")  # past its range, and begun again
+        for part in parts:
+            part.write_text("777777")  # part of a package, and the whole machine: neither is a package
+    assert energy["cpu"] == pytest.approx((300_000 + 150_000) / 1e6)
+
+
+def test_a_counter_that_wraps_more_than_once_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counter, readings, read = domain(tmp_path, "0", "package-0", 0), threading.Semaphore(0), Packages.read
+
+    def signalling(packages: Packages) -> None:
+        read(packages)
+        readings.release()
+
+    monkeypatch.setattr(Packages, "read", signalling)
+    with measured_energy(tmp_path, sample_seconds=0.001) as energy:
+        for value in (600_000, 200_000, 800_000, 400_000):  # 0.6 J further each time
+            (tmp_path / "new").write_text(str(value))
+            (tmp_path / "new").replace(counter)
+            while readings.acquire(blocking=False):
+                pass
+            for _ in range(2):  # the first may have begun before
+                assert readings.acquire(timeout=60)
+    assert energy["cpu"] == pytest.approx(2.4)
+
+
+def test_what_cannot_be_read_is_none(tmp_path: Path) -> None:
+    with measured_energy(tmp_path / "nothing") as energy:
+        pass
+    assert energy["cpu"] is None
+    counter = domain(tmp_path, "0", "package-0", 0)
+    counter.unlink()
+    counter.mkdir()  # what root may not read either
+    with measured_energy(tmp_path) as energy:
+        pass
+    assert energy["cpu"] is None
+    lost = domain(tmp_path, "1", "package-1", 0)
+    with measured_energy(tmp_path) as energy:
+        lost.unlink()
+    assert energy["cpu"] is None
+
+
+def test_the_block_may_fail(tmp_path: Path) -> None:
+    domain(tmp_path, "0", "package-0", 0)
+    with pytest.raises(ZeroDivisionError), measured_energy(tmp_path):
+        1 / 0  # noqa: B018
+
+
+def test_provenance_has_it(tmp_path: Path) -> None:
+    with provenance(tmp_path / "p.json"):
+        pass
+    energy = json.loads((tmp_path / "p.json").read_text())["energy_joules"]
+    assert set(energy) == {"cpu", "gpu"}
+    try:
+        ctypes.CDLL(NVML)
+    except OSError:
+        assert energy["gpu"] is None

@@ -1,0 +1,553 @@
+"""The page: strict HTML without links outwards, numbers equal to those of the results, colours that all can tell."""
+
+import itertools
+import json
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from html_page import Element, parse
+from test_report import SOURCES, SUITES, make, new_origin, report, save_all, seventeen_targets
+
+from pemt_core.evaluation.results import STACKS, CellResult, load_results, sort_key
+from pemt_core.report.cost import Run, duration, read_runs
+from pemt_core.report.expert_table import heat_colours
+from pemt_core.report.figures import LABEL_HEIGHT, PLOT_LEFT, PLOT_RIGHT, Scale, parameter_figure
+from pemt_core.report.headline import headline
+from pemt_core.report.page import Tables, write_page
+from pemt_core.report.palette import COLOURS, SHAPES
+from pemt_core.report.published import PUBLISHED, TARGETS
+from pemt_core.report.table import cell_frame, gaps, mean_frame, seed_frame
+
+MINUS = "−"
+
+
+def page_of(
+    folder: Path, *results: CellResult, targets: Sequence[str] = (), failed: Sequence[str] = (), **origin: Any
+) -> Element:
+    """The page of these results alone: the report's other files take longer than it."""
+    ordered = sorted(results, key=sort_key)
+    seeds, cells, means = frames(*ordered)
+    tables = Tables(seeds, cells, means, [*failed, *gaps(seeds, targets)], 0.95)
+    write_page(folder / "report.html", ordered, tables, new_origin(**origin))
+    return parse((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def frames(*results: CellResult) -> tuple[Any, Any, Any]:
+    seeds = seed_frame(sorted(results, key=sort_key))
+    return seeds, cell_frame(seeds, 0.95), mean_frame(seeds, 0.95)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of 17 targets, 2 methods and 3 seeds, for one target PEMT without a source too; results beside it."""
+    folder = tmp_path_factory.mktemp("study")
+    seventeen_targets(folder / "results")
+    save_all(folder / "results", make("cb", "without_mnli", 42, 61.2), make("cb", "without_mnli", 1024, 66.6))
+    return report(folder / "results", folder) / "report.html"
+
+
+@pytest.fixture(scope="module")
+def page(study: Path) -> Element:
+    return parse(study.read_text(encoding="utf-8"))
+
+
+def number(text: str) -> float:
+    return float(text.replace(MINUS, "-"))
+
+
+# What it is made of
+
+
+def test_it_needs_nothing_else(page: Element, study: Path) -> None:
+    assert [element.tag for element in page.all() if element.tag in ("script", "img", "iframe", "object", "form")] == []
+    links = [element.attributes.get(name) for element in page.all() for name in ("href", "src", "srcset", "action")]
+    assert {str(link)[0] for link in links if link and link != "data:,"} == {"#"}
+    style = page.one("style").text
+    assert not re.search(r"url\(|@import|https?:|//", style)
+    assert not re.search("https?://", study.read_text())
+    assert [name for element in page.all() for name in element.attributes if name.startswith("on")] == []
+
+
+def test_it_can_be_walked_through(page: Element) -> None:
+    ids = [element.attributes["id"] for element in page.all() if "id" in element.attributes]
+    assert len(set(ids)) == len(ids)
+    targets = [str(link.attributes["href"])[1:] for link in page.one("nav").all("a")]
+    assert targets == ids == ["suites", "targets", "parameters", "experts", "curves", "cost", "origin"]
+    assert [str(element.attributes["aria-labelledby"]) for element in page.all("section")] == ids
+    for figure in page.all("svg"):
+        assert figure.attributes.get("aria-hidden") == "true" or figure.attributes.get("aria-label") or (
+            "overflow" in figure.attributes  # a mark within a figure
+        )  # fmt: skip
+    headings = [int(element.tag[1]) for element in page.all() if element.tag in ("h1", "h2", "h3")]
+    assert headings[0] == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(headings))
+
+
+def test_the_same_results_give_the_same_bytes(study: Path, tmp_path: Path) -> None:
+    page_of(tmp_path, *load_results(study.parent / "results"))
+    assert (tmp_path / "report.html").read_bytes() == study.read_bytes()
+
+
+# Numbers
+
+
+def scores_of(study: Path) -> dict[tuple[str, str], list[float]]:
+    scores: dict[tuple[str, str], list[float]] = {}
+    for result in load_results(study.parent / "results"):
+        scores.setdefault((result.task, result.method), []).append(result.test["accuracy"])
+    return scores
+
+
+def test_targets_have_the_means_and_intervals_of_their_seeds(page: Element, study: Path) -> None:
+    scores = scores_of(study)
+    rows = page.one("table", **{"class": "wide"}).rows()
+    assert rows[0][2:5] == ["PEMT", "adapter", "without_mnli"]
+    shown = {row[0].removesuffix(" accuracy"): row for row in rows[1:] if len(row) > 1}
+    assert [row[0] for row in rows if len(row) == 1] == list(SUITES)
+    assert list(shown) == [task for tasks in SUITES.values() for task in sorted(tasks)]
+    for target, row in shown.items():
+        for method, text in zip(("pemt", "adapter", "without_mnli"), row[2:5], strict=True):
+            values = scores.get((target, method))
+            if values is None:
+                assert text == ""
+                continue
+            factor = {3: 4.302653, 2: 12.706205}[len(values)]  # t(0.975) with 2 degrees of freedom, and with 1
+            half = factor * np.std(values, ddof=1) / np.sqrt(len(values))
+            assert text == f"{np.mean(values):.1f} ± {half:.1f}"
+    assert shown["paws"][5:] == ["400 of 8,000", "± 4.9"]  # 1.96 x 50 / sqrt(400)
+    assert shown["cb"][5:] == ["28", "± 18.5"]
+
+
+def test_suites_have_the_means_over_their_targets(page: Element, study: Path) -> None:
+    scores = scores_of(study)
+    region = page.one("div", aria_label="Means by suite")
+    header, pemt, adapter = region.rows()  # without_mnli has no suite whole
+    assert header[:3] == ["Method", "All targets 17", "GLUE 4"]
+    for method, row in (("pemt", pemt), ("adapter", adapter)):
+        groups = [[task for tasks in SUITES.values() for task in tasks], *SUITES.values()]
+        expected = [np.mean([scores[task, method] for task in tasks]) for tasks in groups]
+        assert [text.split(" ")[0] for text in row[1:-1]] == [f"{mean:.1f}" for mean in expected]
+        assert row[-1] == "3"
+
+
+def test_expert_weights_are_means_over_seeds_and_layers(page: Element, study: Path) -> None:
+    stored: dict[str, list[Any]] = {}
+    for result in load_results(study.parent / "results"):
+        if result.expert_weights:
+            layers = [result.expert_weights[stack] for stack in STACKS]
+            stored.setdefault(result.task, []).append(np.concatenate(layers))
+    over_layers, *by_layer = page.all("table", **{"class": "heat"})
+    averages = {row[0]: row[1:] for row in over_layers.rows()[1:] if len(row) > 1}
+    assert over_layers.rows()[0] == ["Target", *SOURCES]
+    assert averages == {t: [f"{w:.2f}" for w in np.mean(seeds, axis=(0, 1))] for t, seeds in stored.items()}
+    names = [element.text for element in page.one("div", **{"class": "layers"}).all("summary")]
+    for name, table in zip(names, by_layer, strict=True):
+        rows = table.rows()[1:]
+        assert [row[0] for row in rows] == [f"{stack} {n}" for stack in STACKS for n in range(1, 13)]
+        assert [row[1:] for row in rows] == [[f"{w:.2f}" for w in layer] for layer in np.mean(stored[name], axis=0)]
+
+
+def test_every_result_is_listed(page: Element, study: Path) -> None:
+    rows = page.one("div", aria_label="Every result").rows()[1:]
+    results = load_results(study.parent / "results")
+    expected = [[r.task, r.method, str(r.k), str(r.seed)] for r in results]
+    assert [row[:4] for row in rows] == expected
+    assert rows[0][4] == f"accuracy {results[0].score:.1f}, f1 {results[0].score - 1:.1f}"
+
+
+def test_curves_say_where_they_end(page: Element, study: Path) -> None:
+    figures = [f for f in page.all("figure") if "parameters" not in f.classes]
+    ends = [r.history[-1]["validation/main"] for r in load_results(study.parent / "results")
+            if r.task == "cola" and r.method == "pemt"]  # fmt: skip
+    label = next(f.one("svg") for f in figures if f.text.startswith("cola")).attributes["aria-label"]
+    assert len(figures) == 17
+    assert f"PEMT ends at {np.mean(ends):.1f}" in str(label)
+
+
+# The main finding
+
+
+def pairs(pemt: list[float], control: list[float], **changes: Any) -> list[CellResult]:
+    """Two targets, a seed per value; the second target is 10 points below the first."""
+    scored = [("pemt", pemt), ("control", control)]
+    return [
+        make(task, method, seed, score - lower, **changes)
+        for method, scores in scored
+        for seed, score in enumerate(scores)
+        for task, lower in (("cb", 0.0), ("rte", 10.0))
+    ]
+
+
+def test_the_headline_has_intervals_and_the_difference_seed_by_seed() -> None:
+    first, second = headline(*frames(*pairs([80.0, 90.0], [70.0, 82.0])), 0.95)
+    assert first == (
+        "PEMT 80.0 ± 63.5 against 71.0 ± 76.2 for control: mean of the main metric over 2 targets, all training data, "
+        "2 seeds."
+    )  # 12.7062 x 10 / sqrt(2) / sqrt(2), and 12 in place of 10
+    # differences 10 and 8: mean 9, 12.7062 x sqrt(2) / sqrt(2)
+    assert second == (
+        "PEMT is ahead of control on 2 of 2 targets. Seed by seed the difference is +9.0 ± 12.7; this includes zero, "
+        "so the seeds do not tell them apart."
+    )
+
+
+def test_the_headline_of_one_seed_says_so() -> None:
+    assert headline(*frames(*pairs([60.0], [71.0], k=16)), 0.95) == [
+        "PEMT 55.0 against 66.0 for control: mean of the main metric over 2 targets, k = 16, one seed, so no interval.",
+        "PEMT is ahead of control on 0 of 2 targets and behind on 2.",
+    ]
+
+
+def test_the_headline_claims_nothing_over_targets_that_no_method_has_whole() -> None:
+    (only,) = headline(*frames(make("cb", "pemt"), make("rte", "control")), 0.95)
+    assert only == "No method has a result for every target with all training data: only single targets compare."
+
+
+# Incomplete and unusual results
+
+
+def test_names_are_text_and_suites_may_be_anyones(tmp_path: Path) -> None:
+    name = "<img src=x onerror=alert(1)> & a_name_that_is_as_long_as_names_of_ones_own_tasks_may_become"
+    results = [replace(make("cb", method), task=name, suite="Own <b>") for method in ("control", "<i>mine</i>"[:3])]
+    page = page_of(tmp_path, *results)
+    assert list(page.all("img")) == list(page.all("b")) == list(page.all("i")) == []
+    rows = page.one("table", **{"class": "wide"}).rows()
+    assert rows[0][2:4] == ["<i>", "control"]
+    assert [rows[1][0], rows[2][0]] == ["Own <b>", f"{name} accuracy"]
+
+
+def test_control_alone_has_no_experts_and_no_curves(tmp_path: Path) -> None:
+    page = page_of(tmp_path, make("cb", "control"))
+    assert [link.text for link in page.one("nav").all("a")] == ["Suites", "Targets", "Parameters", "Cost", "Provenance"]
+    assert "stage 2 without sources" in page.text
+    assert "Not recorded: the steps ran elsewhere" in page.text
+    assert "not recorded" in page.one("div", aria_label="Trained parameters").text
+
+
+def test_several_k_one_layer_and_missing_targets(tmp_path: Path) -> None:
+    experts = {stack: [[0.25, 0.75]] for stack in STACKS}
+    results = [make("cb", k=k, sources=["a", "b"], expert_weights=experts) for k in (16, "full")]
+    other = make("rte", k=16, sources=["b"], expert_weights={stack: [[1.0]] for stack in STACKS})
+    page = page_of(tmp_path, *results, other, targets=["cb", "rte", "wsc"], failed=["paws: it failed"])
+    assert [f.text for f in page.one("section", aria_labelledby="experts").all("h3")] == ["k=full", "k=16"]
+    few = page.one("div", aria_label="Expert weights, k=16").rows()
+    assert few == [["Target", "b", "a"], ["GLUE"], ["rte", "1.00", "–"], ["SuperGLUE"], ["cb", "0.75", "0.25"]]
+    assert page.one("table", **{"class": "wide"}).rows()[0][2:4] == ["PEMT, k=full", "PEMT, k=16"]
+    missing = page.one("details", **{"class": "warn"})
+    assert missing.one("summary").text == "3 things missing or unequal"
+    assert [item.text for item in missing.all("li")][:2] == [
+        "paws: it failed",
+        "wsc: no result at all; no mean counts it.",
+    ]
+
+
+# Published numbers
+
+
+def on_paper(**changes: Any) -> dict[str, Any]:
+    """The settings of recipe paper."""
+    origin = new_origin()
+    prepare = {"source": "hub", **{key: changes[key] for key in ("max_train_rows",) if key in changes}}
+    backbone = {"name": changes.get("name", "google-t5/t5-base")}
+    return {
+        "prepare": origin.prepare.model_copy(update=prepare),
+        "backbone": origin.backbone.model_copy(update=backbone),
+    }
+
+
+def test_the_published_table_has_the_means_that_were_published() -> None:
+    means = {row.method: row.mean(TARGETS) for row in PUBLISHED}
+    stated = [78.3, 78.5, 76.0, 77.0, 74.2, 71.5, 75.6, 77.8, 79.0]
+    assert list(means.values()) == pytest.approx(stated, abs=0.051)
+    assert sorted(TARGETS) == sorted(task for tasks in SUITES.values() for task in tasks)
+    assert PUBLISHED[-1].points["cb"] == 92.9
+
+
+def test_published_numbers_stand_beside_the_papers_setting(tmp_path: Path) -> None:
+    tasks = [task for tasks in SUITES.values() for task in tasks]
+    page = page_of(tmp_path, *(make(task, score=80.0) for task in tasks), **on_paper())
+    above, header, *rows = page.one("table", **{"class": "wide"}).rows()
+    assert above[-1] == "Published, not run here"
+    assert header[-9:] == [row.method for row in PUBLISHED]
+    assert next(row for row in rows if row[0].startswith("wsc"))[-9:] == [
+        "59.6", "67.3", "59.6", "67.3", "67.3", "50.0", "53.8", "67.3", "67.3"
+    ]  # fmt: skip
+    suites = page.one("div", aria_label="Means by suite").rows()
+    assert suites[-1][:3] == ["DePT, published", "79.0", "81.1"]  # (63.8 + 90.8 + 90.7 + 79.1) / 4
+    figure = page.one("figure", **{"class": "parameters"})
+    assert len(list(figure.all("path", **{"class": "other"}))) == 9
+    assert "92.86" in page.text
+
+
+def test_a_target_that_was_capped_has_no_published_number(tmp_path: Path) -> None:
+    results = [make("cb"), make("paws", test_rows=400, test_rows_available=8000)]
+    page = page_of(tmp_path, *results, **on_paper())
+    rows = {row[0].split(" ")[0]: row for row in page.one("table", **{"class": "wide"}).rows()[2:] if len(row) > 1}
+    assert rows["cb"][-1] == "92.9"
+    assert rows["paws"][-1] == "–"
+    means = page.one("div", aria_label="Means by suite").rows()[-1]
+    assert means == ["DePT, published", "–", "–", "92.9", "–"]  # all, Others, SuperGLUE, seeds
+    assert list(page.one("figure", **{"class": "parameters"}).all("path", **{"class": "other"})) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "origin", "reason"),
+    [
+        ({}, {}, "the data is generated"),
+        ({}, on_paper(name="google/t5-v1_1-base"), "the backbone is not T5-base"),
+        ({}, on_paper(max_train_rows=1000), "the datasets were cut short"),
+        ({"k": 16}, on_paper(), "no published target was trained on all its data"),
+        ({"test_rows_available": 56}, on_paper(), "test splits were scored in part"),
+    ],
+)
+def test_elsewhere_they_are_not_shown_and_the_page_says_why(
+    tmp_path: Path, changes: dict[str, Any], origin: dict[str, Any], reason: str
+) -> None:
+    page = page_of(tmp_path, make("cb", **changes), **origin)
+    assert f"and here {reason}." in page.text
+    assert [element for element in page.all() if "published" in element.classes] == []
+
+
+# Cost and provenance
+
+
+def run_of(step: str, task: str = "", **facts: Any) -> Run:
+    values = {
+        "commit": "a" * 40,
+        "started": "2026-11-21T10:00:00+00:00",
+        "seconds": 90.0,
+        "peak_memory_mib": 500,
+        "energy_joules": {"cpu": None, "gpu": None},
+        "platform": "Linux",
+        "python": "3.11.7",
+        "versions": {"torch": "2.13.0"},
+    }
+    return Run(step, task, {**values, **facts})
+
+
+def test_costs_are_added_up_by_step(tmp_path: Path) -> None:
+    runs = [
+        run_of("prepare", seconds=12.4),
+        run_of("transfer", "cb", energy_joules={"cpu": 7200.0, "gpu": None}, workers_memory_mib=100),
+        run_of("transfer", "rte", energy_joules={"cpu": 1800.0, "gpu": None}, started="2026-11-21T10:01:00+00:00"),
+    ]
+    page = page_of(tmp_path, make("cb", "control"), runs=runs, num_parameters=189_491_200)
+    rows = {row[0]: row[1:] for row in page.one("div", aria_label="Cost by step").rows()}
+    assert rows["Step"] == ["Processes", "Time", "Peak memory", "Energy, CPU"]
+    assert rows["prepare"] == ["1", "12 s", "500 MiB", "not measurable"]
+    assert rows["backbone"] == ["not recorded"]
+    assert rows["transfer"] == ["2", "3 min 00 s", "600 MiB", "2.5 Wh"]
+    assert rows["all"] == ["3", "3 min 12 s", "600 MiB", ""]
+    assert "From the first start to the last end: 2 min 30 s." in page.text
+    assert page.one("div", aria_label="Cost of transfer").rows()[1][:4] == ["cb", "1 min 30 s", "600 MiB", "2 Wh"]
+    assert page.one("div", aria_label="Trained parameters").rows()[1] == ["control", "1,894,912", "1.00 %"]
+    assert "2026-11-21 10:01 UTC" in page.one("header").text
+
+
+def test_energy_that_no_counter_gave_is_not_a_number(tmp_path: Path) -> None:
+    page = page_of(tmp_path, make("cb"), runs=[run_of("prepare")])
+    assert "Energy: not measurable on this machine." in page.one("section", aria_labelledby="cost").text
+    older = run_of("prepare")
+    del older.facts["energy_joules"]
+    assert "Energy: not recorded." in page_of(tmp_path, make("cb"), runs=[older]).text
+
+
+def test_provenance_is_read_where_the_steps_left_it(tmp_path: Path) -> None:
+    (tmp_path / "transfer").mkdir()
+    for place in ("prepare", "transfer/rte", "transfer/cb", "report"):
+        (tmp_path / f"{place}.json").write_text(json.dumps(run_of("").facts))
+    found = [(run.step, run.task) for run in read_runs(tmp_path)]
+    assert found == [("prepare", ""), ("transfer", "cb"), ("transfer", "rte")]
+    assert read_runs(tmp_path / "nothing") == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.02, "under 0.1 s"), (3.58, "3.6 s"), (59.7, "1 min 00 s"), (372, "6 min 12 s"), (11100, "3 h 05 min")],
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_one_commit_is_to_be_checked_out_several_are_listed(tmp_path: Path) -> None:
+    one = page_of(tmp_path / "one", make("cb"), runs=[run_of("prepare", commit="b" * 40 + "+changes")])
+    assert one.one("pre").text == f"git checkout {'b' * 40} dvc repro"
+    assert "not committed" in one.text
+    two = page_of(tmp_path / "two", make("cb"), runs=[run_of("prepare", commit="b" * 40), run_of("evaluate")])
+    assert list(two.all("pre")) == []
+    assert f"2 commits, in this order: {'b' * 40} , {'a' * 40}" in two.text
+
+
+def test_settings_are_shown_once_and_what_differs_by_target(tmp_path: Path) -> None:
+    def settings(length: int, **training: Any) -> dict[str, Any]:
+        return {"source_length": length, "training": {"batch_size": 32, **training}}
+
+    results = [
+        make("cb", settings=settings(256)),
+        make("cb", "control", settings=settings(256)),
+        make("nq", settings=settings(512, epochs=5)),
+        make("rte", settings=settings(256)),
+    ]
+    section = page_of(tmp_path, *results).one("section", aria_labelledby="origin")
+    assert "training.batch_size 32" in section.text
+    assert section.one("div", aria_label="Settings that differ").rows()[1:] == [
+        ["source_length", "256", "rte, cb"],
+        ["source_length", "512", "nq"],
+        ["training.epochs", "absent", "rte, cb"],
+        ["training.epochs", "5", "nq"],
+    ]
+
+
+# Figures and colours
+
+
+def test_scales_are_straight_or_logarithmic() -> None:
+    assert [Scale(0, 200, 10, 30)(value) for value in (0, 50, 200)] == [10.0, 15.0, 30.0]
+    assert [Scale(1e3, 1e5, 0, 100, logarithmic=True)(value) for value in (1e3, 1e4, 1e5)] == [0.0, 50.0, 100.0]
+    assert Scale(-7, 100, 0, 107).ticks(3) == [(7.0, "0"), (57.0, "50"), (107.0, "100")]
+    assert [label for _, label in Scale(5e4, 5e8, 0, 100, logarithmic=True).ticks(6)][:2] == ["100\u202fk", "1\u202fM"]
+
+
+def test_labels_of_the_parameters_figure_do_not_overlap() -> None:
+    results = [make(task, method, seed, score) for task in TARGETS for seed in (1, 2)
+               for method, score in (("pemt", 78.2 + seed), ("control", 78.0 - seed))]  # fmt: skip
+    _, cells, means = frames(*results)
+    titles = {(method, "full"): method for method in ("pemt", "control")}
+    figure = parameter_figure(cells, means, titles, PUBLISHED, TARGETS)
+    assert len(figure.marks) == 11
+    assert all(PLOT_LEFT <= mark.x <= PLOT_RIGHT for mark in figure.marks)
+    boxes = []
+    for mark in figure.marks:
+        width = 6 * len(mark.label)  # 11 pixels high, letters are narrower than that
+        boxes.append((mark.x, mark.x + width) if mark.label_right else (mark.x - width, mark.x))
+    for (one, a), (two, b) in itertools.combinations(zip(figure.marks, boxes, strict=True), 2):
+        assert a[1] <= b[0] or b[1] <= a[0] or abs(one.label_y - two.label_y) >= LABEL_HEIGHT - 0.11
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2.2 defines it."""
+    return float(linear(colour) @ [0.2126, 0.7152, 0.0722])
+
+
+def linear(colour: str) -> Any:
+    values = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def contrast(one: str, two: str) -> float:
+    high, low = sorted((luminance(one), luminance(two)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_text_stands_out_from_what_is_behind_it(page: Element) -> None:
+    style = page.one("style").text
+    heat = re.findall(r"\.h\d+ \{ background: (#\w{6}); color: (#\w{6}); \}", style)
+    assert heat == heat_colours()
+    assert min(contrast(*pair) for pair in heat) >= 4.5
+    lightness = [luminance(background) for background, _ in heat]
+    assert lightness == sorted(lightness, reverse=True)
+    schemes = re.findall(r"--page: .*?(?=\})", style)
+    assert len(schemes) == 2
+    for scheme in schemes:
+        colours = dict(re.findall(r"--(\w+): (#\w{6})", scheme))
+        for text, behind in itertools.product(("text", "soft", "accent"), ("page", "card", "warn")):
+            assert contrast(colours[text], colours[behind]) >= 4.5, (text, behind)
+
+
+# Severity 1.0 of Machado, Oliveira and Fernandes (2009), on linear RGB
+BLINDNESS = {
+    "none": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def lab(rgb: Any) -> Any:
+    """CIELAB of linear RGB."""
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = to_xyz @ np.clip(rgb, 0, 1) / [0.9505, 1.0, 1.089]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_methods_are_told_apart_with_any_eyes(kind: str) -> None:
+    """A difference of 2.3 can just be seen; the eighth colour, grey, comes near others, and shapes differ besides."""
+    seen = [lab(np.array(BLINDNESS[kind]) @ linear(colour)) for colour in COLOURS]
+    apart = {pair: np.linalg.norm(seen[pair[0]] - seen[pair[1]]) for pair in itertools.combinations(range(8), 2)}
+    assert min(distance for pair, distance in apart.items() if 7 not in pair) > 15
+    assert min(apart.values()) > 6
+    assert len(set(SHAPES)) == len(SHAPES) == len(COLOURS)
+
+
+# In a browser
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("needs Chromium")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("size", [(360, 740), (1280, 800)], ids=["phone", "desktop"])
+def test_it_fits_asks_for_nothing_and_unfolds(browser: Any, study: Path, size: tuple[int, int]) -> None:
+    shown = browser.new_page(viewport={"width": size[0], "height": size[1]})
+    requests, messages = [], []
+    shown.on("request", lambda request: requests.append(request.url))
+    shown.on("console", lambda message: messages.append(message.text))
+    shown.goto(study.as_uri())
+    assert shown.evaluate("document.documentElement.scrollWidth") == size[0]
+    for details in shown.locator(".layers details").all():
+        assert not details.locator("table").is_visible()
+    cb = shown.locator(".layers details", has=shown.locator("summary", has_text=re.compile("^cb$")))
+    cb.locator("summary").click()
+    assert cb.locator("tbody tr").count() == 24
+    assert cb.locator("text=decoder 12").is_visible()
+    for summary in shown.locator("summary").all():
+        if not summary.evaluate("element => element.parentElement.open"):
+            summary.click()
+    assert shown.evaluate("document.documentElement.scrollWidth") == size[0]
+    assert requests == [study.as_uri()]
+    assert messages == []
+    shown.close()
+
+
+@pytest.mark.browser
+def test_it_prints(browser: Any, study: Path) -> None:
+    shown = browser.new_page()
+    shown.goto(study.as_uri())
+    printed = shown.pdf(format="A4")
+    assert printed.startswith(b"%PDF")
+    assert 3 <= len(re.findall(rb"/Type /Page\b", printed)) <= 12
+    shown.emulate_media(media="print")
+    assert not shown.locator("nav").is_visible()
+    shown.close()
+
+
+@pytest.mark.browser
+def test_it_is_dark_where_the_reader_wants_it_dark(browser: Any, study: Path) -> None:
+    backgrounds = []
+    for scheme in ("light", "dark"):
+        shown = browser.new_page(color_scheme=scheme)
+        shown.goto(study.as_uri())
+        backgrounds.append(shown.evaluate("getComputedStyle(document.body).backgroundColor"))
+        shown.close()
+    assert backgrounds == ["rgb(255, 255, 255)", "rgb(20, 23, 27)"]
