@@ -25,7 +25,7 @@ $(call side_by_side,transfer)
 dvc repro
 @$(SHOW)
 endef
-SHOW = cat results/table.md; echo 'Table, means, curves, expert weights: results/. Runs: make ui'
+SHOW = cat results/table.md; echo 'The whole report on one page: results/report.html. Runs: make ui'
 
 .PHONY: help setup demo study backbone test lint ui pin clean
 
