@@ -15,6 +15,9 @@ from pemt_core.errors import PemtError
 from pemt_core.settings import GROUPS_OF_STEP, Choices, Settings, parse_settings, parse_step_settings, read_params
 from pemt_core.settings.validation import parse_object
 from pemt_core.tracking import Tracker, connect
+from pemt_core.tracking.address import holds_password
+
+logger = logging.getLogger(__name__)
 
 Main = Callable[[argparse.Namespace, Settings], Outcome | None]
 
@@ -86,8 +89,13 @@ def open_tracker(settings: Settings, arguments: argparse.Namespace) -> Tracker:
     In `dvc exp run --temp` and `--queue` that folder is thrown away: DVC names the project's own in DVC_ROOT.
     """
     tracking, plan = settings.tracking, getattr(arguments, "plan", None)
+    variable = os.environ.get("MLFLOW_TRACKING_URI")
+    if not variable and holds_password(tracking.uri):
+        logger.warning(
+            "tracking.uri holds a password, which git and dvc.lock would keep: set MLFLOW_TRACKING_URI to it instead"
+        )
     tracker = connect(
-        os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri,
+        variable or tracking.uri,
         tracking.experiment,
         Path(os.environ.get("DVC_ROOT") or arguments.params.resolve().parent),
         "stop" if plan or getattr(arguments, "gather", False) else tracking.on_unreachable,
