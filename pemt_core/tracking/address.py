@@ -114,7 +114,7 @@ def holds_password(uri: str) -> bool:
 
 def without_password(uri: str) -> str:
     """`uri` as it may be shown: a database's often holds a user and a password, also in its query."""
-    return re.sub(r"//.*@", "//", uri).partition("?")[0]
+    return re.sub(r"//.*@", "//", re.sub(r"[?&]password=.*", "", uri)).partition("?")[0]
 
 
 def _said(error: BaseException | str) -> str:
