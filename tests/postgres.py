@@ -73,6 +73,12 @@ class Postgres:
         self.query("postgres", f"CREATE DATABASE {name}")
         return name
 
+    def run_client(self, program: str, database: str, *arguments: str) -> None:
+        """One of PostgreSQL's own programs on a database."""
+        command, variables = [str(self.programs / program), *arguments], self.variables(database)
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
             [str(self.programs / program), *arguments], user=SERVER if os.getuid() == 0 else None,

@@ -121,10 +121,14 @@ class TeamServer:
             self.process = subprocess.Popen(
                 command, env=variables, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + 60
+        self.wait()
+
+    def wait(self) -> None:
+        """Until it answers."""
+        deadline = time.monotonic() + 120
         while not self.answers():
-            assert self.process.poll() is None, self.log
-            assert time.monotonic() < deadline, self.log
+            assert self.process is None or self.process.poll() is None, self.log
+            assert time.monotonic() < deadline
             time.sleep(0.1)
 
     def answers(self) -> bool:
