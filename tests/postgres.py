@@ -99,7 +99,7 @@ def programs() -> Path | None:
     """The folder of PostgreSQL's programs, the newest; Debian keeps them off PATH."""
     on_path = shutil.which("initdb")
     if on_path:
-        return Path(on_path).parent
+        return Path(on_path).resolve().parent  # it may be a link to one program alone
     found = Path("/usr/lib/postgresql").glob("*/bin/initdb")
     return max((path.parent for path in found), key=lambda folder: float(folder.parent.name), default=None)
 

@@ -362,7 +362,9 @@ def test_a_database_in_the_settings_is_used_and_its_password_shown_nowhere(
         project.change_settings({"tracking": {"uri": "sqlite:///mlflow.db", "experiment": "pemt"}})
     assert "tracking.uri holds a password, which git and dvc.lock would keep: set MLFLOW_TRACKING_URI" in printed
     found = postgres.query(
-        raced, "SELECT run_uuid, artifact_uri FROM runs JOIN experiments USING (experiment_id) WHERE name = 'settings'"
+        raced,
+        """SELECT run_uuid, artifact_uri FROM runs JOIN experiments USING (experiment_id)
+           WHERE experiments.name = 'settings'""",
     )
     assert len(found) == len(CELLS)
     for run_id, artifacts in found:

@@ -22,7 +22,7 @@ RECORD = RunRecord("transfer/x", "x", "adapter", "result", {}, {}, {"test/main":
 
 def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        ["docker", *arguments], capture_output=True, text=True, timeout=300, env={**os.environ, "DOCKER_BUILDKIT": "1"}
+        ["docker", *arguments], capture_output=True, text=True, timeout=600, env={**os.environ, "DOCKER_BUILDKIT": "1"}
     )
     assert done.returncode == 0 or not check, done.stderr[-3000:]
     return done

@@ -1,4 +1,4 @@
-"""Tracking URIs: the file behind a relative sqlite URI, and whether anything answers at a server's."""
+"""Tracking URIs: the file behind a relative sqlite URI, whether a server answers, and what its refusal means."""
 
 import http.client
 import re
