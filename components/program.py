@@ -16,6 +16,9 @@ from pemt_core.errors import PemtError
 from pemt_core.settings import GROUPS_OF_STEP, Choices, Settings, parse_settings, parse_step_settings, read_params
 from pemt_core.settings.validation import parse_object
 from pemt_core.tracking import Tracker, connect
+from pemt_core.tracking.address import holds_password
+
+logger = logging.getLogger(__name__)
 
 Main = Callable[[argparse.Namespace, Settings], Outcome | None]
 
@@ -82,6 +85,10 @@ def open_tracker(settings: Settings, arguments: argparse.Namespace) -> Tracker:
     store that is lost stops the step, whatever the settings say.
     """
     tracking, plan = settings.tracking, getattr(arguments, "plan", None)
+    if tracking_uri(settings) == tracking.uri and holds_password(tracking.uri):
+        logger.warning(
+            "tracking.uri holds a password, which git and dvc.lock would keep: set MLFLOW_TRACKING_URI to it instead"
+        )
     tracker = connect(
         tracking_uri(settings),
         tracking.experiment,

@@ -12,7 +12,6 @@ from components.command import HOST, add_params, check_port, explained, run
 from components.program import tracking_dir, tracking_uri
 from pemt_core.errors import ArtifactError
 from pemt_core.settings import load_settings
-from pemt_core.tracking.address import sqlite_path
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -30,11 +29,9 @@ def main(arguments: argparse.Namespace) -> None:
             "backbone` brings it back, or models.backbone: include puts it into the next version"
         )
     check_port(arguments.port)
-    database = sqlite_path(tracking_uri(settings), folder)
-    place = f"sqlite:///{database}" if database else tracking_uri(settings)
     print(f"http://{HOST}:{arguments.port}/invocations answers for {uri}", flush=True)
     words = ["models", "serve", "--model-uri", uri, "--env-manager", "local", "--host", HOST]
-    variables = {"MLFLOW_TRACKING_URI": place, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    variables = {"MLFLOW_TRACKING_URI": store.uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
     command = [sys.executable, "-m", "mlflow", *words, "--port", str(arguments.port)]
     os.execve(sys.executable, command, {**os.environ, **variables})
 

@@ -15,7 +15,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pemt_core.artifacts.files import atomic_file
-from pemt_core.tracking.address import TrackingError, check_reachable, first_line, sqlite_path, without_password
+from pemt_core.tracking.address import (
+    TrackingError,
+    check_reachable,
+    first_line,
+    is_database_server,
+    refusal,
+    sqlite_path,
+    without_password,
+)
+from pemt_core.tracking.database import alone, with_driver
 
 METRICS_PER_BATCH, OTHERS_PER_BATCH = 1000, 100  # MLflow's limits for one request
 
@@ -30,7 +39,15 @@ def named_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        raise TrackingError(f"{without_password(uri)}: the tracking store failed: {first_line(error)}") from error
+        status = error.get_http_status_code() if isinstance(error, MlflowException) else 0
+        raise TrackingError(f"{without_password(uri)}: {refusal(status, first_line(error), _user())}") from error
+
+
+def _user() -> str | None:
+    """Whom MLflow's variables name to a server; None where they name nobody."""
+    token = "MLFLOW_TRACKING_TOKEN" if os.environ.get("MLFLOW_TRACKING_TOKEN") else None
+    name = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    return f"the user '{name}'" if name else token
 
 
 @dataclass(frozen=True)
@@ -125,23 +142,28 @@ def open_store(uri: str, experiment: str, base_dir: Path) -> Store:
     """Open `experiment` in the store at `uri`, creating both where they do not exist.
 
     A relative sqlite path counts from `base_dir`; the artifacts of an sqlite store go to the folder `mlartifacts`
-    beside its file, those of a server where the server says.
+    beside its file, those of a database server to `base_dir`/mlartifacts, those of MLflow's server where that says.
     """
-    path = sqlite_path(uri, base_dir)
-    if path is None:
-        check_reachable(uri)
     _prepare_import()
+    path = sqlite_path(uri, base_dir)
+    if path is not None:
+        with named_errors(uri), _locked(path):
+            _create_database(path)
+            return _opened(f"sqlite:///{path}", experiment, path.parent / "mlartifacts")
+    check_reachable(uri)
+    if is_database_server(uri):
+        database = with_driver(uri)
+        with named_errors(uri), alone(database):
+            return _opened(database, experiment, Path(base_dir).resolve() / "mlartifacts")
+    with named_errors(uri):
+        return _opened(uri, experiment, None)
+
+
+def _opened(uri: str, experiment: str, artifacts: Path | None) -> Store:
     from mlflow import MlflowClient
 
-    with named_errors(uri):
-        if path is None:
-            client = MlflowClient(uri)
-            return Store(client, _experiment_id(client, experiment, None), uri)
-        with _locked(path):
-            _create_database(path)
-            client = MlflowClient(f"sqlite:///{path}")
-            artifacts = (path.parent / "mlartifacts").as_uri()
-            return Store(client, _experiment_id(client, experiment, artifacts), f"sqlite:///{path}")
+    client = MlflowClient(uri)
+    return Store(client, _experiment_id(client, experiment, artifacts.as_uri() if artifacts else None), uri)
 
 
 def _prepare_import() -> None:

@@ -1,0 +1,124 @@
+"""PostgreSQL for tests: a cluster of its own in a temporary folder, which asks for passwords as a team's does."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+USER = "mlflow"
+SERVER = "postgres"  # the user of the machine that runs it where the tests run as root, which it refuses
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A cluster on a port of 127.0.0.1; every connection over TCP asks for the password (scram-sha-256)."""
+
+    programs: Path
+    folder: Path
+    port: int
+    password: str
+
+    def start(self) -> None:
+        self._run("pg_ctl", "--wait", f"--log={self.folder}/log", f"--pgdata={self.folder}/data", "start")
+
+    def stop(self) -> None:
+        """At once, whatever is connected."""
+        self._run("pg_ctl", "--wait", "--mode=immediate", f"--pgdata={self.folder}/data", "stop")
+
+    def create(self) -> None:
+        """Make the cluster's files; `USER` is its superuser, as in the official image."""
+        secret = self.folder / "password"
+        secret.write_text(self.password)
+        settings = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.folder}
+        own(self.folder)
+        self._run(
+            "initdb", "--auth=scram-sha-256", f"--username={USER}", f"--pwfile={secret}", f"--pgdata={self.folder}/data"
+        )
+        lines = [f"{name} = '{value}'\n" for name, value in {**settings, "fsync": "off"}.items()]
+        with (self.folder / "data" / "postgresql.conf").open("a") as file:
+            file.writelines(lines)
+
+    def variables(self, database: str) -> dict[str, str]:
+        """The variables by which PostgreSQL's library finds a database."""
+        return {
+            "PGHOST": "127.0.0.1",
+            "PGPORT": str(self.port),
+            "PGUSER": USER,
+            "PGPASSWORD": self.password,
+            "PGDATABASE": database,
+        }
+
+    def query(self, database: str, sql: str) -> list[tuple[Any, ...]]:
+        """All rows of a query, or none of a statement that gives none."""
+        with closing(
+            psycopg2.connect(host="127.0.0.1", port=self.port, user=USER, password=self.password, dbname=database)
+        ) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(sql)
+                return cursor.fetchall() if cursor.description else []
+
+    def new_database(self, name: str) -> str:
+        """Create an empty database and return its name."""
+        self.query("postgres", f"CREATE DATABASE {name}")
+        return name
+
+    def run_client(self, program: str, database: str, *arguments: str) -> None:
+        """One of PostgreSQL's own programs on a database."""
+        command, variables = [str(self.programs / program), *arguments], self.variables(database)
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [str(self.programs / program), *arguments], user=SERVER if os.getuid() == 0 else None,
+            group=SERVER if os.getuid() == 0 else None, cwd=self.folder, env={"LC_ALL": "C.UTF-8"},
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+
+def own(folder: Path) -> None:
+    """Give a folder and what is in it to the user that runs the server."""
+    if os.getuid() == 0:
+        for path in (folder, *folder.rglob("*")):
+            shutil.chown(path, SERVER, SERVER)
+
+
+def programs() -> Path | None:
+    """The folder of PostgreSQL's programs, the newest; Debian keeps them off PATH."""
+    on_path = shutil.which("initdb")
+    if on_path:
+        return Path(on_path).resolve().parent  # it may be a link to one program alone
+    found = Path("/usr/lib/postgresql").glob("*/bin/initdb")
+    return max((path.parent for path in found), key=lambda folder: float(folder.parent.name), default=None)
+
+
+@contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """A cluster that is started, and removed afterwards; skips where the machine has no PostgreSQL."""
+    folder = programs()
+    if folder is None:
+        pytest.skip("PostgreSQL's programs are neither on PATH nor in /usr/lib/postgresql: apt-get install postgresql")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    # not below pytest's own folders, which no other user may enter
+    with tempfile.TemporaryDirectory(prefix="pemt-postgres-") as place:
+        postgres = Postgres(folder, Path(place), port, f"p@ss/{secrets.token_hex(8)}:%")
+        postgres.create()
+        postgres.start()
+        try:
+            yield postgres
+        finally:
+            postgres.stop()
