@@ -2,13 +2,14 @@
 # and PEMT without one source for a few targets. It leaves `recipe: study` in params.yaml.
 #   DATA=folder   with demo: real datasets, from a mirror of the hub's layout (DATA=hub: from the hub), on a T5 from scratch
 #   JOBS=2        with demo and study: how many stages at a time
-#   STORE=folder  with ui: where mlflow.db is (kubeflow-local after pipelines.local)
+#   STORE=folder  with ui: where mlflow.db is (kubeflow-local after pipelines.local); PORT=5055: where it is served
 #   PYTHON=...    the interpreter that .venv is made from (3.11)
 #   PIP_ARGS=...  more arguments for pip, such as an index of CPU builds of torch
 
 PYTHON ?= python3
 PIP_ARGS ?=
 STORE ?= .
+PORT ?= 5055
 BIN := .venv/bin
 INSTALLED := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -68,10 +69,13 @@ lint: setup
 	ruff format --check .
 	mypy
 
+# a store that is not there yet is made first, since trainings may open it while the server starts
 ui: setup
+	@python -c 'import sys; sys.tracebacklimit = 0; from pathlib import Path; from pemt_core.tracking import create_store; create_store(Path(sys.argv[1]))' $(abspath $(STORE))/mlflow.db
+	@echo 'Methods side by side: http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=methods'
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true mlflow server --workers 1 \
 		--backend-store-uri sqlite:///$(abspath $(STORE))/mlflow.db --artifacts-destination $(abspath $(STORE))/mlartifacts \
-		--host 127.0.0.1 --port 5055
+		--host 127.0.0.1 --port $(PORT)
 
 # pin the datasets' newest commits in pemt_core/tasks/revisions.json
 pin: setup

@@ -1,6 +1,7 @@
 """Runs in MLflow: an embedded sqlite store or a tracking server. Only `store` imports mlflow, and only when called."""
 
 from pemt_core.tracking.address import TrackingError
+from pemt_core.tracking.store import create_store
 from pemt_core.tracking.tracker import (
     ARTIFACT,
     CELL,
@@ -24,4 +25,5 @@ __all__ = [
     "Tracker",
     "TrackingError",
     "connect",
+    "create_store",
 ]
