@@ -226,8 +226,8 @@ def _check_database(path: Path) -> None:
         ) from error
     if found != [expected := _get_latest_schema_revision()]:
         raise TrackingError(
-            f"{path}: its schema is {', '.join(found) or 'none of MLflow'}, this MLflow has {expected}. If it is older, "
-            f"copy the file, then `mlflow db upgrade sqlite:///{path}`; or change tracking.uri"
+            f"{path}: its schema is {', '.join(found) or 'none of MLflow'}, this MLflow has {expected}. An older one "
+            f"can be brought up to date: copy the file, then `mlflow db upgrade sqlite:///{path}`"
         )
 
 
