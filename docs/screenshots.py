@@ -26,9 +26,9 @@ FLAGS = [
     "--disable-sync",
 ]
 NO_ASSISTANT = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
-PICTURES = {"view": "target/boolq", "charts": "mean/MRQA", "compare": "mean/MRQA"}  # page to a text that it waits for
+PICTURES = {"view": 460, "charts": 900, "compare": 820}  # page to pixels of height
+FIRST = "mean/All"  # what every page shows once it is drawn
 SETTLED = 3000  # milliseconds for what a page draws after its texts
-COLOURS = 64
 
 
 @contextmanager
@@ -75,17 +75,19 @@ def main() -> None:
     arguments = parser.parse_args()
     pages = addresses(arguments.server, arguments.experiment)
     with sync_playwright() as playwright, open_browser(playwright) as page:
-        for name, text in PICTURES.items():
+        for name, height in PICTURES.items():
             path = arguments.output / f"mlflow_{name}.png"
             page.goto("about:blank")
             page.goto(pages[name])
-            page.get_by_text(text, exact=True).first.wait_for()
+            page.set_viewport_size({"width": 1400, "height": height})
+            page.get_by_text(FIRST, exact=True).first.wait_for()
+            if name == "compare":  # fold what stands between the runs' names and their metrics
+                for section in ("Visualizations", "Parameters"):
+                    page.get_by_text(section, exact=True).first.click()
             page.wait_for_timeout(SETTLED)
-            if name == "compare":
-                page.get_by_text(text, exact=True).last.scroll_into_view_if_needed()
             page.screenshot(path=path)
             with Image.open(path) as picture:
-                picture.convert("RGB").quantize(COLOURS).save(path, optimize=True)
+                picture.convert("RGB").quantize().save(path, optimize=True)
             print(path)
 
 
