@@ -47,7 +47,7 @@ def addresses(server: str, experiment: str) -> dict[str, str]:
     """The pages of an experiment's newest methods: list, view, charts, compare, and run, that of the best method."""
     found = _ask(server, f"experiments/get-by-name?experiment_name={experiment}", None)
     number = found["experiment"]["experiment_id"]
-    newest = "tags.`pemt.current` = 'true' AND tags.`pemt.step` = 'transfer'"
+    newest = "tags.`pemt.current` = 'true' AND tags.`pemt.method` != ''"
     search = {"experiment_ids": [number], "filter": newest, "order_by": ["metrics.`mean/All` DESC"]}
     runs = [run["info"]["run_id"] for run in _ask(server, "runs/search", search)["runs"]]
     training = "workflowType=machine_learning"

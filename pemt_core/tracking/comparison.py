@@ -80,7 +80,7 @@ def _record_sources(store: Store, results: Sequence[CellResult]) -> int:
     parent = Parent(
         name="sources",
         state=sha256_of_json([artifacts, metrics]),
-        tags={"pemt.step": "train_source"},
+        tags={"pemt.step": "report"},
         params={**_shared([run.params for run in runs.values()]), "sources": list(runs)},
         metrics=metrics,
         page=write_sources_page({name: run.metrics for name, run in runs.items()}),
@@ -96,7 +96,7 @@ def _parent_of(summary: MethodSummary, settings: ReportSettings) -> Parent:
     return Parent(
         name=summary.name,
         state=sha256_of_json([[r.content_hash() for r in results], summary.metrics, settings.model_dump()]),
-        tags={"pemt.step": "transfer", "pemt.method": summary.method, COLOUR: summary.style.colour},
+        tags={"pemt.step": "report", "pemt.method": summary.method, COLOUR: summary.style.colour},
         params={
             "method": summary.method,
             "k": summary.k,
@@ -131,7 +131,7 @@ def _view(comparison: Comparison) -> str:
     metrics = list(dict.fromkeys(name for summary in comparison.methods for name in summary.metrics))
     shown = sorted(name for name in metrics if "half_width" not in name)
     state = {
-        "searchFilter": f"tags.`{CURRENT}` = 'true' AND tags.`pemt.step` = 'transfer'",
+        "searchFilter": f"tags.`{CURRENT}` = 'true' AND tags.`pemt.method` != ''",
         "orderByKey": "metrics.`mean/All`",
         "orderByAsc": False,
         "selectedColumns": [f"metrics.`{name}`" for name in shown],
