@@ -2,7 +2,7 @@
 # and PEMT without one source for a few targets. It leaves `recipe: study` in params.yaml.
 #   DATA=folder   with demo: real datasets, from a mirror of the hub's layout (DATA=hub: from the hub), on a T5 from scratch
 #   JOBS=2        with demo and study: how many stages at a time
-#   STORE=folder  with ui: where mlflow.db is (kubeflow-local after pemt local)
+#   STORE=folder  with ui: where mlflow.db is (kubeflow-local after pemt local); PORT=5055: where it is served
 #   PYTHON=...    the interpreter that .venv is made from (3.11)
 #   PIP_ARGS=...  more arguments for pip, such as an index of CPU builds of torch
 
@@ -68,7 +68,7 @@ lint: setup
 	mypy
 
 ui: setup
-	pemt ui $(if $(STORE),--store $(STORE))
+	pemt ui $(if $(STORE),--store $(STORE)) $(if $(PORT),--port $(PORT))
 
 # pin the datasets' newest commits in pemt_core/tasks/revisions.json
 pin: setup

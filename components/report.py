@@ -20,7 +20,7 @@ def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
 
     tracker = open_tracker(settings, arguments)
     with provenance(arguments.provenance):
-        failed = gather(settings, tracker, results_dir=arguments.scores) if arguments.gather else []
+        failed = gather(settings, tracker, results_dir=arguments.scores) if arguments.gather else None
         means = report(
             arguments.scores,
             [arguments.sources / task for task in settings.tasks.sources] if arguments.sources else [],
@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
             backbone_dir=arguments.backbone,
             output_dir=arguments.output,
             provenance_dir=arguments.provenance.parent,
-            tracker=None if arguments.gather else tracker,  # what it had need not be recorded
+            tracker=tracker,
             failed=failed,
         )
         if arguments.page:

@@ -12,8 +12,8 @@ from components.command import HOST, add_params, check_port, explained, run
 from components.program import tracking_dir, tracking_uri
 from pemt_core.errors import PemtError
 from pemt_core.settings import load_settings
-from pemt_core.tracking import connect
 from pemt_core.tracking.address import sqlite_path, without_password
+from pemt_core.tracking.store import open_store
 
 DATABASE = "mlflow.db"
 SERVER = {  # jobs, which nothing here uses, would take 2 GB; an address to report to is nobody's wish
@@ -37,11 +37,12 @@ def main(arguments: argparse.Namespace) -> None:
         raise UiError(f"the runs are in {without_password(uri)}, which shows them itself: open that in a browser")
     check_port(arguments.port)
     # Its file is made here where there is none: the server's processes, racing to make it, can leave it broken
-    connect(uri, settings.tracking.experiment, folder, "stop")
+    store = open_store(uri, settings.tracking.experiment, folder)
     words = ["--workers", "1", "--host", HOST, "--port", str(arguments.port)]
     artifacts = database.parent / "mlartifacts"
     places = ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(artifacts)]
-    print(f"http://{HOST}:{arguments.port} shows {database}", flush=True)
+    view = f"#/experiments/{store.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=methods"
+    print(f"Methods side by side, from {database}: http://{HOST}:{arguments.port}/{view}", flush=True)
     os.execve(sys.executable, [sys.executable, "-m", "mlflow", "server", *words, *places], {**os.environ, **SERVER})
 
 

@@ -73,6 +73,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> "World":
 
 
 @pytest.fixture(scope="session")
+def scored(tmp_path_factory: pytest.TempPathFactory, world: "World") -> "World":
+    """The world with three targets, trained with two methods and two seeds each, and their results in scores."""
+    from tiny import World
+
+    return World.scored(tmp_path_factory.mktemp("scored") / "world", world)
+
+
+@pytest.fixture(scope="session")
 def still_world(tmp_path_factory: pytest.TempPathFactory) -> "World":
     """Without dropout, and with rows of equal length: what splits a batch differently changes nothing."""
     from tiny import World

@@ -253,7 +253,10 @@ def test_the_pages_of_a_store_that_is_made_first(tmp_path: Path) -> None:
     port = free_port()
     with pages("--store", tmp_path, "--port", port) as process:
         assert process.stdout
-        assert process.stdout.readline() == f"http://127.0.0.1:{port} shows {tmp_path / 'mlflow.db'}\n"
+        said = process.stdout.readline()
+        assert said.startswith(
+            f"Methods side by side, from {tmp_path / 'mlflow.db'}: http://127.0.0.1:{port}/#/experiments/1/"
+        )
         body = json.dumps({"max_results": 5}).encode()
         url = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search"
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -282,6 +283,36 @@ def test_an_altered_database_is_named_at_once(tmp_path: Path, tracker: Tracker) 
 
 def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
+    assert connect(URI, "pemt", tmp_path, "stop").record(RECORD)
+
+
+def older_store(path: Path) -> None:
+    """A store as the version of MLflow left it that came before the newest migration."""
+    from alembic import command
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+    from sqlalchemy import create_engine
+
+    engine = create_engine(f"sqlite:///{path}")
+    Base.metadata.create_all(engine)
+    config = _get_alembic_config(f"sqlite:///{path}")
+    newest = ScriptDirectory.from_config(config).get_revision("head")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, newest.down_revision)
+    engine.dispose()
+
+
+def test_a_store_of_an_older_mlflow_is_left_alone_and_the_command_named(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    older_store(path)
+    before = path.read_bytes()
+    with pytest.raises(TrackingError, match=r"mlflow.db: its schema is \w+, this MLflow has \w+.*") as error:
+        connect(URI, "pemt", tmp_path, "stop")
+    assert path.read_bytes() == before
+    command = re.findall(r"`mlflow (.*)`", str(error.value))[0].split()
+    subprocess.run([sys.executable, "-m", "mlflow", *command], check=True, capture_output=True)
     assert connect(URI, "pemt", tmp_path, "stop").record(RECORD)
 
 

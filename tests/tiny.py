@@ -3,10 +3,12 @@
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pyarrow as pa
@@ -28,10 +30,13 @@ from pemt_core.model.assemble import (
     initial_target_tensors,
 )
 from pemt_core.model.prompted import PromptedT5
-from pemt_core.settings import TrainSourceSettings, TransferSettings
+from pemt_core.settings import EvaluateSettings, TrainSourceSettings, TransferSettings, load_settings
 from pemt_core.steps.collect_experts import collect_experts
+from pemt_core.steps.evaluate import evaluate
+from pemt_core.steps.report import report
 from pemt_core.steps.train_source import train_source
 from pemt_core.steps.transfer import transfer
+from pemt_core.tracking import Tracker
 from pemt_core.training.run import OpenRun, SilentRun
 
 torch.set_num_threads(1)  # on tensors as small as these, threads cost ten times what they save
@@ -226,6 +231,7 @@ class World:
 
     SOURCES = ("alpha", "beta")
     TARGET = "gamma"
+    SCORED = ("gamma", "delta", "epsilon")
 
     @classmethod
     def make(cls, folder: Path, *, dropout: float = 0.1, fillers: int = 3) -> "World":
@@ -241,6 +247,37 @@ class World:
         adapters = [folder / "adapters" / name for name in cls.SOURCES]
         collect_experts(adapters, cls.SOURCES, output_dir=folder / "experts")
         return world
+
+    @classmethod
+    def scored(cls, folder: Path, trained: "World") -> "World":
+        """A copy of a world that was made, with results in scores/<target>/<cell>, by the steps themselves."""
+        world = cls(Path(shutil.copytree(trained.folder, folder)))
+        for name in cls.SCORED:
+            if name != cls.TARGET:
+                write_task(folder / "data", name)
+            world.transfer(
+                folder / "targets" / name, task=name, methods=["pemt", "control"], seeds=[1, 2], epochs=8,
+                learning_rates=[0.1], evaluate_every=100,
+            )  # fmt: skip
+        evaluate(
+            {name: folder / "targets" / name for name in cls.SCORED},
+            folder / "data",
+            folder / "backbone",
+            folder / "experts",
+            EvaluateSettings(batch_size=8, precision="float32", max_rows=None),
+            output_dir=folder / "scores",
+        )
+        return world
+
+    def report(self, tracker: Tracker) -> None:
+        """The report step, which shows everything in `tracker`."""
+        output = Path(mkdtemp(dir=self.folder))
+        settings = load_settings(Path(__file__).parent.parent / "params.yaml")
+        sources = [self.folder / "adapters" / name for name in self.SOURCES]
+        report(
+            self.folder / "scores", sources, settings.report, self.SCORED, settings.prepare, settings.backbone,
+            backbone_dir=self.folder / "backbone", output_dir=output, provenance_dir=output, tracker=tracker,
+        )  # fmt: skip
 
     def train_source(
         self,

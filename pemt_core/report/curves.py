@@ -8,10 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pemt_core.evaluation.results import CellResult
-from pemt_core.report.palette import Series, Style, drop_frame, series_of
+from pemt_core.report.palette import Series, Style, drop_frame
 
 SHOWN = "validation/main"
-COLUMNS = 5  # panels in a row
 
 
 def curve_frame(results: Sequence[CellResult]) -> pd.DataFrame:
@@ -26,14 +25,16 @@ def curve_frame(results: Sequence[CellResult]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*first, *metrics])
 
 
-def draw_curves(results: Sequence[CellResult]) -> Figure:
-    """A panel per target: the main metric on validation against the step, a thin line per seed, a thick mean."""
+def draw_curves(results: Sequence[CellResult], series: Series, most_columns: int) -> Figure:
+    """A panel per target, so many in a row: the main metric on validation against the step.
+
+    A thin line per seed, a thick one for their mean.
+    """
     targets = {result.task: result.main_metric for result in results}
-    columns = min(COLUMNS, len(targets))
+    columns = min(most_columns, len(targets))
     rows = math.ceil(len(targets) / columns)
     figure = Figure(figsize=(2.6 * columns + 0.6, 2.1 * rows + 1.0), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    series = series_of(results)
     for panel, (target, metric) in zip(panels, targets.items(), strict=False):
         for name, style in series.items():
             own = [result for result in results if result.task == target and (result.method, str(result.k)) == name]

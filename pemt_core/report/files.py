@@ -1,5 +1,7 @@
 """Atomic, repeatable files of a report: the same numbers give the same bytes."""
 
+import math
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +25,17 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
 
 
 def write_figure(path: Path, figure: Figure) -> None:
-    """Draw `figure` as PNG. Its metadata, which would name matplotlib's version, is left out."""
+    """Write `figure` as PNG."""
     with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+        temporary.write_bytes(png(figure))
+
+
+def png(figure: Figure, max_width: float = math.inf) -> bytes:
+    """`figure` as a PNG file's bytes, at most `max_width` pixels wide.
+
+    Its metadata, which would name matplotlib's version, is left out.
+    """
+    drawn = BytesIO()
+    dots_per_inch = min(DOTS_PER_INCH, max_width / figure.get_figwidth())
+    figure.savefig(drawn, format="png", dpi=dots_per_inch, metadata={"Software": None})
+    return drawn.getvalue()

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from pemt_core.evaluation.results import STACKS, CellResult
@@ -41,17 +43,17 @@ def weight_panels(results: Sequence[CellResult], sources: Sequence[str], num_gro
     return {title: np.array([np.mean(rows or [absent], axis=0) for rows in panel]) for title, panel in cells.items()}
 
 
-def draw_expert_weights(results: Sequence[CellResult], num_groups: int) -> Figure:
-    """A row of panels per k, of the method that mixes all sources: targets down, sources across, a panel per group.
+def draw_expert_weights(results: Sequence[CellResult], num_groups: int, method: str = SHOWN) -> Figure:
+    """A row of panels per k, of one method: targets down, sources across, a panel per group.
 
-    Without one source the others' weights rise together, which says nothing of its target.
+    Most is said by the method that mixes all sources: without one of them the others' weights rise together.
     """
     groups: dict[str, list[CellResult]] = {}
     for result in results:
-        if result.method == SHOWN and result.expert_weights is not None:
+        if result.method == method and result.expert_weights is not None:
             groups.setdefault(str(result.k), []).append(result)
     if not groups:
-        return _nothing_to_show()
+        return _nothing_to_show(method)
     sources = list(dict.fromkeys(source for own in groups.values() for result in own for source in result.sources))
     rows = {name: weight_panels(own, sources, num_groups) for name, own in groups.items()}
     columns = max(len(panels) for panels in rows.values())
@@ -61,8 +63,25 @@ def draw_expert_weights(results: Sequence[CellResult], num_groups: int) -> Figur
     highest = max(float(np.nanmax(panel)) for panels in rows.values() for panel in panels.values())
     for subfigure, name in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         targets = list(dict.fromkeys(result.task for result in groups[name]))
-        subfigure.suptitle(f"{SHOWN}, k={name}: expert weights by layers", fontsize=11)
+        subfigure.suptitle(f"{method}, k={name}: expert weights by layers", fontsize=11)
         _draw_row(subfigure, rows[name], targets, sources, highest)
+    return figure
+
+
+def draw_weights_of(result: CellResult) -> Figure:
+    """The expert weights of one cell: a panel per stack, layers down, sources across."""
+    assert result.expert_weights is not None
+    stacks = {stack: np.asarray(result.expert_weights[stack]) for stack in STACKS}  # layers, E
+    deepest = max(map(len, stacks.values()))
+    figure = Figure(
+        figsize=(2 * max(1.5, 0.27 * len(result.sources)) + 2.0, 0.26 * deepest + 1.5), layout="constrained"
+    )
+    panels = figure.subplots(1, len(stacks), squeeze=False)[0]
+    for panel, (stack, weights) in zip(panels, stacks.items(), strict=True):
+        image = panel.imshow(weights, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
+        _label(panel, stack, result.sources, [str(layer + 1) for layer in range(len(weights))])
+    panels[0].set_ylabel("layer", fontsize=8)
+    _add_bar(figure, image, list(panels), len(result.sources))
     return figure
 
 
@@ -74,17 +93,25 @@ def _draw_row(
     for panel, (title, weights) in zip(axes, panels.items(), strict=True):
         image = panel.imshow(weights, cmap="Blues", vmin=0.0, vmax=highest, aspect="auto")
         panel.set_facecolor("#bbbbbb")
-        panel.set_title(title, fontsize=9)
-        panel.set_xticks(range(len(sources)), sources, rotation=90, fontsize=8)
-        panel.set_yticks(range(len(targets)), targets, fontsize=8)
-        panel.tick_params(length=0)
-    bar = figure.colorbar(image, ax=list(axes), pad=0.01, fraction=0.02)
-    bar.set_label(f"weight (equal: {1 / len(sources):.2f})", fontsize=8)
+        _label(panel, title, sources, targets)
+    _add_bar(figure, image, list(axes), len(sources))
+
+
+def _label(panel: Axes, title: str, sources: Sequence[str], rows: Sequence[str]) -> None:
+    panel.set_title(title, fontsize=9)
+    panel.set_xticks(range(len(sources)), sources, rotation=90, fontsize=8)
+    panel.set_yticks(range(len(rows)), rows, fontsize=8)
+    panel.tick_params(length=0)
+
+
+def _add_bar(figure: Figure | SubFigure, image: AxesImage, axes: list[Axes], num_sources: int) -> None:
+    bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.02)
+    bar.set_label(f"weight (equal: {1 / num_sources:.2f})", fontsize=8)
     bar.ax.tick_params(labelsize=7)
 
 
-def _nothing_to_show() -> Figure:
+def _nothing_to_show(method: str) -> Figure:
     """The file exists whatever the methods, since the pipeline's outputs do not depend on them."""
     figure = Figure(figsize=(5.0, 1.5))
-    figure.text(0.5, 0.5, f"No expert weights of {SHOWN} among the results", ha="center", va="center")
+    figure.text(0.5, 0.5, f"No expert weights of {method} among the results", ha="center", va="center")
     return figure

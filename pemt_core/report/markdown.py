@@ -1,36 +1,112 @@
-"""The report's tables as Markdown: means, methods side by side, one table per suite, then what is missing."""
+"""The report's tables as Markdown: a whole report, an overview of it, and the page of one method or of one cell."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from pemt_core.evaluation.results import CellResult
 from pemt_core.report.table import ALL
 
 NOTHING = "-"  # shown where there is no number: an interval of one seed
+_NO_MEANS = "No method has a seed with every target of a suite."
+_MEANS_HEADER = ["Method", "k", "Over", "Targets", "Mean", "±", "Seeds"]
+_CELLS_HEADER = [
+    "Target", "Metric", "Method", "k", "Mean", "±", "Seeds", "Test rows", "Trained parameters", "Unreadable",
+]  # fmt: skip
 
 
 def write_tables(cells: pd.DataFrame, means: pd.DataFrame, missing: Sequence[str], confidence: float) -> str:
     """The text of table.md from the frames of `pemt_core.report.table` and the sentences of its `gaps`."""
-    parts = [
-        "# Results",
-        f"Main metric of each target on its test split, in points, mean over seeds. ± is half of Student's t interval "
-        f"over seeds at confidence {confidence:.4g}; `{NOTHING}` with one seed.",
+    suites = [
+        part for suite, rows in cells.groupby("suite", sort=False) for part in (f"## {suite}", _cells_table(rows))
+    ]
+    return _join(["# Results", *_overview(cells, means, confidence), *suites, *_missing(missing)])
+
+
+def write_overview(cells: pd.DataFrame, means: pd.DataFrame, missing: Sequence[str], confidence: float) -> str:
+    """The same without the suites' tables, below one line that stands for all of it."""
+    return _join([_mean_line(means), *_overview(cells, means, confidence), *_missing(missing)])
+
+
+def write_method_page(cells: pd.DataFrame, means: pd.DataFrame, confidence: float) -> str:
+    """Means and targets of one method and k, whose rows of both frames are given."""
+    formed = [row[2:] for row in _means_rows(means)]
+    return _join(
+        [
+            _mean_line(means),
+            _table(_MEANS_HEADER[2:], formed) if formed else _NO_MEANS,
+            _what_is_shown(confidence),
+            _capped_note(cells),
+            _table([*_CELLS_HEADER[:2], *_CELLS_HEADER[4:]], [[*row[:2], *row[4:]] for row in _cells_rows(cells)]),
+        ]
+    )
+
+
+def write_cell_page(result: CellResult) -> str:
+    """What one cell scored, metric by metric."""
+    names = list(dict.fromkeys([result.main_metric, *result.test]))
+    rows = [[name, _points(result.test[name]), _points(result.validation.get(name, math.nan))] for name in names]
+    scored = _test_rows({"test_rows": result.test_rows, "test_rows_available": result.test_rows_available})
+    return _join(
+        [
+            f"{result.task} ({result.suite}), {result.method}, k = {result.k}, seed {result.seed}: "
+            f"{result.main_metric} **{result.score:.1f}** on {scored} test rows, {result.unreadable} unreadable.",
+            _table(["Metric", "Test", "Validation"], rows),
+        ]
+    )
+
+
+def write_sources_page(metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """The sources with their metrics on validation, from those of each one's run."""
+    rows = []
+    for source, own in metrics.items():
+        on_validation = {name.partition("/")[2]: own[name] for name in sorted(own) if name.startswith("validation/")}
+        main = _points(on_validation.pop("main"))
+        rows.append([source, main, ", ".join(f"{name} {_points(value)}" for name, value in on_validation.items())])
+    return _join(["Source adapters on validation, in points.", _table(["Source", "Main metric", "All"], rows)])
+
+
+def _overview(cells: pd.DataFrame, means: pd.DataFrame, confidence: float) -> list[str]:
+    return [
+        _what_is_shown(confidence),
         "## All targets",
         _means_table(means),
         _capped_note(cells),
         *(["## Methods", _methods_table(cells)] if cells["method"].nunique() > 1 else []),
     ]
-    for suite, rows in cells.groupby("suite", sort=False):
-        parts += [f"## {suite}", _cells_table(rows)]
-    parts += ["## Missing", "\n".join(f"- {sentence}" for sentence in missing) or "Nothing."]
+
+
+def _mean_line(means: pd.DataFrame) -> str:
+    """The mean over all targets of each method that has one, the best first."""
+    overall = means[(means["suite"] == ALL) & (means["seeds"] > 0)].sort_values("mean", ascending=False)
+    shown = [f"{row['method']} k={row['k']}: **{row['mean']:.1f}**" for row in overall.to_dict("records")]
+    return f"Mean over all targets: {', '.join(shown)}" if shown else _NO_MEANS
+
+
+def _what_is_shown(confidence: float) -> str:
+    return (
+        f"Main metric of each target on its test split, in points, mean over seeds. ± is half of Student's t interval "
+        f"over seeds at confidence {confidence:.4g}; `{NOTHING}` with one seed."
+    )
+
+
+def _missing(sentences: Sequence[str]) -> list[str]:
+    return ["## Missing", "\n".join(f"- {sentence}" for sentence in sentences) or "Nothing."]
+
+
+def _join(parts: Sequence[str]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _means_table(means: pd.DataFrame) -> str:
-    header = ["Method", "k", "Over", "Targets", "Mean", "±", "Seeds"]
-    rows = [
+    rows = _means_rows(means)
+    return _table(_MEANS_HEADER, rows) if rows else _NO_MEANS
+
+
+def _means_rows(means: pd.DataFrame) -> list[list[Any]]:
+    return [
         [
             row["method"],
             row["k"],
@@ -45,7 +121,6 @@ def _means_table(means: pd.DataFrame) -> str:
             "seeds"
         ]  # a method that was trained for a few targets has no mean: the section on what is missing says so
     ]
-    return _table(header, rows) if rows else "No method has a seed with every target of a suite."
 
 
 def _all_first(means: pd.DataFrame) -> list[dict[Any, Any]]:
@@ -64,10 +139,11 @@ def _methods_table(cells: pd.DataFrame) -> str:
 
 
 def _cells_table(cells: pd.DataFrame) -> str:
-    header = [
-        "Target", "Metric", "Method", "k", "Mean", "±", "Seeds", "Test rows", "Trained parameters", "Unreadable",
-    ]  # fmt: skip
-    rows = [
+    return _table(_CELLS_HEADER, _cells_rows(cells))
+
+
+def _cells_rows(cells: pd.DataFrame) -> list[list[Any]]:
+    return [
         [
             row["target"],
             row["metric"],
@@ -82,7 +158,6 @@ def _cells_table(cells: pd.DataFrame) -> str:
         ]
         for row in cells.to_dict("records")
     ]
-    return _table(header, rows)
 
 
 def _points(value: float) -> str:

@@ -27,18 +27,21 @@ def report(
     backbone_dir: Path | None,
     output_dir: Path,
     provenance_dir: Path,
-    tracker: Tracker | None,
-    failed: Sequence[str] = (),
+    tracker: Tracker,
+    failed: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """Write tables and figures to `output_dir`, and record every cell and source that `tracker`, if any, does not show.
+    """Write tables and figures to `output_dir`, and to `tracker` whatever of them and of the results it does not show.
 
     `prepare` and `backbone` are the settings that the results come from. The page also shows the cost of the steps that
     left their provenance beside this one's, and what `backbone_dir`, if any, holds: nothing depends on it, so it may.
-    `failed` are sentences on what has no result. Returns the means over all targets, by method and k.
+    `failed` are sentences on what has no result, of a run on a cluster: its results came from `tracker`, and are not
+    recorded again. Returns the means over all targets, by method and k.
     """
+    from pemt_core.evaluation.results import load_results
     from pemt_core.report.cost import read_runs
     from pemt_core.report.origin import Origin, num_parameters_of
-    from pemt_core.report.table import ALL
+    from pemt_core.report.table import ALL, gaps, seed_frame
+    from pemt_core.tracking.comparison import record_comparison
 
     num_parameters = num_parameters_of(backbone_dir) if backbone_dir else None
     write_report(
@@ -48,13 +51,17 @@ def report(
         layer_groups=settings.layer_groups,
         origin=Origin(prepare, backbone, num_parameters, read_runs(provenance_dir), source_dirs),
         targets=targets,
-        failed=failed,
+        failed=failed or (),
     )
     logger.info("report: %s written", output_dir)
-    if tracker:
-        written = record_sources(source_dirs, tracker, provenance_dir)
+    written = 0
+    if failed is None:
+        written += record_sources(source_dirs, tracker, provenance_dir)
         written += record_results(results_dir, tracker, provenance_dir)
-        logger.info("report: %d tracking runs completed", written)
+    results = load_results(results_dir)
+    missing = [*(failed or ()), *gaps(seed_frame(results), targets)]
+    written += record_comparison(results, settings, tracker, missing)
+    logger.info("report: %d tracking runs completed", written)
     summary = read_json(output_dir / "summary.json")
     return {method: means[ALL] for method, means in summary.items() if ALL in means}
 

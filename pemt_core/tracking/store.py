@@ -4,6 +4,7 @@ Clients are used directly; MLflow's fluent functions keep one active run per pro
 """
 
 import fcntl
+import json
 import os
 import sqlite3
 import time
@@ -27,6 +28,7 @@ from pemt_core.tracking.address import (
 from pemt_core.tracking.database import alone, with_driver
 
 METRICS_PER_BATCH, OTHERS_PER_BATCH = 1000, 100  # MLflow's limits for one request
+DIGEST = 12  # characters of a dataset's hash that are kept; MLflow takes 36 at most
 
 Point = tuple[str, float, int]  # metric, value, step
 
@@ -58,7 +60,7 @@ class StoredRun:
     status: str
     tags: Mapping[str, str]
     params: Mapping[str, str]
-    metrics: frozenset[str]  # names
+    metrics: Mapping[str, float]  # last values
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Store:
         with named_errors(self.uri):
             runs = self.client.search_runs([self.experiment_id], f"tags.`{tag}` = '{value}'")
         return [
-            StoredRun(run.info.run_id, run.info.status, run.data.tags, run.data.params, frozenset(run.data.metrics))
+            StoredRun(run.info.run_id, run.info.status, run.data.tags, run.data.params, run.data.metrics)
             for run in runs
         ]
 
@@ -82,6 +84,16 @@ class Store:
         """The steps at which a run has a value of `metric`."""
         with named_errors(self.uri):
             return {point.step for point in self.client.get_metric_history(run_id, metric)}
+
+    def tags(self) -> dict[str, str]:
+        """The experiment's own tags."""
+        with named_errors(self.uri):
+            return dict(self.client.get_experiment(self.experiment_id).tags)
+
+    def set_tag(self, name: str, value: str) -> None:
+        """Set or replace a tag of the experiment."""
+        with named_errors(self.uri):
+            self.client.set_experiment_tag(self.experiment_id, name, value)
 
     def create(self, name: str, tags: Mapping[str, str]) -> str:
         """Start a run and return its id."""
@@ -128,6 +140,21 @@ class Store:
         """Write `text` as the artifact `name` of a run."""
         with named_errors(self.uri):
             self.client.log_text(run_id, text, name)
+
+    def add_image(self, run_id: str, name: str, png: bytes) -> None:
+        """Write an image as the artifact `name` of a run."""
+        with named_errors(self.uri), TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_bytes(png)
+            self.client.log_artifact(run_id, str(path))
+
+    def add_dataset(self, run_id: str, name: str, content_hash: str, path: str, contexts: str) -> None:
+        """Link a run to a dataset, which is another one for every hash; a link that is there stays."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(name, content_hash[:DIGEST], "local", json.dumps({"uri": path}))
+        with named_errors(self.uri):
+            self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", contexts)])])
 
     def read_file(self, run_id: str, name: str) -> str | None:
         """The text of the artifact `name` of a run; None where it has none."""
@@ -197,14 +224,23 @@ def _create_database(path: Path) -> None:
 
 
 def _check_database(path: Path) -> None:
-    """Raise TrackingError where `path` is no readable database: MLflow would try again for a minute and a half."""
+    """Raise TrackingError where `path` is no store of this MLflow, which would try again for a minute and a half."""
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            versions = "SELECT version_num FROM alembic_version"
+            found = [row[0] for row in connection.execute(versions)] if "alembic_version" in tables else []
     except sqlite3.DatabaseError as error:
         raise TrackingError(
             f"{path}: not usable as an sqlite database ({error}); move it away or change tracking.uri"
         ) from error
+    if found != [expected := _get_latest_schema_revision()]:
+        raise TrackingError(
+            f"{path}: its schema is {', '.join(found) or 'none of MLflow'}, this MLflow has {expected}. An older one "
+            f"can be brought up to date: copy the file, then `mlflow db upgrade sqlite:///{path}`"
+        )
 
 
 def _experiment_id(client: Any, name: str, artifacts: str | None) -> str:

@@ -95,7 +95,7 @@ class Tracker:
                     store.delete(old.run_id)
                 run_id = store.create(name, {CELL: cell})
                 store.set_tags(run_id, {**tags, **self._tags})
-                _add_params(store, run_id, params, already=())
+                add_params(store, run_id, params, already=())
         try:
             yield LiveRun(self, run_id)
         except BaseException as error:
@@ -200,8 +200,8 @@ def _record(store: Store, record: RunRecord, runs: Sequence[StoredRun]) -> bool:
 
 def _complete(store: Store, run: StoredRun | None, record: RunRecord) -> None:
     """Add to `run` (None: to a new one) all of `record` that it lacks; RESULT last, so that a crash is made up for."""
-    run = run or StoredRun(store.create(record.name, {CELL: record.cell}), "RUNNING", {}, {}, frozenset())
-    _add_params(store, run.run_id, record.params, already=run.params)
+    run = run or StoredRun(store.create(record.name, {CELL: record.cell}), "RUNNING", {}, {}, {})
+    add_params(store, run.run_id, record.params, already=run.params)
     store.set_tags(run.run_id, {**record.tags, ARTIFACT: record.artifact})
     last_step = max((int(point["step"]) for point in record.history), default=0)
     final = [(name, value, last_step) for name, value in record.metrics.items()]
@@ -215,11 +215,11 @@ def _complete(store: Store, run: StoredRun | None, record: RunRecord) -> None:
 def _missing_points(store: Store, run: StoredRun, record: RunRecord) -> list[Point]:
     """The points of the record's curves that `run` does not have."""
     points = [(k, v, int(point["step"])) for point in record.history for k, v in point.items() if k != "step"]
-    stored = {name: store.steps_of(run.run_id, name) for name in {name for name, _, _ in points} & run.metrics}
+    stored = {name: store.steps_of(run.run_id, name) for name in {name for name, _, _ in points} & run.metrics.keys()}
     return [(name, value, step) for name, value, step in points if step not in stored.get(name, ())]
 
 
-def _add_params(store: Store, run_id: str, params: Mapping[str, Any], already: Collection[str]) -> None:
+def add_params(store: Store, run_id: str, params: Mapping[str, Any], already: Collection[str]) -> None:
     """Log flattened parameters; those in `already` are left, since MLflow refuses to change one."""
     flat = {name: value for name, value in flatten(params).items() if name not in already}
     store.add_params(run_id, {name: _cut(value) for name, value in flat.items()})

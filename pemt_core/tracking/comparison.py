@@ -1,0 +1,139 @@
+"""Methods side by side in the tracking store: a parent run per method and k, pages for all runs, a view of the table.
+
+Everything is found in the store by the hash of the adapter, so that it does not matter which process recorded a cell.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from pemt_core.artifacts.cell import Cell
+from pemt_core.artifacts.files import sha256_of_json
+from pemt_core.evaluation.results import CellResult
+from pemt_core.report.files import png
+from pemt_core.report.heat_map import draw_weights_of
+from pemt_core.report.markdown import write_cell_page, write_sources_page
+from pemt_core.report.methods import Comparison, MethodSummary, compare_methods
+from pemt_core.settings import ReportSettings
+from pemt_core.tracking.parents import COLOUR, CURRENT, NOTE, WIDTH, Parent, record_parent, show
+from pemt_core.tracking.store import Store, StoredRun
+from pemt_core.tracking.tracker import ARTIFACT, CELL, Tracker, flatten
+
+SHOWN = "pemt.shown"  # tag: the hash of what a run's page shows
+VIEW = "mlflow.sharedViewState.methods"  # tag of the experiment: the table that the menu "Views" opens
+LONGEST_OVERVIEW = 19000  # characters; MLflow refuses more than 20000 in an experiment's tag
+
+
+def record_comparison(
+    results: Sequence[CellResult], settings: ReportSettings, tracker: Tracker, missing: Sequence[str]
+) -> int:
+    """Write the pages and parents of `results` that are not there yet; returns how many runs were written."""
+    comparison = compare_methods(results, missing, settings.confidence, settings.layer_groups)
+    written = 0
+    with tracker.tolerance() as store:
+        if store:
+            written += _record_sources(store, results)
+            for summary in comparison.methods:
+                runs = [(run, result) for result in summary.results for run in _runs_of(store, result)]
+                written += sum(_show_cell(store, run, result) for run, result in runs)
+                written += record_parent(store, _parent_of(summary, settings), [run for run, _ in runs])
+            _describe_experiment(store, comparison)
+    return written
+
+
+def _runs_of(store: Store, result: CellResult) -> list[StoredRun]:
+    """The run that trained or recorded what `result` scored; none where tracking was off."""
+    cell = Cell(result.task, result.method, result.k, result.seed)
+    return [run for run in store.runs_with(ARTIFACT, result.artifact) if run.tags.get(CELL) == cell.run][:1]
+
+
+def _show_cell(store: Store, run: StoredRun, result: CellResult) -> bool:
+    """Give a cell's run its page, its heat map and its dataset, unless it has them."""
+    state = result.content_hash()
+    if run.tags.get(SHOWN) == state:
+        return False
+    has_experts = result.expert_weights is not None
+    images = {"expert_weights.png": png(draw_weights_of(result), WIDTH)} if has_experts else {}
+    show(store, run.run_id, write_cell_page(result), images)
+    _add_dataset(store, run)
+    store.set_tags(run.run_id, {SHOWN: state})
+    return True
+
+
+def _add_dataset(store: Store, run: StoredRun) -> None:
+    task = run.tags["pemt.task"]
+    store.add_dataset(run.run_id, task, run.tags["pemt.data"], f"data/{task}", "train, validation, test")
+
+
+def _record_sources(store: Store, results: Sequence[CellResult]) -> int:
+    """The datasets and the parent of the runs of all sources that `results` draw on."""
+    names = list(dict.fromkeys(source for result in results for source in result.sources))
+    found = {name: store.runs_with(CELL, f"train_source/{name}") for name in names}
+    runs = {name: runs[0] for name, runs in found.items() if runs and ARTIFACT in runs[0].tags}
+    if not runs:
+        return 0
+    new = [run for run in runs.values() if run.tags.get(SHOWN) != run.tags[ARTIFACT]]
+    for run in new:
+        _add_dataset(store, run)
+        store.set_tags(run.run_id, {SHOWN: run.tags[ARTIFACT]})
+    metrics = {f"train_source/{name}": run.metrics["validation/main"] for name, run in runs.items()}
+    artifacts = {name: run.tags[ARTIFACT] for name, run in runs.items()}
+    parent = Parent(
+        name="sources",
+        state=sha256_of_json([artifacts, metrics]),
+        tags={"pemt.step": "report"},
+        params={**_shared([run.params for run in runs.values()]), "sources": list(runs)},
+        metrics=metrics,
+        page=write_sources_page({name: run.metrics for name, run in runs.items()}),
+        draw=dict,
+    )
+    return len(new) + record_parent(store, parent, list(runs.values()))
+
+
+def _parent_of(summary: MethodSummary, settings: ReportSettings) -> Parent:
+    results = summary.results
+    sources = list(dict.fromkeys(source for result in results for source in result.sources))
+    shared = _shared([flatten({"settings": result.settings, "backbone": result.backbone}) for result in results])
+    return Parent(
+        name=summary.name,
+        state=sha256_of_json([[r.content_hash() for r in results], summary.metrics, settings.model_dump()]),
+        tags={"pemt.step": "report", "pemt.method": summary.method, COLOUR: summary.style.colour},
+        params={
+            "method": summary.method,
+            "k": summary.k,
+            "seeds": sorted({result.seed for result in results}),
+            "sources": sources,
+            "targets": list(dict.fromkeys(result.task for result in results)),
+            **shared,
+        },
+        metrics=summary.metrics,
+        page=summary.page,
+        draw=lambda: {f"{name}.png": png(figure, WIDTH) for name, figure in summary.draw().items()},
+    )
+
+
+def _shared(params: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The parameters that have the same value everywhere."""
+    return {name: value for name, value in params[0].items() if all(other.get(name) == value for other in params)}
+
+
+def _describe_experiment(store: Store, comparison: Comparison) -> None:
+    """The experiment's description and its view, each where it is another than before."""
+    link = f"[Methods side by side](#/experiments/{store.experiment_id}/runs?viewStateShareKey=methods)"
+    page = f"{link}. {comparison.overview[:LONGEST_OVERVIEW]}"
+    before = store.tags()
+    for name, value in ((NOTE, page), (VIEW, _view(comparison))):
+        if before.get(name) != value:
+            store.set_tag(name, value)
+
+
+def _view(comparison: Comparison) -> str:
+    """A table of the newest parents with a column per mean and target, the best first, as MLflow's pages save one."""
+    metrics = list(dict.fromkeys(name for summary in comparison.methods for name in summary.metrics))
+    shown = sorted(name for name in metrics if "half_width" not in name)
+    state = {
+        "searchFilter": f"tags.`{CURRENT}` = 'true' AND tags.`pemt.method` != ''",
+        "orderByKey": "metrics.`mean/All`",
+        "orderByAsc": False,
+        "selectedColumns": [f"metrics.`{name}`" for name in shown],
+    }
+    return json.dumps({"name": "Methods side by side", "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)})
