@@ -59,8 +59,10 @@ NO_DEPS = {
 NO_DEPS_OF_STEP = {
     ("backbone", "pemt_core/artifacts/adapter.py"): "the checkpoint's TrainingRecord, which no backbone has",
     ("collect_experts", "pemt_core/model"): "the type that load_experts gives; collecting only saves",
+    ("prepare", "pemt_core/metrics"): "the check that an own task names metrics that suit it",
     ("report", "pemt_core/steps/plan.py"): "what a run on a cluster gathers; DVC's report has files",
     ("report", "pemt_core/tasks"): "the same",
+    ("report", "pemt_core/metrics"): "the same",
     **{
         (step, "pemt_core/training/accelerator.py"): "how programs that train share a batch among processes"
         for step in ("prepare", "collect_experts", "report")

@@ -5,15 +5,17 @@ what the step does not read leaves the text as it is.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import create_model
 
-from pemt_core.settings.groups import Group, Settings
+from pemt_core.settings.group import Group
+from pemt_core.settings.groups import Settings
 from pemt_core.settings.validation import parse_object, validate
 
 GROUPS_OF_STEP = {
-    "prepare": ("tasks", "prepare", "backbone"),
+    "prepare": ("tasks", "own_tasks", "prepare", "backbone"),
     "backbone": ("backbone", "tracking"),
     "train_source": ("train_source", "per_source", "tracking"),
     "collect_experts": ("tasks",),
@@ -25,8 +27,7 @@ GROUPS_OF_STEP = {
 def settings_text(settings: Settings, step: str, **groups: Any) -> str:
     """The groups that `step` reads, `groups` in place of those of `settings`; equal values give equal texts."""
     values = {name: groups.get(name, getattr(settings, name)) for name in GROUPS_OF_STEP[step]}
-    plain = {name: value.model_dump() if isinstance(value, Group) else value for name, value in values.items()}
-    return json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(_plain(values), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def parse_step_settings(step: str, text: str) -> Settings:
@@ -36,3 +37,9 @@ def parse_step_settings(step: str, text: str) -> Settings:
     fields: dict[str, Any] = {name: (Settings.model_fields[name].annotation, ...) for name in GROUPS_OF_STEP[step]}
     groups = validate(create_model("StepSettings", __base__=Group, **fields), values, origin)
     return Settings.model_construct(**{name: getattr(groups, name) for name in fields})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Group):
+        return value.model_dump()
+    return {key: _plain(inner) for key, inner in value.items()} if isinstance(value, Mapping) else value
