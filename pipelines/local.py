@@ -114,14 +114,7 @@ def _runner(settings: Settings, root: Path) -> local.DockerRunner:
     """Containers that write as this user, and share checkpoints, the hub's cache and a tracking store."""
     volume = root / "volume"
     volume.mkdir(exist_ok=True)
-    mounts = [Mount(VOLUME, str(volume), type="bind"), Mount(str(root), str(root), type="bind")]
-    folder = settings.prepare.folder
-    if folder:
-        if not folder.is_absolute():
-            raise LocalRunError(f"prepare.source is {folder}: containers need a folder's absolute path")
-        if not folder.is_dir():
-            raise LocalRunError(f"prepare.source is {folder}: no such folder; expected one, hub, or embedded")
-        mounts.append(Mount(str(folder), str(folder), type="bind", read_only=True))
+    mounts = [Mount(VOLUME, str(volume), type="bind"), Mount(str(root), str(root), type="bind"), *_data(settings)]
     asked = max(resources.gpus for _, resources in settings.kubeflow.resources)
     given = {name: os.environ[name] for name in (*IF_THERE, "OMP_NUM_THREADS") if name in os.environ}
     tracking = os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri
@@ -135,6 +128,27 @@ def _runner(settings: Settings, root: Path) -> local.DockerRunner:
         mounts=mounts,
         device_requests=[DeviceRequest(count=asked, capabilities=[["gpu"]])] if asked else None,
     )
+
+
+def _data(settings: Settings) -> list[Mount]:
+    """What `prepare` reads of this machine, for containers to read too."""
+    folder = settings.prepare.folder
+    if folder and not folder.is_absolute():
+        raise LocalRunError(f"prepare.source is {folder}: containers need a folder's absolute path")
+    if folder and not folder.is_dir():
+        raise LocalRunError(f"prepare.source is {folder}: no such folder; expected one, hub, or embedded")
+    paths = [folder] if folder else []
+    for name, entry in settings.listed_own_tasks.items():
+        for split, file in entry.files.by_split.items():
+            path = Path(file)
+            if not path.is_absolute():
+                raise LocalRunError(f"own_tasks.{name}.files.{split} is {file}: containers need a file's absolute path")
+            if path.is_relative_to(VOLUME):
+                continue  # in the folder that stands for it
+            if not path.is_file():
+                raise LocalRunError(f"own_tasks.{name}.files.{split} is {file}: no such file")
+            paths.append(path)
+    return [Mount(str(path), str(path), type="bind", read_only=True) for path in dict.fromkeys(paths)]
 
 
 def main(arguments: argparse.Namespace) -> None:
