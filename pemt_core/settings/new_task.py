@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
 from pemt_core.artifacts.files import atomic_file
 from pemt_core.errors import DataError, SettingsError
@@ -15,7 +15,7 @@ from pemt_core.settings.load import parse_settings, read_params
 from pemt_core.settings.own_tasks import OwnTask
 from pemt_core.settings.validation import merged, validate
 from pemt_core.settings.yaml_text import with_item, with_key, with_list
-from pemt_core.tasks import FileDataset, known_tasks, own_task
+from pemt_core.tasks import known_tasks, own_task
 from pemt_core.tasks.files import column_names, read_rows
 from pemt_core.tasks.values import RowError
 
@@ -108,8 +108,12 @@ def add_own_task(
     }
     wanted = merged(values, added)
     known_tasks(parse_settings(wanted, str(params)).own_tasks, params.parent)
-    text = _with_task(params.read_text(encoding="utf-8"), name, added, listed, per_task, only)
-    if text is None or YAML(typ="safe", pure=True).load(text) != wanted:
+    try:
+        text = _with_task(params.read_text(encoding="utf-8"), name, added, listed, per_task, only)
+        is_as_wanted = YAML(typ="safe", pure=True).load(text) == wanted
+    except (KeyError, YAMLError):
+        is_as_wanted = False
+    if not is_as_wanted:
         raise SettingsError(f"{params}: no program can edit a file of this layout; write these keys into it: {added}")
     with atomic_file(params) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -117,24 +121,21 @@ def add_own_task(
 
 def _check_first_rows(name: str, entry: Mapping[str, Any], folder: Path) -> None:
     """Convert the first row of each file: a wrong file or column shows at once, a wrong row when it is prepared."""
-    task = own_task(name, validate(OwnTask, entry, f"own_tasks.{name}"), folder)
-    assert isinstance(task.dataset, FileDataset)
-    for split in task.dataset.files:
-        row = next(read_rows(task.dataset.path(split), task.columns))
+    checked = validate(OwnTask, entry, f"own_tasks.{name}")
+    task = own_task(name, checked, folder)
+    for split, file in checked.files.by_split.items():
+        row = next(read_rows(folder / file, task.columns))
         try:
             task.conversion.pair(row)
         except RowError as error:
             raise DataError(f"{task.dataset.place(split, 0)}: {error}") from error
 
 
-def _with_task(text: str, name: str, added: Mapping[str, Any], listed: str, per_task: str, only: bool) -> str | None:
-    """The text of params.yaml with what is added, part by part; None where a part has no place."""
-    try:
-        text = with_key(text, ("own_tasks",), name, added["own_tasks"][name])
-        text = with_key(text, (per_task,), name, added[per_task][name])
-        for recipe in added["recipes"]:
-            text = with_key(text, ("recipes", recipe, per_task), name, {})
-        tasks = ("tasks", listed)
-        return with_list(text, tasks, [name]) if only else with_item(text, tasks, name)
-    except KeyError:
-        return None
+def _with_task(text: str, name: str, added: Mapping[str, Any], listed: str, per_task: str, only: bool) -> str:
+    """The text of params.yaml with what is added, part by part. KeyError where a part has no place."""
+    text = with_key(text, ("own_tasks",), name, added["own_tasks"][name])
+    text = with_key(text, (per_task,), name, added[per_task][name])
+    for recipe in added["recipes"]:
+        text = with_key(text, ("recipes", recipe, per_task), name, {})
+    tasks = ("tasks", listed)
+    return with_list(text, tasks, [name]) if only else with_item(text, tasks, name)

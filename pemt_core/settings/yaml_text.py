@@ -5,14 +5,14 @@ from io import StringIO
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 _WIDTH = 120  # a longer line is broken
 
 
 def with_key(text: str, path: Sequence[str], key: str, value: Any) -> str:
     """`text` with `key: value` as the last of the mapping at `path`. KeyError where there is no such mapping."""
-    node, parent = _node_at(text, path), _node_at(text, path[:-1])
+    *_, parent, node = _nodes_along(text, path)
     if not isinstance(node, MappingNode):
         raise KeyError(".".join(path))
     if node.flow_style and (node.value or parent.flow_style):
@@ -47,18 +47,20 @@ def with_list(text: str, path: Sequence[str], items: Sequence[str]) -> str:
     return f"{text[:start_of_line]} {_flow(list(items))}{text[_end(node) :]}"
 
 
-def _node_at(text: str, path: Sequence[str]) -> Any:
-    node: Node = YAML(typ="safe", pure=True).compose(text)
+def _nodes_along(text: str, path: Sequence[str]) -> list[Any]:
+    """The whole text's node, and one for each key of `path`."""
+    nodes = [YAML(typ="safe", pure=True).compose(text)]
     for part in path:
-        found = [value for key, value in node.value if key.value == part] if isinstance(node, MappingNode) else []
+        pairs = nodes[-1].value if isinstance(nodes[-1], MappingNode) else []
+        found = [value for key, value in pairs if key.value == part]
         if not found:
             raise KeyError(".".join(path))
-        node = found[0]
-    return node
+        nodes.append(found[0])
+    return nodes
 
 
 def _list_at(text: str, path: Sequence[str]) -> Any:
-    node = _node_at(text, path)
+    node = _nodes_along(text, path)[-1]
     if not isinstance(node, SequenceNode):
         raise KeyError(".".join(path))
     return node
@@ -66,7 +68,7 @@ def _list_at(text: str, path: Sequence[str]) -> Any:
 
 def _end(node: Any) -> int:
     """Where the last character of a node ends: blank lines and comments after it belong to none."""
-    while not node.flow_style and isinstance(node, MappingNode | SequenceNode) and node.value:
+    while isinstance(node, MappingNode | SequenceNode) and not node.flow_style and node.value:
         node = node.value[-1][1] if isinstance(node, MappingNode) else node.value[-1]
     return int(node.end_mark.index)
 
@@ -103,5 +105,5 @@ def _flow(value: Any) -> str:
     yaml.default_flow_style, yaml.width, yaml.allow_unicode = True, 2**20, True
     yaml.sort_base_mapping_type_on_output = False
     stream = StringIO()
-    yaml.dump([value], stream)  # in a list, as a scalar alone is followed by a mark of its end
-    return stream.getvalue().strip()[1:-1]
+    yaml.dump({"x": value}, stream)  # a scalar alone would be followed by a mark of its end
+    return stream.getvalue().strip().removeprefix("{x: ").removesuffix("}")
