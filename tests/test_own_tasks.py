@@ -460,14 +460,15 @@ def test_from_files_to_results_and_what_a_changed_file_trains_again(tmp_path: Pa
     add(workspace, "moods", {"train": "own_tasks/moods.parquet"}, "source")
     add(workspace, "tickets", EXAMPLE, "target")
     trained = ["train_source@moods", "collect_experts", "transfer@tickets"]
-    assert workspace.repro("transfer").executed == ["prepare", "backbone", *trained]
-    with (folder / "tickets.csv").open("a") as file:
-        file.write("Late,My chair did not come.,truck\n")
-    assert workspace.repro("evaluate").executed == ["prepare", "backbone", "transfer@tickets", "evaluate"]
-    splits = read_json(workspace.folder / "data/statistics.json")["tickets"]["splits"]
-    assert [splits[role]["rows"] for role in ("train", "validation", "test")] == [271, 30, 120]
+    assert workspace.repro("evaluate").executed == ["prepare", "backbone", *trained, "evaluate"]
     result = read_json(workspace.folder / "scores/tickets/pemt-kfull-seed4096/result.json")
     assert (result["suite"], result["sources"], result["test_rows_available"]) == ("Own", ["moods"], 120)
+    with (folder / "tickets.csv").open("a") as file:
+        file.write("Late,My chair did not come.,truck\n")
+    assert workspace.repro("backbone").executed == ["prepare", "backbone"]
+    assert workspace.repro("--dry", "transfer").executed == ["transfer@tickets"]  # neither source nor experts
+    splits = read_json(workspace.folder / "data/statistics.json")["tickets"]["splits"]
+    assert [splits[role]["rows"] for role in ("train", "validation", "test")] == [271, 30, 120]
     revisions = read_json(workspace.folder / "provenance/prepare.json")["revisions"]
     assert all(revisions[name].startswith("sha256:") for name in ("moods", "tickets"))
 
