@@ -43,6 +43,7 @@ class Command:
 
 COMMANDS = {
     "tasks": Command("components.tasks", "list the tasks, or show one"),
+    "add-task": Command("components.add_task", "make a task from a file of yours"),
     "doctor": Command("components.doctor", "check this machine and project, and say what to mend"),
     "report": Command("components.results", "show the results"),
     "predict": Command("components.predict", "predict for the rows of a file"),

@@ -35,6 +35,7 @@ def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
                 Folders(arguments.adapters, arguments.data, arguments.backbone, arguments.experts),
                 targets,
                 settings.models,
+                own_tasks=settings.own_tasks,
                 prefix=settings.tracking.experiment,
                 batch_size=settings.evaluate.batch_size,
                 tracker=tracker,

@@ -32,10 +32,11 @@ def of_targets(arguments: argparse.Namespace) -> "Predictor":
     """The targets as they are in the pipeline's folders."""
     from pemt_core.artifacts.adapter import best_on_validation
     from pemt_core.prediction.predictor import load_predictor
-    from pemt_core.tasks import get_task
+    from pemt_core.tasks import get_task, known_tasks
 
     settings = load_settings(arguments.params)
-    conversions = {target: get_task(target).conversion for target in arguments.target}
+    known = known_tasks(settings.own_tasks, arguments.params.parent)
+    conversions = {target: get_task(target, known).conversion for target in arguments.target}
     folders = {target: arguments.adapters / target for target in arguments.target}
     cells = {
         target: folder / arguments.cell if arguments.cell else best_on_validation(folder, settings.models.metric)

@@ -10,12 +10,14 @@ from pathlib import Path
 from components.program import new_parser, run
 from pemt_core.artifacts.provenance import provenance
 from pemt_core.settings import Settings
+from pemt_core.tasks import get_task, known_tasks
 
 
 def main(arguments: argparse.Namespace, settings: Settings) -> None:
     from pemt_core.steps.prepare import pin, prepare
 
-    tasks = [*settings.tasks.sources, *settings.tasks.targets]
+    known = known_tasks(settings.own_tasks, arguments.params.parent)
+    tasks = [get_task(name, known) for name in (*settings.tasks.sources, *settings.tasks.targets)]
     if arguments.pin:
         pin(tasks)
         return

@@ -19,6 +19,7 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
             Folders(arguments.adapters, arguments.data, arguments.backbone, arguments.experts),
             settings.tasks.targets,
             settings.models,
+            own_tasks=settings.own_tasks,
             prefix=settings.tracking.experiment,
             batch_size=settings.evaluate.batch_size,
             tracker=open_tracker(settings, arguments),

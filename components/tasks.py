@@ -6,14 +6,15 @@ from typing import Any
 
 from components.command import add_json, add_params, explained, run
 from pemt_core.settings import Settings, load_settings
-from pemt_core.tasks import TASKS, Task, get_task
+from pemt_core.tasks import HubDataset, Task, get_task, known_tasks
 
 COLUMNS = ("name", "suite", "listed", "metric", "labels", "splits", "dataset")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    chosen = [get_task(arguments.name)] if arguments.name else list(TASKS.values())
     settings = load_settings(arguments.params)
+    known = known_tasks(settings.own_tasks, arguments.params.parent)
+    chosen = [get_task(arguments.name, known)] if arguments.name else list(known.values())
     described = [describe(task, settings) for task in chosen]
     if arguments.json:
         print(json.dumps(described[0] if arguments.name else described, indent=2, ensure_ascii=False))
@@ -32,8 +33,9 @@ def describe(task: Task, settings: Settings) -> dict[str, Any]:
         "suite": task.suite,
         "description": task.description,
         "dataset": str(task.dataset),
-        "revision": task.dataset.revision or None,
+        "revision": (task.dataset.revision or None) if isinstance(task.dataset, HubDataset) else None,
         "labels": task.labels and list(task.labels),
+        "columns": list(task.conversion.inputs),
         "metrics": list(task.metrics),
         "splits": {"rule": task.splits.name, **parts},
         "generation_length": task.generation_length,
@@ -48,7 +50,8 @@ def page(record: dict[str, Any]) -> str:
     facts = {
         "suite": record["suite"],
         "description": record["description"],
-        "dataset": f"{record['dataset']}, {record['revision'] or 'the newest commit'}",
+        "dataset": record["dataset"] + (f", {record['revision']}" if record["revision"] else ""),
+        "columns": ", ".join(record["columns"]),
         "labels": ", ".join(record["labels"] or ["none: free text or a score"]),
         "metrics": ", ".join([f"{first} (main)", *others]),
         "splits": ", ".join(parts),

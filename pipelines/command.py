@@ -54,7 +54,7 @@ def settings_of_run(params: str, choices: Mapping[str, Any], origin: Path) -> Se
 
 
 def unfit_for_a_cluster(settings: Settings) -> list[str]:
-    """Why a run with these settings could only fail there: a file to track to, a folder that no pod has."""
+    """Why a run with these settings could only fail there: a file to track to, a folder or a file that no pod has."""
     reasons = []
     if not settings.kubeflow.secret and settings.tracking.uri.startswith("sqlite:"):
         reasons.append(
@@ -67,6 +67,14 @@ def unfit_for_a_cluster(settings: Settings) -> list[str]:
                 f"{key} is {folder}, a folder that no pod has: expected one on the volume, below {VOLUME}, with "
                 f"kubeflow.volume naming it{', or hub, or embedded' if key == 'prepare.source' else ''}"
             )
+    for name, entry in settings.listed_own_tasks.items():
+        for split, file in entry.files.by_split.items():
+            on_volume = Path(file).is_relative_to(VOLUME)
+            if not Path(file).is_absolute() or (on_volume and not settings.kubeflow.volume):
+                reasons.append(
+                    f"own_tasks.{name}.files.{split} is {file}, a file that no pod has: expected one on the volume, "
+                    f"below {VOLUME}, with kubeflow.volume naming it, or an absolute path in the image"
+                )
     return reasons
 
 

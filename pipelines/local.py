@@ -114,15 +114,7 @@ def _runner(settings: Settings, root: Path) -> local.DockerRunner:
     """Containers that write as this user, and share checkpoints, the hub's cache and a tracking store."""
     volume = root / "volume"
     volume.mkdir(exist_ok=True)
-    mounts = [Mount(VOLUME, str(volume), type="bind"), Mount(str(root), str(root), type="bind")]
-    for key, folder in settings.folders.items():
-        if not folder.is_absolute():
-            raise LocalRunError(f"{key} is {folder}: containers need a folder's absolute path")
-        if not folder.is_dir():
-            other = ", or hub, or embedded" if key == "prepare.source" else ""
-            raise LocalRunError(f"{key} is {folder}: no such folder; expected one that is there{other}")
-    for path in sorted(map(str, set(settings.folders.values()))):  # the engine refuses one twice
-        mounts.append(Mount(path, path, type="bind", read_only=True))
+    mounts = [Mount(VOLUME, str(volume), type="bind"), Mount(str(root), str(root), type="bind"), *_data(settings)]
     asked = max(resources.gpus for _, resources in settings.kubeflow.resources)
     given = {name: os.environ[name] for name in (*IF_THERE, "OMP_NUM_THREADS") if name in os.environ}
     tracking = os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri
@@ -136,6 +128,28 @@ def _runner(settings: Settings, root: Path) -> local.DockerRunner:
         mounts=mounts,
         device_requests=[DeviceRequest(count=asked, capabilities=[["gpu"]])] if asked else None,
     )
+
+
+def _data(settings: Settings) -> list[Mount]:
+    """What the steps read of this machine, for containers to read too."""
+    paths = list(settings.folders.values())
+    for key, folder in settings.folders.items():
+        if not folder.is_absolute():
+            raise LocalRunError(f"{key} is {folder}: containers need a folder's absolute path")
+        if not folder.is_dir():
+            other = ", or hub, or embedded" if key == "prepare.source" else ""
+            raise LocalRunError(f"{key} is {folder}: no such folder; expected one that is there{other}")
+    for name, entry in settings.listed_own_tasks.items():
+        for split, file in entry.files.by_split.items():
+            path = Path(file)
+            if not path.is_absolute():
+                raise LocalRunError(f"own_tasks.{name}.files.{split} is {file}: containers need a file's absolute path")
+            if path.is_relative_to(VOLUME):
+                continue  # in the folder that stands for it
+            if not path.is_file():
+                raise LocalRunError(f"own_tasks.{name}.files.{split} is {file}: no such file")
+            paths.append(path)
+    return [Mount(str(path), str(path), type="bind", read_only=True) for path in dict.fromkeys(paths)]
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -63,8 +63,11 @@ NO_DEPS = {
 }
 NO_DEPS_OF_STEP = {
     ("backbone", "pemt_core/artifacts/adapter.py"): "the checkpoint's TrainingRecord, which no backbone has",
+    ("prepare", "pemt_core/metrics"): "the check that an own task names metrics that suit it",
     ("report", "pemt_core/steps/plan.py"): "what a run on a cluster gathers; DVC's report has files",
     ("report", "pemt_core/tasks"): "the same",
+    ("report", "pemt_core/metrics"): "the same",
+    ("register", "pemt_core/metrics"): "the check that an own task names metrics that suit it",
     **{
         ("evaluate", place): "what it registers on a cluster; DVC has a stage for that"
         for place in ("pemt_core/prediction", "pemt_core/steps/register.py", "pemt_core/tasks")
@@ -282,7 +285,7 @@ def groups_read(step: str) -> set[str]:
     found = {group for name in groups for group in per_task.get(name, (name,))}
     assert found <= set(Settings.model_fields)
     if step == "evaluate":
-        found -= {"models", "tracking"}  # what it registers on a cluster; DVC has a stage for that
+        found -= {"models", "own_tasks", "tracking"}  # what it registers on a cluster; DVC has a stage for that
     return found | ({"tracking"} if step == "report" else set())  # for the others it changes no result
 
 

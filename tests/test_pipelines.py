@@ -164,7 +164,7 @@ def test_data_flows_as_in_dvc(compiled: Compile) -> None:
 
     And to register, which DVC does once for all targets, and evaluate in each branch.
     """
-    to_report = {("train_source", "report"), ("evaluate", "report")}
+    to_report = {(step, "report") for step in ("backbone", "train_source", "evaluate")}
     to_register = {(step, "register") for step in ("prepare", "backbone", "collect_experts", "transfer", "report")}
     assert artifact_edges(compiled({})[0]) == dvc_edges() - to_report - to_register
     assert to_report | to_register <= dvc_edges()

@@ -259,13 +259,16 @@ def test_the_best_cell_is_that_of_the_highest_validation_score(trained: World, t
 # One folder with everything
 
 
-def write_model(world: World, folder: Path, *, include_backbone: bool = True) -> Path:
+def write_model(
+    world: World, folder: Path, *, include_backbone: bool = True, own_texts: dict[str, dict[str, str]] | None = None
+) -> Path:
     write_model_folder(
         folder,
         world.folder / "backbone",
         world.folder / "experts",
         {task: world.folder / "targets" / task / CELLS[task] for task in CELLS},
         world.folder / "data",
+        own_texts=own_texts or {},
         include_backbone=include_backbone,
         batch_size=4,
     )
@@ -279,6 +282,14 @@ def answers(predictor: Predictor, world: World) -> dict[str, list[Prediction]]:
 def test_a_model_folder_answers_as_the_pipelines_folders_do(trained: World, tmp_path: Path) -> None:
     folder = write_model(trained, tmp_path / "model").rename(tmp_path / "moved")
     assert answers(load_model_folder(folder), trained) == answers(load(trained, *CELLS), trained)
+
+
+def test_a_model_folder_knows_the_columns_of_an_own_task(trained: World, tmp_path: Path) -> None:
+    folder = write_model(trained, tmp_path / "model", own_texts={"cb": {"text": "body"}})
+    predictor = load_model_folder(folder)
+    assert predictor.predict([{"body": "red lamp"}], task="cb") == predictor.predict(["text: red lamp"], task="cb")
+    with pytest.raises(DataError, match="no value in column 'body'"):
+        predictor.predict([{"premise": "A.", "hypothesis": "B."}], task="cb")
 
 
 def test_a_model_folder_may_refer_to_its_backbone(trained: World, tmp_path: Path) -> None:

@@ -59,7 +59,9 @@ class Project:
 
     def register(self, **changes: Any) -> dict[str, int]:
         settings = SETTINGS.model_copy(update=changes)
-        return register(self.folders, ["cb"], settings, prefix="pemt", batch_size=4, tracker=self.tracker())
+        return register(
+            self.folders, ["cb"], settings, own_tasks={}, prefix="pemt", batch_size=4, tracker=self.tracker()
+        )
 
     def score(self, cell: str, value: float) -> None:
         """Let a cell have this score on validation."""

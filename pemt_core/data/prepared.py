@@ -36,7 +36,7 @@ class TaskDescription:
     """What later steps need to know of a task (task.json)."""
 
     name: str
-    suite: str  # source, GLUE, SuperGLUE, MRQA or Others
+    suite: str  # source, GLUE, SuperGLUE, MRQA, Others or Own
     description: str  # one sentence; its tokens start the task prompt
     labels: list[str] | None  # label words, in class order; None where the target is free text
     metrics: list[str]  # names in pemt_core.metrics, the main one first

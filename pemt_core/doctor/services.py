@@ -11,7 +11,7 @@ from pathlib import Path
 from pemt_core.doctor.finding import Finding, SilenceError, Status, Surroundings, fetch
 from pemt_core.doctor.machine import hub_cache
 from pemt_core.settings import HUB, Settings
-from pemt_core.tasks import TASKS
+from pemt_core.tasks import TASKS, HubDataset
 from pemt_core.tracking.address import TrackingError, check_reachable, sqlite_path, without_password
 
 HUB_ENDPOINT = "https://huggingface.co"
@@ -127,9 +127,11 @@ def hub(place: Surroundings) -> Iterator[Finding]:
 def _wanted_of_hub(place: Surroundings, settings: Settings) -> list[str]:
     """One dataset and the backbone, as the hub's API names them, where the settings read them from there."""
     wanted = []
-    listed = [TASKS[name] for name in (*settings.tasks.sources, *settings.tasks.targets) if name in TASKS]
-    if settings.prepare.source == HUB and listed:
-        wanted.append(f"datasets/{listed[0].dataset.repo}")
+    names = (*settings.tasks.sources, *settings.tasks.targets)
+    datasets = [TASKS[name].dataset for name in names if name in TASKS]  # own tasks have files
+    repositories = [dataset.repo for dataset in datasets if isinstance(dataset, HubDataset)]
+    if settings.prepare.source == HUB and repositories:
+        wanted.append(f"datasets/{repositories[0]}")
     if settings.backbone.kind == "hub" and not (place.folder / settings.backbone.name).is_dir():
         wanted.append(f"models/{settings.backbone.name}")
     return wanted

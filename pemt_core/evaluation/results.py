@@ -24,7 +24,7 @@ class CellResult:
     """One row of every table. Values are checked when it is made, so what is saved can be loaded again."""
 
     task: str
-    suite: str  # GLUE, SuperGLUE, MRQA or Others
+    suite: str  # GLUE, SuperGLUE, MRQA, Others or Own
     method: str
     k: Literal["full"] | int  # training rows per class; full: all there are
     seed: int

@@ -21,6 +21,8 @@ from pemt_core.data.prepared import load_task_description, write_description
 from pemt_core.errors import ArtifactError
 from pemt_core.prediction.predictor import Predictor, load_predictor
 from pemt_core.tasks import get_task
+from pemt_core.tasks.pairs import RowConversion
+from pemt_core.tasks.rows import columns_as_text
 
 MODEL = "model.json"
 
@@ -32,7 +34,14 @@ class ModelDescription:
     targets: list[str]
     backbone: str  # fingerprint
     backbone_dir: str | None  # where it is, if the folder does not hold it
+    own_texts: dict[str, dict[str, str]]  # of own tasks: name in the text to column; others are in the registry
     batch_size: int
+
+    def conversion(self, target: str) -> RowConversion:
+        """How raw rows of a target become text."""
+        if target in self.own_texts:
+            return columns_as_text(self.own_texts[target], "", None, None)
+        return get_task(target).conversion
 
 
 def write_model_folder(
@@ -42,18 +51,21 @@ def write_model_folder(
     adapter_dirs: Mapping[str, Path],
     data_dir: Path,
     *,
+    own_texts: Mapping[str, Mapping[str, str]],
     include_backbone: bool,
     batch_size: int,
-) -> None:
+) -> ModelDescription:
     """Write a folder for the trained cells in `adapter_dirs`, whole or not at all, as `load_model_folder` takes it.
 
+    `own_texts` has, of each target that is no task of the registry, the names in its text and their columns.
     ArtifactError where a folder is missing, or the cells come from different backbones.
     """
     fingerprints = {str(d): load_description(d)[0].backbone for d in adapter_dirs.values()}
     if len(set(fingerprints.values())) != 1:
         raise ArtifactError(f"one model has one backbone; {', '.join(fingerprints)} were trained on different ones")
     reference = None if include_backbone else str(Path(backbone_dir).resolve())
-    description = ModelDescription(list(adapter_dirs), next(iter(fingerprints.values())), reference, batch_size)
+    texts = {target: dict(fields) for target, fields in own_texts.items()}
+    description = ModelDescription(list(adapter_dirs), next(iter(fingerprints.values())), reference, texts, batch_size)
     with atomic_directory(folder) as temporary:
         if include_backbone:
             _copy(backbone_dir, temporary / "backbone")
@@ -64,6 +76,7 @@ def write_model_folder(
             task_dir.mkdir(parents=True)
             write_description(task_dir, load_task_description(Path(data_dir) / task))
         write_json(temporary / MODEL, asdict(description))
+    return description
 
 
 def read_model_description(folder: Path) -> ModelDescription:
@@ -89,7 +102,7 @@ def load_model_folder(folder: Path, backbone_dir: Path | None = None) -> Predict
         folder / "experts",
         {task: folder / "targets" / task for task in description.targets},
         {task: folder / "tasks" / task for task in description.targets},
-        {task: get_task(task).conversion for task in description.targets},
+        {task: description.conversion(task) for task in description.targets},
         batch_size=description.batch_size,
     )
 

@@ -1,4 +1,4 @@
-"""Loading a task's official splits: from the hub, a folder that mirrors its layout, or the embedded world."""
+"""Loading a task's official splits: from the hub, a folder that mirrors its layout, the embedded world, or files."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,12 +12,14 @@ import pyarrow.parquet as pq
 from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HTTPError
 
-from pemt_core.artifacts.files import sha256_of_json
+from pemt_core.artifacts.files import sha256_of_file, sha256_of_json
+from pemt_core.artifacts.provenance import code_hash
 from pemt_core.embedded.suite import load_embedded
 from pemt_core.errors import DataError, nearest
 from pemt_core.preparation.revisions import resolve_revision
 from pemt_core.settings import EMBEDDED, HUB
-from pemt_core.tasks.record import HubDataset
+from pemt_core.tasks.files import read_rows
+from pemt_core.tasks.record import FileDataset, HubDataset
 
 _SUBSET_COLUMN = "subset"
 
@@ -29,22 +31,30 @@ class OfficialSplits:
     """The splits of a dataset that are there, memory-mapped if from files, with the columns that the record reads."""
 
     splits: Mapping[str, datasets.Dataset]
-    revision: str  # the hub's commit, the same for every split; empty for a folder and the embedded world
+    revision: str  # the hub's commit, the same for every split; of files a hash; else empty
 
 
 def load_official_splits(
-    dataset: HubDataset, *, source: str, embedded_seed: int, wanted: Iterable[str], columns: tuple[str, ...]
+    dataset: HubDataset | FileDataset,
+    *,
+    source: str,
+    embedded_seed: int,
+    wanted: Iterable[str],
+    columns: tuple[str, ...],
 ) -> OfficialSplits:
     """The splits of `wanted` that the dataset has, each with `columns` and the rows of its subset.
 
     Args:
-        source: "hub", "embedded", or a folder that mirrors the hub's layout.
+        source: "hub", "embedded", or a folder that mirrors the hub's layout; nothing to a dataset of files.
         embedded_seed: makes the embedded world; nothing to the other sources.
 
     Raises:
         DataError: the hub is out of reach, or the repository, the configuration, the split "train", the subset or a
-            column is missing; the message names it, where it was sought, and the nearest that is there.
+            column is missing; the message names it, where it was sought, and the nearest that is there. Of files, as
+            `read_rows`.
     """
+    if isinstance(dataset, FileDataset):
+        return _load_files(dataset, columns)
     revision = resolve_revision(dataset) if source == HUB else ""
     loaded = load_embedded(dataset, embedded_seed) if source == EMBEDDED else _load(dataset, source, revision)
     splits = {}
@@ -58,13 +68,33 @@ def load_official_splits(
 def _load(dataset: HubDataset, source: str, revision: str) -> Mapping[str, datasets.Dataset]:
     """All splits of the dataset on the hub, or in the folder `source`."""
     location = dataset.repo if source == HUB else str(_mirrored_repository(dataset, Path(source)))
-    cache_dir = None if source == HUB else _cache_of_folder(Path(location))
+    cache_dir = None if source == HUB else _cache_of(Path(location).resolve().rglob("*"))
     with _reading(dataset, source):
         _check_configuration(dataset, location, revision)
         loaded = datasets.load_dataset(location, dataset.config, revision=revision or None, cache_dir=cache_dir)
     if "train" not in loaded:
         raise DataError(f"{dataset}: there is no split 'train' in {location}; it has {_listed(loaded)}")
     return loaded
+
+
+def _load_files(dataset: FileDataset, columns: tuple[str, ...]) -> OfficialSplits:
+    """A split for each file. DataError as `read_rows`."""
+    splits = {split: _load_file(dataset.path(split), columns) for split in dataset.files}
+    hashes = {split: sha256_of_file(dataset.path(split)) for split in dataset.files}
+    return OfficialSplits(splits, f"sha256:{sha256_of_json(hashes)}")
+
+
+def _load_file(path: Path, columns: tuple[str, ...]) -> datasets.Dataset:
+    text = datasets.Features({column: datasets.Value("string") for column in columns})
+    arguments = {"path": path, "columns": columns}
+    try:
+        return datasets.Dataset.from_generator(
+            read_rows, features=text, gen_kwargs=arguments, cache_dir=_cache_of([path]) if path.is_file() else None
+        )
+    except DatasetsError as error:
+        if isinstance(error.__cause__, DataError):  # of the generator
+            raise error.__cause__ from error
+        raise
 
 
 def _mirrored_repository(dataset: HubDataset, folder: Path) -> Path:
@@ -79,15 +109,16 @@ def _mirrored_repository(dataset: HubDataset, folder: Path) -> Path:
     return folder / dataset.repo
 
 
-def _cache_of_folder(repository: Path) -> str:
-    """A cache of its own for every state of a folder.
+def _cache_of(paths: Iterable[Path]) -> str:
+    """A cache of its own for every state of files, and of the code that reads those of the user's.
 
     `datasets` tells the configurations of folders apart by the folder's last name and its README alone: a second
     folder, or another version of a file, would be answered with what the first one held.
     """
-    files = sorted(path for path in repository.resolve().rglob("*") if path.is_file())
+    files = sorted(path.resolve() for path in paths if path.is_file())
     state = {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
-    return str(Path(datasets.config.HF_DATASETS_CACHE) / f"folder-{sha256_of_json(state)[:16]}")
+    key = sha256_of_json([state, code_hash("tasks/files.py")])
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / f"folder-{key[:16]}")
 
 
 @contextmanager

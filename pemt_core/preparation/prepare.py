@@ -40,7 +40,7 @@ def prepare_task(
     Rows stream from memory-mapped files in batches, so memory does not grow with a split.
 
     Args:
-        source: "hub", "embedded", or a folder that mirrors the hub's layout.
+        source: "hub", "embedded", or a folder that mirrors the hub's layout; nothing to a task whose rows are in files.
         embedded_seed: makes the embedded world; nothing to the other sources.
         max_rows: for each role the most rows that are kept, None for no bound; the record's own caps hold beside it.
 
@@ -106,16 +106,16 @@ class _RowReader:
         try:
             return self.task.conversion.pair(raw)
         except DroppedRowError as reason:
-            logger.warning("%s: split '%s', row %d is dropped: %s", self.task.dataset, split, position, reason)
+            logger.warning("%s is dropped: %s", self.task.dataset.place(split, position), reason)
             self.dropped.append(DroppedRow(split, position, str(reason)))
             return None
         except RowError as error:
-            raise DataError(f"{self.task.dataset}, split '{split}', row {position}: {error}") from error
+            raise DataError(f"{self.task.dataset.place(split, position)}: {error}") from error
 
     def _row(self, pair: TextPair, split: str, position: int) -> dict[str, Any]:
         row_id = f"{split}-{pair.key or position}"
         if row_id in self.ids:
-            raise DataError(f"{self.task.dataset}, split '{split}', row {position}: the id '{pair.key}' occurs twice")
+            raise DataError(f"{self.task.dataset.place(split, position)}: the id '{pair.key}' occurs twice")
         self.ids.add(row_id)
         return {
             "id": row_id,

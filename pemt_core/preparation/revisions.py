@@ -30,7 +30,7 @@ def resolve_revision(dataset: HubDataset) -> str:
 
 def resolve_revisions(tasks: Iterable[Task]) -> dict[str, str]:
     """The newest commit of every repository that `tasks` read, whatever is pinned: {repository: commit}, sorted."""
-    repositories = sorted({task.dataset.repo for task in tasks})
+    repositories = sorted({task.dataset.repo for task in tasks if isinstance(task.dataset, HubDataset)})
     return {repository: _commit(repository, "") for repository in repositories}
 
 

@@ -47,8 +47,8 @@ class TaskReport:
 
     task: str
     dataset: str
-    source: str  # "hub", "embedded", or the folder as it was given
-    revision: str  # the hub's commit; empty for a folder and the embedded world
+    source: str  # of the registry's datasets: "hub", "embedded", or the folder as it was given
+    revision: str  # the hub's commit; of a user's files a hash; empty for a folder and the embedded world
     split_seed: int
     splits: dict[str, SplitStatistics]
     duplicates: dict[str, int]  # "train/test": rows of test whose source text is also in train

@@ -19,6 +19,7 @@ from pemt_core.settings.groups import (
 )
 from pemt_core.settings.load import RECIPE_GROUPS, Choices, load_settings, parse_settings, read_params
 from pemt_core.settings.of_step import GROUPS_OF_STEP, parse_step_settings, settings_text
+from pemt_core.settings.own_tasks import OwnTask
 
 __all__ = [
     "EMBEDDED",
@@ -31,6 +32,7 @@ __all__ = [
     "ImportedSource",
     "KubeflowSettings",
     "ModelSettings",
+    "OwnTask",
     "PrepareSettings",
     "ReportSettings",
     "Resources",

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from pemt_core.settings.group import Group
+from pemt_core.settings.own_tasks import OwnTask
 from pemt_core.settings.validation import with_differences
 
 HUB, EMBEDDED = "hub", "embedded"  # prepare.source where it is no folder
@@ -20,12 +22,6 @@ PromptInit = Literal["vocab", "normal"]
 SourceName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]  # of methods and folders too
 
 
-class Group(BaseModel):
-    """A group of settings: unknown, missing and ill-typed keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
 class TaskSettings(Group):
     sources: list[str]
     targets: list[str]
@@ -36,6 +32,9 @@ class TaskSettings(Group):
             repeated = {task for task in tasks if tasks.count(task) > 1}
             if repeated:
                 raise ValueError(f"{name} lists {sorted(repeated)} more than once")
+        both = sorted({*self.sources} & {*self.targets})
+        if both:
+            raise ValueError(f"sources and targets both list {both}; an expert on the target would know its rows")
         return self
 
 
@@ -225,6 +224,7 @@ class Settings(Group):
     recipe: str
     tasks: TaskSettings
     imported_sources: dict[SourceName, ImportedSource]
+    own_tasks: dict[str, OwnTask]
     prepare: PrepareSettings
     backbone: BackboneSettings
     train_source: TrainSourceSettings
@@ -237,6 +237,12 @@ class Settings(Group):
     tracking: TrackingSettings
     kubeflow: KubeflowSettings
     recipes: dict[str, dict[str, dict[str, Any]]]
+
+    @property
+    def listed_own_tasks(self) -> dict[str, OwnTask]:
+        """Those of `own_tasks` that are sources or targets."""
+        listed = (*self.tasks.sources, *self.tasks.targets)
+        return {name: entry for name, entry in self.own_tasks.items() if name in listed}
 
     def train_source_for(self, task: str) -> TrainSourceSettings:
         """`train_source` with what `per_source` says of one source task."""

@@ -13,7 +13,8 @@ from ruamel.yaml import YAML, YAMLError
 
 from pemt_core.artifacts.cell import methods_over
 from pemt_core.errors import SettingsError, nearest
-from pemt_core.settings.groups import Count, Group, Seed, Settings
+from pemt_core.settings.group import Group
+from pemt_core.settings.groups import Count, Seed, Settings
 from pemt_core.settings.validation import merged, parse_object, validate
 
 RECIPE_GROUPS = ("prepare", "backbone", "train_source", "transfer", "evaluate", "per_source", "per_target")

@@ -9,16 +9,17 @@ from typing import Any
 
 from pydantic import create_model
 
-from pemt_core.settings.groups import Group, Settings
+from pemt_core.settings.group import Group
+from pemt_core.settings.groups import Settings
 from pemt_core.settings.validation import parse_object, validate
 
 GROUPS_OF_STEP = {
-    "prepare": ("tasks", "prepare", "backbone"),
+    "prepare": ("tasks", "own_tasks", "prepare", "backbone"),
     "backbone": ("backbone", "tracking"),
     "train_source": ("train_source", "per_source", "tracking"),
     "collect_experts": ("tasks", "imported_sources"),
     "transfer": ("transfer", "per_target", "tracking"),
-    "evaluate": ("evaluate", "models", "tracking"),
+    "evaluate": ("evaluate", "models", "own_tasks", "tracking"),
 }
 
 

@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -68,12 +68,19 @@ def _line(model: type[BaseModel], problem: Any) -> str:
 
 
 def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
+    """The keys that belong at `location`; none where it is no group."""
+    place: Any = model
     for part in location:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)
+        if get_origin(place) is dict:  # groups by names of the user's
+            place = get_args(place)[1]
+        else:
+            field = place.model_fields.get(part) if _is_model(place) else None
+            place = field and field.annotation
+    return list(place.model_fields) if _is_model(place) else []
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseModel)
 
 
 def _number(text: str) -> int | float:

@@ -5,12 +5,13 @@ settings travel as one text that holds what it reads and no more, so that its re
 """
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from pemt_core.artifacts.files import sha256_of_json
 from pemt_core.artifacts.provenance import git_commit
 from pemt_core.settings import Settings, settings_text
-from pemt_core.tasks import get_task
+from pemt_core.tasks import get_task, known_tasks
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,14 @@ class Plan:
 
 def make_plan(settings: Settings) -> Plan:
     """The plan of a run. SettingsError, naming the nearest, at a task that there is not."""
+    tasks = known_tasks(settings.own_tasks, Path())
     for name in [*settings.tasks.sources, *settings.tasks.targets]:
-        get_task(name)
-    prepare, backbone = settings_text(settings, "prepare"), settings_text(settings, "backbone")
+        get_task(name, tasks)
+    # An entry that no list names leaves the step's settings as they are
+    own_tasks = settings.listed_own_tasks
+    prepare = settings_text(settings, "prepare", own_tasks=own_tasks)
+    evaluate = settings_text(settings, "evaluate", own_tasks=own_tasks)
+    backbone = settings_text(settings, "backbone")
     sources = [_source(settings, name) for name in settings.tasks.sources]
     experts = {"sources": settings.tasks.sources, "targets": []}  # another target leaves the experts as they are
     collect_experts = settings_text(settings, "collect_experts", tasks=experts)
@@ -61,7 +67,7 @@ def make_plan(settings: Settings) -> Plan:
         for target in settings.tasks.targets
         for seed in dict.fromkeys(settings.transfer_for(target).seeds)
     ]
-    return Plan(prepare, backbone, sources, collect_experts, branches, settings_text(settings, "evaluate"))
+    return Plan(prepare, backbone, sources, collect_experts, branches, evaluate)
 
 
 def _source(settings: Settings, name: str) -> SourceTraining:

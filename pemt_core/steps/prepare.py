@@ -11,15 +11,17 @@ from pemt_core.data.corpus import CorpusText
 from pemt_core.embedded.text import plain_text
 from pemt_core.preparation import prepare_task, resolve_revisions, token_lengths, write_corpus, write_pins
 from pemt_core.settings import EMBEDDED, BackboneSettings, PrepareSettings
-from pemt_core.tasks import get_task
+from pemt_core.tasks import Task
 
 logger = logging.getLogger(__name__)
 
 
 def prepare(
-    tasks: Sequence[str], settings: PrepareSettings, backbone: BackboneSettings, *, output_dir: Path
+    tasks: Sequence[Task], settings: PrepareSettings, backbone: BackboneSettings, *, output_dir: Path
 ) -> dict[str, Any]:
-    """Write `output_dir`: <task>/, corpus.parquet, tokenizer/, statistics.json. Returns resolved revisions by task.
+    """Write `output_dir`: <task>/, corpus.parquet, tokenizer/, statistics.json.
+
+    Returns by task the commit that was read, or the hash of a user's files.
 
     statistics.json counts rows and labels, quantiles of lengths in tokens and content hashes, and lists dropped rows.
     """
@@ -28,23 +30,22 @@ def prepare(
         "validation": settings.max_validation_rows,
         "test": settings.max_test_rows,
     }
-    records = [get_task(name) for name in tasks]  # an unknown name ends here, before anything is read
     reports = {}
-    for number, record in enumerate(records, start=1):
-        logger.info("prepare %d/%d: %s", number, len(records), record.name)
-        reports[record.name] = prepare_task(
-            record,
+    for number, task in enumerate(tasks, start=1):
+        logger.info("prepare %d/%d: %s", number, len(tasks), task.name)
+        reports[task.name] = prepare_task(
+            task,
             source=settings.source,
             embedded_seed=settings.embedded_seed,
             split_seed=settings.split_seed,
             max_rows=max_rows,
-            output_dir=output_dir / record.name,
+            output_dir=output_dir / task.name,
         )
     corpus_path = output_dir / "corpus.parquet"
-    folders = [output_dir / name for name in tasks]
+    folders = [output_dir / task.name for task in tasks]
     num_texts = write_corpus(folders, settings.corpus_rows_per_task, corpus_path, _plain_text(settings))
     logger.info("prepare: a corpus of %d texts", num_texts)
-    wanted = [text for record in records for text in (record.description, *(record.labels or ()))]
+    wanted = [text for task in tasks for text in (task.description, *(task.labels or ()))]
     tokenizer = obtain_tokenizer(backbone, corpus_path, wanted)
     with atomic_directory(output_dir / "tokenizer") as temporary:
         tokenizer.save_pretrained(temporary)
@@ -64,9 +65,9 @@ def _plain_text(settings: PrepareSettings) -> list[CorpusText]:
     return plain_text(settings.embedded_seed, settings.plain_texts) if settings.source == EMBEDDED else []
 
 
-def pin(tasks: Sequence[str]) -> None:
+def pin(tasks: Sequence[Task]) -> None:
     """Pin the newest commit of every dataset that `tasks` read, in the records' revisions.json."""
-    revisions = resolve_revisions([get_task(name) for name in tasks])
+    revisions = resolve_revisions(tasks)
     write_pins(revisions)
     for repository, commit in revisions.items():
         logger.info("pinned %s at %s", repository, commit)

@@ -4,6 +4,7 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,8 +15,7 @@ from pemt_core.artifacts.provenance import PACKAGE_ROOT
 from pemt_core.prediction import served
 from pemt_core.prediction.model_folder import write_model_folder
 from pemt_core.prediction.rows import TEXT
-from pemt_core.settings import ModelSettings
-from pemt_core.tasks import get_task
+from pemt_core.settings import ModelSettings, OwnTask
 from pemt_core.tracking import ARTIFACT, CELL, Tracker, TrackingError
 from pemt_core.tracking.models import (
     BACKBONE_DIR,
@@ -50,99 +50,116 @@ class Folders:
 
 
 def register(
-    folders: Folders, targets: Sequence[str], settings: ModelSettings, *, batch_size: int, tracker: Tracker, prefix: str
+    folders: Folders,
+    targets: Sequence[str],
+    settings: ModelSettings,
+    *,
+    own_tasks: Mapping[str, OwnTask],
+    prefix: str,
+    batch_size: int,
+    tracker: Tracker,
 ) -> dict[str, int]:
     """Register the best cell of every target, unless it is, or `settings` say none is to be.
 
-    Returns the version that has the alias, by model.
-
     A model is named <prefix>-<target>. The alias goes to the version with the best validation score among those
-    trained on the same data as this cell: scores on other rows cannot be compared. ArtifactError where a folder is
-    missing, SettingsError where a target has no such metric, TrackingError where the store is lost or has no run of
-    the cell.
+    trained on the same data as this cell: scores on other rows cannot be compared.
+
+    Returns:
+        The version that has the alias, by model.
+
+    Raises:
+        ArtifactError: a folder is missing.
+        SettingsError: a target has no such metric, or is no task.
+        TrackingError: the store is lost, or has no run of the cell.
     """
     champions = {}
     for target in targets if settings.enabled else ():
-        name = f"{prefix}-{target}"
         cell_dir = best_on_validation(folders.adapters / target, settings.metric)
         with tracker.tolerance() as store:
             if store:
-                tags = _tags(cell_dir, folders.backbone, settings)
-                _add_unless_there(store, tracker, name, folders, cell_dir, tags, batch_size)
-                champions[name] = _crown(store, name, settings.alias, tags[DATA]).number
+                model = _Model(f"{prefix}-{target}", cell_dir, folders, settings, own_tasks, batch_size)
+                model.add_unless_there(store, tracker)
+                champions[model.name] = model.crown(store).number
     return champions
 
 
-def _tags(cell_dir: Path, backbone_dir: Path, settings: ModelSettings) -> dict[str, str]:
-    description, artifact = load_description(cell_dir)
-    cell = Cell(description.task, str(description.method), description.k, description.seed)  # type: ignore[arg-type]
-    return {
-        CELL: cell.run,
-        ARTIFACT: artifact,
-        DATA: description.data,
-        BACKBONE: description.backbone,
-        SCORE: f"{load_training_record(cell_dir).validation[settings.metric]:.4f}",
-        "pemt.metric": settings.metric,
-        **({BACKBONE_DIR: str(backbone_dir.resolve())} if settings.backbone == "refer" else {}),
-    }
+@dataclass(frozen=True)
+class _Model:
+    """A registered model, and the cell that is to be a version of it."""
 
+    name: str
+    cell_dir: Path
+    folders: Folders
+    settings: ModelSettings
+    own_tasks: Mapping[str, OwnTask]
+    batch_size: int
 
-def _add_unless_there(
-    store: Store,
-    tracker: Tracker,
-    name: str,
-    folders: Folders,
-    cell_dir: Path,
-    tags: Mapping[str, str],
-    batch_size: int,
-) -> None:
-    if any(each.tags == tags for each in versions_of(store, name)):
-        return
-    run = tracker.find(tags[CELL])
-    if run is None:
-        raise TrackingError(f"there is no run of {tags[CELL]} to register; `dvc repro -f -s report` writes it")
-    with TemporaryDirectory() as temporary:
-        package = _package(
-            Path(temporary), cell_dir, folders, include_backbone=BACKBONE_DIR not in tags, batch=batch_size
+    @cached_property
+    def tags(self) -> dict[str, str]:
+        """What identifies the version and says what it is compared by."""
+        description, artifact = load_description(self.cell_dir)
+        cell = Cell(description.task, str(description.method), description.k, description.seed)  # type: ignore[arg-type]
+        refers = self.settings.backbone == "refer"
+        return {
+            CELL: cell.run,
+            ARTIFACT: artifact,
+            DATA: description.data,
+            BACKBONE: description.backbone,
+            SCORE: f"{load_training_record(self.cell_dir).validation[self.settings.metric]:.4f}",
+            "pemt.metric": self.settings.metric,
+            **({BACKBONE_DIR: str(self.folders.backbone.resolve())} if refers else {}),
+        }
+
+    def add_unless_there(self, store: Store, tracker: Tracker) -> None:
+        """Make the cell a version, linked to its run."""
+        if any(each.tags == self.tags for each in versions_of(store, self.name)):
+            return
+        run = tracker.find(self.tags[CELL])
+        if run is None:
+            raise TrackingError(f"there is no run of {self.tags[CELL]} to register; `dvc repro -f -s report` writes it")
+        text = f"{self.tags[CELL]}: {self.tags[SCORE]} on validation ({self.settings.metric})"
+        with TemporaryDirectory() as temporary:
+            package = self._package(Path(temporary))
+            made = add_version(store, run.run_id, self.name, package, tags=self.tags, description=text)
+        logger.info("register: %s is version %d of %s", self.tags[CELL], made.number, self.name)
+
+    def crown(self, store: Store) -> Version:
+        """Give the alias to the best version on this data, the newest of equals."""
+        comparable = [each for each in versions_of(store, self.name) if each.tags.get(DATA) == self.tags[DATA]]
+        best = max(comparable, key=lambda each: (float(each.tags[SCORE]), each.number))
+        if aliases_of(store, self.name).get(self.settings.alias) != best.number:
+            set_alias(store, self.name, self.settings.alias, best)
+            logger.info("register: %s@%s is version %d", self.name, self.settings.alias, best.number)
+        return best
+
+    def _package(self, temporary: Path) -> Package:
+        """The cell as a model folder, with the code that serves it."""
+        target, folder = self.cell_dir.parent.name, temporary / FOLDER
+        own_texts = {target: self.own_tasks[target].text} if target in self.own_tasks else {}
+        description = write_model_folder(
+            folder,
+            self.folders.backbone,
+            self.folders.experts,
+            {target: self.cell_dir},
+            self.folders.data,
+            own_texts=own_texts,
+            include_backbone=self.settings.backbone == "include",
+            batch_size=self.batch_size,
         )
-        text = f"{tags[CELL]}: {tags[SCORE]} on validation ({tags['pemt.metric']})"
-        made = add_version(store, run.run_id, name, package, tags=tags, description=text)
-    logger.info("register: %s is version %d of %s", tags[CELL], made.number, name)
-
-
-def _crown(store: Store, name: str, alias: str, data: str) -> Version:
-    """Give the alias to the best version on this data, the newest of equals."""
-    comparable = [each for each in versions_of(store, name) if each.tags.get(DATA) == data]
-    best = max(comparable, key=lambda each: (float(each.tags[SCORE]), each.number))
-    if aliases_of(store, name).get(alias) != best.number:
-        set_alias(store, name, alias, best)
-        logger.info("register: %s@%s is version %d", name, alias, best.number)
-    return best
-
-
-def _package(temporary: Path, cell_dir: Path, folders: Folders, *, include_backbone: bool, batch: int) -> Package:
-    """The cell as a model folder, with the code that serves it."""
-    target, conversion = cell_dir.parent.name, get_task(cell_dir.parent.name).conversion
-    write_model_folder(
-        temporary / FOLDER,
-        folders.backbone,
-        folders.experts,
-        {target: cell_dir},
-        folders.data,
-        include_backbone=include_backbone,
-        batch_size=batch,
-    )
-    code = temporary / PACKAGE_ROOT.name
-    shutil.copytree(PACKAGE_ROOT, code, ignore=shutil.ignore_patterns(*NOT_SERVED))
-    kinds = {column: conversion.kinds.get(column, "text") for column in conversion.inputs}
-    return Package(
-        loader_module=served.__name__,
-        folder=temporary / FOLDER,
-        code=code,
-        requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],  # torch's local version
-        columns={**kinds, TEXT: "text"},
-        example={TEXT: _first_text(folders.data / target)},
-    )
+        conversion = description.conversion(target)
+        code = temporary / PACKAGE_ROOT.name
+        shutil.copytree(PACKAGE_ROOT, code, ignore=shutil.ignore_patterns(*NOT_SERVED))
+        kinds = {column: conversion.kinds.get(column, "text") for column in conversion.inputs}
+        return Package(
+            loader_module=served.__name__,
+            folder=folder,
+            code=code,
+            requirements=[
+                f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS
+            ],  # torch's local version
+            columns={**kinds, TEXT: "text"},
+            example={TEXT: _first_text(self.folders.data / target)},
+        )
 
 
 def _first_text(task_dir: Path) -> str:

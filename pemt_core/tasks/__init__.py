@@ -3,16 +3,23 @@
 get_task("cb")      one record
 TASKS               all of them by name, sources first
 SOURCES, TARGETS    their names
+known_tasks(...)    these and the user's own
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from pemt_core.errors import SettingsError, nearest
 from pemt_core.tasks import glue, others, question_answering, superglue
-from pemt_core.tasks.record import HubDataset, Task
+from pemt_core.tasks.own import own_task
+from pemt_core.tasks.record import FileDataset, HubDataset, Task
 
-__all__ = ["SOURCES", "TARGETS", "TASKS", "HubDataset", "Task", "get_task"]
+if TYPE_CHECKING:
+    from pemt_core.settings import OwnTask
+
+__all__ = ["SOURCES", "TARGETS", "TASKS", "FileDataset", "HubDataset", "Task", "get_task", "known_tasks", "own_task"]
 
 SOURCES = ("mnli", "qnli", "qqp", "sst2", "squad", "record")  # expert k is source k everywhere
 
@@ -22,8 +29,19 @@ TASKS: Mapping[str, Task] = MappingProxyType({name: _RECORDS[name] for name in S
 TARGETS = tuple(name for name, task in TASKS.items() if task.suite != "source")
 
 
-def get_task(name: str) -> Task:
-    """The record of task `name`. Raises SettingsError with the nearest name where there is none."""
-    if name not in TASKS:
-        raise SettingsError(f"there is no task '{name}': {nearest(name, TASKS)}")
-    return TASKS[name]
+def known_tasks(own_tasks: Mapping[str, "OwnTask"], folder: Path) -> Mapping[str, Task]:
+    """The registry and the tasks of `own_tasks`, whose relative paths count from `folder`.
+
+    Raises SettingsError where a name is one of the registry's, and as `own_task`.
+    """
+    taken = sorted(set(own_tasks) & set(TASKS))
+    if taken:
+        raise SettingsError(f"own_tasks.{taken[0]}: the registry has a task of this name; choose another")
+    return MappingProxyType({**TASKS, **{name: own_task(name, entry, folder) for name, entry in own_tasks.items()}})
+
+
+def get_task(name: str, tasks: Mapping[str, Task] = TASKS) -> Task:
+    """The record of task `name` in `tasks`. Raises SettingsError with the nearest name where there is none."""
+    if name not in tasks:
+        raise SettingsError(f"there is no task '{name}': {nearest(name, tasks)}")
+    return tasks[name]

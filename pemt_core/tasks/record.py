@@ -28,9 +28,31 @@ class HubDataset:
         revision: str = read_json(PINS_PATH).get(self.repo, "")
         return revision
 
+    def place(self, split: str, row: int) -> str:
+        """Where a row is, for messages; `row` counts from 0."""
+        return f"{self}, split '{split}', row {row}"
+
     def __str__(self) -> str:
         subset = f", subset {self.subset}" if self.subset else ""
         return f"{self.repo} ({self.config}{subset})"
+
+
+@dataclass(frozen=True)
+class FileDataset:
+    """Where the rows of a task of the user's come from: a file for each official split, relative ones in `folder`."""
+
+    files: Mapping[str, str]
+    folder: Path
+
+    def path(self, split: str) -> Path:
+        return self.folder / self.files[split]
+
+    def place(self, split: str, row: int) -> str:
+        """Where a row is, for messages; `row` counts from 0, its number in the message from 1."""
+        return f"{self.path(split)}, data row {row + 1}"
+
+    def __str__(self) -> str:
+        return ", ".join(self.files.values())
 
 
 @dataclass(frozen=True)
@@ -38,8 +60,8 @@ class Task:
     """One of the tasks; adding another adds a record and touches no control flow."""
 
     name: str
-    suite: str  # source, GLUE, SuperGLUE, MRQA or Others
-    dataset: HubDataset
+    suite: str  # source, GLUE, SuperGLUE, MRQA or Others; Own, whether source or target, of the user's
+    dataset: HubDataset | FileDataset
     conversion: RowConversion
     description: str  # one sentence of plain English; its tokens start the task prompt
     metrics: tuple[str, ...]  # the main one first

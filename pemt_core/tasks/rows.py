@@ -55,6 +55,29 @@ def word_classification(fields: Mapping[str, str], labels: tuple[str, ...], labe
     return RowConversion(tuple(fields.values()), (label,), source, pair, labels)
 
 
+def columns_as_text(
+    fields: Mapping[str, str], target: str, labels: tuple[str, ...] | None, key: str | None
+) -> RowConversion:
+    """A task of the user's: the answer stands in the column `target`, one of the label words if there are any."""
+    joined = _text_of_fields(fields)
+
+    def source(row: RawRow) -> str:
+        text = joined(row)
+        if not any(text_of(row, column).strip() for column in fields.values()):
+            names = ", ".join(fields.values())
+            raise RowError(names, "", "text that is not empty" + (" in one of them" if len(fields) > 1 else ""))
+        return text
+
+    def pair(row: RawRow) -> TextPair:
+        answer = filled_text_of(row, target)
+        if labels is not None and answer not in labels:
+            raise RowError(target, answer, f"a label word ({nearest(answer, labels)})")
+        return _target_only(source(row), answer, key_of(row, key))
+
+    others = (target, *([key] if key else []))
+    return RowConversion(tuple(fields.values()), others, source, pair, labels)
+
+
 def answer_classification(labels: tuple[str, ...] = BOOLEAN_WORDS) -> RowConversion:
     """MultiRC: is this answer right? Rows are grouped by their question, which exact match needs whole."""
     names = ("question", "answer", "paragraph")

@@ -1,0 +1,55 @@
+"""An entry of `own_tasks` in params.yaml: a task of the user's, whose rows are in files of the user's.
+
+Whether its name is free, its metrics exist and its files can be read, `pemt_core.tasks.known_tasks` checks.
+"""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from pemt_core.settings.group import Group
+
+
+def _stripped(text: str) -> str:
+    if not text or text != text.strip():
+        raise ValueError("expected text that neither begins nor ends with a blank")
+    return text
+
+
+Filled = Annotated[str, AfterValidator(_stripped)]
+Column = Annotated[str, Field(min_length=1)]
+
+
+class TaskFiles(Group):
+    """A file for each split; a relative path counts from the folder of params.yaml."""
+
+    train: Filled
+    validation: Filled | None = None
+    test: Filled | None = None
+
+    @property
+    def by_split(self) -> dict[str, str]:
+        """The files that there are."""
+        return {split: file for split, file in self if file is not None}
+
+
+class OwnTask(Group):
+    """A task as files and columns. What may be left out is None."""
+
+    files: TaskFiles
+    text: Annotated[dict[Filled, Column], Field(min_length=1)]  # name in the text: column
+    target: Column  # column of the answer
+    labels: Annotated[list[Filled], Field(min_length=2)] | None  # all words that the column has; None: free text
+    description: Filled  # one sentence; its tokens start the task prompt
+    metrics: Annotated[list[Filled], Field(min_length=1)]  # the main one first
+    id: Column | None = None  # column that names a row; None: its position does
+
+    @model_validator(mode="after")
+    def _agree(self) -> "OwnTask":
+        if self.target in self.text.values():
+            raise ValueError(f"target is '{self.target}', a column of text too: the answer would stand in the text")
+        for name, words in (("labels", self.labels or []), ("metrics", self.metrics)):
+            repeated = sorted({word for word in words if words.count(word) > 1})
+            if repeated:
+                raise ValueError(f"{name} lists {repeated} more than once")
+        return self

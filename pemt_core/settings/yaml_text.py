@@ -1,0 +1,109 @@
+"""The text of a YAML file with a key or an item more. Layout and comments stay, which a file that is dumped loses."""
+
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import MappingNode, SequenceNode
+
+_WIDTH = 120  # a longer line is broken
+
+
+def with_key(text: str, path: Sequence[str], key: str, value: Any) -> str:
+    """`text` with `key: value` as the last of the mapping at `path`. KeyError where there is no such mapping."""
+    *_, parent, node = _nodes_along(text, path)
+    if not isinstance(node, MappingNode):
+        raise KeyError(".".join(path))
+    if node.flow_style and (node.value or parent.flow_style):
+        children = [name for name, _ in node.value]
+        return _with_flow(text, node, children, node.value[-1][1] if node.value else None, f"{key}: {_flow(value)}")
+    if node.value:
+        return _with_lines(text, _end(node), _lines(key, value, node.value[0][0].start_mark.column))
+    # {} gives way to lines below; a comment beside it stays in its column
+    begin, end = node.start_mark.index, node.end_mark.index
+    rest = text[end:].partition("\n")[0]
+    before = text[:begin] + " " * (end - begin) if rest.strip() else text[:begin].rstrip(" ")
+    lines = _lines(key, value, parent.value[0][0].start_mark.column + 2)
+    return _with_lines(before + text[end:], len(before), lines)
+
+
+def with_item(text: str, path: Sequence[str], item: str) -> str:
+    """`text` with `item` as the last of the list at `path`. KeyError where there is no such list."""
+    node = _list_at(text, path)
+    if node.flow_style:
+        return _with_flow(text, node, node.value, node.value[-1] if node.value else None, _flow(item))
+    indent = " " * node.value[0].start_mark.column
+    return _with_lines(text, _end(node), [f"{indent[:-2]}- {_flow(item)}"])
+
+
+def with_list(text: str, path: Sequence[str], items: Sequence[str]) -> str:
+    """`text` with `items` in place of the list at `path`. KeyError where there is no such list."""
+    node = _list_at(text, path)
+    begin = node.start_mark.index
+    if node.flow_style:
+        return text[:begin] + _flow(list(items)) + text[_end(node) :]
+    start_of_line = text.rfind("\n", 0, begin)  # of the first "- item", whose key stands in the line before
+    return f"{text[:start_of_line]} {_flow(list(items))}{text[_end(node) :]}"
+
+
+def _nodes_along(text: str, path: Sequence[str]) -> list[Any]:
+    """The whole text's node, and one for each key of `path`."""
+    nodes = [YAML(typ="safe", pure=True).compose(text)]
+    for part in path:
+        pairs = nodes[-1].value if isinstance(nodes[-1], MappingNode) else []
+        found = [value for key, value in pairs if key.value == part]
+        if not found:
+            raise KeyError(".".join(path))
+        nodes.append(found[0])
+    return nodes
+
+
+def _list_at(text: str, path: Sequence[str]) -> Any:
+    node = _nodes_along(text, path)[-1]
+    if not isinstance(node, SequenceNode):
+        raise KeyError(".".join(path))
+    return node
+
+
+def _end(node: Any) -> int:
+    """Where the last character of a node ends: blank lines and comments after it belong to none."""
+    while isinstance(node, MappingNode | SequenceNode) and not node.flow_style and node.value:
+        node = node.value[-1][1] if isinstance(node, MappingNode) else node.value[-1]
+    return int(node.end_mark.index)
+
+
+def _with_flow(text: str, node: Any, children: Sequence[Any], last: Any, added: str) -> str:
+    """`added` after the last of a collection in brackets; in a new line below the first where the line is full."""
+    if last is None:
+        place = node.start_mark.index + 1
+        return text[:place] + added + text[place:]
+    place = last.end_mark.index
+    line = text[text.rfind("\n", 0, place) + 1 : place]
+    full = len(line) + len(added) + len(", }") > _WIDTH and isinstance(node, MappingNode)
+    between = ",\n" + " " * children[0].start_mark.column if full else ", "
+    return text[:place] + between + added + text[place:]
+
+
+def _with_lines(text: str, place: int, lines: Sequence[str]) -> str:
+    """`lines` below the line in which `place` is."""
+    end = text.find("\n", place)
+    end = len(text) if end < 0 else end
+    return text[:end] + "".join(f"\n{line}" for line in lines) + (text[end:] or "\n")
+
+
+def _lines(key: str, value: Any, indent: int) -> list[str]:
+    """`key: value` in one line, or a line for each of its keys where it would be too long."""
+    one = f"{' ' * indent}{key}: {_flow(value)}"
+    if len(one) <= _WIDTH or not isinstance(value, Mapping):
+        return [one]
+    return [f"{' ' * indent}{key}:", *(f"{' ' * (indent + 2)}{name}: {_flow(inner)}" for name, inner in value.items())]
+
+
+def _flow(value: Any) -> str:
+    yaml: Any = YAML(typ="safe", pure=True)
+    yaml.default_flow_style, yaml.width, yaml.allow_unicode = True, 2**20, True
+    yaml.sort_base_mapping_type_on_output = False
+    stream = StringIO()
+    yaml.dump({"x": value}, stream)  # a scalar alone would be followed by a mark of its end
+    return stream.getvalue().strip().removeprefix("{x: ").removesuffix("}")

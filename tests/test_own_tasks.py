@@ -1,0 +1,479 @@
+"""Own tasks: entries of params.yaml as records, files as rows, what is refused, and how an entry gets into the file."""
+
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from workspace import REPOSITORY, TINY, Workspace, new_workspace
+
+from pemt_core.artifacts.files import read_json
+from pemt_core.data.prepared import PreparedTask
+from pemt_core.errors import DataError, PemtError, SettingsError
+from pemt_core.preparation import TaskReport, prepare_task
+from pemt_core.settings import OwnTask, Settings, load_settings, parse_settings, parse_step_settings, read_params
+from pemt_core.settings.new_task import add_own_task, propose_entry
+from pemt_core.settings.validation import merged, validate
+from pemt_core.steps.plan import make_plan
+from pemt_core.tasks import TASKS, Task, get_task, known_tasks, own_task
+from pipelines.command import unfit_for_a_cluster
+from pipelines.local import LocalRunError, run_locally
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
+
+VALUES = read_params(REPOSITORY / "params.yaml")
+EXAMPLE = {"train": "own_tasks/tickets.csv", "test": "own_tasks/tickets_test.csv"}
+ENTRY: dict[str, Any] = {
+    "files": {"train": "tickets.csv"},
+    "text": {"subject": "subject", "message": "body"},
+    "target": "queue",
+    "labels": ["billing", "delivery"],
+    "description": "Given a ticket, decide which queue it belongs to.",
+    "metrics": ["accuracy", "macro_f1"],
+}
+
+
+def ticket(number: int) -> dict[str, str]:
+    return {
+        "subject": f"S{number}",
+        "body": f'line,\n"{number}"',
+        "queue": ENTRY["labels"][number % 2],
+        "key": f"k{number}",
+    }
+
+
+def task_of(folder: Path = Path(), name: str = "tickets", **changes: Any) -> Task:
+    return own_task(name, validate(OwnTask, {**ENTRY, **changes}, f"own_tasks.{name}"), folder)
+
+
+def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def prepare(task: Task, folder: Path) -> tuple[TaskReport, PreparedTask]:
+    target = folder / "prepared" / task.name
+    report = prepare_task(task, source="hub", embedded_seed=0, split_seed=42, max_rows={}, output_dir=target)
+    return report, PreparedTask.load(target)
+
+
+# From an entry to a record
+
+
+def test_an_entry_is_a_task() -> None:
+    task = task_of(Path("somewhere"), id="key")
+    row = {"subject": "Late", "body": " It is late. ", "queue": "delivery", "key": "7"}
+    pair = task.conversion.pair(row)
+    assert (pair.source, pair.target, pair.key) == ("subject: Late message: It is late.", "delivery", "7")
+    assert task.conversion.inputs == ("subject", "body")
+    assert task.conversion.source({"subject": "", "body": "It is late."}) == "subject: message: It is late."
+    assert (task.suite, task.labels, task.columns) == (
+        "Own",
+        ("billing", "delivery"),
+        ("subject", "body", "queue", "key"),
+    )
+    assert task.generation_length == len("delivery") + 2  # a token per letter at worst
+    assert task.dataset.path("train") == Path("somewhere/tickets.csv")
+    free = task_of(labels=None, metrics=["qa_f1"])
+    assert (free.labels, free.generation_length) == (None, TASKS["squad"].generation_length)
+    assert free.conversion.pair(row | {"queue": "any words"}).target == "any words"
+
+
+@pytest.mark.parametrize(
+    ("others", "rule", "sizes"),
+    [
+        ([], "large", (81, 9, 10)),
+        (["test"], "large", (90, 10, 40)),
+        (["validation"], "small", (100, 20, 20)),
+        (["validation", "test"], "own", (100, 40, 40)),
+    ],
+)
+def test_the_files_that_there_are_say_how_rows_are_split(
+    tmp_path: Path, others: list[str], rule: str, sizes: tuple[int, ...]
+) -> None:
+    files = {split: f"{split}.csv" for split in ("train", *others)}
+    for place, name in enumerate(files.values()):
+        rows = [ticket(1_000 * place + n) for n in range(40 if place else 100)]
+        write_csv(tmp_path / name, rows)
+    task = task_of(tmp_path, files=files)
+    report, _ = prepare(task, tmp_path)
+    assert task.splits.name == rule
+    assert tuple(split.rows for split in report.splits.values()) == sizes
+    assert report.carved == ({} if others else {"test": 10})
+    assert set(report.duplicates.values()) == {0}
+
+
+def test_formats_do_not_matter(tmp_path: Path) -> None:
+    """The same rows give the same bytes; numbers and flags are the text that a CSV file has for them."""
+    rows = [ticket(n) for n in range(40)]
+    values = [{**row, "key": n, "subject": 1.5, "queue": bool(n % 2), "unused": [n]} for n, row in enumerate(rows)]
+    as_text = [
+        {**row, "key": str(n), "subject": "1.5", "queue": ("false", "true")[n % 2]} for n, row in enumerate(rows)
+    ]
+    write_csv(tmp_path / "a.csv", as_text)
+    write_jsonl(tmp_path / "b.jsonl", values)
+    write_parquet(tmp_path / "c.parquet", values)
+    hashes = set()
+    for name in ("a.csv", "b.jsonl", "c.parquet"):
+        report, prepared = prepare(
+            task_of(tmp_path, files={"train": name}, labels=["false", "true"], id="key"), tmp_path
+        )
+        hashes.add(prepared.content_hash())
+        assert prepared.rows("train").column("source")[0].as_py().startswith('subject: 1.5 message: line,\n"')
+        assert report.dataset == name
+        assert report.revision.startswith("sha256:")
+    assert len(hashes) == 1
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    write_csv(tmp_path / "tickets.csv", [ticket(n) for n in range(20)])
+    before, _ = prepare(task_of(tmp_path), tmp_path)
+    write_csv(tmp_path / "tickets.csv", [ticket(n) for n in range(30)])
+    after, _ = prepare(task_of(tmp_path), tmp_path)
+    assert (before.splits["train"].rows, after.splits["train"].rows) == (17, 25)
+    assert before.revision != after.revision
+
+
+# What is refused
+
+HEADER = b"subject,body,queue\n"
+GOOD = b"a,b,billing\n"
+BAD_FILES: dict[str, tuple[str, bytes, str]] = {
+    "empty": ("x.csv", b"", r"x\.csv: it has no row; expected rows with subject, body, queue"),
+    "a header alone": ("x.csv", HEADER, r"x\.csv: it has no row"),
+    "no such column": (
+        "x.csv",
+        b"subject,bodi,queue\n" + GOOD,
+        r"line 2: there is no column 'body': did you mean 'bodi'",
+    ),
+    "a column twice": ("x.csv", b"subject,body,queue,body\n", r"line 1: the column 'body' stands there 2 times"),
+    "semicolons": ("x.csv", b"subject;body;queue\n", r"line 1: its columns are separated by ';', expected ','"),
+    "a field too many": (
+        "x.csv",
+        HEADER + GOOD + b"a,b,c,billing\n",
+        r"line 3: 4 fields, the first line names 3 columns",
+    ),
+    "a field too few": ("x.csv", HEADER + b'"a\nb",billing\n', r"line 2: 2 fields, the first line names 3"),
+    "an open quote": ("x.csv", HEADER + b'a,"b,billing\n', r"line 2: not readable as CSV .*is a quote not closed"),
+    "latin-1": ("x.csv", HEADER + "a,\xe9,billing\n".encode("latin-1"), r"byte 21: 0xe9 is no UTF-8; save it as UTF-8"),
+    "utf-16": ("x.csv", HEADER.decode().encode("utf-16"), r"byte 0: 0xff is no UTF-8"),
+    "unknown label": (
+        "x.csv",
+        HEADER + GOOD + b"a,b,bilng\n",
+        r"data row 2: 'queue' is 'bilng', .*did you mean 'billing'",
+    ),
+    "no answer": ("x.csv", HEADER + b"a,b, \n", r"data row 1: 'queue' is ' ', expected text that is not empty"),
+    "no text": ("x.csv", HEADER + b" ,,billing\n", r"'subject, body' is '', expected text that is not empty in one of"),
+    "broken JSON": (
+        "x.jsonl",
+        b'{"subject": "a"\n',
+        r"x\.jsonl, line 1: not readable as JSON: Expecting ',' delimiter",
+    ),
+    "a JSON array": ("x.jsonl", b"[1]\n", r"line 1: expected a JSON object per line, found list"),
+    "a key twice": ("x.jsonl", b'{"body": "a", "body": "b"}\n', r"line 1: .* the key 'body' stands there twice"),
+    "no key": ("x.jsonl", b'\n{"subject": "a", "queue": "b"}\n', r"line 2: there is no column 'body'"),
+    "a list": (
+        "x.jsonl",
+        b'{"subject": [1], "body": "b", "queue": "billing"}\n',
+        r"line 1: 'subject' is \[1\], expected",
+    ),
+    "null": (
+        "x.jsonl",
+        b'{"subject": null, "body": "b", "queue": "billing"}\n',
+        r"data row 1: 'subject' is None, expected",
+    ),
+    "no parquet": ("x.parquet", b"subject", r"x\.parquet: not readable as parquet"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_files_are_named_with_the_place(tmp_path: Path, case: str) -> None:
+    name, content, expected = BAD_FILES[case]
+    (tmp_path / name).write_bytes(content)
+    write_csv(tmp_path / "good.csv", [ticket(n) for n in range(40)])
+    files = {"train": name, "validation": "good.csv", "test": "good.csv"}
+    with pytest.raises(DataError, match=expected) as caught:
+        prepare(task_of(tmp_path, files=files), tmp_path)
+    assert name in str(caught.value)
+    assert not (tmp_path / "prepared" / "tickets").exists()
+
+
+def test_other_bad_files(tmp_path: Path) -> None:
+    write_csv(tmp_path / "tickets.csv", [ticket(n % 7) for n in range(40)])
+    with pytest.raises(DataError, match=r"ticket\.csv: no such file; did you mean 'tickets\.csv'\?"):
+        prepare(task_of(tmp_path, files={"train": "ticket.csv"}), tmp_path)
+    with pytest.raises(DataError, match=r"tickets\.csv, data row \d+: the id 'k\d' occurs twice"):
+        prepare(task_of(tmp_path, id="key"), tmp_path)
+    write_parquet(tmp_path / "x.parquet", [ticket(0)])
+    with pytest.raises(DataError, match=r"x\.parquet: there is no column 'boddy': did you mean 'body'"):
+        prepare(task_of(tmp_path, files={"train": "x.parquet"}, text={"m": "boddy"}), tmp_path)
+    write_csv(tmp_path / "few.csv", [ticket(n) for n in range(9)])
+    with pytest.raises(DataError, match=r"few\.csv: validation, read from split 'train', is empty"):
+        prepare(task_of(tmp_path, files={"train": "few.csv"}), tmp_path)
+
+
+BAD_ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown key": ({"colums": 1}, "unknown key 'own_tasks.tickets.colums'; choose from: description, files"),
+    "unknown split": (
+        {"files": {"train": "x.csv", "tset": "y.csv"}},
+        "unknown key 'own_tasks.tickets.files.tset'; did you",
+    ),
+    "no training file": ({"files": {"test": "x.csv"}}, "key 'own_tasks.tickets.files.train' is missing"),
+    "ending": (
+        {"files": {"train": "x.xlsx"}},
+        "own_tasks.tickets.files.train is x.xlsx: expected a file whose name ends in",
+    ),
+    "no text": ({"text": {}}, "own_tasks.tickets.text: Dictionary should have at least 1 item"),
+    "the answer in the text": ({"target": "body"}, "own_tasks.tickets: target is 'body', a column of text too"),
+    "one label": ({"labels": ["a"]}, "own_tasks.tickets.labels' is ['a']: List should have at least 2 items"),
+    "a number as a label": ({"labels": [1, 2]}, "own_tasks.tickets.labels.0' is 1: Input should be a valid string"),
+    "a label twice": ({"labels": ["a", "b", "a"]}, "labels lists ['a'] more than once"),
+    "blanks": ({"labels": ["a", "b "]}, "expected text that neither begins nor ends with a blank"),
+    "unknown metric": (
+        {"metrics": ["acuracy"]},
+        "metrics.0 is 'acuracy': there is no metric 'acuracy'; did you mean 'accuracy'",
+    ),
+    "classes of free text": ({"labels": None}, "metrics.1 is 'macro_f1': this metric counts classes"),
+    "two classes": (
+        {"labels": ["a", "b", "c"], "metrics": ["f1"]},
+        "metrics.0 is 'f1': f1 needs a task with two label words",
+    ),
+    "words as scores": ({"metrics": ["pearson"]}, "metrics.0 is 'pearson': the reference 'billing' is not a number"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ENTRIES)
+def test_bad_entries_are_refused_with_the_key(case: str) -> None:
+    change, expected = BAD_ENTRIES[case]
+    with pytest.raises(SettingsError, match=re.escape(expected)):
+        known_tasks(settings_with({"tickets": {**ENTRY, **change}}).own_tasks, Path())
+
+
+def settings_with(own_tasks: Mapping[str, Any], **differences: Any) -> Settings:
+    return parse_settings(merged(VALUES, {"own_tasks": own_tasks, **differences}), "params.yaml")
+
+
+@pytest.mark.parametrize("name", ["Tickets", "my-task", "../x", "9", "tokenizer", "all", "a" * 41])
+def test_names_that_cannot_serve(name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"own_tasks\.{re.escape(name)}: the name cannot serve"):
+        task_of(name=name)
+
+
+def test_names_of_tasks() -> None:
+    known = known_tasks(settings_with({"tickets": ENTRY}).own_tasks, Path())
+    assert list(known) == [*TASKS, "tickets"]
+    assert get_task("tickets", known).name == "tickets"
+    with pytest.raises(SettingsError, match=r"there is no task 'tikets': did you mean 'tickets'"):
+        get_task("tikets", known)
+    with pytest.raises(SettingsError, match=r"own_tasks\.cb: the registry has a task of this name"):
+        known_tasks(settings_with({"cb": ENTRY}).own_tasks, Path())
+    with pytest.raises(SettingsError, match=r"sources and targets both list \['cb'\]"):
+        settings_with({}, tasks={"sources": ["mnli", "cb"]}, per_source={"cb": {}})
+
+
+# Kubeflow
+
+LISTED = {
+    "tasks": {"targets": ["tickets"]},
+    "per_target": {"tickets": {}},
+    "recipes": {recipe: {"per_target": {"tickets": {}}} for recipe in VALUES["recipes"]},
+}
+
+
+def test_the_plan_has_the_entries_that_are_listed() -> None:
+    unused, used = settings_with({"tickets": ENTRY}), settings_with({"tickets": ENTRY}, **LISTED)
+    assert make_plan(unused).prepare == make_plan(settings_with({})).prepare
+    told = parse_step_settings("prepare", make_plan(used).prepare)
+    assert told.own_tasks == used.own_tasks
+    assert validate(OwnTask, told.own_tasks["tickets"].model_dump(), "a folder") == used.own_tasks["tickets"]
+    with pytest.raises(SettingsError, match="there is no task 'tickets'"):
+        make_plan(settings_with({}, **LISTED))
+
+
+@pytest.mark.parametrize(
+    ("file", "volume", "fits"),
+    [
+        ("tickets.csv", "claim", False),
+        ("/pemt/x.csv", "", False),
+        ("/pemt/x.csv", "claim", True),
+        ("/data/x.csv", "", True),
+    ],
+)
+def test_files_that_no_pod_has(file: str, volume: str, fits: bool) -> None:
+    settings = settings_with({"tickets": {**ENTRY, "files": {"train": file}}}, kubeflow={"volume": volume}, **LISTED)
+    found = [reason for reason in unfit_for_a_cluster(settings) if "own_tasks" in reason]
+    assert found == ([] if fits else [found[0]])
+    assert all(
+        reason.startswith(f"own_tasks.tickets.files.train is {file}, a file that no pod has") for reason in found
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"), [("x.csv", "a file's absolute path"), ("/nowhere/x.csv", "no such file")]
+)
+def test_files_that_no_local_container_has(tmp_path: Path, file: str, expected: str) -> None:
+    settings = settings_with({"tickets": {**ENTRY, "files": {"train": file}}}, **LISTED)
+    with pytest.raises(LocalRunError, match=rf"own_tasks\.tickets\.files\.train is {file}: .*{expected}"):
+        run_locally(tmp_path / "pemt.yaml", {}, settings, tmp_path)
+
+
+# Adding one to params.yaml
+
+
+@pytest.fixture
+def params(tmp_path: Path) -> Path:
+    """The project's own params.yaml, and the example's files."""
+    (tmp_path / "own_tasks").mkdir()
+    for name in ("params.yaml", *EXAMPLE.values()):
+        (tmp_path / name).write_bytes((REPOSITORY / name).read_bytes())
+    return tmp_path / "params.yaml"
+
+
+def proposed(params: Path, **changes: Any) -> dict[str, Any]:
+    return propose_entry(EXAMPLE, "queue", params.parent, **changes)
+
+
+def test_an_entry_is_proposed_from_a_file(params: Path) -> None:
+    folder = params.parent
+    entry = proposed(params, text={"subject": "subject", "message": "body"})
+    assert entry["labels"] == ["garage", "money", "shop", "truck"]
+    assert entry["metrics"] == ["accuracy", "macro_f1"]
+    assert entry["description"] == "Given the subject and the message, decide which queue it is."
+    assert proposed(params)["text"] == {"subject": "subject", "body": "body"}
+    rows = [{"id": n, "question": f"q{n}", "answer": f"a{n}"} for n in range(40)]
+    write_jsonl(folder / "qa.jsonl", rows)
+    write_parquet(folder / "qa.parquet", rows)
+    entries = [propose_entry({"train": f"qa.{end}"}, "answer", folder, key="id") for end in ("jsonl", "parquet")]
+    assert [entry["text"] for entry in entries] == [{"question": "question"}] * 2
+    assert (entries[0]["labels"], entries[0]["metrics"], entries[0]["id"]) == (None, ["qa_f1", "qa_em"], "id")
+    with pytest.raises(DataError, match=r"there is no column 'ansver': did you mean 'answer'"):
+        propose_entry({"train": "qa.jsonl"}, "ansver", folder)
+
+
+def changed_lines(before: str, after: str) -> tuple[list[str], list[str]]:
+    """Lines that are gone, and new ones."""
+    old, new = Counter(before.splitlines()), Counter(after.splitlines())
+    return list((old - new).elements()), list((new - old).elements())
+
+
+def test_an_added_task_leaves_all_other_text_as_it_is(params: Path) -> None:
+    before = params.read_text()
+    add_own_task(params, "tickets", proposed(params), differences={"k": ["full"]})
+    gone, new = changed_lines(before, params.read_text())
+    assert [line.split()[0] for line in gone] == ["targets:", "own_tasks:", *["searchqa:"] * 3]  # which were added to
+    assert new.count("      tickets: {}") == 2  # recipes that are written line by line
+    assert "own_tasks:                      # tasks from files of yours, by name: docs/own_tasks.md" in new
+    assert len(new) == len(gone) + len(proposed(params)) + 1 + 1 + 2  # the entry, its name, per_target, two recipes
+    settings = load_settings(params)
+    assert settings.tasks.targets == [*VALUES["tasks"]["targets"], "tickets"]
+    assert settings.transfer_for("tickets").k == ["full"]
+    middle = params.read_text()
+    add_own_task(params, "more", proposed(params), "source", only=True)
+    assert load_settings(params).tasks.sources == ["more"]
+    gone, new = changed_lines(middle, params.read_text())
+    assert {line.split()[0] for line in gone} == {"sources:", "per_source:"}
+    assert "  sources: [more]" in new
+
+
+OTHER_LAYOUTS: dict[str, Callable[[str], str]] = {
+    "a list in lines": lambda text: re.sub(
+        r"  targets: \[(.*)\]", lambda m: "  targets:\n" + "\n".join(f"    - {t}" for t in m[1].split(", ")), text
+    ),
+    "no line break at the end": lambda text: text.rstrip("\n"),
+    "no comment": lambda text: re.sub(r"own_tasks: \{\} .*", "own_tasks: {}", text),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_LAYOUTS)
+@pytest.mark.parametrize("only", [False, True])
+def test_other_layouts(params: Path, case: str, only: bool) -> None:
+    text = OTHER_LAYOUTS[case](params.read_text())
+    assert text != params.read_text()
+    params.write_text(text)
+    add_own_task(params, "tickets", proposed(params), only=only)
+    assert load_settings(params).tasks.targets[-1:] == ["tickets"]
+    assert not [line for line in params.read_text().splitlines() if line != line.rstrip()]
+
+
+def test_a_layout_that_no_program_can_edit_is_refused(params: Path) -> None:
+    text = params.read_text().replace("    per_target:\n      {cola", "    per_target: &all\n      {cola", 1)
+    aliased = re.sub(r"(scratch:.*?per_target:)\n.*?\n.*?\n", r"\1 *all\n", text, flags=re.DOTALL)
+    params.write_text(aliased)
+    with pytest.raises(SettingsError, match=r"no program can edit a file of this layout; write these keys into it"):
+        add_own_task(params, "tickets", proposed(params))
+    assert params.read_text() == aliased
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any], type[PemtError], str]] = {
+    "a task of the registry": ("cb", {}, SettingsError, "there is a task 'cb' already; choose another name"),
+    "a bad name": ("my task", {}, SettingsError, "own_tasks.my task: the name cannot serve"),
+    "a column": ("tickets", {"text": {"x": "bodi"}}, DataError, "there is no column 'bodi': did you mean 'body'"),
+    "a file": ("tickets", {"files": {"train": "nowhere.csv"}}, DataError, "nowhere.csv: no such file"),
+    "a label": ("tickets", {"labels": ["bills", "other"]}, DataError, "data row 1: 'queue' is 'truck'"),
+    "a key": ("tickets", {"label": 1}, SettingsError, "own_tasks.tickets: unknown key 'label'; did you mean 'labels'?"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_added_changes_nothing(params: Path, case: str) -> None:
+    name, change, kind, expected = REFUSED[case]
+    before = params.read_text()
+    with pytest.raises(kind, match=re.escape(expected)):
+        add_own_task(params, name, {**proposed(params), **change})
+    assert params.read_text() == before
+
+
+def test_differences_that_are_no_settings_are_refused(params: Path) -> None:
+    with pytest.raises(SettingsError, match=r"per_target\.tickets: unknown key 'kk'"):
+        add_own_task(params, "tickets", proposed(params), differences={"kk": 1})
+
+
+# From files to results
+
+
+@pytest.mark.slow
+def test_from_files_to_results_and_what_a_changed_file_trains_again(tmp_path: Path) -> None:
+    """The example with one source, an own task too, on the kept backbone."""
+    short = {group: TINY[group] for group in ("train_source", "transfer", "evaluate")}
+    workspace = new_workspace(tmp_path / "project", tmp_path / "caches", [short])
+    folder = workspace.folder / "own_tasks"
+    write_parquet(folder / "moods.parquet", [ticket(n) for n in range(60)])
+    add(workspace, "moods", {"train": "own_tasks/moods.parquet"}, "source")
+    add(workspace, "tickets", EXAMPLE, "target")
+    trained = ["train_source@moods", "collect_experts", "transfer@tickets"]
+    assert workspace.repro("evaluate").executed == ["prepare", "backbone", *trained, "evaluate"]
+    result = read_json(workspace.folder / "scores/tickets/pemt-kfull-seed4096/result.json")
+    assert (result["suite"], result["sources"], result["test_rows_available"]) == ("Own", ["moods"], 120)
+    with (folder / "tickets.csv").open("a") as file:
+        file.write("Late,My chair did not come.,truck\n")
+    assert workspace.repro("backbone").executed == ["prepare", "backbone"]
+    assert workspace.repro("--dry", "transfer").executed == ["transfer@tickets"]  # neither source nor experts
+    splits = read_json(workspace.folder / "data/statistics.json")["tickets"]["splits"]
+    assert [splits[role]["rows"] for role in ("train", "validation", "test")] == [271, 30, 120]
+    revisions = read_json(workspace.folder / "provenance/prepare.json")["revisions"]
+    assert all(revisions[name].startswith("sha256:") for name in ("moods", "tickets"))
+
+
+def add(workspace: Workspace, name: str, files: Mapping[str, str], role: Any) -> None:
+    """The only one of its role."""
+    entry = propose_entry(files, "queue", workspace.folder)
+    add_own_task(workspace.folder / "params.yaml", name, entry, role, only=True)
