@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate import Accelerator
+from source_code import REPOSITORY
 from tiny import World, write_task
 
 from pemt_core.artifacts.adapter import best_on_validation, load_adapter
@@ -171,6 +173,16 @@ def test_what_is_longer_than_in_training_is_cut_and_says_so(trained: World) -> N
 
 def test_no_rows_no_answers(trained: World) -> None:
     assert load(trained, "cb").predict([]) == []
+
+
+def test_the_code_of_the_document_runs_as_it_stands(trained: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "serving.md").read_text(), flags=re.DOTALL)
+    for task in ("cb", "rte"):
+        code = code.replace(f"adapters/targets/{task}/pemt-k32-seed31", f"targets/{task}/{CELLS[task]}")
+    monkeypatch.chdir(trained.folder)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert (names["cb"].task, names["rte"].task) == ("cb", "rte")
 
 
 # Rows
