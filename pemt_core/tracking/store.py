@@ -1,4 +1,4 @@
-"""One MLflow experiment behind the few calls that a tracker makes: the only module that imports mlflow.
+"""One MLflow experiment behind the few calls that a tracker makes; `models` has the calls of the registry.
 
 Clients are used directly; MLflow's fluent functions keep one active run per process in global state.
 """
