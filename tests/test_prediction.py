@@ -5,6 +5,8 @@ import json
 import math
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -272,7 +274,12 @@ def test_the_best_cell_is_that_of_the_highest_validation_score(trained: World, t
 
 
 def write_model(
-    world: World, folder: Path, *, include_backbone: bool = True, own_texts: dict[str, dict[str, str]] | None = None
+    world: World,
+    folder: Path,
+    *,
+    include_backbone: bool = True,
+    own_texts: dict[str, dict[str, str]] | None = None,
+    batch_size: int = 4,
 ) -> Path:
     write_model_folder(
         folder,
@@ -282,7 +289,7 @@ def write_model(
         world.folder / "data",
         own_texts=own_texts or {},
         include_backbone=include_backbone,
-        batch_size=4,
+        batch_size=batch_size,
     )
     return folder
 
@@ -388,6 +395,30 @@ def test_rows_are_numbered_through_all_parts(trained: World, tmp_path: Path, mon
     given = write_jsonl(tmp_path / "rows.jsonl", [{"source": f"text: red {n}"} for n in range(8)])
     predict_file(load(trained, "cb"), given, tmp_path / "answers.jsonl")
     assert [row["row"] for row in read_rows(tmp_path / "answers.jsonl")] == list(range(8))
+
+
+PEAK = """
+import resource, sys
+from components.predict import main, make_parser
+
+main(make_parser().parse_args(sys.argv[1:]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_file(trained: World, tmp_path: Path) -> None:
+    """Ten times the rows; benchmarks/prediction_memory.py goes to 100,000."""
+    write_model(trained, tmp_path / "model", batch_size=500)
+    peaks = []
+    for num_rows in (1_000, 10_000):
+        rows = write_csv(tmp_path / "rows.csv", [{"task": "cb", "source": f"text: red {n}"} for n in range(num_rows)])
+        words = [rows, "--output", tmp_path / "answers.csv", "--model", tmp_path / "model"]
+        command = [sys.executable, "-c", PEAK, *map(str, words)]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[0] == f"{tmp_path / 'answers.csv'}: {num_rows:,} rows"
+        peaks.append(int(done.stdout.splitlines()[-1]) / 1024)
+    assert peaks[1] - peaks[0] < 16  # MiB
 
 
 GOOD = b"source\ntext: red\n"
