@@ -108,7 +108,7 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:
-        sys.exit(STOPPED)
+        os._exit(STOPPED)  # at once: a thread that waits for a server would hold the interpreter up
     except BrokenPipeError:  # as of `pemt tasks | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
         sys.exit(READER_GONE)

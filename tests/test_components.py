@@ -71,7 +71,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch, step: str, *arguments: object) -> 
     try:
         runpy.run_module(f"components.{step}", run_name="__main__")
     except SystemExit as end:
-        return str(end.code)  # a text: the interpreter prints it to stderr and exits with 1
+        return str(end.code or "")  # a text: the interpreter prints it to stderr and exits with 1
     return ""
 
 

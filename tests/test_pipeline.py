@@ -32,6 +32,7 @@ ALL_STAGES = [
     *(f"transfer@{target}" for target in TARGETS),
     "evaluate",
     "report",
+    "register",
 ]
 OUTPUTS = ("adapters", "backbone", "data", "experts", "provenance", "results", "scores")
 CELL = "pemt-kfull-seed4096"
@@ -106,6 +107,11 @@ def test_from_nothing_to_the_table(finished: Finished) -> None:
     assert started in page
 
 
+def test_every_target_has_a_champion(finished: Finished) -> None:
+    provenance = json.loads((finished.workspace.folder / "provenance" / "register.json").read_text())
+    assert provenance["versions"] == {f"pemt-{target}": 1 for target in TARGETS}
+
+
 def test_git_sees_the_lock_and_the_metrics_alone(finished: Finished) -> None:
     assert finished.changed.splitlines() == ["?? dvc.lock", "?? results/summary.json"]
     assert not [p for p in finished.workspace.folder.rglob(".gitignore") if p.parent.name in (*OUTPUTS, "sources")]
@@ -131,7 +137,16 @@ def test_what_later_steps_read_says_nothing_of_the_run(finished: Finished) -> No
         assert not [word for word in (commit, socket.gethostname(), str(folder)) if word.encode() in data], path
         keys = keys_of(json.loads(data)) if path.endswith(".json") else set()
         assert not keys & {"commit", "time", "date", "started", "seconds", "host", "hostname", "run_id"}, path
-    for path in ("prepare", "backbone", "train_source/mnli", "collect_experts", "transfer/cb", "evaluate", "report"):
+    for path in (
+        "prepare",
+        "backbone",
+        "train_source/mnli",
+        "collect_experts",
+        "transfer/cb",
+        "evaluate",
+        "report",
+        "register",
+    ):
         facts = json.loads((folder / "provenance" / f"{path}.json").read_text())
         assert facts["commit"].startswith(commit)
         assert {"started", "seconds", "peak_memory_mib", "versions", "python"} <= set(facts)
@@ -149,7 +164,7 @@ def keys_of(value: Any) -> set[str]:
 
 def test_a_targets_setting_runs_that_target_alone(experiment: tuple[Workspace, str], finished: Finished) -> None:
     workspace, output = experiment
-    assert executed_stages(output) == ["transfer@cb", "evaluate", "report"]
+    assert executed_stages(output) == ["transfer@cb", "evaluate", "report", "register"]
     assert scored(output) == ["cb"]
     before, after = (contents(each, "scores", "adapters") for each in (finished.workspace, workspace))
     assert {path for path in before if before[path] != after[path]} <= {path for path in before if "/cb/" in path}
@@ -164,7 +179,7 @@ def test_a_changed_record_trains_again_what_its_data_reaches(copy: Workspace, fi
         "pemt_core/tasks/glue.py", "the first one entails the second one", "the second one entails the first one"
     )
     again = copy.repro()
-    assert again.executed == ["prepare", "transfer@rte", "evaluate", "report"]
+    assert again.executed == ["prepare", "transfer@rte", "evaluate", "report", "register"]
     assert scored(again.output) == ["rte"]
     after = contents(copy, "data", "scores")
     changed = {path for path in before if before[path] != after[path]}
@@ -177,7 +192,7 @@ def test_changes_that_change_no_data_and_no_result(copy: Workspace) -> None:
     copy.replace("pemt_core/tasks/glue.py", "\nRTE = Task(", "\n# a comment\nRTE = Task(")
     copy.replace("pemt_core/report/markdown.py", "# Results", "# Scores")
     again = copy.repro()
-    assert again.executed == ["prepare", "report"]
+    assert again.executed == ["prepare", "report", "register"]
     assert (copy.folder / "results" / "table.md").read_text().startswith("# Scores\n")
 
 
@@ -186,7 +201,7 @@ def test_a_killed_stage_goes_on_and_gives_the_same(copy: Workspace, experiment: 
     kill_in_transfer(copy)
     assert not (copy.folder / "adapters" / "targets" / "cb").exists()
     again = copy.repro()
-    assert again.executed == ["transfer@cb", "evaluate", "report"]
+    assert again.executed == ["transfer@cb", "evaluate", "report", "register"]
     resumed = re.search(r"resumed after step (\d) of 8", again.output)
     assert resumed
     assert int(resumed[1]) >= 1

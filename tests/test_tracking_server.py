@@ -126,7 +126,7 @@ def project(ada: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Pr
 
 
 def runs_of(postgres: Postgres, database: str) -> dict[str, dict[str, Any]]:
-    """What the tables say of the runs that are not deleted, by cell; there may be one of each."""
+    """What the tables say of the trainings that are not deleted, by cell; there may be one of each."""
     rows = postgres.query(
         database,
         """SELECT tags.value, runs.run_uuid, status, artifact_uri,
@@ -134,7 +134,7 @@ def runs_of(postgres: Postgres, database: str) -> dict[str, dict[str, Any]]:
                (SELECT json_object_agg(key, value) FROM params AS p WHERE p.run_uuid = runs.run_uuid),
                (SELECT json_object_agg(key, value) FROM latest_metrics AS m WHERE m.run_uuid = runs.run_uuid)
            FROM runs JOIN tags ON tags.run_uuid = runs.run_uuid AND tags.key = 'pemt.cell'
-           WHERE lifecycle_stage = 'active' ORDER BY tags.value""",
+           WHERE lifecycle_stage = 'active' AND tags.value NOT LIKE 'report/%' ORDER BY tags.value""",
     )
     cells = [row[0] for row in rows]
     assert len(cells) == len(set(cells))
@@ -363,8 +363,8 @@ def test_a_database_in_the_settings_is_used_and_its_password_shown_nowhere(
     assert "tracking.uri holds a password, which git and dvc.lock would keep: set MLFLOW_TRACKING_URI" in printed
     found = postgres.query(
         raced,
-        """SELECT run_uuid, artifact_uri FROM runs JOIN experiments USING (experiment_id)
-           WHERE experiments.name = 'settings'""",
+        """SELECT run_uuid, artifact_uri FROM runs JOIN experiments USING (experiment_id) JOIN tags USING (run_uuid)
+           WHERE experiments.name = 'settings' AND tags.key = 'pemt.cell' AND tags.value NOT LIKE 'report/%'""",
     )
     assert len(found) == len(CELLS)
     for run_id, artifacts in found:
