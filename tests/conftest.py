@@ -1,6 +1,8 @@
 """Fixtures that several test files share."""
 
+import gc
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,10 +49,16 @@ def engine_image() -> str:
     from pipelines.local import LocalRunError, check_image
 
     image = image_name(load_settings(REPOSITORY / "params.yaml").kubeflow)
+    reason = ""
     try:
         check_image(image)
     except LocalRunError as error:
-        pytest.skip(f"{error}: `. tests/engine.sh` makes both")
+        reason = str(error)
+    if reason:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # docker's client does not close where nothing answers
+            gc.collect()
+        pytest.skip(f"{reason}: `. tests/engine.sh` makes both")
     return image
 
 
