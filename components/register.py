@@ -15,7 +15,7 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
     from pemt_core.steps.register import Folders, register
 
     with provenance(arguments.provenance) as facts:
-        facts["versions"] = register(
+        facts["champions"] = register(
             Folders(arguments.adapters, arguments.data, arguments.backbone, arguments.experts),
             settings.tasks.targets,
             settings.models,

@@ -109,7 +109,7 @@ def test_from_nothing_to_the_table(finished: Finished) -> None:
 
 def test_every_target_has_a_champion(finished: Finished) -> None:
     provenance = json.loads((finished.workspace.folder / "provenance" / "register.json").read_text())
-    assert provenance["versions"] == {f"pemt-{target}": 1 for target in TARGETS}
+    assert provenance["champions"] == {f"pemt-{target}": 1 for target in TARGETS}
 
 
 def test_git_sees_the_lock_and_the_metrics_alone(finished: Finished) -> None:
