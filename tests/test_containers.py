@@ -219,7 +219,7 @@ def test_choices_that_cannot_be_start_nothing(root: Path, first: LocalRun) -> No
     [
         ("unix:///nowhere/docker.sock", "pemt-pipeline:x", "unix:///nowhere/docker.sock: no Docker engine answers"),
         (None, "Foo/Bar:x", "the Docker engine refuses the image Foo/Bar:x: "),
-        (None, "pemt-pipeline:never", "the Docker engine has no image pemt-pipeline:never; pemt image"),
+        (None, "pemt-pipeline:never", "the Docker engine has no image pemt-pipeline:never; `pemt image` builds"),
     ],
 )
 def test_an_engine_or_image_that_is_not_there_is_named(
@@ -264,7 +264,8 @@ def test_a_user_without_rights_writes_where_kubeflow_mounts(engine_image: str, u
 
 def test_every_program_answers_in_the_image(engine_image: str) -> None:
     steps: Sequence[str] = sorted(path.stem for path in (REPOSITORY / "components").glob("*.py"))
-    programs = [step for step in steps if step not in ("__init__", "program", "executor", "command", "trainer_api", "cli")]
+    shared = ("__init__", "program", "executor", "command", "trainer_api", "cli")
+    programs = [step for step in steps if step not in shared]
     script = "; ".join(f"python -m components.{step} --help | head -n 1" for step in programs)
     lines = docker("run", "--rm", engine_image, "sh", "-c", script).splitlines()
     assert [line.split(" [")[0] for line in lines] == [f"usage: python -m components.{step}" for step in programs]
