@@ -5,6 +5,7 @@ is printed; edit it there, above all the description, whose words start the task
 """
 
 import argparse
+import json
 from pathlib import Path
 
 from components.command import add_params, explained, run
@@ -35,7 +36,7 @@ def main(arguments: argparse.Namespace) -> None:
     )
     print(f"own_tasks.{arguments.name} in {arguments.params}:")
     for key, value in entry.items():
-        print(f"  {key}: {value}")
+        print(f"  {key}: {json.dumps(value, ensure_ascii=False)}")
     print("Next: dvc repro")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from components.command import add_params, explained, run
 from components.program import tracking_dir, tracking_uri
+from pemt_core.errors import ArtifactError
 from pemt_core.settings import load_settings
 
 if TYPE_CHECKING:
@@ -38,6 +39,12 @@ def of_targets(arguments: argparse.Namespace) -> "Predictor":
     known = known_tasks(settings.own_tasks, arguments.params.parent)
     conversions = {target: get_task(target, known).conversion for target in arguments.target}
     folders = {target: arguments.adapters / target for target in arguments.target}
+    for target in arguments.target:
+        if folders[target].is_dir() and not (arguments.data / target).is_dir():
+            raise ArtifactError(
+                f"{arguments.data / target}: no such folder; list {target} in tasks.targets again and run `dvc repro`, "
+                f"or take its registered model by --model {REGISTERED}..."
+            )
     cells = {
         target: folder / arguments.cell if arguments.cell else best_on_validation(folder, settings.models.metric)
         for target, folder in folders.items()
@@ -54,6 +61,9 @@ def of_model(arguments: argparse.Namespace) -> "Predictor":
     from pemt_core.tracking.store import open_store
 
     if not arguments.model.startswith(REGISTERED):
+        if not Path(arguments.model).is_dir():
+            expected = f"expected a model's folder, or {REGISTERED}<name>@<alias>"
+            raise ArtifactError(f"--model is '{arguments.model}': no such folder; {expected}")
         return load_model_folder(Path(arguments.model))
     settings = load_settings(arguments.params)
     store = open_store(tracking_uri(settings), settings.tracking.experiment, tracking_dir(arguments.params))

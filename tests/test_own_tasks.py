@@ -15,6 +15,7 @@ from workspace import REPOSITORY, TINY, Workspace, new_workspace
 
 from pemt_core.artifacts.files import read_json
 from pemt_core.data.prepared import PreparedTask
+from pemt_core.doctor import Surroundings, project
 from pemt_core.errors import DataError, PemtError, SettingsError
 from pemt_core.preparation import TaskReport, prepare_task
 from pemt_core.settings import OwnTask, Settings, load_settings, parse_settings, parse_step_settings, read_params
@@ -440,6 +441,27 @@ def test_what_cannot_be_added_changes_nothing(params: Path, case: str) -> None:
     with pytest.raises(kind, match=re.escape(expected)):
         add_own_task(params, name, {**proposed(params), **change})
     assert params.read_text() == before
+
+
+def test_every_row_is_checked_before_a_task_is_added(params: Path, caplog: pytest.LogCaptureFixture) -> None:
+    entry, before = proposed(params), params.read_text()
+    train = params.parent / entry["files"]["train"]
+    lines = train.read_text().splitlines(keepends=True)
+    train.write_text("".join(lines[:-1]) + lines[-1].replace(lines[-1].rstrip().rpartition(",")[2], "garge"))
+    with pytest.raises(DataError, match="'garge', expected a label word"):
+        add_own_task(params, "tickets", entry)
+    proposed(params)
+    assert "the label 'garge' stands there once" in caplog.text
+    train.write_text("".join(lines[:6]))
+    with pytest.raises(DataError, match="5 rows; at least 20 are needed"):
+        add_own_task(params, "tickets", entry)
+    assert params.read_text() == before
+
+
+def test_doctor_knows_own_tasks(params: Path) -> None:
+    add_own_task(params, "tickets", proposed(params))
+    (found,) = project.settings(Surroundings.of(params, {}, None))
+    assert (found.status, found.found.endswith("18 targets")) == ("ok", True)
 
 
 def test_differences_that_are_no_settings_are_refused(params: Path) -> None:

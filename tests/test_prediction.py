@@ -35,6 +35,7 @@ from pemt_core.prediction.model_folder import load_model_folder, write_model_fol
 from pemt_core.prediction.predictor import Prediction, Predictor, load_predictor
 from pemt_core.prediction.rows import text_of_row
 from pemt_core.tasks import get_task
+from pemt_core.tasks.rows import columns_as_text
 
 CELLS = {"cb": "pemt-kfull-seed4096", "rte": "control-kfull-seed4096", "nq": "without_beta-kfull-seed4096"}
 
@@ -205,6 +206,19 @@ def test_raw_columns_become_the_text_that_training_saw() -> None:
     )
 
 
+def test_an_own_task_reads_numbers_as_its_files_are_read() -> None:
+    own = columns_as_text({"subject": "subject", "urgent": "urgent"}, "queue", None, None)
+    assert text_of_row({"subject": np.int64(7), "urgent": True}, own, "") == "subject: 7 urgent: true"
+
+
+def test_of_equal_cells_pemt_is_the_best(trained: World, tmp_path: Path) -> None:
+    shutil.copytree(trained.folder / "targets" / "cb", tmp_path / "cb")
+    for path in tmp_path.glob("cb/*/training.json"):
+        values = json.loads(path.read_text())
+        path.write_text(json.dumps({**values, "validation": {"main": 50.0}}))
+    assert best_on_validation(tmp_path / "cb", "main").name == "pemt-kfull-seed4096"
+
+
 @pytest.mark.parametrize(
     ("task", "row", "message"),
     [
@@ -266,7 +280,9 @@ def test_the_best_cell_is_that_of_the_highest_validation_score(trained: World, t
     assert best_on_validation(tmp_path / "cb", "main").name == "control-kfull-seed4096"
     with pytest.raises(SettingsError, match=r"no metric 'acuracy' of validation; did you mean 'accuracy'\?"):
         best_on_validation(tmp_path / "cb", "acuracy")
-    with pytest.raises(ArtifactError, match="no trained cell is there; `dvc repro transfer@wic`"):
+    with pytest.raises(
+        ArtifactError, match=r"no trained cell is there; once tasks\.targets lists wic, `dvc repro transfer@wic`"
+    ):
         best_on_validation(tmp_path / "wic", "main")
 
 

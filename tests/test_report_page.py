@@ -362,9 +362,10 @@ def test_provenance_is_read_where_the_steps_left_it(tmp_path: Path) -> None:
     (tmp_path / "transfer").mkdir()
     for place in ("prepare", "transfer/rte", "transfer/cb", "report"):
         (tmp_path / f"{place}.json").write_text(json.dumps(run_of("").facts))
-    found = [(run.step, run.task) for run in read_runs(tmp_path)]
+    found = [(run.step, run.task) for run in read_runs(tmp_path, ["cb", "rte"])]
     assert found == [("prepare", ""), ("transfer", "cb"), ("transfer", "rte")]
-    assert read_runs(tmp_path / "nothing") == []
+    assert [run.task for run in read_runs(tmp_path, ["rte"])] == ["", "rte"]  # what another list of tasks left
+    assert read_runs(tmp_path / "nothing", ["cb"]) == []
 
 
 @pytest.mark.parametrize(

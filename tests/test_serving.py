@@ -247,9 +247,14 @@ def test_predict_says_what_is_wrong(project: Project, monkeypatch: pytest.Monkey
     assert said("--target", "cb", file="row.csv") == "error: row.csv: no such file"
     assert "has no version 7" in said("--model", "models:/pemt-cb/7")
     assert "names no model; expected models:/<name>@<alias>" in said("--model", "models:/pemt-cb")
-    assert "model.json: no such file" in said("--model", "elsewhere")
+    assert "--model is 'elsewhere': no such folder; expected a model's folder" in said("--model", "elsewhere")
+    rows.write_text("source\ntext: red\n")
+    assert said("--target", "cb", "--output", "rows.csv").startswith("error: rows.csv: is the file with the rows")
+    assert "cannot be written" in said("--target", "cb", "--output", "rows.csv/answers.csv")
     shutil.rmtree(project.folder / "backbone")
     assert "backbone: no such folder; cb cannot answer" in said("--target", "cb")
+    shutil.rmtree(project.folder / "data")
+    assert "list cb in tasks.targets again and run `dvc repro`, or take its registered model" in said("--target", "cb")
 
 
 # Over HTTP

@@ -111,16 +111,18 @@ def load_training_record(directory: Path) -> TrainingRecord:
 
 
 def best_on_validation(target_dir: Path, metric: str) -> Path:
-    """The cell's folder in a target's that has the highest `metric` (main, or a name) on validation; first of equals.
+    """The cell's folder in a target's that has the highest `metric` (main, or a name) on validation.
+
+    Of equals PEMT, whose answers tell how much each source counted, then the first by name.
 
     ArtifactError where no cell is there, SettingsError, naming the nearest, where the task has no such metric.
     """
-    found = {
-        path.parent: load_training_record(path.parent).validation for path in sorted(target_dir.glob(f"*/{TRAINING}"))
-    }
+    cells = sorted((path.parent for path in target_dir.glob(f"*/{TRAINING}")), key=_pemt_first)
+    found = {directory: load_training_record(directory).validation for directory in cells}
     if not found:
         raise ArtifactError(
-            f"{target_dir}: no trained cell is there; `dvc repro transfer@{target_dir.name}` trains them"
+            f"{target_dir}: no trained cell is there; once tasks.targets lists {target_dir.name}, "
+            f"`dvc repro transfer@{target_dir.name}` trains them"
         )
     for directory, validation in found.items():
         if metric not in validation:
@@ -128,6 +130,10 @@ def best_on_validation(target_dir: Path, metric: str) -> Path:
                 f"{directory / TRAINING}: no metric '{metric}' of validation; {nearest(metric, validation)}"
             )
     return max(found, key=lambda directory: found[directory][metric])
+
+
+def _pemt_first(directory: Path) -> tuple[bool, str]:
+    return not directory.name.startswith("pemt-"), directory.name
 
 
 def check_backbone(path: Path, recorded: str, found: str) -> None:

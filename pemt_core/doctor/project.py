@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pemt_core.doctor.finding import Finding, SilenceError, Status, Surroundings, ask
 from pemt_core.errors import SettingsError
-from pemt_core.tasks import get_task
+from pemt_core.tasks import get_task, known_tasks
 from pemt_core.tracking.address import without_password
 
 DVC = (sys.executable, "-m", "dvc")
@@ -25,8 +25,9 @@ def settings(place: Surroundings) -> Iterator[Finding]:
         return
     tasks = place.settings.tasks
     try:
+        known = known_tasks(place.settings.own_tasks, place.folder)
         for task in (*tasks.sources, *tasks.targets):
-            get_task(task)
+            get_task(task, known)
     except SettingsError as error:
         yield Finding("settings", Status.FAILURE, f"{place.params}: {error}", "correct tasks; `pemt tasks` lists them")
         return

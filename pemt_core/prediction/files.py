@@ -36,10 +36,13 @@ def predict_file(
     """
     check_files(input_path, output_path, keep)
     read, write, schema = _READERS[_ending(input_path)], _WRITERS[_ending(output_path)], output_schema(keep)
-    with atomic_file(output_path) as temporary, tqdm(unit="row", desc=f"predict {input_path.name}") as bar:
-        num_rows = write(_answered(predictor, read(input_path), task, keep, bar), schema, temporary)
-        if not num_rows:
-            raise DataError(f"{input_path}: there is no row in it")
+    try:
+        with atomic_file(output_path) as temporary, tqdm(unit="row", desc=f"predict {input_path.name}") as bar:
+            num_rows = write(_answered(predictor, read(input_path), task, keep, bar), schema, temporary)
+            if not num_rows:
+                raise DataError(f"{input_path}: there is no row in it")
+    except OSError as error:
+        raise DataError(f"{output_path}: cannot be written ({error.strerror or error})") from error
     return num_rows
 
 
@@ -50,6 +53,8 @@ def check_files(input_path: Path, output_path: Path, keep: Sequence[str]) -> Non
             raise DataError(f"{path}: the ending '{path.suffix}' is unknown; {nearest(path.suffix, known)}")
     if not input_path.is_file():
         raise DataError(f"{input_path}: no such file")
+    if output_path.exists() and output_path.samefile(input_path):
+        raise DataError(f"{output_path}: is the file with the rows; name another for the answers")
     output_schema(keep)
 
 

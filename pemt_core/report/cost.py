@@ -53,10 +53,15 @@ class Cost:
         return sum(known) if len(known) == len(parts) else None
 
 
-def read_runs(provenance_dir: Path) -> list[Run]:
-    """The runs that left their provenance in a folder, in the pipeline's order; none where they ran elsewhere."""
+def read_runs(provenance_dir: Path, tasks: Iterable[str]) -> list[Run]:
+    """The runs that left their provenance in a folder, in the pipeline's order; none where they ran elsewhere.
+
+    Of steps that run once per task only those of `tasks`: other tasks' files stay when a list is changed.
+    """
     paths = [(step, path) for step in STEPS for path in _files(Path(provenance_dir), step)]
-    return [Run(step, "" if path.stem == step else path.stem, read_json(path)) for step, path in paths]
+    runs = [Run(step, "" if path.stem == step else path.stem, read_json(path)) for step, path in paths]
+    known = {"", *tasks}
+    return [run for run in runs if run.task in known]
 
 
 def _files(folder: Path, step: str) -> Iterable[Path]:

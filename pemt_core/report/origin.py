@@ -41,8 +41,9 @@ class Origin:
 
     @property
     def commits(self) -> list[str]:
-        """The commits that the runs were made at, in the pipeline's order."""
-        return list(dict.fromkeys(run.facts["commit"] for run in self.runs))
+        """The commits that the runs were made at, in the order of their starts."""
+        runs = sorted(self.runs, key=lambda run: str(run.facts["started"]))
+        return list(dict.fromkeys(run.facts["commit"] for run in runs))
 
     @property
     def software(self) -> dict[str, list[str]]:

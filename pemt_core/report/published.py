@@ -58,6 +58,8 @@ def comparable_targets(
 ) -> tuple[list[str], str]:
     """The targets with a result in the paper's setting, in the results' order; where none has, why, as a clause."""
     caps = (prepare.max_train_rows, prepare.max_validation_rows, prepare.max_test_rows)
+    if not any(result.task in TARGETS for result in results):
+        return [], "there is none of the published targets"
     if prepare.source == EMBEDDED:
         return [], "the data is generated"
     if backbone.kind != "hub" or Path(backbone.name).name != BACKBONE:

@@ -3,6 +3,8 @@
 DVC needs a line for the task in `per_target` (or `per_source`) of the file and of every recipe.
 """
 
+import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +21,9 @@ from pemt_core.tasks import known_tasks, own_task
 from pemt_core.tasks.files import column_names, read_rows
 from pemt_core.tasks.values import RowError
 
+logger = logging.getLogger(__name__)
+
+FEWEST_ROWS = 20  # of training: a tenth of them is held out, of which there must be two
 MOST_LABELS = 50  # different answers; with more of them they are free text
 
 _KEYS_OF_ROLE = {"target": ("targets", "per_target"), "source": ("sources", "per_source")}
@@ -65,13 +70,15 @@ def propose_entry(
 
 
 def _label_words(paths: Sequence[Path], target: str) -> list[str]:
-    words: set[str] = set()
-    num_rows = 0
-    for path in paths:
-        for row in read_rows(path, (target,)):
-            words.add((row[target] or "").strip())
-            num_rows += 1
-    return sorted(words - {""}) if len(words) <= min(MOST_LABELS, num_rows / 2) else []
+    words = Counter((row[target] or "").strip() for path in paths for row in read_rows(path, (target,)))
+    if len(words) > min(MOST_LABELS, words.total() / 2):
+        return []
+    once = sorted(word for word, count in words.items() if word and count == 1)
+    if once:
+        logger.warning(
+            "the label '%s' stands there once: if it is a mistake, correct the file, or name the labels", once[0]
+        )
+    return sorted(set(words) - {""})
 
 
 def add_own_task(
@@ -91,7 +98,7 @@ def add_own_task(
 
     Raises:
         SettingsError: the name is taken, or the file would not be valid with the task.
-        DataError: a file of the task cannot be read, or its first row is not what the entry says.
+        DataError: a file of the task cannot be read, or a row is not what the entry says.
     """
     values = read_params(params)
     parse_settings(values, str(params))
@@ -99,7 +106,7 @@ def add_own_task(
     taken = {*values["own_tasks"], *values["per_source"], *values["per_target"]}
     if name in taken:
         raise SettingsError(f"{params}: there is a task '{name}' already; choose another name")
-    _check_first_rows(name, entry, params.parent)
+    _check_rows(name, entry, params.parent)
     added: dict[str, Any] = {
         "own_tasks": {name: dict(entry)},
         "tasks": {listed: [name] if only else [*values["tasks"][listed], name]},
@@ -124,22 +131,26 @@ def parse_differences(text: str) -> dict[str, Any]:
     try:
         values = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
-        raise SettingsError(f"--differences: not readable as YAML: {error}") from error
+        raise SettingsError(f"--differences is {text!r}: not readable as YAML") from error
     if not isinstance(values, dict):
         raise SettingsError(f"--differences is {text!r}: expected keys of transfer, as in '{{k: [full]}}'")
     return values
 
 
-def _check_first_rows(name: str, entry: Mapping[str, Any], folder: Path) -> None:
-    """Convert the first row of each file: a wrong file or column shows at once, a wrong row when it is prepared."""
+def _check_rows(name: str, entry: Mapping[str, Any], folder: Path) -> None:
+    """Convert every row of each file, as preparation will."""
     checked = validate(OwnTask, entry, f"own_tasks.{name}")
     task = own_task(name, checked, folder)
     for split, file in checked.files.by_split.items():
-        row = next(read_rows(folder / file, task.columns))
-        try:
-            task.conversion.pair(row)
-        except RowError as error:
-            raise DataError(f"{task.dataset.place(split, 0)}: {error}") from error
+        num_rows = 0
+        for row in read_rows(folder / file, task.columns):
+            try:
+                task.conversion.pair(row)
+            except RowError as error:
+                raise DataError(f"{task.dataset.place(split, num_rows)}: {error}") from error
+            num_rows += 1
+        if split == "train" and num_rows < FEWEST_ROWS:
+            raise DataError(f"{folder / file}: {num_rows} rows; at least {FEWEST_ROWS} are needed to split them")
 
 
 def _with_task(text: str, name: str, added: Mapping[str, Any], listed: str, per_task: str, only: bool) -> str:

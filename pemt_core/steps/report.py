@@ -44,12 +44,13 @@ def report(
     from pemt_core.tracking.comparison import record_comparison
 
     num_parameters = num_parameters_of(backbone_dir) if backbone_dir else None
+    runs = read_runs(provenance_dir, [*targets, *(directory.name for directory in source_dirs)])
     write_report(
         results_dir,
         output_dir,
         confidence=settings.confidence,
         layer_groups=settings.layer_groups,
-        origin=Origin(prepare, backbone, num_parameters, read_runs(provenance_dir), source_dirs),
+        origin=Origin(prepare, backbone, num_parameters, runs, source_dirs),
         targets=targets,
         failed=failed or (),
     )

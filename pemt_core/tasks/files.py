@@ -6,12 +6,12 @@ the file and the line.
 
 import csv
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pemt_core.errors import DataError, nearest
+from pemt_core.tasks.values import as_text
 
 Located = tuple[str, Mapping[str, Any]]  # where a row stands in its file, and its values by column
 _BATCH_ROWS = 1_000
@@ -31,7 +31,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str | No
         for column in columns:
             if column not in row:
                 raise DataError(f"{path}, {place}: there is no column '{column}': {nearest(column, row)}")
-        yield {column: _as_text(row[column], f"{path}, {place}: '{column}'") for column in columns}
+        yield {column: _value(row[column], f"{path}, {place}: '{column}'") for column in columns}
         num_rows += 1
     if num_rows == 0:
         raise DataError(f"{path}: it has no row; expected rows with {', '.join(columns)}")
@@ -153,12 +153,11 @@ def _lines(path: Path) -> Iterator[str]:
             offset += len(line)
 
 
-def _as_text(value: Any, place: str) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
-        return json.dumps(value)
-    raise DataError(f"{place} is {value!r}, expected text or a number")
+def _value(value: Any, place: str) -> str | None:
+    text = as_text(value)
+    if text is None and value is not None:
+        raise DataError(f"{place} is {value!r}, expected text or a number")
+    return text
 
 
 _READERS = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}

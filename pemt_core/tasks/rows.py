@@ -18,6 +18,7 @@ from pemt_core.tasks.values import (
     RawRow,
     RowError,
     answers_of,
+    as_text,
     filled_text_of,
     key_of,
     label_of,
@@ -62,8 +63,9 @@ def columns_as_text(
     joined = _text_of_fields(fields)
 
     def source(row: RawRow) -> str:
-        text = joined(row)
-        if not any(text_of(row, column).strip() for column in fields.values()):
+        texts = {column: as_text(row[column]) or row[column] for column in fields.values()}  # as files are read
+        text = joined(texts)
+        if not any(text_of(texts, column).strip() for column in fields.values()):
             names = ", ".join(fields.values())
             raise RowError(names, "", "text that is not empty" + (" in one of them" if len(fields) > 1 else ""))
         return text

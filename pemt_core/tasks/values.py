@@ -1,5 +1,7 @@
 """Readers of raw rows: each returns a value of the type that it promises, or raises RowError naming the key."""
 
+import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +17,13 @@ class RowError(Exception):
         if len(shown) > _SHOWN_CHARACTERS:
             shown = f"{shown[:_SHOWN_CHARACTERS]}..."
         super().__init__(f"'{key}' is {shown}, expected {expected}")
+
+
+def as_text(value: Any) -> str | None:
+    """Text as it is, numbers and flags as JSON writes them; None for anything else."""
+    if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return json.dumps(value)
+    return value if isinstance(value, str) else None
 
 
 def text_of(row: RawRow, key: str) -> str:
