@@ -58,9 +58,10 @@ backbone: setup
 	dvc exp run -S recipe=pretrain backbone; status=$$?; mv .params.yaml.kept params.yaml; exit $$status
 	rm -rf pemt_core/embedded/backbone && cp -r backbone pemt_core/embedded/backbone
 
-# one thread each: two processes with two threads on two cores take five times as long
+# one thread each: two processes with two threads on two cores take five times as long. In the files' order: by itself
+# xdist puts those with few tests last, which are the longest
 test: setup
-	OMP_NUM_THREADS=1 $(if $(DATA),DATA=$(abspath $(DATA))) pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(if $(DATA),DATA=$(abspath $(DATA))) pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	ruff check .
