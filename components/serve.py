@@ -31,7 +31,8 @@ def main(arguments: argparse.Namespace) -> None:
     check_port(arguments.port)
     print(f"http://{HOST}:{arguments.port}/invocations answers for {uri}", flush=True)
     words = ["models", "serve", "--model-uri", uri, "--env-manager", "local", "--host", HOST]
-    variables = {"MLFLOW_TRACKING_URI": store.uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # MLflow starts one of these
+    variables = {"MLFLOW_TRACKING_URI": store.uri, "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": programs}
     command = [sys.executable, "-m", "mlflow", *words, "--port", str(arguments.port)]
     os.execve(sys.executable, command, {**os.environ, **variables})
 

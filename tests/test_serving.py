@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -284,7 +284,9 @@ class Server:
 def serve(project: Project, model: str, port: int, **environment: str) -> subprocess.Popen[str]:
     """`mlflow models serve` of a model in the project's registry."""
     program = [str(Path(sys.executable).with_name("mlflow")), "models", "serve", "--env-manager", "local"]
-    variables = {**os.environ, "MLFLOW_TRACKING_URI": project.uri, "MLFLOW_DISABLE_TELEMETRY": "true", **environment}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    shared = {"MLFLOW_TRACKING_URI": project.uri, "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": path}
+    variables = {**os.environ, **shared, **environment}
     return subprocess.Popen(
         [*program, "--model-uri", model, "--port", str(port)],
         env=variables,
@@ -319,7 +321,8 @@ def serving(project: Project, model: str, **environment: str) -> Iterator[Server
             pytest.fail(f"the server did not start: {process.communicate()[0]}")
         yield Server(url)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it did not start
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
