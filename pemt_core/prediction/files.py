@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -108,7 +109,7 @@ def _ending(path: Path) -> str:
     return path.suffix.lower()
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path) -> Generator[str, None, None]:
     """The lines of a UTF-8 file with their ends, none of them longer than LONGEST_LINE."""
     with path.open("rb") as file:
         number = 0
@@ -129,7 +130,8 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _read_csv(path: Path) -> Iterator[PlacedRow]:
     csv.field_size_limit(LONGEST_LINE)
-    reader = csv.DictReader(_lines(path), strict=True, restkey="")
+    lines = _lines(path)
+    reader = csv.DictReader(lines, strict=True, restkey="")
     try:
         header = reader.fieldnames or []
         if len(set(header)) < len(header):
@@ -141,20 +143,23 @@ def _read_csv(path: Path) -> Iterator[PlacedRow]:
             yield place, row
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: not readable as CSV ({error})") from error
+    finally:
+        lines.close()
 
 
 def _read_jsonl(path: Path) -> Iterator[PlacedRow]:
-    for number, line in enumerate(_lines(path), start=1):
-        place = f"{path}, line {number}"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{place}: not readable as JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{place}: expected an object with columns, found {type(row).__name__}")
-        yield place, row
+    with closing(_lines(path)) as lines:
+        for number, line in enumerate(lines, start=1):
+            place = f"{path}, line {number}"
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{place}: not readable as JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{place}: expected an object with columns, found {type(row).__name__}")
+            yield place, row
 
 
 def _read_parquet(path: Path) -> Iterator[PlacedRow]:

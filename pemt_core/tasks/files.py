@@ -6,7 +6,8 @@ the file and the line.
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pemt_core.errors import DataError, nearest
 from pemt_core.tasks.values import as_text
 
 Located = tuple[str, Mapping[str, Any]]  # where a row stands in its file, and its values by column
+Rows = Generator[Located, None, None]  # closed where they are left, or files stay open
 _BATCH_ROWS = 1_000
 
 
@@ -27,12 +29,13 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str | No
             or a value is neither text nor a number.
     """
     num_rows = 0
-    for place, row in _reader(path)(path, columns):
-        for column in columns:
-            if column not in row:
-                raise DataError(f"{path}, {place}: there is no column '{column}': {nearest(column, row)}")
-        yield {column: _value(row[column], f"{path}, {place}: '{column}'") for column in columns}
-        num_rows += 1
+    with closing(_reader(path)(path, columns)) as rows:
+        for place, row in rows:
+            for column in columns:
+                if column not in row:
+                    raise DataError(f"{path}, {place}: there is no column '{column}': {nearest(column, row)}")
+            yield {column: _value(row[column], f"{path}, {place}: '{column}'") for column in columns}
+            num_rows += 1
     if num_rows == 0:
         raise DataError(f"{path}: it has no row; expected rows with {', '.join(columns)}")
 
@@ -53,7 +56,7 @@ def check_format(name: str) -> None:
         raise DataError(f"{name}: expected a file whose name ends in {', '.join(_READERS)}")
 
 
-def _reader(path: Path) -> Callable[[Path, Sequence[str]], Iterator[Located]]:
+def _reader(path: Path) -> Callable[[Path, Sequence[str]], Rows]:
     check_format(str(path))
     if not path.is_file():
         siblings = [each.name for each in path.parent.glob("*") if each.suffix in _READERS]
@@ -61,9 +64,10 @@ def _reader(path: Path) -> Callable[[Path, Sequence[str]], Iterator[Located]]:
     return _READERS[path.suffix]
 
 
-def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Located]:
+def _csv_rows(path: Path, columns: Sequence[str]) -> Rows:
     """RFC 4180: commas, quotes doubled within quotes, names of columns in the first line."""
-    records = csv.reader(_lines(path), strict=True)
+    lines = _lines(path)
+    records = csv.reader(lines, strict=True)
     header: list[str] = []
     begin = 1  # a record with line breaks in quotes has several lines
     try:
@@ -81,6 +85,8 @@ def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Located]:
             begin = records.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path}, line {begin}: not readable as CSV ({error}); is a quote not closed?") from error
+    finally:
+        lines.close()
 
 
 def _check_header(path: Path, header: Sequence[str]) -> None:
@@ -92,18 +98,19 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
                 raise DataError(f"{path}, line 1: its columns are separated by {separator!r}, expected ','")
 
 
-def _jsonl_rows(path: Path, columns: Sequence[str]) -> Iterator[Located]:
+def _jsonl_rows(path: Path, columns: Sequence[str]) -> Rows:
     """One JSON object per line."""
-    for number, line in enumerate(_lines(path), start=1):
-        if line.strip():
-            place = f"line {number}"
-            try:
-                row = json.loads(line, object_pairs_hook=_object)
-            except ValueError as error:
-                raise DataError(f"{path}, {place}: not readable as JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, {place}: expected a JSON object per line, found {type(row).__name__}")
-            yield place, row
+    with closing(_lines(path)) as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                place = f"line {number}"
+                try:
+                    row = json.loads(line, object_pairs_hook=_object)
+                except ValueError as error:
+                    raise DataError(f"{path}, {place}: not readable as JSON: {error}") from error
+                if not isinstance(row, dict):
+                    raise DataError(f"{path}, {place}: expected a JSON object per line, found {type(row).__name__}")
+                yield place, row
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -114,7 +121,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Located]:
+def _parquet_rows(path: Path, columns: Sequence[str]) -> Rows:
     file = _parquet_file(path)
     names = file.schema_arrow.names
     for column in columns:
@@ -139,7 +146,7 @@ def _parquet_file(path: Path) -> Any:
         raise DataError(f"{path}: not readable as parquet ({error})") from error
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path) -> Generator[str, None, None]:
     """The lines of a file in UTF-8, with their ends."""
     offset = 0
     with path.open("rb") as file:
