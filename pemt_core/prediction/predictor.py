@@ -95,12 +95,13 @@ class Predictor:
 
     def _predict_for(self, target: Target, texts: Sequence[str]) -> list[Prediction]:
         tokenized = TokenizedTexts.of(texts, self.backbone.tokenizer, target.source_length)
+        candidates = None if target.task.labels is None else self._tokens(target.task.labels, target.task)
         found: list[Prediction | None] = [None] * len(texts)
         with self._lock, target.model.attached() as model:
             model.eval()
             for rows in length_batches(tokenized.texts.lengths, self.batch_size):
                 input_ids, mask = (part.to(model.backbone.device) for part in tokenized.batch(rows))
-                answers = self._answers(model, target.task, input_ids, mask)
+                answers = self._answers(model, target.task, candidates, input_ids, mask)
                 weights = {
                     name: weights.cpu().double().numpy() for name, weights in model.signal.expert_weights.items()
                 }
@@ -109,11 +110,13 @@ class Predictor:
                     found[row] = _prediction(target, answers[place], own, bool(tokenized.truncated[row]))
         return [prediction for prediction in found if prediction is not None]
 
-    def _answers(self, model: PromptedT5, task: TaskDescription, input_ids: Tensor, mask: Tensor) -> list["_Answer"]:
-        """The most probable label word, or where there are none the text that is generated greedily."""
-        if task.labels is not None:
-            candidates = self._tokens(task.labels, task.generation_length).expand(len(input_ids), -1, -1)
-            logs = model.log_probabilities(input_ids, mask, candidates.to(input_ids.device))
+    def _answers(
+        self, model: PromptedT5, task: TaskDescription, candidates: Tensor | None, input_ids: Tensor, mask: Tensor
+    ) -> list["_Answer"]:
+        """The most probable label word of the `candidates`, or the text that is generated greedily where none are."""
+        if task.labels is not None and candidates is not None:
+            of_rows = candidates.to(input_ids.device).expand(len(input_ids), -1, -1)
+            logs = model.log_probabilities(input_ids, mask, of_rows)
             probabilities = logs.double().softmax(dim=-1).tolist()
             return [_most_probable(dict(zip(task.labels, row, strict=True))) for row in probabilities]
         ids = model.generate(input_ids, mask, max_new_tokens=task.generation_length, do_sample=False, num_beams=1)
@@ -122,9 +125,9 @@ class Predictor:
         probabilities = model.log_probabilities(input_ids, mask, written.unsqueeze(1)).double().exp().flatten().tolist()
         return [_Answer(text.strip(), p, None) for text, p in zip(texts, probabilities, strict=True)]
 
-    def _tokens(self, texts: Sequence[str], length: int) -> Tensor:
+    def _tokens(self, labels: Sequence[str], task: TaskDescription) -> Tensor:
         """(1, C, L), cut as training's targets are, -100 at padding."""
-        rows = self.backbone.tokenizer(list(texts), truncation=True, max_length=length)["input_ids"]
+        rows = self.backbone.tokenizer(list(labels), truncation=True, max_length=task.generation_length)["input_ids"]
         return padded([np.asarray(row, dtype=np.int32) for row in rows], IGNORED_LABEL).unsqueeze(0)
 
 

@@ -9,9 +9,7 @@ from pemt_core.errors import DataError, PemtError
 from pemt_core.prediction.model_folder import load_model_folder
 from pemt_core.prediction.predictor import Predictor
 from pemt_core.prediction.rows import TEXT
-from pemt_core.tracking.models import rejected_input
-
-BACKBONE = "backbone"  # the key of MLflow's model configuration that names the backbone's folder
+from pemt_core.tracking.models import BACKBONE, rejected_input
 
 
 class ServedModel:

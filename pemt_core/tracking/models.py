@@ -15,7 +15,7 @@ from pemt_core.tracking.store import Store, named_errors
 MODEL, FOLDER = "model", "folder"  # the folder of a run's artifacts that holds a version; what it was made of, in there
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<number>\d+))")
 BACKBONE_DIR = "pemt.backbone_dir"  # the tag that says where a version's backbone is, if it is not in it
-CONFIGURATION = {"backbone": ""}  # what a server may set: the folder of the backbone
+BACKBONE = "backbone"  # the key of a model's configuration by which a server names the folder of the backbone
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def add_version(
             signature=_signature(package.columns),
             input_example=[dict(package.example)],
             pip_requirements=list(package.requirements),
-            model_config=CONFIGURATION,
+            model_config={BACKBONE: ""},
         )
         store.client.log_artifacts(run_id, str(saved), MODEL)
         try:
