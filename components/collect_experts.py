@@ -8,8 +8,8 @@ import argparse
 from pathlib import Path
 
 from components.program import new_parser, run
-from pemt_core.artifacts.provenance import provenance
 from pemt_core.errors import SettingsError
+from pemt_core.provenance.provenance import provenance
 from pemt_core.settings import Settings
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from components.executor import Outcome
 from components.program import add_plan_flag, new_parser, open_tracker, run
-from pemt_core.artifacts.provenance import provenance
+from pemt_core.provenance.provenance import provenance
 from pemt_core.settings import Settings
 
 

@@ -9,7 +9,7 @@ import json
 
 from components.executor import Outcome
 from components.program import add_choices, new_parser, run
-from pemt_core.artifacts.provenance import provenance
+from pemt_core.provenance.provenance import provenance
 from pemt_core.settings import Settings
 
 

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from components.program import new_parser, run
-from pemt_core.artifacts.provenance import provenance
+from pemt_core.provenance.provenance import provenance
 from pemt_core.settings import Settings
 from pemt_core.tasks import get_task, known_tasks
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from components.command import add_params, explained
 from components.executor import Executor, Outcome
 from pemt_core.errors import PemtError
+from pemt_core.schema.validation import parse_object
 from pemt_core.settings import GROUPS_OF_STEP, Choices, Settings, parse_settings, parse_step_settings, read_params
-from pemt_core.settings.validation import parse_object
 from pemt_core.tracking import Tracker, connect
 from pemt_core.tracking.address import holds_password
 

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from components.program import new_parser, open_tracker, run
-from pemt_core.artifacts.provenance import provenance
+from pemt_core.provenance.provenance import provenance
 from pemt_core.settings import Settings
 
 

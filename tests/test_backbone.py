@@ -19,13 +19,13 @@ from transformers import BertConfig, BertModel
 
 from pemt_core.artifacts.files import read_json, sha256_of_file, write_json
 from pemt_core.backbone.checkpoint import fetch_checkpoint
-from pemt_core.backbone.initial import OUTPUT_SCALE
-from pemt_core.backbone.objectives import chunks, continuation, corrupt, middle, noise_mask
-from pemt_core.backbone.scratch import Piece, Pretraining, PretrainingRows, new_model, read_corpus
 from pemt_core.backbone.store import fingerprint_of, load_backbone, save_backbone
 from pemt_core.backbone.tokenizer import load_tokenizer, obtain_tokenizer, train_tokenizer
 from pemt_core.data.corpus import CorpusText, corpus_table
 from pemt_core.errors import ArtifactError, DataError, SettingsError
+from pemt_core.pretraining.initial import OUTPUT_SCALE
+from pemt_core.pretraining.objectives import chunks, continuation, corrupt, middle, noise_mask
+from pemt_core.pretraining.scratch import Piece, Pretraining, PretrainingRows, new_model, read_corpus
 from pemt_core.settings import BackboneSettings, load_settings
 from pemt_core.steps.backbone import make_backbone
 

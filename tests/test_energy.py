@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pemt_core.artifacts.energy import NVML, Packages, measured_energy
-from pemt_core.artifacts.provenance import provenance
+from pemt_core.provenance.energy import NVML, Packages, measured_energy
+from pemt_core.provenance.provenance import provenance
 
 RANGE = 1_000_000  # microjoules
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import World
 
-from pemt_core.artifacts.energy import measured_energy
+from pemt_core.provenance.energy import measured_energy
 from pemt_core.settings import EvaluateSettings
 from pemt_core.steps.evaluate import evaluate
 

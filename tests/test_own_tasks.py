@@ -18,9 +18,9 @@ from pemt_core.data.prepared import PreparedTask
 from pemt_core.doctor import Surroundings, project
 from pemt_core.errors import DataError, PemtError, SettingsError
 from pemt_core.preparation import TaskReport, prepare_task
+from pemt_core.schema.validation import merged, validate
 from pemt_core.settings import OwnTask, Settings, load_settings, parse_settings, parse_step_settings, read_params
 from pemt_core.settings.new_task import add_own_task, propose_entry
-from pemt_core.settings.validation import merged, validate
 from pemt_core.steps.plan import make_plan
 from pemt_core.tasks import TASKS, Task, get_task, known_tasks, own_task
 from pipelines.command import unfit_for_a_cluster

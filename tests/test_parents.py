@@ -14,7 +14,7 @@ from tiny import World
 
 from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.files import write_json
-from pemt_core.evaluation.results import load_results
+from pemt_core.artifacts.result import load_results
 from pemt_core.settings import EvaluateSettings, ReportSettings
 from pemt_core.tracking import Tracker, connect
 from pemt_core.tracking.comparison import record_comparison

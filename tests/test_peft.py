@@ -23,10 +23,10 @@ from transformers import T5ForConditionalGeneration
 
 from pemt_core.artifacts.adapter import Adapter, AdapterDescription, TrainingRecord, save_adapter
 from pemt_core.artifacts.experts import ImportedExpert
+from pemt_core.artifacts.result import load_results
 from pemt_core.backbone.store import Backbone, load_backbone, save_backbone
 from pemt_core.backbone.tokenizer import load_tokenizer
 from pemt_core.errors import ArtifactError
-from pemt_core.evaluation.results import load_results
 from pemt_core.lora.layout import CONFIG, PICKLED, PROMPT, TENSORS, module_name
 from pemt_core.lora.reader import load_lora
 from pemt_core.lora.writer import save_lora

@@ -14,8 +14,8 @@ import pytest
 import scipy.stats
 from matplotlib.image import imread
 
+from pemt_core.artifacts.result import CellResult, cell_directory, load_results
 from pemt_core.errors import ArtifactError
-from pemt_core.evaluation.results import CellResult, cell_directory, load_results
 from pemt_core.report import write_report
 from pemt_core.report.heat_map import group_layers
 from pemt_core.report.origin import Origin
@@ -305,7 +305,7 @@ def test_no_results_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_reading_results_loads_no_plotting_library() -> None:
     code = (
-        "import sys, pemt_core.evaluation.results, pemt_core.report;"
+        "import sys, pemt_core.artifacts.result, pemt_core.report;"
         "print([m for m in ('pandas', 'matplotlib', 'torch', 'mlflow') if m in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -14,7 +14,7 @@ import pytest
 from html_page import Element, parse
 from test_report import SOURCES, SUITES, make, new_origin, report, save_all, seventeen_targets
 
-from pemt_core.evaluation.results import STACKS, CellResult, load_results, sort_key
+from pemt_core.artifacts.result import STACKS, CellResult, load_results, sort_key
 from pemt_core.report.cost import Run, duration, read_runs
 from pemt_core.report.expert_table import heat_colours
 from pemt_core.report.figures import LABEL_HEIGHT, PLOT_LEFT, PLOT_RIGHT, Scale, parameter_figure

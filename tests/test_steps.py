@@ -21,9 +21,9 @@ from sklearn.metrics import accuracy_score
 from tiny import World, transfer_settings, write_task
 
 from pemt_core.artifacts.adapter import load_description, load_training_record
+from pemt_core.artifacts.result import CellResult
 from pemt_core.artifacts.run_info import RunInfo
 from pemt_core.errors import ArtifactError, SettingsError, TrainingError
-from pemt_core.evaluation.results import CellResult
 from pemt_core.settings import EvaluateSettings
 from pemt_core.steps import evaluate as evaluate_module
 from pemt_core.steps.collect_experts import collect_experts

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from pemt_core.artifacts.files import write_json
-from pemt_core.evaluation.results import CellResult
+from pemt_core.artifacts.result import CellResult
 from pemt_core.tracking import ARTIFACT, CELL, RESULT, RunRecord, Tracker, TrackingError, connect
 from pemt_core.tracking.address import sqlite_path, without_password
 from pemt_core.tracking.results import record_results

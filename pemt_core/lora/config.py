@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pemt_core.artifacts.files import read_json
 from pemt_core.errors import ArtifactError, SettingsError
-from pemt_core.settings.validation import validate
+from pemt_core.schema.validation import validate
 
 # Which modules were chosen is seen in the tensors, how they started is said by init_lora_weights; the rest served
 # training alone, or is PEFT's own bookkeeping

@@ -13,10 +13,10 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HTTPError
 
 from pemt_core.artifacts.files import sha256_of_file, sha256_of_json
-from pemt_core.artifacts.provenance import code_hash
 from pemt_core.embedded.suite import load_embedded
 from pemt_core.errors import DataError, nearest
 from pemt_core.preparation.revisions import resolve_revision
+from pemt_core.provenance.provenance import code_hash
 from pemt_core.settings import EMBEDDED, HUB
 from pemt_core.tasks.files import read_rows
 from pemt_core.tasks.record import FileDataset, HubDataset

@@ -33,7 +33,7 @@ def write_report(
     Raises ArtifactError where there is no result or one is unreadable.
     """
     from pemt_core.artifacts.files import write_json
-    from pemt_core.evaluation.results import load_results
+    from pemt_core.artifacts.result import load_results
     from pemt_core.report import curves, heat_map, markdown, page, parameters, table
     from pemt_core.report.files import write_csv, write_figure, write_text
     from pemt_core.report.palette import series_of

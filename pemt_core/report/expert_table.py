@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pemt_core.evaluation.results import STACKS, CellResult
+from pemt_core.artifacts.result import STACKS, CellResult
 from pemt_core.report.heat_map import SHOWN
 
 Weights = NDArray[np.float64]

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
-from pemt_core.evaluation.results import CellResult
+from pemt_core.artifacts.result import CellResult
 from pemt_core.report.curves import SHOWN
 from pemt_core.report.published import Published
 from pemt_core.report.table import ALL, rows_of

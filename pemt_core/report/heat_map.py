@@ -8,7 +8,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from pemt_core.evaluation.results import STACKS, CellResult
+from pemt_core.artifacts.result import STACKS, CellResult
 
 Weights = NDArray[np.float64]
 SHOWN = "pemt"

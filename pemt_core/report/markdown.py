@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from pemt_core.evaluation.results import CellResult
+from pemt_core.artifacts.result import CellResult
 from pemt_core.report.table import ALL
 
 NOTHING = "-"  # shown where there is no number: an interval of one seed

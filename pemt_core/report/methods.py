@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pemt_core.evaluation.results import CellResult
+from pemt_core.artifacts.result import CellResult
 from pemt_core.report import curves, heat_map, markdown, table
 from pemt_core.report.palette import Style, series_of
 

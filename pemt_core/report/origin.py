@@ -7,7 +7,7 @@ from typing import Any
 
 from pemt_core.artifacts.adapter import AdapterDescription, load_description, load_training_record
 from pemt_core.artifacts.files import read_json
-from pemt_core.evaluation.results import CellResult
+from pemt_core.artifacts.result import CellResult
 from pemt_core.report.cost import Run
 from pemt_core.settings.groups import BackboneSettings, PrepareSettings
 

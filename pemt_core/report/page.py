@@ -14,7 +14,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pemt_core.artifacts.cell import methods_over
-from pemt_core.evaluation.results import CellResult
+from pemt_core.artifacts.result import CellResult
 from pemt_core.report import cost, origin
 from pemt_core.report.expert_table import expert_tables, heat_colours, step_of
 from pemt_core.report.figures import Name, Scale, curve_panels, parameter_figure

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from pemt_core.evaluation.results import CellResult, sort_key
+from pemt_core.artifacts.result import CellResult, sort_key
 
 # Okabe and Ito's palette without its yellow, which vanishes on white: tells apart under all common colour blindness.
 # Grey makes as many as pemt, control and six sources left out.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from pemt_core.evaluation.results import CellResult
+from pemt_core.artifacts.result import CellResult
 from pemt_core.settings.groups import EMBEDDED, BackboneSettings, PrepareSettings
 
 BACKBONE = "t5-base"

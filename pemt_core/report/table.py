@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from pemt_core.evaluation.results import CellResult
+from pemt_core.artifacts.result import CellResult
 
 CELL = ["suite", "target", "method", "k"]
 ALL = "all"  # the name of the mean over every target, beside the suites'

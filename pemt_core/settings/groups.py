@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pemt_core.settings.group import Group
+from pemt_core.schema.group import Group
+from pemt_core.schema.validation import with_differences
 from pemt_core.settings.own_tasks import OwnTask
-from pemt_core.settings.validation import with_differences
 
 HUB, EMBEDDED = "hub", "embedded"  # prepare.source where it is no folder
 

@@ -13,9 +13,9 @@ from ruamel.yaml import YAML, YAMLError
 
 from pemt_core.artifacts.cell import methods_over
 from pemt_core.errors import SettingsError, nearest
-from pemt_core.settings.group import Group
+from pemt_core.schema.group import Group
+from pemt_core.schema.validation import merged, parse_object, validate
 from pemt_core.settings.groups import Count, Seed, Settings
-from pemt_core.settings.validation import merged, parse_object, validate
 
 RECIPE_GROUPS = ("prepare", "backbone", "train_source", "transfer", "evaluate", "per_source", "per_target")
 

@@ -13,9 +13,9 @@ from ruamel.yaml import YAML, YAMLError
 
 from pemt_core.artifacts.files import atomic_file
 from pemt_core.errors import DataError, SettingsError
+from pemt_core.schema.validation import merged, validate
 from pemt_core.settings.load import parse_settings, read_params
 from pemt_core.settings.own_tasks import OwnTask
-from pemt_core.settings.validation import merged, validate
 from pemt_core.settings.yaml_text import with_item, with_key, with_list
 from pemt_core.tasks import known_tasks, own_task
 from pemt_core.tasks.files import column_names, read_rows

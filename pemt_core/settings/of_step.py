@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import create_model
 
-from pemt_core.settings.group import Group
+from pemt_core.schema.group import Group
+from pemt_core.schema.validation import parse_object, validate
 from pemt_core.settings.groups import Settings
-from pemt_core.settings.validation import parse_object, validate
 
 GROUPS_OF_STEP = {
     "prepare": ("tasks", "own_tasks", "prepare", "backbone"),

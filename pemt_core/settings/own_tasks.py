@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pemt_core.settings.group import Group
+from pemt_core.schema.group import Group
 
 
 def _stripped(text: str) -> str:

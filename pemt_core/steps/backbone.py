@@ -6,9 +6,9 @@ from typing import Any
 from pemt_core.artifacts.files import sha256_of_file
 from pemt_core.artifacts.run_info import RunInfo
 from pemt_core.backbone.checkpoint import fetch_checkpoint
-from pemt_core.backbone.scratch import Pretraining, new_model, read_corpus, validation_loss
 from pemt_core.backbone.store import save_backbone
 from pemt_core.backbone.tokenizer import load_tokenizer
+from pemt_core.pretraining.scratch import Pretraining, new_model, read_corpus, validation_loss
 from pemt_core.settings import BackboneSettings
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore, training_code

@@ -17,15 +17,15 @@ from accelerate import Accelerator
 from pemt_core.artifacts.adapter import DESCRIPTION, TENSORS, TRAINING, Adapter, load_adapter, load_training_record
 from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.files import atomic_directory, read_json, sha256_of_file, sha256_of_json, write_json
-from pemt_core.artifacts.provenance import code_hash
+from pemt_core.artifacts.result import CellResult, cell_directory, load_results
 from pemt_core.artifacts.target import restore_target
 from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.errors import ArtifactError
 from pemt_core.evaluation.predict import EvaluationSplit, Predictions, predict
-from pemt_core.evaluation.results import CellResult, cell_directory, load_results
 from pemt_core.metrics import count_unreadable
 from pemt_core.model.assemble import Expert
+from pemt_core.provenance.provenance import code_hash
 from pemt_core.settings import EvaluateSettings
 from pemt_core.training.accelerator import make_accelerator
 
@@ -35,6 +35,7 @@ CODE = (  # what a result depends on, as dvc.yaml lists it
     "artifacts/adapter.py",
     "artifacts/cell.py",
     "artifacts/experts.py",
+    "artifacts/result.py",
     "artifacts/target.py",
     "backbone/store.py",
     "backbone/tokenizer.py",

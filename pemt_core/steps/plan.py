@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pemt_core.artifacts.files import sha256_of_json
-from pemt_core.artifacts.provenance import git_commit
+from pemt_core.provenance.provenance import git_commit
 from pemt_core.settings import Settings, settings_text
 from pemt_core.tasks import get_task, known_tasks
 

@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory
 
 from pemt_core.artifacts.adapter import best_on_validation, load_description, load_training_record
 from pemt_core.artifacts.cell import Cell
-from pemt_core.artifacts.provenance import PACKAGE_ROOT
 from pemt_core.prediction import served
 from pemt_core.prediction.model_folder import write_model_folder
 from pemt_core.prediction.rows import TEXT
+from pemt_core.provenance.provenance import PACKAGE_ROOT
 from pemt_core.settings import ModelSettings, OwnTask
 from pemt_core.tracking import ARTIFACT, CELL, Tracker, TrackingError
 from pemt_core.tracking.models import (

@@ -37,7 +37,7 @@ def report(
     `failed` are sentences on what has no result, of a run on a cluster: its results came from `tracker`, and are not
     recorded again. Returns the means over all targets, by method and k.
     """
-    from pemt_core.evaluation.results import load_results
+    from pemt_core.artifacts.result import load_results
     from pemt_core.report.cost import read_runs
     from pemt_core.report.origin import Origin, num_parameters_of
     from pemt_core.report.table import ALL, gaps, seed_frame

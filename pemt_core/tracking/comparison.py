@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.files import sha256_of_json
-from pemt_core.evaluation.results import CellResult
+from pemt_core.artifacts.result import CellResult
 from pemt_core.report.files import png
 from pemt_core.report.heat_map import draw_weights_of
 from pemt_core.report.markdown import write_cell_page, write_sources_page

@@ -10,8 +10,8 @@ from pathlib import Path
 from pemt_core.artifacts.adapter import DESCRIPTION, AdapterDescription, load_description, load_training_record
 from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.files import atomic_file, read_json, sha256_of_json
+from pemt_core.artifacts.result import RESULT_FILE, CellResult, cell_directory, load_results
 from pemt_core.artifacts.run_info import source_run, target_run
-from pemt_core.evaluation.results import RESULT_FILE, CellResult, cell_directory, load_results
 from pemt_core.settings import EvaluateSettings
 from pemt_core.tracking import ERROR, RunRecord, Tracker
 

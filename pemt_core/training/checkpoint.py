@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from pemt_core.artifacts.adapter import TrainingRecord
 from pemt_core.artifacts.files import atomic_file, sha256_of_json
-from pemt_core.artifacts.provenance import code_hash
 from pemt_core.errors import ArtifactError
+from pemt_core.provenance.provenance import code_hash
 
 FILE = "state.safetensors"
 CODE = (
@@ -32,6 +32,7 @@ CODE = (
     "evaluation",
     "metrics",
     "model",
+    "pretraining",
     "steps",
     "training",
 )

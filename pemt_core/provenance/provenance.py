@@ -13,8 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pemt_core.artifacts.energy import measured_energy
 from pemt_core.artifacts.files import write_json
+from pemt_core.provenance.energy import measured_energy
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "numpy", "scikit-learn", "mlflow", "dvc")
 PACKAGE_ROOT = Path(__file__).parents[1]

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pemt_core.backbone.initial import ease_learning
-from pemt_core.backbone.objectives import chunks, continuation, corrupt, middle, noise_counts, noise_mask
 from pemt_core.backbone.tokenizer import NUM_SENTINELS
 from pemt_core.data.batches import epoch_batches, length_batches
 from pemt_core.data.tokenized import Ragged, TokenizedSplit
 from pemt_core.errors import DataError, SettingsError
+from pemt_core.pretraining.initial import ease_learning
+from pemt_core.pretraining.objectives import chunks, continuation, corrupt, middle, noise_counts, noise_mask
 from pemt_core.settings import BackboneSettings
 from pemt_core.training.loop import Evaluation
 

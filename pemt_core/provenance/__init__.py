@@ -1,0 +1,1 @@
+"""Where a result comes from: commit, time, versions, and what it cost."""
