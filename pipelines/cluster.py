@@ -43,8 +43,9 @@ class Cluster:
         task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
         if resources.gpus:
             task.set_accelerator_type(self.settings.gpu_resource).set_accelerator_limit(resources.gpus)
-        if self.settings.retries:
-            task.set_retry(self.settings.retries, f"{self.settings.retry_seconds}s", self.settings.retry_factor)
+        retry = self.settings.retry
+        if retry.times:
+            task.set_retry(retry.times, f"{retry.seconds}s", retry.factor)
         self._choose_node(task, resources)
         if self.settings.secret:
             for keys, optional in ((ALWAYS, False), (IF_THERE, True)):

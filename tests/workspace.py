@@ -32,9 +32,7 @@ TINY: Mapping[str, Any] = {
     "tasks": {"sources": SOURCES, "targets": TARGETS},
     "prepare": {
         "source": "hub",
-        "max_train_rows": 64,
-        "max_validation_rows": 8,
-        "max_test_rows": 12,
+        "max_rows": {"train": 64, "validation": 8, "test": 12},
         "corpus_rows_per_task": 40,
     },
     "backbone": {"kind": "scratch", "size": "tiny", "vocab_size": 600, "length": 64, "training": _SHORT},
@@ -47,8 +45,7 @@ TINY: Mapping[str, Any] = {
         "learning_rates": [1.0e-2],
         "training": _SHORT,
     },
-    "per_source": {source: {"training": {"max_steps": 3}} for source in SOURCES},
-    "per_target": {"cb": {"training": {"max_steps": 3}}, "nq": {"training": {"max_steps": 2, "validation_rows": 2}}},
+    "per_target": {"nq": {"training": {"max_steps": 2, "validation_rows": 2}}},
     "evaluate": {"batch_size": 16, "max_rows": 10},
 }
 

@@ -1,13 +1,16 @@
 """The source adapters of all sources in a fixed order, in one file: expert k is the same source everywhere."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from pemt_core.artifacts.adapter import Adapter, check_backbone, read_tensors
-from pemt_core.artifacts.files import atomic_directory, read_json, sha256_of_file, write_json
+from pemt_core.artifacts.description import SourceDescription, TargetDescription
+from pemt_core.artifacts.files import atomic_directory, read_json, sha256_of_file, sha256_of_json, write_json
 from pemt_core.errors import ArtifactError, nearest
 from pemt_core.model.assemble import Expert
 
@@ -23,7 +26,42 @@ class ImportedExpert:
     sha256: str  # of the file that held its tensors
 
 
-def save_experts(directory: Path, adapters: Sequence[Adapter], imported: Sequence[ImportedExpert] = ()) -> None:
+@dataclass(frozen=True)
+class ExpertBank:
+    """All experts in their order, and what each one is by its content."""
+
+    experts: Sequence[Expert]
+    contents: Mapping[str, str]  # source to the hash of its tensors and scale
+
+    @property
+    def sources(self) -> list[str]:
+        return [expert.task for expert in self.experts]
+
+    def select(self, sources: Sequence[str]) -> list[Expert]:
+        """The experts of `sources`, in that order. ArtifactError, naming the nearest, where one is not there."""
+        known = {expert.task: expert for expert in self.experts}
+        for source in sources:
+            if source not in known:
+                raise ArtifactError(f"there is no expert of '{source}'; {nearest(source, known)}")
+        return [known[source] for source in sources]
+
+    def mixture_hash(self, sources: Sequence[str]) -> str:
+        """A hash of the experts of `sources`: what a cell that mixes them came from. Other experts do not change it."""
+        return sha256_of_json([[expert.task, self.contents[expert.task]] for expert in self.select(sources)])
+
+    def check(self, directory: Path, cell: TargetDescription) -> None:
+        """ArtifactError, naming both, where the cell in `directory` was trained on other experts than these."""
+        found = self.mixture_hash(cell.sources)
+        if cell.experts != found:
+            raise ArtifactError(
+                f"{directory}: mixes the experts {cell.experts[:12]}, those at hand are {found[:12]}; "
+                "train it again, or give the experts that it was trained with"
+            )
+
+
+def save_experts(
+    directory: Path, adapters: Sequence[Adapter[SourceDescription]], imported: Sequence[ImportedExpert] = ()
+) -> None:
     """Write tensors (keys `<k>/<name>`) and manifest, imported experts last.
 
     ArtifactError where two were trained on different backbones.
@@ -32,39 +70,49 @@ def save_experts(directory: Path, adapters: Sequence[Adapter], imported: Sequenc
     backbones |= {i.expert.task: i.backbone for i in imported}
     for task, backbone in backbones.items():
         check_backbone(Path(f"source adapter {task}"), backbone, adapters[0].description.backbone)
-    listed = [*(a.tensors for a in adapters), *(i.expert.tensors for i in imported)]
-    tensors = {f"{k}/{name}": tensor for k, expert in enumerate(listed) for name, tensor in expert.items()}
-    experts = [{"task": a.description.task, "scale": a.description.scale, "sha256": a.content_hash} for a in adapters]
-    experts += [
-        {"task": i.expert.task, "scale": i.expert.scale, "sha256": i.sha256, "imported": True} for i in imported
-    ]
+    trained = [Expert(a.description.task, a.tensors, a.description.scale) for a in adapters]
+    entries = [_entry(e, a.content_hash) for e, a in zip(trained, adapters, strict=True)]
+    entries += [{**_entry(i.expert, i.sha256), "imported": True} for i in imported]
+    listed = [*trained, *(i.expert for i in imported)]
+    tensors = {f"{k}/{name}": tensor for k, expert in enumerate(listed) for name, tensor in expert.tensors.items()}
     with atomic_directory(directory) as temporary:
         save_file(tensors, temporary / TENSORS)
         manifest = {"backbone": adapters[0].description.backbone, "sha256": sha256_of_file(temporary / TENSORS)}
-        write_json(temporary / MANIFEST, {**manifest, "experts": experts})
+        write_json(temporary / MANIFEST, {**manifest, "experts": entries})
 
 
-def load_experts(directory: Path, backbone: str) -> tuple[list[Expert], str]:
-    """The experts in their order, and the hash of their tensors. ArtifactError as `load_adapter`."""
+def load_experts(directory: Path, backbone: str) -> ExpertBank:
+    """The experts in their order. ArtifactError as `load_adapter`."""
     directory = Path(directory)
     manifest = read_json(directory / MANIFEST)
     try:
         check_backbone(directory, manifest["backbone"], backbone)
         tensors = read_tensors(directory / TENSORS, manifest["sha256"])
         entries = [(entry["task"], entry["scale"]) for entry in manifest["experts"]]
+        contents = {entry["task"]: entry["content"] for entry in manifest["experts"]}
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{directory / MANIFEST}: not a manifest of experts (lacks {error})") from error
     experts = [
         Expert(task, {n.removeprefix(f"{k}/"): t for n, t in tensors.items() if n.startswith(f"{k}/")}, scale)
         for k, (task, scale) in enumerate(entries)
     ]
-    return experts, manifest["sha256"]
+    return ExpertBank(experts, contents)
 
 
-def select_experts(experts: Sequence[Expert], sources: Sequence[str]) -> list[Expert]:
-    """The experts of `sources`, in that order. ArtifactError, naming the nearest, where one is not there."""
-    known = {expert.task: expert for expert in experts}
-    for source in sources:
-        if source not in known:
-            raise ArtifactError(f"there is no expert of '{source}'; {nearest(source, known)}")
-    return [known[source] for source in sources]
+def _entry(expert: Expert, sha256: str) -> dict[str, object]:
+    return {"task": expert.task, "scale": expert.scale, "sha256": sha256, "content": _content_hash(expert)}
+
+
+def _content_hash(expert: Expert) -> str:
+    """A hash of an expert's tensors and scale, whatever file they came from."""
+    digest = hashlib.sha256(f"{expert.scale!r}\n".encode())
+    for name, tensor in sorted(expert.tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    import torch
+
+    return memoryview(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())

@@ -2,12 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pemt_core.artifacts.cell import Cell
-
-if TYPE_CHECKING:  # it reads tensors, and tracking must not wait for torch
-    from pemt_core.artifacts.adapter import AdapterDescription
+from pemt_core.artifacts.description import SourceDescription, TargetDescription
 
 ARTIFACT_TAG = "pemt.artifact"  # the content hash of what was trained: links a run to its files
 
@@ -16,35 +13,32 @@ ARTIFACT_TAG = "pemt.artifact"  # the content hash of what was trained: links a 
 class RunInfo:
     """What identifies and describes one training."""
 
-    cell: str  # "train_source/mnli" or "transfer/cb/pemt/k=full/seed=4096": one run each, a re-run replaces it
+    cell: str  # "train_source/mnli" or "transfer/cb/pemt/k=full/seed=4096"
     name: str
     tags: Mapping[str, str]
     params: Mapping[str, Any]
+    key: str = ""  # of a target's cell: the hash of what it came from; a re-run replaces the run with the same key
 
 
-def source_run(description: "AdapterDescription") -> RunInfo:
+def source_run(description: SourceDescription) -> RunInfo:
     """The run of a stage-1 training."""
-    return _run(description, f"train_source/{description.task}", f"{description.task} source", "train_source")
+    task = description.task
+    params = {"seed": description.seed, "settings": description.settings}
+    return RunInfo(f"train_source/{task}", f"{task} source", _tags(description, "train_source"), params)
 
 
-def target_run(description: "AdapterDescription") -> RunInfo:
-    """The run of one cell of stage 2."""
-    task, method, k, seed = description.task, description.method, description.k, description.seed
-    cell = Cell(task, method, k, seed)  # type: ignore[arg-type]  # of a target adapter they are set
-    return _run(description, cell.run, f"{task} {method} k={k} seed={seed}", "transfer")
+def target_run(description: TargetDescription) -> RunInfo:
+    """The run of one cell of stage 2; which of its learning rates is kept, its end tells."""
+    cell, tags = description.cell, _tags(description, "transfer")
+    params = {"seed": cell.seed, "k": cell.k, "sources": description.sources, "settings": description.settings}
+    name = f"{cell.task} {cell.method} k={cell.k} seed={cell.seed}"
+    return RunInfo(cell.run, name, {**tags, "pemt.method": cell.method}, params, description.key)
 
 
-def _run(description: "AdapterDescription", cell: str, name: str, step: str) -> RunInfo:
-    tags = {
+def _tags(description: SourceDescription | TargetDescription, step: str) -> dict[str, str]:
+    return {
         "pemt.step": step,
         "pemt.task": description.task,
         "pemt.data": description.data,
         "pemt.backbone": description.backbone,
-        "pemt.method": description.method or "",
     }
-    params = {"seed": description.seed, "sources": description.sources, "settings": description.settings}
-    if description.learning_rate is not None:  # where several are tried, the one that is kept is not known yet
-        params["learning_rate"] = description.learning_rate
-    if description.k is not None:
-        params["k"] = description.k
-    return RunInfo(cell, name, {tag: value for tag, value in tags.items() if value}, params)

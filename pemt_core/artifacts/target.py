@@ -1,28 +1,23 @@
-"""A stored target adapter as a model on its backbone."""
+"""A stored cell as a model on its backbone."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from pemt_core.artifacts.adapter import Adapter
-from pemt_core.artifacts.experts import select_experts
-from pemt_core.model.assemble import Expert, FoldedLayers, build_target_model
+from pemt_core.artifacts.description import TargetDescription
+from pemt_core.artifacts.experts import ExpertBank
+from pemt_core.methods import stored_method
+from pemt_core.model.assemble import FoldedLayers
 from pemt_core.model.prompted import PromptedT5
 
 
 def restore_target(
-    backbone: Any, adapter: Adapter, experts: Sequence[Expert], folded: FoldedLayers | None = None
+    backbone: Any, adapter: Adapter[TargetDescription], bank: ExpertBank, folded: FoldedLayers | None = None
 ) -> PromptedT5:
-    """The model that `adapter` is the trained part of, attached to `backbone`; it mixes those `experts` that it names.
+    """The model that `adapter` is the trained part of, attached to `backbone`; it mixes the experts that it names.
 
-    `folded` as in `build_target_model`. ArtifactError where an expert is not there.
+    `folded` as in `pemt_core.model.assemble.build_target_model`. ArtifactError where an expert is not there,
+    SettingsError where the cell was trained by a kind of method that is not known here.
     """
-    settings = adapter.description.settings
-    return build_target_model(
-        backbone,
-        adapter.tensors,
-        select_experts(experts, adapter.description.sources),
-        prompt_dropout=settings["prompt_dropout"],
-        sparsity_coefficient=settings["sparsity_coefficient"],
-        sparsity_positions=settings["sparsity_positions"],
-        folded=folded,
-    )
+    description = adapter.description
+    method = stored_method(description.settings, f"the method {description.method} of {description.task}")
+    return method.build(backbone, adapter.tensors, bank.select(description.sources), folded)

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pemt_core.errors import DataError
-from pemt_core.settings import BackboneSettings
+from pemt_core.settings import TokenizerSettings
 
 NUM_SENTINELS = 100  # of span corruption, as in T5
 WANTED_WEIGHT = 1_000  # how often a wanted text counts
@@ -17,7 +17,7 @@ PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
 TRAINED = "train"  # the value of backbone.tokenizer that asks for a new one
 
 
-def obtain_tokenizer(settings: BackboneSettings, corpus_path: Path, wanted: Sequence[str] = ()) -> Any:
+def obtain_tokenizer(settings: TokenizerSettings, corpus_path: Path, wanted: Sequence[str] = ()) -> Any:
     """The tokenizer that `settings` name; a scratch backbone's is trained on the texts of `corpus_path`."""
     if settings.kind == "scratch" and settings.tokenizer == TRAINED:
         return train_tokenizer(corpus_path, settings.vocab_size, wanted)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from pemt_core.model.attachment import Attachment
 from pemt_core.model.experts import FoldedExperts
-from pemt_core.model.gate import DecoderGate, EncoderGate, Gate
+from pemt_core.model import gate as published_gates
+from pemt_core.model.gate import Gates
 from pemt_core.model.layer_norm import TargetLayerNorm
 from pemt_core.model.mixture import MixtureOutput, SparsityPositions
 from pemt_core.model.prompt import CorrelationGuidedPrompt, TaskPrompt
@@ -85,18 +86,19 @@ def initial_target_tensors(
     num_experts: int,
     reduction_factor: int,
     generator: torch.Generator,
+    gates: Gates = published_gates,
 ) -> dict[str, Tensor]:
-    """Stage 2 at step 0: gates zero, target adapters N(0, 0.01) without bias, the backbone's own layer norms.
+    """Stage 2 at step 0: target adapters N(0, 0.01) without bias, the backbone's layer norms, what the gates start from.
 
     With `num_experts` 0 there are no gates: the target adapter, prompt and layer norms alone.
     """
     tensors = {"prompt": prompt}
     for place in feed_forwards(backbone):
-        d_model, d_ff = place.wo.weight.shape
+        d_model = place.wo.out_features
         bottleneck = max(1, d_model // reduction_factor)
         key = f"{place.stack}.{place.layer}"
-        if num_experts:
-            tensors[f"{key}.gate"] = torch.zeros(d_ff if place.stack == "encoder" else d_model, num_experts)
+        if num_experts and (weight := gates.initial_weight(place, num_experts)) is not None:
+            tensors[f"{key}.gate"] = weight
         for name, shape in (("down", (bottleneck, d_model)), ("up", (d_model, bottleneck))):
             tensors[f"{key}.adapter.{name}.weight"] = TARGET_ADAPTER_STD * torch.randn(shape, generator=generator)
             tensors[f"{key}.adapter.{name}.bias"] = torch.zeros(shape[0])
@@ -134,6 +136,7 @@ def build_target_model(
     prompt_dropout: float,
     sparsity_coefficient: float,
     sparsity_positions: SparsityPositions = "all",
+    gates: Gates = published_gates,
     folded: FoldedLayers | None = None,
 ) -> PromptedT5:
     """Stage 2: mixture, gate and target adapter at every `wo`, the target's layer norms, its guided prompt.
@@ -163,12 +166,11 @@ def build_target_model(
         adapter = _target_adapter(tensors, key)
         trained |= {f"{key}.adapter.{name}": adapter.get_parameter(name) for name in ADAPTER_TENSORS}
         if experts:
-            gate_class: type[Gate] = EncoderGate if place.stack == "encoder" else DecoderGate
-            gate = gate_class(tensors[f"{key}.gate"], signal)
+            gate = gates.build(place, tensors.get(f"{key}.gate"), len(experts), signal)
             output: nn.Module = MixtureOutput(
                 place.stack, place.layer, folded[key], gate, adapter, signal, sparsity_positions=sparsity_positions
             )
-            trained[f"{key}.gate"] = gate.weight
+            trained |= {f"{key}.gate": parameter for _, parameter in gate.named_parameters()}
         else:
             output = AdaptedOutput(place.wo, adapter)
         attachment.replace(place.parent, "wo", output)

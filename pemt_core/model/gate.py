@@ -1,9 +1,13 @@
 """The gate: how much each source counts for a sequence in one layer."""
 
+from typing import Protocol
+
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pemt_core.model.signal import ForwardSignal
+from pemt_core.model.stacks import FeedForward
 
 
 class Gate(nn.Module):
@@ -36,3 +40,27 @@ class DecoderGate(Gate):
 
     def gate_input(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B C"]:
         return self.signal.encoder_state(len(x))
+
+
+class Gates(Protocol):
+    """Where the gates of a model come from, layer by layer: this module, or a file of `pemt_core.methods.gates`."""
+
+    def initial_weight(self, place: FeedForward, num_experts: int) -> Tensor | None:
+        """The trained weight of one layer's gate at step 0; None where nothing is trained."""
+
+    def build(self, place: FeedForward, weight: Tensor | None, num_experts: int, signal: ForwardSignal) -> nn.Module:
+        """The gate of one layer, from the input x of `wo` (B, S, F) to expert weights (B, E) in float32.
+
+        The parameter `weight` of the module is what is trained of it, if anything is.
+        """
+
+
+def initial_weight(place: FeedForward, num_experts: int) -> Float[Tensor, "C E"]:
+    """W_g = 0: F x E in an encoder layer, D x E in a decoder layer."""
+    d_model, d_ff = place.wo.weight.shape
+    return torch.zeros(d_ff if place.stack == "encoder" else d_model, num_experts)
+
+
+def build(place: FeedForward, weight: Float[Tensor, "C E"], num_experts: int, signal: ForwardSignal) -> Gate:
+    """The published gate of one layer."""
+    return (EncoderGate if place.stack == "encoder" else DecoderGate)(weight, signal)

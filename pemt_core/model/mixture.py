@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pemt_core.model.experts import FoldedExperts
-from pemt_core.model.gate import Gate
 from pemt_core.model.signal import ForwardSignal
 from pemt_core.model.target_adapter import TargetAdapter
 
@@ -22,7 +21,7 @@ class MixtureOutput(nn.Module):
         stack: str,
         layer: int,
         experts: FoldedExperts,
-        gate: Gate,
+        gate: nn.Module,  # from x to expert weights (B, E)
         adapter: TargetAdapter,
         signal: ForwardSignal,
         *,
@@ -42,7 +41,7 @@ class MixtureOutput(nn.Module):
         return self.experts.base_layer.weight
 
     def forward(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B S D"]:
-        weights = self.gate(x)
+        weights: Tensor = self.gate(x)
         h, channels = self.experts(x, weights)
         y: Tensor = self.adapter(h)
         self.signal.expert_weights[self.name] = weights.detach()

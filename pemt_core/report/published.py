@@ -57,7 +57,7 @@ def comparable_targets(
     results: Sequence[CellResult], backbone: BackboneSettings, prepare: PrepareSettings
 ) -> tuple[list[str], str]:
     """The targets with a result in the paper's setting, in the results' order; where none has, why, as a clause."""
-    caps = (prepare.max_train_rows, prepare.max_validation_rows, prepare.max_test_rows)
+    caps = prepare.max_rows.model_dump().values()
     if not any(result.task in TARGETS for result in results):
         return [], "there is none of the published targets"
     if prepare.source == EMBEDDED:

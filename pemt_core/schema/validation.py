@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -10,17 +10,6 @@ from pydantic import BaseModel, ValidationError
 from pemt_core.errors import SettingsError, nearest
 
 ModelType = TypeVar("ModelType", bound=BaseModel)
-
-
-def with_differences(
-    settings: ModelType, differences: Mapping[str, Mapping[str, Any]], group: str, task: str
-) -> ModelType:
-    """`settings` with what the group `group` says of one task."""
-    if task not in differences:  # DVC depends on <group>.<task>, and a parameter that is not there is an error to it
-        raise SettingsError(
-            f"{group} lacks '{task}' ({nearest(task, differences)}); where nothing differs write `{task}: {{}}`"
-        )
-    return validate(type(settings), merged(settings.model_dump(), differences[task]), f"{group}.{task}")
 
 
 def merged(values: Mapping[str, Any], differences: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,12 +21,20 @@ def merged(values: Mapping[str, Any], differences: Mapping[str, Any]) -> dict[st
     return result
 
 
-def validate(model: type[ModelType], values: Mapping[str, Any], origin: str) -> ModelType:
-    """`values` as a `model`. SettingsError with every problem: the key, the value, what was expected."""
+def validate(
+    model: type[ModelType],
+    values: Mapping[str, Any],
+    origin: str,
+    named: Callable[[Sequence[str]], str] = ".".join,
+) -> ModelType:
+    """`values` as a `model`. SettingsError with every problem: the key, the value, what was expected.
+
+    `named` turns the parts of a key into its name in a message.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = [_line(model, problem) for problem in error.errors()]
+        lines = [_line(model, problem, named) for problem in error.errors()]
         raise SettingsError(f"{origin}: " + "; ".join(dict.fromkeys(lines))) from error
 
 
@@ -52,10 +49,10 @@ def parse_object(text: str, origin: str) -> dict[str, Any]:
     return values
 
 
-def _line(model: type[BaseModel], problem: Any) -> str:
+def _line(model: type[BaseModel], problem: Any, named: Callable[[Sequence[str]], str]) -> str:
     """One problem as a user reads it: the key, what is wrong, the value, the nearest valid key."""
     location = [str(part) for part in problem["loc"]]
-    key = ".".join(part for part in location if not part.startswith(("literal[", "constrained-", "function-")))
+    key = named([part for part in location if not part.startswith(("literal[", "constrained-", "function-"))])
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{key}'; {nearest(location[-1], _fields_at(model, location[:-1]))}"
     if problem["type"] == "missing":
@@ -63,8 +60,10 @@ def _line(model: type[BaseModel], problem: Any) -> str:
         unknown = set(siblings) - set(_fields_at(model, location[:-1]))
         match = difflib.get_close_matches(location[-1], unknown, n=1)
         return f"key '{key}' is missing" + (f"; is '{match[0]}' meant for it?" if match else "")
-    said = problem["msg"].removeprefix("Value error, ")
-    return f"{key}: {said}" if isinstance(problem["input"], dict) else f"key '{key}' is {problem['input']!r}: {said}"
+    reason = problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem["input"], dict):
+        return f"{key}: {reason}"
+    return f"key '{key}' is {problem['input']!r}: {reason}"
 
 
 def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:

@@ -11,19 +11,16 @@ from pemt_core.settings.groups import (
     PrepareSettings,
     ReportSettings,
     Resources,
-    SelectBy,
-    Settings,
-    TrainingSettings,
+    TokenizerSettings,
+    TrackingSettings,
     TrainSourceSettings,
     TransferSettings,
 )
 from pemt_core.settings.load import RECIPE_GROUPS, Choices, load_settings, parse_settings, read_params
-from pemt_core.settings.of_step import GROUPS_OF_STEP, parse_step_settings, settings_text
-from pemt_core.settings.own_tasks import OwnTask
+from pemt_core.settings.settings import Settings
 
 __all__ = [
     "EMBEDDED",
-    "GROUPS_OF_STEP",
     "HUB",
     "RECIPE_GROUPS",
     "BackboneSettings",
@@ -32,18 +29,15 @@ __all__ = [
     "ImportedSource",
     "KubeflowSettings",
     "ModelSettings",
-    "OwnTask",
     "PrepareSettings",
     "ReportSettings",
     "Resources",
-    "SelectBy",
     "Settings",
+    "TokenizerSettings",
+    "TrackingSettings",
     "TrainSourceSettings",
-    "TrainingSettings",
     "TransferSettings",
     "load_settings",
     "parse_settings",
-    "parse_step_settings",
     "read_params",
-    "settings_text",
 ]

@@ -5,21 +5,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from pemt_core.answering.rule import AnswerRule
 from pemt_core.schema.group import Group
-from pemt_core.schema.validation import with_differences
-from pemt_core.settings.own_tasks import OwnTask
+from pemt_core.schema.numbers import Bound, Count, FewShot, Fraction, Name, Precision, Rate, Seed
+from pemt_core.training.settings import FixedRateTraining, SelectBy, TrainingSettings
 
 HUB, EMBEDDED = "hub", "embedded"  # prepare.source where it is no folder
 
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
-Bound = Count | None
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Precision = Literal["float32", "bfloat16"]
-SelectBy = Literal["mean", "main"]
 PromptInit = Literal["vocab", "normal"]
-SourceName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]  # of methods and folders too
 
 
 class TaskSettings(Group):
@@ -38,13 +31,19 @@ class TaskSettings(Group):
         return self
 
 
+class MaxRows(Group):
+    """The most rows of each split, for every task."""
+
+    train: Bound
+    validation: Bound
+    test: Bound
+
+
 class PrepareSettings(Group):
     source: str  # HUB, EMBEDDED, or a folder
-    embedded_seed: Annotated[int, Field(ge=0)]
+    embedded_seed: Seed
     split_seed: Seed
-    max_train_rows: Bound
-    max_validation_rows: Bound
-    max_test_rows: Bound
+    max_rows: MaxRows
     corpus_rows_per_task: Count
     plain_texts: Annotated[int, Field(ge=0)]
 
@@ -54,33 +53,18 @@ class PrepareSettings(Group):
         return None if self.source in (HUB, EMBEDDED) else Path(self.source)
 
 
-class TrainingSettings(Group):
-    """What the training loop needs, whatever it trains."""
+class TokenizerSettings(Group):
+    """What of the group `backbone` says which tokenizer it has."""
 
-    batch_size: Count
-    gradient_accumulation: Count
-    epochs: Count
-    max_steps: Bound
-    warmup_steps: Annotated[int, Field(ge=0)]
-    max_grad_norm: Rate
-    precision: Precision
-    evaluate_every: Literal["epoch"] | Count
-    validation_rows: Bound
-    early_stop: Bound
-    checkpoint_every: Count
-
-
-class FixedRateTraining(TrainingSettings):
-    learning_rate: Rate
-
-
-class BackboneSettings(Group):
     kind: Literal["hub", "scratch"]
     name: str
     revision: str
-    size: Literal["nano", "tiny", "mini", "small"]
     tokenizer: str
     vocab_size: Annotated[int, Field(ge=300)]
+
+
+class BackboneSettings(TokenizerSettings):
+    size: Literal["nano", "tiny", "mini", "small"]
     dropout: Fraction
     noise_density: Annotated[float, Field(gt=0, lt=1)]
     mean_span_length: Annotated[float, Field(ge=1)]
@@ -89,6 +73,10 @@ class BackboneSettings(Group):
     length: Annotated[int, Field(ge=8)]
     seed: Seed
     training: FixedRateTraining
+
+    @property
+    def of_tokenizer(self) -> TokenizerSettings:
+        return TokenizerSettings(**{name: getattr(self, name) for name in TokenizerSettings.model_fields})
 
 
 class TrainSourceSettings(Group):
@@ -115,9 +103,11 @@ class ImportedSource(Group):
 
 
 class TransferSettings(Group):
-    methods: Annotated[list[str], Field(min_length=1)]
+    """Which cells a target has, and what its methods have in common; an entry of `methods` may differ."""
+
+    methods: Annotated[list[Name], Field(min_length=1)]  # keys of the group `methods`
     seeds: Annotated[list[Seed], Field(min_length=1)]
-    k: Annotated[list[Literal["full"] | Count], Field(min_length=1)]
+    k: Annotated[list[FewShot], Field(min_length=1)]
     rare_class: Literal["error", "all"]
     reduction_factor: Count
     prompt_init: PromptInit
@@ -131,6 +121,7 @@ class TransferSettings(Group):
 
 
 class EvaluateSettings(Group):
+    answer: AnswerRule
     batch_size: Count
     precision: Precision
     max_rows: Bound
@@ -176,6 +167,8 @@ class Resources(Group):
 
 
 class StepResources(Group):
+    """Of each step; in params.yaml what differs from `every_step`."""
+
     plan: Resources
     prepare: Resources
     backbone: Resources
@@ -183,6 +176,8 @@ class StepResources(Group):
     collect_experts: Resources
     transfer: Resources
     evaluate: Resources
+    record: Resources
+    register: Resources
     report: Resources
 
 
@@ -194,15 +189,21 @@ class Nodes(Group):
     transfer: Count
 
 
+class Retry(Group):
+    """How often a step that fails is started again, and after which wait."""
+
+    times: Annotated[int, Field(ge=0)]
+    seconds: Count  # before the first
+    factor: Annotated[float, Field(ge=1)]  # each later wait is so many times as long
+
+
 class KubeflowSettings(Group):
     """How the steps run as containers: nothing here changes a result."""
 
     image: Annotated[str, Field(pattern=r"^([\w.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*$")]
     torch: Annotated[str, Field(pattern=r"^(cpu|cu\d+|rocm[\d.]+)$")]
     parallelism: Count
-    retries: Annotated[int, Field(ge=0)]
-    retry_seconds: Count
-    retry_factor: Annotated[float, Field(ge=1)]
+    retry: Retry
     secret: str
     volume: str
     gpu_resource: str
@@ -216,44 +217,3 @@ class KubeflowSettings(Group):
         if several and not self.volume:
             raise ValueError(f"{several[0]} is to run on several nodes, which share a volume: volume must name it")
         return self
-
-
-class Settings(Group):
-    """The whole of params.yaml with the chosen recipe laid over it."""
-
-    recipe: str
-    tasks: TaskSettings
-    imported_sources: dict[SourceName, ImportedSource]
-    own_tasks: dict[str, OwnTask]
-    prepare: PrepareSettings
-    backbone: BackboneSettings
-    train_source: TrainSourceSettings
-    transfer: TransferSettings
-    per_source: dict[str, dict[str, Any]]
-    per_target: dict[str, dict[str, Any]]
-    evaluate: EvaluateSettings
-    report: ReportSettings
-    models: ModelSettings
-    tracking: TrackingSettings
-    kubeflow: KubeflowSettings
-    recipes: dict[str, dict[str, dict[str, Any]]]
-
-    @property
-    def listed_own_tasks(self) -> dict[str, OwnTask]:
-        """Those of `own_tasks` that are sources or targets."""
-        listed = (*self.tasks.sources, *self.tasks.targets)
-        return {name: entry for name, entry in self.own_tasks.items() if name in listed}
-
-    def train_source_for(self, task: str) -> TrainSourceSettings:
-        """`train_source` with what `per_source` says of one source task."""
-        return with_differences(self.train_source, self.per_source, "per_source", task)
-
-    def transfer_for(self, task: str) -> TransferSettings:
-        """`transfer` with what `per_target` says of one target task."""
-        return with_differences(self.transfer, self.per_target, "per_target", task)
-
-    @property
-    def folders(self) -> dict[str, Path]:
-        """The folders of the user's that steps read, by the keys that name them."""
-        adapters = {f"imported_sources.{name}.adapter": Path(s.adapter) for name, s in self.imported_sources.items()}
-        return adapters if self.prepare.folder is None else {"prepare.source": self.prepare.folder, **adapters}

@@ -1,35 +1,40 @@
-"""params.yaml, read and checked.
+"""params.yaml and its recipes, read and checked.
 
-The file is read as YAML 1.2, as DVC reads it. `recipe` names a group of `recipes` whose differences are laid over the
-step groups. Every recipe is checked, not only the chosen one.
+The files are read as YAML 1.2, as DVC reads them. `recipe` names a file of the folder `recipes` beside params.yaml,
+whose differences are laid over the groups.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator
 from ruamel.yaml import YAML, YAMLError
 
-from pemt_core.artifacts.cell import methods_over
 from pemt_core.errors import SettingsError, nearest
 from pemt_core.schema.group import Group
+from pemt_core.schema.numbers import FewShot, Seed
 from pemt_core.schema.validation import merged, parse_object, validate
-from pemt_core.settings.groups import Count, Seed, Settings
+from pemt_core.settings.groups import StepResources
+from pemt_core.settings.settings import Settings
+from pemt_core.tasks import TASKS
 
-RECIPE_GROUPS = ("prepare", "backbone", "train_source", "transfer", "evaluate", "per_source", "per_target")
+RECIPE_GROUPS = ("methods", "prepare", "backbone", "train_source", "transfer", "evaluate", "per_source", "per_target")
+RECIPES = "recipes"  # the folder, and the key that its files have in what `read_params` returns
+TRAINING, OF_TRAINING = "training", ("backbone", "train_source", "transfer")  # shared settings, and who has them
+EVERY_STEP = "every_step"
 
 
 class Choices(Group):
-    """What a run chooses over params.yaml. Absent, null and empty: as that says.
+    """What a run chooses over params.yaml. Absent, null and empty: as params.yaml has it.
 
-    `k` and `seeds` that `per_target` has for one task stay its own.
+    `k` and `seeds` that `per_target` has for one task stay as they are.
     """
 
     recipe: str | None = None
     sources: list[str] = Field(default_factory=list)
     targets: list[str] = Field(default_factory=list)
-    k: list[Literal["full"] | Count] = Field(default_factory=list)
+    k: list[FewShot] = Field(default_factory=list)
     seeds: list[Seed] = Field(default_factory=list)
 
     @field_validator("sources", "targets", "k", "seeds", mode="before")
@@ -47,8 +52,8 @@ class Choices(Group):
         recipe = self.recipe or values.get("recipe")
         tasks = {name: names for name, names in (("sources", self.sources), ("targets", self.targets)) if names}
         cells = {"transfer": {name: listed for name, listed in (("k", self.k), ("seeds", self.seeds)) if listed}}
-        recipes = {recipe: cells} if recipe in values.get("recipes", {}) else {}
-        return merged(values, {"recipe": recipe, "tasks": tasks, **cells, "recipes": recipes})
+        recipes = {recipe: cells} if recipe in values.get(RECIPES, {}) else {}
+        return merged(values, {"recipe": recipe, "tasks": tasks, **cells, RECIPES: recipes})
 
 
 def load_settings(path: Path) -> Settings:
@@ -57,83 +62,105 @@ def load_settings(path: Path) -> Settings:
 
 
 def read_params(path: Path) -> dict[str, Any]:
-    """The content of params.yaml, unchecked."""
+    """The content of params.yaml, and under the key `recipes` that of the files beside it, unchecked."""
+    values, folder = _read(path), Path(path).parent / RECIPES
+    if RECIPES in values:
+        raise SettingsError(f"{path}: unknown key '{RECIPES}'; a recipe is a file {folder}/<name>.yaml")
+    return {**values, RECIPES: {file.stem: _read(file) for file in sorted(folder.glob("*.yaml"))}}
+
+
+def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
+    """Check the content of params.yaml and its recipes, as `read_params` returns it; `origin` names it in errors."""
+    plain = {key: value for key, value in values.items() if key != RECIPES}
+    name, recipes = plain.get("recipe"), values.get(RECIPES, {})
+    recipe = _recipe(name, recipes, origin) if isinstance(name, str) else {}
+    layered = merged(plain, recipe)
+
+    def named(location: Sequence[str]) -> str:
+        """The key as the user wrote it, with the recipe's file before it where the recipe did."""
+        group, *rest = location
+        if group in OF_TRAINING and rest[:1] == [TRAINING] and not _holds(layered, location):
+            location = rest
+        if group == "kubeflow" and rest[:1] == ["resources"] and not _holds(layered, location):
+            location = [group, "resources", EVERY_STEP, *rest[2:]]
+        return f"{RECIPES}/{name}.yaml: {'.'.join(location)}" if _holds(recipe, location) else ".".join(location)
+
+    settings = validate(Settings, _completed(layered), origin, named)
+    _check(settings, origin)
+    return settings
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         values = YAML(typ="safe", pure=True).load(Path(path))
     except FileNotFoundError as error:
         raise SettingsError(f"{path}: no such file") from error
-    except YAMLError as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not readable as YAML: {error}") from error
+    if values is None:  # comments alone
+        return {}
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: expected groups of settings, found {type(values).__name__}")
     return values
 
 
-def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
-    """Check `values` (the content of params.yaml); `origin` names it in errors."""
-    plain = validate(Settings, values, origin)
-    _check_imported(plain, origin)
-    # A recipe that is not chosen may leave out sources that are not listed
-    known = [*plain.per_source, *plain.imported_sources]
-    # The plain file first: DVC looks for the lines of `per_source` and `per_target` in the file itself
-    _check_per_task(plain, known, origin)
-    for name, recipe in plain.recipes.items():
-        _check_recipe(name, recipe, plain, origin)
-        laid_over = f"{origin} with recipe {name}"
-        _check_per_task(validate(Settings, _overlaid(values, recipe), laid_over), known, laid_over)
-    if plain.recipe not in plain.recipes:
-        raise SettingsError(
-            f"{origin}: recipe '{plain.recipe}' is not in recipes; {nearest(plain.recipe, plain.recipes)}"
-        )
-    chosen = validate(Settings, _overlaid(values, plain.recipes[plain.recipe]), origin)
-    _check_per_task(chosen, [*chosen.tasks.sources, *chosen.imported_sources], origin)
-    return chosen
-
-
-def _check_imported(settings: Settings, origin: str) -> None:
-    for name in settings.imported_sources:
-        if name in settings.per_source:
-            raise SettingsError(f"{origin}: imported_sources.{name}: a source task has this name; expected another")
-
-
-def _check_recipe(name: str, recipe: Mapping[str, Any], plain: Settings, origin: str) -> None:
-    for group in recipe:
+def _recipe(name: str, recipes: Mapping[str, Any], origin: str) -> Mapping[str, Any]:
+    """The differences of the chosen recipe."""
+    if name not in recipes:
+        hint = nearest(name, recipes) if recipes else f"there is no file in {RECIPES}/"
+        raise SettingsError(f"{origin}: recipe '{name}': there is no {RECIPES}/{name}.yaml; {hint}")
+    recipe: Mapping[str, Any] = recipes[name]
+    for group, differences in recipe.items():
         if group not in RECIPE_GROUPS:
-            raise SettingsError(f"{origin}: recipes.{name}.{group}: no such step; {nearest(group, RECIPE_GROUPS)}")
-    absent = [group for group in RECIPE_GROUPS if group not in recipe]
-    per_task = (
-        ("per_source", plain.per_source, plain.tasks.sources),
-        ("per_target", plain.per_target, plain.tasks.targets),
-    )
-    for group, lines, listed in per_task:
-        absent += [f"{group}.{task}" for task in listed if task not in recipe.get(group, {})]
-        for task in recipe.get(group, {}):
-            if task not in lines:
-                raise SettingsError(f"{origin}: recipes.{name}.{group}.{task}: no such task; {nearest(task, lines)}")
-    if absent:  # DVC depends on recipes.<recipe>.<group>, and a parameter that is not there is an error to it
-        raise SettingsError(f"{origin}: recipes.{name} lacks '{absent[0]}'; where nothing differs write `{{}}` there")
+            raise SettingsError(f"{RECIPES}/{name}.yaml: {group}: no such group; {nearest(group, RECIPE_GROUPS)}")
+        if not isinstance(differences, Mapping):
+            found = type(differences).__name__
+            raise SettingsError(f"{RECIPES}/{name}.yaml: {group}: expected settings that differ, found {found}")
+    return recipe
 
 
-def _check_per_task(settings: Settings, sources: list[str], origin: str) -> None:
-    """Each listed task has its line, each line names known settings, and methods leave out only some of `sources`."""
+def _completed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with shared settings laid below those of each training and of each step's container."""
+    completed = dict(values)
+    shared = completed.pop(TRAINING, {})
+    for group in OF_TRAINING:
+        if isinstance(completed.get(group), Mapping) and isinstance(shared, Mapping):
+            completed[group] = merged({TRAINING: dict(shared)}, completed[group])
+    kubeflow = completed.get("kubeflow")
+    resources = kubeflow.get("resources") if isinstance(kubeflow, Mapping) else None
+    if isinstance(resources, Mapping) and isinstance(resources.get(EVERY_STEP), Mapping):
+        steps = {name: differences for name, differences in resources.items() if name != EVERY_STEP}
+        below = {name: dict(resources[EVERY_STEP]) for name in StepResources.model_fields}
+        completed["kubeflow"] = {**kubeflow, "resources": merged(below, steps)}
+    return completed
+
+
+def _holds(values: Any, location: Sequence[str]) -> bool:
+    """Whether nested `values` have a key at `location`, or at the part of it that is a mapping."""
+    for part in location:
+        if not isinstance(values, Mapping):
+            return True
+        if part not in values:
+            return False
+        values = values[part]
+    return True
+
+
+def _check(settings: Settings, origin: str) -> None:
+    """What no single group shows: names of tasks, sources and methods that refer to one another."""
+    for name in settings.imported_sources:
+        if name in settings.tasks.sources:
+            raise SettingsError(f"{origin}: imported_sources.{name}: a source task has this name; choose another")
+    known = {*TASKS, *settings.own_tasks}
+    for group in ("per_source", "per_target"):
+        for task in getattr(settings, group):
+            if task not in known:
+                raise SettingsError(f"{origin}: {group}.{task}: there is no such task; {nearest(task, known)}")
     try:
-        _check_methods(settings.transfer.methods, sources, "transfer.methods")
-        for task in sorted({*settings.tasks.sources, *settings.per_source}):
+        settings.all_methods()
+        for task in settings.per_source:
             settings.train_source_for(task)
-        for task in sorted({*settings.tasks.targets, *settings.per_target}):
-            methods = settings.transfer_for(task).methods
-            if task in settings.tasks.targets or set(sources) >= set(settings.per_source):
-                _check_methods(methods, sources, f"per_target.{task}.methods")
+        for task in {*settings.per_target, *settings.tasks.targets}:
+            settings.methods_for(task)
     except SettingsError as error:
         raise SettingsError(f"{origin}: {error}") from error
-
-
-def _check_methods(methods: list[str], sources: list[str], key: str) -> None:
-    choices = methods_over(sources)
-    for place, method in enumerate(methods):
-        if method not in choices:
-            raise SettingsError(f"key '{key}.{place}' is {method!r}: no such method; {nearest(method, choices)}")
-
-
-def _overlaid(values: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
-    return merged(values, {group: recipe[group] for group in RECIPE_GROUPS if group in recipe})

@@ -1,81 +1,192 @@
-"""plan: what every other step of a run on a cluster is to do, from the settings and the run's choices.
+"""plan: what every other step reads, resolved from params.yaml, its recipe and a run's choices.
 
-`dvc.yaml` has its lists and its params for this; Kubeflow's loops go over lists that a step has written. A step's
-settings travel as one text that holds what it reads and no more, so that its result is reused while they are the same.
+On one machine it is the first stage, and writes plan/<step>.json, plan/train_source/<source>.json and
+plan/transfer/<target>.json. On a cluster the same texts are the arguments of the containers.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pemt_core.artifacts.files import sha256_of_json
+from pemt_core.artifacts.files import atomic_directory, sha256_of_json
+from pemt_core.methods import Method
+from pemt_core.provenance.code import code_hash
 from pemt_core.provenance.provenance import git_commit
-from pemt_core.settings import Settings, settings_text
+from pemt_core.settings import Settings, TrackingSettings
+from pemt_core.settings.steps import (
+    Backbone,
+    CollectExperts,
+    Evaluate,
+    MethodNaming,
+    Prepare,
+    Record,
+    Register,
+    Report,
+    StepSettings,
+    TrainSource,
+    Transfer,
+    as_text,
+)
 from pemt_core.tasks import get_task, known_tasks
 
-
-@dataclass(frozen=True)
-class SourceTraining:
-    """A source task, and the settings of its training."""
-
-    source: str
-    settings: str
+TRACKING = ("pemt_core.tracking.results", "pemt_core.tracking.comparison", "pemt_core.tracking.models")
 
 
 @dataclass(frozen=True)
 class Branch:
-    """A target task with one seed: what is transferred and evaluated beside the others."""
+    """A target task with one seed: what a cluster transfers, evaluates and records beside the others."""
 
     target: str
     seed: int
-    key: str  # of everything that its adapters come from: code, data, backbone, sources, settings
-    transfer: str
+    key: str  # of everything that its cells come from: code, data, backbone, sources, settings
+    transfer: Transfer
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of every step, as texts."""
+    """The settings of every step."""
 
-    prepare: str
-    backbone: str
-    source_trainings: list[SourceTraining]
-    collect_experts: str
+    prepare: Prepare
+    backbone: Backbone
+    train_source: Mapping[str, TrainSource]  # by source
+    collect_experts: CollectExperts
+    transfer: Mapping[str, Transfer]  # by target
+    evaluate: Evaluate
+    record: Record
+    register: Register
+    report: Report
+    tracking: TrackingSettings
     branches: list[Branch]
-    evaluate: str
+
+    @property
+    def steps(self) -> dict[str, StepSettings]:
+        """The settings of the steps that are one process each."""
+        names = ("prepare", "backbone", "collect_experts", "evaluate", "record", "register", "report")
+        return {name: getattr(self, name) for name in names}
+
+    def write(self, directory: Path) -> None:
+        """Write a file for each step, and tracking.json, which no result depends on."""
+        files = {name: as_text(settings) for name, settings in self.steps.items()}
+        files["tracking"] = as_text(self.tracking)
+        files |= {f"train_source/{name}": as_text(settings) for name, settings in self.train_source.items()}
+        files |= {f"transfer/{name}": as_text(settings) for name, settings in self.transfer.items()}
+        with atomic_directory(directory) as folder:
+            for name, text in files.items():
+                path = folder / f"{name}.json"
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(f"{text}\n", encoding="utf-8")
 
     def parameters(self) -> dict[str, Any]:
-        """The plan as the parameters that the step puts out."""
-        return asdict(self)
+        """The plan as the parameters that the step puts out on a cluster."""
+        texts = {name: as_text(settings) for name, settings in self.steps.items() if name != "report"}
+        trainings = [{"source": name, "settings": as_text(each)} for name, each in self.train_source.items()]
+        branches = [{**asdict(branch), "transfer": as_text(branch.transfer)} for branch in self.branches]
+        return {**texts, "tracking": as_text(self.tracking), "source_trainings": trainings, "branches": branches}
 
 
-def make_plan(settings: Settings) -> Plan:
-    """The plan of a run. SettingsError, naming the nearest, at a task that there is not."""
-    tasks = known_tasks(settings.own_tasks, Path())
-    for name in [*settings.tasks.sources, *settings.tasks.targets]:
-        get_task(name, tasks)
-    # An entry that no list names leaves the step's settings as they are
-    own_tasks = settings.listed_own_tasks
-    prepare = settings_text(settings, "prepare", own_tasks=own_tasks)
-    evaluate = settings_text(settings, "evaluate", own_tasks=own_tasks)
-    backbone = settings_text(settings, "backbone")
-    sources = [_source(settings, name) for name in settings.tasks.sources]
-    experts = {"sources": settings.tasks.sources, "targets": []}  # another target leaves the experts as they are
-    collect_experts = settings_text(settings, "collect_experts", tasks=experts)
-    common = [git_commit(), prepare, backbone, [asdict(source) for source in sources], collect_experts]
-    branches = [
-        _branch(settings, target, seed, common)
-        for target in settings.tasks.targets
-        for seed in dict.fromkeys(settings.transfer_for(target).seeds)
-    ]
-    return Plan(prepare, backbone, sources, collect_experts, branches, evaluate)
+def make_plan(settings: Settings, folder: Path) -> Plan:
+    """The plan of a run; relative paths of the user's tasks count from `folder`.
+
+    SettingsError, naming the nearest, at a task that there is not.
+    """
+    known, tasks = known_tasks(settings.own_tasks, folder), settings.tasks
+    for name in [*tasks.sources, *tasks.targets]:
+        get_task(name, known)
+    prepare = Prepare(
+        tasks=[*tasks.sources, *tasks.targets],
+        own_tasks=settings.listed_own_tasks,  # an entry that no list names changes nothing
+        prepare=settings.prepare,
+        tokenizer=settings.backbone.of_tokenizer,
+        code=code_hash("pemt_core.steps.prepare"),
+    )
+    backbone = Backbone(backbone=settings.backbone, code=code_hash("pemt_core.steps.backbone"))
+    sources = {name: _train_source(settings, name) for name in tasks.sources}
+    collect_experts = CollectExperts(
+        sources=tasks.sources,
+        imported_sources=settings.imported_sources,
+        code=code_hash("pemt_core.steps.collect_experts"),
+    )
+    transfer = {name: _transfer(settings, name) for name in tasks.targets}
+    before = [git_commit(), *map(as_text, (prepare, backbone, *sources.values(), collect_experts))]
+    return Plan(
+        prepare=prepare,
+        backbone=backbone,
+        train_source=sources,
+        collect_experts=collect_experts,
+        transfer=transfer,
+        evaluate=Evaluate(
+            targets=tasks.targets, evaluate=settings.evaluate, code=code_hash("pemt_core.steps.evaluate", *_kinds(settings))
+        ),
+        tracking=settings.tracking,
+        branches=[branch for name in tasks.targets for branch in _branches(transfer[name], before)],
+        **_ends(settings),
+    )
 
 
-def _source(settings: Settings, name: str) -> SourceTraining:
-    resolved = {"train_source": settings.train_source_for(name), "per_source": {name: {}}}
-    return SourceTraining(name, settings_text(settings, "train_source", **resolved))
+def _train_source(settings: Settings, name: str) -> TrainSource:
+    return TrainSource(
+        source=name,
+        train_source=settings.train_source_for(name),
+        answer=settings.evaluate.answer,
+        code=code_hash("pemt_core.steps.train_source"),
+    )
 
 
-def _branch(settings: Settings, target: str, seed: int, common: list[Any]) -> Branch:
-    resolved = settings.transfer_for(target).model_copy(update={"seeds": [seed]})
-    transfer = settings_text(settings, "transfer", transfer=resolved, per_target={target: {}})
-    return Branch(target, seed, sha256_of_json([*common, target, transfer]), transfer)
+def _transfer(settings: Settings, name: str) -> Transfer:
+    methods, cells = settings.methods_for(name), settings.transfer_for(name)
+    return Transfer(
+        target=name,
+        methods={method: value.model_dump() for method, value in methods.items()},
+        k=list(dict.fromkeys(cells.k)),
+        seeds=list(dict.fromkeys(cells.seeds)),
+        answer=settings.evaluate.answer,
+        code=code_hash("pemt_core.steps.transfer", *_code_of(methods)),
+    )
+
+
+def _branches(transfer: Transfer, before: list[str]) -> list[Branch]:
+    alone = [transfer.model_copy(update={"seeds": [seed]}) for seed in transfer.seeds]
+    return [Branch(transfer.target, t.seeds[0], sha256_of_json([*before, as_text(t)]), t) for t in alone]
+
+
+def _ends(settings: Settings) -> dict[str, StepSettings]:
+    """The steps after the scores."""
+    tasks, methods = settings.tasks, _namings(settings)
+    record, register, report = (f"pemt_core.steps.{step}" for step in ("record", "register", "report"))
+    common = {"sources": tasks.sources, "targets": tasks.targets, "methods": methods, "report": settings.report}
+    return {
+        "record": Record(**common, code=code_hash(record, *TRACKING)),
+        "register": Register(
+            targets=tasks.targets,
+            own_tasks=settings.listed_own_tasks,
+            methods=list(methods),
+            models=settings.models,
+            batch_size=settings.evaluate.batch_size,
+            prefix=settings.tracking.experiment,
+            code=code_hash(register, *TRACKING, *_kinds(settings)),
+        ),
+        "report": Report(
+            **common, prepare=settings.prepare, backbone=settings.backbone, code=code_hash(report, *_kinds(settings))
+        ),
+    }
+
+
+def _namings(settings: Settings) -> dict[str, MethodNaming]:
+    """The methods that any target has, in the order of the group `methods`."""
+    listed = {name for target in settings.tasks.targets for name in settings.methods_for(target)}
+    return {
+        name: MethodNaming(title=method.title if name == method.kind else name, about=method.about(settings.sources))
+        for name, method in settings.all_methods().items()
+        if name in listed
+    }
+
+
+def _kinds(settings: Settings) -> list[str]:
+    """The code of all methods that any target has."""
+    code = [part for target in settings.tasks.targets for part in _code_of(settings.methods_for(target))]
+    return list(dict.fromkeys(code))
+
+
+def _code_of(methods: Mapping[str, Method]) -> list[str]:
+    return list(dict.fromkeys(part for method in methods.values() for part in method.code))

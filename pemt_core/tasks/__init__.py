@@ -9,15 +9,12 @@ known_tasks(...)    these and the user's own
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from pemt_core.errors import SettingsError, nearest
 from pemt_core.tasks import glue, others, question_answering, superglue
+from pemt_core.tasks.entry import OwnTask
 from pemt_core.tasks.own import own_task
 from pemt_core.tasks.record import FileDataset, HubDataset, Task
-
-if TYPE_CHECKING:
-    from pemt_core.settings import OwnTask
 
 __all__ = ["SOURCES", "TARGETS", "TASKS", "FileDataset", "HubDataset", "Task", "get_task", "known_tasks", "own_task"]
 
@@ -29,7 +26,7 @@ TASKS: Mapping[str, Task] = MappingProxyType({name: _RECORDS[name] for name in S
 TARGETS = tuple(name for name, task in TASKS.items() if task.suite != "source")
 
 
-def known_tasks(own_tasks: Mapping[str, "OwnTask"], folder: Path) -> Mapping[str, Task]:
+def known_tasks(own_tasks: Mapping[str, OwnTask], folder: Path) -> Mapping[str, Task]:
     """The registry and the tasks of `own_tasks`, whose relative paths count from `folder`.
 
     Raises SettingsError where a name is one of the registry's, and as `own_task`.

@@ -2,24 +2,21 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pemt_core.errors import DataError, SettingsError
 from pemt_core.metrics import Scored, score
+from pemt_core.tasks.entry import OwnTask
 from pemt_core.tasks.files import check_format
 from pemt_core.tasks.record import ANSWER_TOKENS, LABEL_TOKENS, FileDataset, Task
 from pemt_core.tasks.rows import columns_as_text
 from pemt_core.tasks.split_rules import SplitRule, large, own, small
-
-if TYPE_CHECKING:
-    from pemt_core.settings import OwnTask
 
 SUITE = "Own"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _RESERVED = ("all", "tokenizer")  # the mean over all targets in tables; a folder beside those of the tasks
 
 
-def own_task(name: str, entry: "OwnTask", folder: Path) -> Task:
+def own_task(name: str, entry: OwnTask, folder: Path) -> Task:
     """The record of an own task; relative paths of its files count from `folder`. No file is read.
 
     SettingsError where the name cannot serve, a file is of no known format, or a metric cannot score such a task.
@@ -49,7 +46,7 @@ def own_task(name: str, entry: "OwnTask", folder: Path) -> Task:
     )
 
 
-def _split_rule(entry: "OwnTask") -> SplitRule:
+def _split_rule(entry: OwnTask) -> SplitRule:
     """What files there are says how rows are split: a test file stays whole, a validation file alone is halved."""
     if entry.files.validation is None:
         return large(test="test")

@@ -4,6 +4,7 @@ import sys
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 
 from pemt_core.errors import SettingsError
 
@@ -12,6 +13,9 @@ PRECISIONS = {"float32": "no", "bfloat16": "bf16"}
 
 def make_accelerator(precision: str) -> Accelerator:
     """accelerate's view of the machine: one CPU, one GPU, or the processes of `accelerate launch`."""
+    state = AcceleratorState
+    if state._shared_state and state().mixed_precision != PRECISIONS[precision]:
+        state._reset_state()  # methods of one target may differ in precision, which accelerate keeps for a whole process
     exchange = DistributedDataParallelKwargs(broadcast_buffers=False)  # the experts are the same in all processes
     return Accelerator(mixed_precision=PRECISIONS[precision], kwargs_handlers=[exchange])
 

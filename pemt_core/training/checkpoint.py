@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pemt_core.artifacts.adapter import TrainingRecord
+from pemt_core.artifacts.description import TrainingRecord
 from pemt_core.artifacts.files import atomic_file, sha256_of_json
 from pemt_core.errors import ArtifactError
 from pemt_core.provenance.provenance import code_hash
@@ -54,9 +54,12 @@ class TrainingState:
     history: list[dict[str, float]] = field(default_factory=list)
     best_tensors: dict[str, Tensor] = field(default_factory=dict)
 
-    def record(self, trained_parameters: int, trials: dict[str, float] | None = None) -> TrainingRecord:
+    def record(
+        self, learning_rate: float, trained_parameters: int, trials: dict[str, float] | None = None
+    ) -> TrainingRecord:
         """What is kept of a finished training beside its tensors."""
         return TrainingRecord(
+            learning_rate=learning_rate,
             validation={n.removeprefix("validation/"): v for n, v in self.best_metrics.items()},
             best_step=self.best_step,
             steps=self.step,

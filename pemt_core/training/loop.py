@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pemt_core.errors import TrainingError
-from pemt_core.settings import TrainingSettings
+from pemt_core.training.settings import TrainingSettings
 from pemt_core.training.checkpoint import CheckpointStore, TrainingState
 
 logger = logging.getLogger(__name__)

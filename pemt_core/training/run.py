@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-from accelerate import Accelerator
-
 from pemt_core.artifacts.run_info import RunInfo
 
 
@@ -33,9 +31,9 @@ class SilentRun:
 
 
 @contextmanager
-def run_of(info: RunInfo, open_run: OpenRun, accelerator: Accelerator) -> Iterator[Run]:
+def run_of(info: RunInfo, open_run: OpenRun, is_main: bool) -> Iterator[Run]:
     """The run that `open_run` gives in the main process, a silent one in the others."""
-    if not accelerator.is_main_process:
+    if not is_main:
         yield SilentRun()
         return
     with open_run(info) as run:

@@ -14,7 +14,7 @@ from pemt_core.data.prepared import PreparedTask
 from pemt_core.data.tokenized import TokenizedSplit, tokenize
 from pemt_core.evaluation.predict import EvaluationSplit, predict
 from pemt_core.model.prompted import PromptedT5
-from pemt_core.settings import SelectBy, TrainingSettings
+from pemt_core.training.settings import SelectBy, TrainingSettings
 from pemt_core.training.loop import Evaluation
 
 FewShot = Literal["full"] | int

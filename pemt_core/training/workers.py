@@ -17,7 +17,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -32,15 +32,15 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """How many trainings run at a time, and whether each has one thread instead of as many as torch chooses."""
 
     workers: int
     single_threaded: bool
 
     @classmethod
-    def make(cls, asked: int | None, num_trainings: int, num_parameters: int, accelerator: Accelerator) -> "Plan":
-        """The plan for a backbone of `num_parameters`; `asked` None: as many workers as suit the machine.
+    def make(cls, asked: int | None, num_trainings: int, num_parameters: int, accelerator: Accelerator) -> "Schedule":
+        """The schedule for a backbone of `num_parameters`; `asked` None: as many workers as suit the machine.
 
         SettingsError where several are asked for with a GPU or under `accelerate launch`, or less than one.
         """
@@ -52,12 +52,12 @@ class Plan:
             return cls(1, single_threaded=False)
         small = num_parameters < SINGLE_THREADED
         suitable = usable_cores() if small else 1
-        workers = min(asked or suitable, num_trainings)
+        workers = min(asked or suitable, max(1, num_trainings))
         return cls(workers, single_threaded=small or workers > 1)
 
     @contextmanager
     def threads(self) -> Iterator[None]:
-        """Trainings inside, in this process, have the planned number of threads; afterwards it is as before."""
+        """Trainings inside, in this process, have the scheduled number of threads; afterwards it is as before."""
         if not self.single_threaded:
             yield
             return
@@ -77,19 +77,19 @@ def usable_cores() -> int:
 
 
 class Finished(Generic[Item]):
-    """The items as they finish, in any order; afterwards how much memory the workers took."""
+    """The items as they finish, in any order, and their errors; afterwards how much memory the workers took."""
 
-    def __init__(self, futures: Mapping[Future[tuple[int, int]], Item]) -> None:
+    def __init__(self, futures: Mapping[Future["_Done"], Item]) -> None:
         self._futures = futures
         self._grown: dict[int, int] = {}  # process id to KiB
 
-    def __iter__(self) -> Iterator[Item]:
-        """Raises what the function raised, or TrainingError where a worker was killed."""
+    def __iter__(self) -> Iterator[tuple[Item, Exception | None]]:
+        """Raises what the function raised, unless it was `tolerated`; TrainingError where a worker was killed."""
         try:
             for future in as_completed(self._futures):
-                process, grown = future.result()
-                self._grown[process] = max(grown, self._grown.get(process, 0))
-                yield self._futures[future]
+                done = future.result()
+                self._grown[done.process] = max(done.grown, self._grown.get(done.process, 0))
+                yield self._futures[future], done.error
         except BrokenProcessPool as error:
             raise TrainingError(
                 "a worker was killed, for want of memory perhaps; its last checkpoint is kept. Ask for fewer"
@@ -101,16 +101,28 @@ class Finished(Generic[Item]):
         return round(sum(self._grown.values()) / 1024)
 
 
+class _Done(NamedTuple):
+    """How a worker's call ended."""
+
+    process: int
+    grown: int  # KiB
+    error: Exception | None
+
+
 @contextmanager
-def forked_workers(function: Callable[[Item], Any], items: Sequence[Item], workers: int) -> Iterator[Finished[Item]]:
+def forked_workers(
+    function: Callable[[Item], Any], items: Sequence[Item], workers: int, tolerated: type[Exception]
+) -> Iterator[Finished[Item]]:
     """Call `function` once per item in `workers` forked processes; what it returns is left there.
+
+    Errors of the type `tolerated` end one call and are given back; any other ends all.
 
     The function and all that it refers to are not sent but inherited, memory shared until written to; items are
     sent. Where the block is left by an error the processes are killed, and they end themselves where this one dies.
     """
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("fork")
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(function,))
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(function, tolerated))
     os.environ.setdefault(TOKENIZER_THREADS, "false")  # where it is not set `tokenizers` warns of every fork
     try:
         futures = {executor.submit(_call, item): item for item in items}
@@ -124,13 +136,14 @@ def forked_workers(function: Callable[[Item], Any], items: Sequence[Item], worke
 
 
 _function: Callable[[Any], Any]  # of a worker
+_tolerated: type[Exception]
 _memory_at_start: int
 
 
-def _prepare(function: Callable[[Any], Any]) -> None:
+def _prepare(function: Callable[[Any], Any], tolerated: type[Exception]) -> None:
     """What a worker does first. One thread: no others survive a fork, and OpenMP would wait for them."""
-    global _function, _memory_at_start
-    _function, _memory_at_start = function, _peak_kib()
+    global _function, _tolerated, _memory_at_start
+    _function, _tolerated, _memory_at_start = function, tolerated, _peak_kib()
     torch.set_num_threads(1)
     os.environ[TOKENIZER_THREADS] = "false"
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the parent answers
@@ -144,9 +157,13 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _call(item: Any) -> tuple[int, int]:
-    _function(item)
-    return os.getpid(), _peak_kib() - _memory_at_start
+def _call(item: Any) -> _Done:
+    error = None
+    try:
+        _function(item)
+    except _tolerated as tolerated:
+        error = tolerated
+    return _Done(os.getpid(), _peak_kib() - _memory_at_start, error)
 
 
 def _peak_kib() -> int:

@@ -1,0 +1,109 @@
+"""What describes a training: adapter.json of a source or a target, training.json with its curve.
+
+A description holds no commit, time or host: those would make equal results look different to later steps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pemt_core.artifacts.cell import Cell, FewShot
+from pemt_core.artifacts.files import read_json
+from pemt_core.errors import ArtifactError
+from pemt_core.answering.rule import AnswerRule
+
+DESCRIPTION, TRAINING = "adapter.json", "training.json"
+
+
+@dataclass(frozen=True)
+class SourceDescription:
+    """adapter.json of a source: what its adapter is for, what it was trained on, and what it needs."""
+
+    task: str
+    prompt: str  # the description sentence whose tokens started the prompt
+    backbone: str  # fingerprint: the tensors mean nothing on another one
+    data: str  # content hash of the prepared task
+    seed: int
+    settings: dict[str, Any]  # the step's settings, with this task's differences
+    answer: AnswerRule  # by which it was selected on validation
+    scale: float  # s = alpha / rank
+
+
+@dataclass(frozen=True)
+class TargetDescription:
+    """adapter.json of a target's cell."""
+
+    task: str
+    prompt: str
+    backbone: str
+    data: str
+    method: str  # its name
+    settings: dict[str, Any]  # of the method, as `pemt_core.methods.stored_method` takes them
+    answer: AnswerRule  # by which it was selected on validation, and is served
+    k: FewShot
+    seed: int
+    sources: list[str]  # expert k is that of sources[k]
+    experts: str  # `mixture_hash` of the experts of these sources
+    key: str  # hash of all that the cell came from, the method's code included
+
+    @property
+    def cell(self) -> Cell:
+        return Cell(self.task, self.method, self.k, self.seed)
+
+
+Description = TypeVar("Description", SourceDescription, TargetDescription)
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """training.json: how the training went."""
+
+    learning_rate: float  # where several were tried, the one that was best on validation
+    validation: dict[str, float]  # metrics of the tensors that were kept
+    best_step: int
+    steps: int
+    history: list[dict[str, float]]
+    trained_parameters: int
+    trials: dict[str, float] = field(default_factory=dict)  # validation score by learning rate
+
+
+def as_json(description: SourceDescription | TargetDescription, sha256: str, shapes: dict[str, list[int]]) -> Any:
+    """adapter.json: the description, and the hash and shapes of the tensors beside it."""
+    return {**asdict(description), "tensors": {"sha256": sha256, "shapes": shapes}}
+
+
+def load_description(directory: Path, kind: type[Description]) -> tuple[Description, str]:
+    """adapter.json of a folder, and the content hash of the tensors that it describes.
+
+    ArtifactError where it is missing, or describes something else than `kind`.
+    """
+    path = Path(directory) / DESCRIPTION
+    values = read_json(path)
+    try:
+        content = values.pop("tensors")
+        return kind(**values), content["sha256"]
+    except (AttributeError, KeyError, TypeError) as error:
+        expected = "a source adapter" if kind is SourceDescription else "a target's cell"
+        raise ArtifactError(f"{path}: does not describe {expected} ({error})") from error
+
+
+def load_training_record(directory: Path) -> TrainingRecord:
+    """Read training.json of an adapter's folder."""
+    path = Path(directory) / TRAINING
+    try:
+        return TrainingRecord(**read_json(path))
+    except TypeError as error:
+        raise ArtifactError(f"{path}: not a training's record ({error})") from error
+
+
+def trained_cells(target_dir: Path) -> list[Path]:
+    """The folders of the cells in a target's folder that are whole, by name; none where there is no such folder."""
+    return sorted(path.parent for path in Path(target_dir).glob(f"*/{TRAINING}"))
+
+
+def in_order(cells: Sequence[Path], methods: Sequence[str]) -> list[Path]:
+    """Folders of cells in the order of their methods, those of methods that are not listed last."""
+    places = {method: place for place, method in enumerate(methods)}
+    named = [(load_description(directory, TargetDescription)[0].method, directory) for directory in cells]
+    return [d for _, d in sorted(named, key=lambda each: (places.get(each[0], len(places)), each[1].name))]

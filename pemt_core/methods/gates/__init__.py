@@ -1,0 +1,25 @@
+"""Gates of a mixture, a file each: what a layer's expert weights are computed from.
+
+A file has `initial_weight` and `build`, as `pemt_core.model.gate` explains them for the published gate.
+"""
+
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from pemt_core.model.gate import Gates
+
+
+@cache
+def gate_modules() -> Mapping[str, str]:
+    """The module of each gate by its name; none of them is loaded, as all need torch."""
+    return {each.name: f"{__name__}.{each.name}" for each in pkgutil.iter_modules([str(Path(__file__).parent)])}
+
+
+def gates(name: str) -> "Gates":
+    """The gate with this name."""
+    return cast("Gates", import_module(gate_modules()[name]))

@@ -1,0 +1,121 @@
+"""The whole of params.yaml with the chosen recipe laid over it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pemt_core.artifacts.cell import Cell
+from pemt_core.errors import SettingsError, nearest
+from pemt_core.methods import Method, method_of
+from pemt_core.schema.group import Group
+from pemt_core.schema.numbers import Name
+from pemt_core.schema.validation import merged, validate
+from pemt_core.settings.groups import (
+    BackboneSettings,
+    EvaluateSettings,
+    ImportedSource,
+    KubeflowSettings,
+    ModelSettings,
+    PrepareSettings,
+    ReportSettings,
+    TaskSettings,
+    TrackingSettings,
+    TrainSourceSettings,
+    TransferSettings,
+)
+from pemt_core.tasks.entry import OwnTask
+
+NOT_OF_A_METHOD = ("methods", "seeds", "k")  # of the group `transfer`: they say which cells there are
+
+Entries = Mapping[str, Mapping[str, Any]]
+
+
+class Settings(Group):
+    """Every group of settings. Nothing here has a default: params.yaml is the only home of numbers."""
+
+    recipe: str
+    tasks: TaskSettings
+    methods: dict[Name, dict[str, Any]]
+    imported_sources: dict[Name, ImportedSource]
+    own_tasks: dict[str, OwnTask]
+    prepare: PrepareSettings
+    backbone: BackboneSettings
+    train_source: TrainSourceSettings
+    transfer: TransferSettings
+    per_source: dict[str, dict[str, Any]]
+    per_target: dict[str, dict[str, Any]]
+    evaluate: EvaluateSettings
+    report: ReportSettings
+    models: ModelSettings
+    tracking: TrackingSettings
+    kubeflow: KubeflowSettings
+
+    @property
+    def listed_own_tasks(self) -> dict[str, OwnTask]:
+        """Those of `own_tasks` that are sources or targets."""
+        listed = (*self.tasks.sources, *self.tasks.targets)
+        return {name: entry for name, entry in self.own_tasks.items() if name in listed}
+
+    @property
+    def sources(self) -> list[str]:
+        """Every source that has an expert, in the order of the experts: trained here, then imported."""
+        return [*self.tasks.sources, *self.imported_sources]
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The user's folders that steps read, by the keys that name them."""
+        adapters = {f"imported_sources.{name}.adapter": Path(s.adapter) for name, s in self.imported_sources.items()}
+        return adapters if self.prepare.folder is None else {"prepare.source": self.prepare.folder, **adapters}
+
+    def train_source_for(self, task: str) -> TrainSourceSettings:
+        """`train_source` with the differences that `per_source` has for one source task."""
+        return _with_differences(self.train_source, self.per_source, "per_source", task)
+
+    def transfer_for(self, task: str) -> TransferSettings:
+        """`transfer` with the differences that `per_target` has for one target task."""
+        return _with_differences(self.transfer, self.per_target, "per_target", task)
+
+    def methods_for(self, task: str) -> dict[str, Method]:
+        """The methods that a target is adapted by, in the order in which they are listed.
+
+        A method's entry goes before `per_target`, and that before `transfer`. SettingsError where a method is not
+        defined, or its entry is not valid.
+        """
+        transfer = self.transfer_for(task)
+        key = f"per_target.{task}.methods" if "methods" in self.per_target.get(task, {}) else "transfer.methods"
+        for place, name in enumerate(transfer.methods):
+            if name not in self.methods:
+                raise SettingsError(
+                    f"key '{key}.{place}' is '{name}', which `methods` does not define; {nearest(name, self.methods)}"
+                )
+        shared = transfer.model_dump(exclude=set(NOT_OF_A_METHOD))
+        return {name: self._method(name, shared) for name in dict.fromkeys(transfer.methods)}
+
+    def all_methods(self) -> dict[str, Method]:
+        """Every method that `methods` defines, as `transfer` without a target's differences has it, in their order."""
+        shared = self.transfer.model_dump(exclude=set(NOT_OF_A_METHOD))
+        return {name: self._method(name, shared) for name in self.methods}
+
+    def cells_for(self, task: str) -> list[Cell]:
+        """All cells of a target, in a fixed order."""
+        transfer = self.transfer_for(task)
+        return cells_of(task, transfer.methods, transfer.k, transfer.seeds)
+
+    def _method(self, name: str, shared: Mapping[str, Any]) -> Method:
+        method = method_of(name, self.methods[name], shared, f"methods.{name}")
+        try:
+            method.draws_on(self.sources)
+        except SettingsError as error:
+            raise SettingsError(f"methods.{name}: {error}") from error
+        return method
+
+
+def cells_of(task: str, methods: Sequence[str], ks: Sequence[Any], seeds: Sequence[int]) -> list[Cell]:
+    """Every combination once: methods, then k, then seeds, each in its order."""
+    return list(dict.fromkeys(Cell(task, method, k, seed) for method in methods for k in ks for seed in seeds))
+
+
+def _with_differences(settings: Any, differences: Entries, group: str, task: str) -> Any:
+    if task not in differences:
+        return settings
+    return validate(type(settings), merged(settings.model_dump(), differences[task]), f"{group}.{task}")

@@ -1,0 +1,30 @@
+"""What the training loop needs to know, whatever it trains."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pemt_core.schema.group import Group
+from pemt_core.schema.numbers import Bound, Count, Precision, Rate
+
+SelectBy = Literal["mean", "main"]
+
+
+class TrainingSettings(Group):
+    """Settings of every training; the learning rate comes with what is trained."""
+
+    batch_size: Count
+    gradient_accumulation: Count
+    epochs: Count
+    max_steps: Bound
+    warmup_steps: Annotated[int, Field(ge=0)]
+    max_grad_norm: Rate
+    precision: Precision
+    evaluate_every: Literal["epoch"] | Count
+    validation_rows: Bound
+    early_stop: Bound
+    checkpoint_every: Count
+
+
+class FixedRateTraining(TrainingSettings):
+    learning_rate: Rate
