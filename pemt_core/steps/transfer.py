@@ -180,7 +180,7 @@ class TargetTraining:
         """The place of one training's checkpoint."""
         description = replace(self.description(cell), learning_rate=rate)
         dropout = self.backbone.model.config.dropout_rate  # not part of a fingerprint: it changes training alone
-        inputs = {"adapter": asdict(description), "dropout": dropout, "code": training_code()}
+        inputs = {"adapter": asdict(description), "dropout": dropout, "code": training_code("transfer")}
         return CheckpointStore(self.checkpoint_dir, inputs)
 
     def train_silently(self, training: tuple[Cell, float]) -> None:
