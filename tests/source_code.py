@@ -1,9 +1,10 @@
 """The project's code as syntax trees: which module imports which, and what a program reads. Nothing is executed."""
 
 import ast
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+from pemt_core.provenance import code
 
 REPOSITORY = Path(__file__).parent.parent
 PACKAGES = ("pemt_core", "components", "pipelines")
@@ -17,8 +18,7 @@ def modules(package: str) -> list[str]:
 
 def path_of(module: str) -> Path:
     """The file of a module of the project, from the repository's root."""
-    relative = Path(*module.split("."))
-    return relative / "__init__.py" if (REPOSITORY / relative).is_dir() else relative.with_suffix(".py")
+    return code.path_of(module).relative_to(REPOSITORY)
 
 
 @cache
@@ -26,17 +26,9 @@ def tree_of(module: str) -> ast.Module:
     return ast.parse((REPOSITORY / path_of(module)).read_text())
 
 
-def imported_by(module: str) -> set[str]:
+def imported_by(module: str) -> frozenset[str]:
     """Every module that `module` names in an import, in functions too, but not those for type checkers alone."""
-    names: set[str] = set()
-    for node in _running_nodes(tree_of(module)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.module, f"{module} has a relative import"
-            names.add(node.module)
-            names |= {inner for alias in node.names if _is_module(inner := f"{node.module}.{alias.name}")}
-    return names
+    return code.read_source(code.path_of(module)).imports
 
 
 @cache
@@ -70,19 +62,6 @@ def attributes_of(tree: ast.AST, name: str) -> set[str]:
 def function_in(module: str, name: str) -> ast.FunctionDef:
     """The function called `name` of a module."""
     return next(node for node in tree_of(module).body if isinstance(node, ast.FunctionDef) and node.name == name)
-
-
-def _running_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those below `if TYPE_CHECKING:`."""
-    for node in ast.iter_child_nodes(tree):
-        if not (isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
-            yield node
-            yield from _running_nodes(node)
-
-
-def _is_module(name: str) -> bool:
-    relative = REPOSITORY / Path(*name.split("."))
-    return relative.with_suffix(".py").is_file() or (relative / "__init__.py").is_file()
 
 
 def _dotted(node: ast.AST) -> str | None:

@@ -26,6 +26,7 @@ from source_code import (
 )
 
 from components.cli import COMMANDS
+from pemt_core.provenance.code import WITHOUT_EFFECT, code_files
 from pemt_core.settings import RECIPE_GROUPS, Settings
 from pemt_core.tasks import SOURCES, TARGETS, TASKS
 
@@ -51,15 +52,7 @@ NO_DEPS = {
     "components/command.py": "parses and prints errors",
     "components/executor.py": "answers Kubeflow",
     "components/program.py": "parses, logs and prints errors",
-    "pemt_core/__init__.py": "the version",
-    "pemt_core/artifacts/files.py": "writes what it is given",
-    "pemt_core/provenance": "describes how a result came about, beside the result",
-    "pemt_core/schema": "checks the values, which reach a stage as its params",
-    "pemt_core/artifacts/run_info.py": "names tracking runs",
-    "pemt_core/errors.py": "words of errors",
-    "pemt_core/settings": "the values reach a stage as its params",
-    "pemt_core/tracking": "shows results",
-    "pemt_core/training/run.py": "shows a training",
+    **WITHOUT_EFFECT,
 }
 NO_DEPS_OF_STEP = {
     ("backbone", "pemt_core/artifacts/adapter.py"): "the checkpoint's TrainingRecord, which no backbone has",
@@ -238,20 +231,27 @@ def test_every_exception_is_still_one() -> None:
 
 
 def test_what_invalidates_a_result_invalidates_its_stage() -> None:
-    """evaluate keeps results by a hash of code of its own: the code that DVC watches, less the component."""
-    from pemt_core.steps.evaluate import CODE
-
-    deps = pipeline()["stages"]["evaluate"]["deps"]
-    assert sorted(f"pemt_core/{part}" for part in CODE) == sorted(dep for dep in deps if dep.startswith("pemt_core/"))
+    """evaluate keeps results by a hash of code: the code that DVC watches, less the component."""
+    assert watched("evaluate") == hashed("evaluate")
 
 
-def test_a_checkpoint_is_not_resumed_by_other_code() -> None:
-    from pemt_core.training.checkpoint import CODE
+@pytest.mark.parametrize("step", ["backbone", "train_source", "transfer"])
+def test_a_checkpoint_is_not_resumed_by_other_code(step: str) -> None:
+    shown = {file for file in watched(step) if any(is_below(file, place) for place in WITHOUT_EFFECT)}
+    assert watched(step) - shown <= hashed(step)
 
-    for step in ("backbone", "train_source", "transfer"):
-        listed = pipeline()["stages"][step]["deps"]
-        deps = [dep for dep in listed if dep.startswith("pemt_core/") and dep != KEPT_BACKBONE]
-        assert [dep for dep in deps if not any(is_below(Path(dep), f"pemt_core/{part}") for part in CODE)] == []
+
+def watched(step: str) -> set[Path]:
+    """The files of the library that a stage of dvc.yaml depends on."""
+    files = map(path_of, CORE)
+    deps = pipeline()["stages"][step]["deps"]
+    return {file for file in files if any(is_below(file, dep) for dep in deps) and not is_only_docstring(file)}
+
+
+def hashed(step: str) -> set[Path]:
+    """The files by whose hash a step keeps results and training states."""
+    files = {file.relative_to(REPOSITORY) for file in code_files(f"pemt_core.steps.{step}")}
+    return {file for file in files if not is_only_docstring(file)}
 
 
 def test_a_changed_report_trains_nothing() -> None:

@@ -16,7 +16,7 @@ from pemt_core.artifacts.files import sha256_of_file, sha256_of_json
 from pemt_core.embedded.suite import load_embedded
 from pemt_core.errors import DataError, nearest
 from pemt_core.preparation.revisions import resolve_revision
-from pemt_core.provenance.provenance import code_hash
+from pemt_core.provenance.code import code_hash
 from pemt_core.settings import EMBEDDED, HUB
 from pemt_core.tasks.files import read_rows
 from pemt_core.tasks.record import FileDataset, HubDataset
@@ -117,7 +117,7 @@ def _cache_of(paths: Iterable[Path]) -> str:
     """
     files = sorted(path.resolve() for path in paths if path.is_file())
     state = {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
-    key = sha256_of_json([state, code_hash("tasks/files.py")])
+    key = sha256_of_json([state, code_hash("pemt_core.tasks.files")])
     return str(Path(datasets.config.HF_DATASETS_CACHE) / f"folder-{key[:16]}")
 
 

@@ -1,6 +1,5 @@
 """Where a result comes from: commit, time, versions, cost. Stands beside what later steps depend on, never in it."""
 
-import hashlib
 import platform
 import resource
 import subprocess
@@ -66,16 +65,6 @@ def git_commit() -> str:
         return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-@cache
-def code_hash(*parts: str) -> str:
-    """A hash of the named files and folders of pemt_core: results of other code than this are not reused."""
-    files = {p for part in parts for p in [PACKAGE_ROOT / part, *(PACKAGE_ROOT / part).rglob("*.py")] if p.is_file()}
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(file.relative_to(PACKAGE_ROOT).as_posix().encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
 
 
 def _git(*arguments: str) -> str:

@@ -38,7 +38,7 @@ def make_backbone(
         "settings": settings.model_dump(),
         "corpus": sha256_of_file(corpus_path),
         "tokenizer": tokenizer.backend_tokenizer.to_str(),
-        "code": training_code(),
+        "code": training_code("backbone"),
     }
     pretraining = Pretraining(model)
     store = CheckpointStore(checkpoint_dir, inputs)

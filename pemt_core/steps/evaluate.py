@@ -25,29 +25,12 @@ from pemt_core.errors import ArtifactError
 from pemt_core.evaluation.predict import EvaluationSplit, Predictions, predict
 from pemt_core.metrics import count_unreadable
 from pemt_core.model.assemble import Expert
-from pemt_core.provenance.provenance import code_hash
+from pemt_core.provenance.code import code_hash
 from pemt_core.settings import EvaluateSettings
 from pemt_core.training.accelerator import make_accelerator
 
 logger = logging.getLogger(__name__)
 
-CODE = (  # what a result depends on, as dvc.yaml lists it
-    "artifacts/adapter.py",
-    "artifacts/cell.py",
-    "artifacts/experts.py",
-    "artifacts/result.py",
-    "artifacts/target.py",
-    "backbone/store.py",
-    "backbone/tokenizer.py",
-    "data/batches.py",
-    "data/prepared.py",
-    "data/tokenized.py",
-    "evaluation",
-    "metrics",
-    "model",
-    "steps/evaluate.py",
-    "training/accelerator.py",
-)
 KEY = "inputs.json"  # beside result.json: the hash of what it was computed from
 
 
@@ -145,7 +128,7 @@ class _Evaluation:
             "backbone": self.backbone.fingerprint,
             "experts": self.experts_hash,
             "settings": sha256_of_json(self.settings.model_dump()),
-            "code": code_hash(*CODE),
+            "code": code_hash(__name__),
         }
 
     def _predict(self, adapter: Adapter, split: EvaluationSplit) -> Predictions:

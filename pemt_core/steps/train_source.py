@@ -36,7 +36,7 @@ def train_source(
     data = TaskData.load(prepared, backbone.tokenizer, settings.training, settings.source_length)
     accelerator = make_accelerator(settings.training.precision)
     dropout = backbone.model.config.dropout_rate  # not part of a fingerprint, as it changes no output but training
-    inputs = {"adapter": asdict(description), "dropout": dropout, "code": training_code()}
+    inputs = {"adapter": asdict(description), "dropout": dropout, "code": training_code("train_source")}
     store = CheckpointStore(checkpoint_dir, inputs)
     plan = Plan.make(1, 1, backbone.model.num_parameters(), accelerator)
     with run_of(source_run(description), open_run, accelerator) as run, plan.threads():

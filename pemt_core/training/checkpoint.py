@@ -20,22 +20,9 @@ from torch import Tensor, nn
 from pemt_core.artifacts.description import TrainingRecord
 from pemt_core.artifacts.files import atomic_file, sha256_of_json
 from pemt_core.errors import ArtifactError
-from pemt_core.provenance.provenance import code_hash
+from pemt_core.provenance.code import code_hash
 
 FILE = "state.safetensors"
-CODE = (
-    "artifacts/adapter.py",
-    "artifacts/cell.py",
-    "artifacts/experts.py",
-    "backbone",
-    "data",
-    "evaluation",
-    "metrics",
-    "model",
-    "pretraining",
-    "steps",
-    "training",
-)
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -69,9 +56,9 @@ class TrainingState:
         )
 
 
-def training_code() -> str:
-    """A hash of the source that training runs: a state is not resumed by other code than wrote it."""
-    return code_hash(*CODE)
+def training_code(step: str) -> str:
+    """A hash of the code that `step` trains by: other code than that which wrote a state does not resume it."""
+    return code_hash(f"pemt_core.steps.{step}")
 
 
 class CheckpointStore:

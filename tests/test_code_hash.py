@@ -1,0 +1,89 @@
+"""The hash of the code behind a result: on a copy of the library that each test changes."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from source_code import REPOSITORY, closure
+
+from pemt_core.provenance.code import WITHOUT_EFFECT, code_files, code_hash
+
+TRANSFER, GATE = "pemt_core.steps.transfer", "model/gate.py"
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("copy") / "pemt_core"
+    return Path(shutil.copytree(REPOSITORY / "pemt_core", folder, ignore=shutil.ignore_patterns("__pycache__")))
+
+
+def hash_in(library: Path, module: str) -> str:
+    program = f"from pemt_core.provenance.code import code_hash; print(code_hash({module!r}))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=library.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def at_the_end(text: str) -> Callable[[str], str]:
+    return lambda source: f"{source}\n{text}\n"
+
+
+def after(old: str, added: str) -> Callable[[str], str]:
+    return lambda source: source.replace(old, old + added, 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "file", "edit", "stays"),
+    [
+        (TRANSFER, GATE, after('"""', "In other words: "), True),
+        (TRANSFER, GATE, at_the_end("# a comment with é\n\n"), True),
+        (TRANSFER, "steps/transfer.py", after("import math", "  # a reason"), True),
+        (TRANSFER, "report/table.py", at_the_end("NUMBER = 1"), True),
+        (TRANSFER, "tracking/store.py", at_the_end("NUMBER = 1"), True),
+        (TRANSFER, "tasks/revisions.json", after("{", "\n"), True),
+        (TRANSFER, GATE, at_the_end("NUMBER = 1"), False),
+        (TRANSFER, "steps/transfer.py", at_the_end("from pemt_core import report"), False),
+        ("pemt_core.steps.prepare", "tasks/revisions.json", after("{", "\n"), False),
+    ],
+)
+def test_what_changes_it(library: Path, module: str, file: str, edit: Callable[[str], str], stays: bool) -> None:
+    path = library / file
+    source = path.read_text()
+    try:
+        path.write_text(edit(source))
+        assert path.read_text() != source
+        assert (hash_in(library, module) == code_hash(module)) is stays
+    finally:
+        path.write_text(source)
+
+
+def test_blank_lines_count_inside_of_texts_alone(library: Path) -> None:
+    def hash_with(text: str) -> str:
+        (library / "model" / "signal.py").write_text(text)
+        return hash_in(library, TRANSFER)
+
+    plain = hash_with('TEXT = """a\nb"""\nNUMBER = 1\n')
+    assert hash_with('TEXT = """a\nb"""  # words\n\n\nNUMBER = 1\n') == plain
+    assert hash_with('TEXT = """a\n\nb"""\nNUMBER = 1\n') != plain
+
+
+@pytest.mark.parametrize("step", ["transfer", "evaluate"])
+def test_it_covers_all_that_a_step_imports_but_what_changes_no_result(step: str) -> None:
+    imported = closure(f"pemt_core.steps.{step}")
+    without_effect = {file for file in imported if {str(place) for place in (file, *file.parents)} & {*WITHOUT_EFFECT}}
+    assert {REPOSITORY / file for file in imported - without_effect} == set(code_files(f"pemt_core.steps.{step}"))
+
+
+def test_it_does_not_cover_what_only_settings_import() -> None:
+    """The check of `methods`, which are an input, reads how cells are named."""
+    cell = REPOSITORY / "pemt_core" / "artifacts" / "cell.py"
+    assert cell in code_files(TRANSFER)
+    assert cell not in code_files("pemt_core.steps.prepare")
+
+
+def test_an_unknown_module() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"there is no module 'pemt_core\.step'"):
+        code_hash("pemt_core.step")
