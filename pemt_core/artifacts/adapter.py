@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pemt_core.answering.rule import AnswerRule
 from pemt_core.artifacts.files import atomic_directory, read_json, sha256_of_file, write_json
 from pemt_core.errors import ArtifactError, SettingsError, nearest
 
@@ -28,6 +29,7 @@ class AdapterDescription:
     data: str  # content hash of the prepared task
     seed: int
     settings: dict[str, Any]  # the step's settings, with this task's differences
+    answer: AnswerRule  # by which validation answered when this was selected, and by which it is served
     scale: float | None = None  # source: s = alpha / rank
     method: str | None = None  # target
     k: str | int | None = None  # target: full, or few-shot rows per class

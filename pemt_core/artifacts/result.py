@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import ConfigDict, JsonValue, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from pemt_core.answering.rule import AnswerRule
 from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.files import read_json, sha256_of_json, write_json
 from pemt_core.errors import ArtifactError, nearest
@@ -29,6 +30,7 @@ class CellResult:
     k: Literal["full"] | int  # training rows per class; full: all there are
     seed: int
     learning_rate: float  # the one kept on validation
+    answer: AnswerRule  # by which the test was answered
     main_metric: str  # a key of `test`
     test: dict[str, float]  # metric to points
     unreadable: int  # test predictions that were no answer at all

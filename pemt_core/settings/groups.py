@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from pemt_core.answering.rule import AnswerRule
 from pemt_core.schema.group import Group
 from pemt_core.schema.validation import with_differences
 from pemt_core.settings.own_tasks import OwnTask
@@ -131,6 +132,7 @@ class TransferSettings(Group):
 
 
 class EvaluateSettings(Group):
+    answer: AnswerRule
     batch_size: Count
     precision: Precision
     max_rows: Bound

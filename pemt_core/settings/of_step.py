@@ -1,7 +1,7 @@
 """What one step reads of the settings, as one JSON text: how a container is told, and what its result is cached by.
 
-It holds groups of params.yaml with recipe and per-task differences laid in, and no other group, so that a change of
-what the step does not read leaves the text as it is.
+It holds groups of params.yaml, or one key of a group, with recipe and per-task differences laid in, and nothing else,
+so that a change of what the step does not read leaves the text as it is.
 """
 
 import json
@@ -13,12 +13,12 @@ from pemt_core.schema.group import Group
 from pemt_core.schema.validation import parse_object, validate
 from pemt_core.settings.groups import Settings
 
-GROUPS_OF_STEP = {
+GROUPS_OF_STEP = {  # a whole group, or one key of it
     "prepare": ("tasks", "own_tasks", "prepare", "backbone"),
     "backbone": ("backbone", "tracking"),
-    "train_source": ("train_source", "per_source", "tracking"),
+    "train_source": ("train_source", "per_source", "evaluate.answer", "tracking"),
     "collect_experts": ("tasks", "imported_sources"),
-    "transfer": ("transfer", "per_target", "tracking"),
+    "transfer": ("transfer", "per_target", "evaluate.answer", "tracking"),
     "evaluate": ("evaluate", "models", "own_tasks", "tracking"),
 }
 
@@ -28,7 +28,10 @@ def settings_text(settings: Settings, step: str, **groups: Any) -> str:
 
     Keys stay in their order, which is that of the experts.
     """
-    values = {name: groups.get(name, getattr(settings, name)) for name in GROUPS_OF_STEP[step]}
+    values = {}
+    for name, key in _read_by(step):
+        group = groups.get(name, getattr(settings, name))
+        values[name] = {key: getattr(group, key)} if key else group
     return json.dumps(values, default=Group.model_dump, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -36,6 +39,15 @@ def parse_step_settings(step: str, text: str) -> Settings:
     """Settings with the groups that `step` reads; it has no others. SettingsError as `load_settings`."""
     origin = f"the settings of {step}"
     values = parse_object(text, origin)
-    fields: dict[str, Any] = {name: (Settings.model_fields[name].annotation, ...) for name in GROUPS_OF_STEP[step]}
+    fields: dict[str, Any] = {}
+    for name, key in _read_by(step):
+        group: Any = Settings.model_fields[name].annotation
+        part: Any = {key: (group.model_fields[key].annotation, ...)} if key else {}
+        fields[name] = (create_model(group.__name__, __base__=Group, **part) if key else group, ...)
     groups = validate(create_model("StepSettings", __base__=Group, **fields), values, origin)
     return Settings.model_construct(**{name: getattr(groups, name) for name in fields})
+
+
+def _read_by(step: str) -> list[tuple[str, str]]:
+    """The groups that `step` reads, each with the one key that it reads of it; "" for the whole group."""
+    return [(name.partition(".")[0], name.partition(".")[2]) for name in GROUPS_OF_STEP[step]]

@@ -1,4 +1,4 @@
-"""evaluate: score every cell of the given targets on the test split by greedy generation.
+"""evaluate: score every cell of the given targets on the test split, answered by the rule of the settings.
 
 One process scores all targets, and only what is new: a cell whose adapter, data, settings and code are those of its
 stored result is left alone. So DVC keeps this step's output when it runs it again (`persist`).
@@ -14,6 +14,8 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from pemt_core.answering.rule import rule_for
+from pemt_core.answering.split import EvaluationSplit, Predictions, predict
 from pemt_core.artifacts.adapter import DESCRIPTION, TENSORS, TRAINING, Adapter, load_adapter, load_training_record
 from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.files import atomic_directory, read_json, sha256_of_file, sha256_of_json, write_json
@@ -22,7 +24,6 @@ from pemt_core.artifacts.target import restore_target
 from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.errors import ArtifactError
-from pemt_core.evaluation.predict import EvaluationSplit, Predictions, predict
 from pemt_core.metrics import count_unreadable
 from pemt_core.model.assemble import Expert
 from pemt_core.provenance.provenance import code_hash
@@ -32,6 +33,7 @@ from pemt_core.training.accelerator import make_accelerator
 logger = logging.getLogger(__name__)
 
 CODE = (  # what a result depends on, as dvc.yaml lists it
+    "answering",
     "artifacts/adapter.py",
     "artifacts/cell.py",
     "artifacts/experts.py",
@@ -42,7 +44,6 @@ CODE = (  # what a result depends on, as dvc.yaml lists it
     "data/batches.py",
     "data/prepared.py",
     "data/tokenized.py",
-    "evaluation",
     "metrics",
     "model",
     "steps/evaluate.py",
@@ -151,7 +152,14 @@ class _Evaluation:
     def _predict(self, adapter: Adapter, split: EvaluationSplit) -> Predictions:
         model = restore_target(self.backbone.model, adapter, self.experts).to(self.accelerator.device)
         try:
-            return predict(model, split, self.backbone.tokenizer, self.accelerator, batch_size=self.settings.batch_size)
+            return predict(
+                model,
+                split,
+                self.backbone.tokenizer,
+                self.accelerator,
+                rule=self.settings.answer,
+                batch_size=self.settings.batch_size,
+            )
         finally:
             model.detach()
 
@@ -173,6 +181,7 @@ class _Evaluation:
             k=description.k,  # type: ignore[arg-type]  # of a target adapter it is set
             seed=description.seed,
             learning_rate=float(description.learning_rate or 0.0),
+            answer=rule_for(prepared.task.labels, self.settings.answer),
             main_metric=prepared.task.metrics[0],
             test=split.metrics(predictions.texts),
             unreadable=count_unreadable(prepared.task.metrics, split.scored(predictions.texts)),

@@ -36,7 +36,8 @@ REQUIREMENTS = (  # what a served model imports
     "scipy", "SQLAlchemy", "tokenizers", "torch", "transformers",
 )  # fmt: skip
 NOT_SERVED = ("embedded", "preparation", "report", "__pycache__")  # parts of pemt_core that a model does without
-SCORE, DATA, BACKBONE = "pemt.validation", "pemt.data", "pemt.backbone"  # tags of a version, beside CELL and ARTIFACT
+# Tags of a version, beside CELL and ARTIFACT
+SCORE, DATA, BACKBONE, ANSWER = "pemt.validation", "pemt.data", "pemt.backbone", "pemt.answer"
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ class _Model:
             ARTIFACT: artifact,
             DATA: description.data,
             BACKBONE: description.backbone,
+            ANSWER: description.answer,
             SCORE: f"{load_training_record(self.cell_dir).validation[self.settings.metric]:.4f}",
             "pemt.metric": self.settings.metric,
             **({BACKBONE_DIR: str(self.folders.backbone.resolve())} if refers else {}),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from pemt_core.answering.rule import AnswerRule, rule_for
 from pemt_core.artifacts.adapter import AdapterDescription, TrainingRecord, save_adapter
 from pemt_core.artifacts.run_info import ARTIFACT_TAG, source_run
 from pemt_core.backbone.store import Backbone, load_backbone
@@ -25,13 +26,17 @@ def train_source(
     backbone_dir: Path,
     settings: TrainSourceSettings,
     *,
+    answer: AnswerRule,
     output_dir: Path,
     checkpoint_dir: Path,
     open_run: OpenRun,
 ) -> TrainingRecord:
-    """Train one source's adapters and prompt on the frozen backbone, and write them to `output_dir`."""
+    """Train one source's adapters and prompt on the frozen backbone, and write them to `output_dir`.
+
+    `answer` is the rule by which validation is answered.
+    """
     prepared, backbone = PreparedTask.load(task_dir), load_backbone(backbone_dir)
-    task, description = prepared.task, _description(prepared, backbone, settings)
+    task, description = prepared.task, _description(prepared, backbone, settings, answer)
     model = _new_model(task.description, backbone, settings)
     data = TaskData.load(prepared, backbone.tokenizer, settings.training, settings.source_length)
     accelerator = make_accelerator(settings.training.precision)
@@ -44,7 +49,7 @@ def train_source(
             model,
             data.rows(settings.training, settings.seed, "full", "error"),
             lambda: data.evaluate(
-                model, backbone.tokenizer, accelerator, settings.select_by, settings.training.batch_size
+                model, backbone.tokenizer, accelerator, settings.select_by, settings.training.batch_size, answer
             ),
             settings.training,
             accelerator,
@@ -61,7 +66,9 @@ def train_source(
     return record
 
 
-def _description(prepared: PreparedTask, backbone: Backbone, settings: TrainSourceSettings) -> AdapterDescription:
+def _description(
+    prepared: PreparedTask, backbone: Backbone, settings: TrainSourceSettings, answer: AnswerRule
+) -> AdapterDescription:
     """What identifies the adapter that is to be trained."""
     return AdapterDescription(
         stage="source",
@@ -71,6 +78,7 @@ def _description(prepared: PreparedTask, backbone: Backbone, settings: TrainSour
         data=prepared.content_hash(),
         seed=settings.seed,
         settings=settings.model_dump(),
+        answer=rule_for(prepared.task.labels, answer),
         scale=settings.scale,
         learning_rate=settings.training.learning_rate,
     )

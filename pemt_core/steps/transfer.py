@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from pemt_core.answering.rule import AnswerRule, rule_for
 from pemt_core.artifacts.adapter import AdapterDescription, save_adapter
 from pemt_core.artifacts.cell import Cell, cells_of
 from pemt_core.artifacts.experts import load_experts, select_experts
@@ -51,6 +52,7 @@ def transfer(
     experts_dir: Path,
     settings: TransferSettings,
     *,
+    answer: AnswerRule,
     output_dir: Path,
     checkpoint_dir: Path,
     open_run: OpenRun,
@@ -75,6 +77,7 @@ def transfer(
         experts,
         experts_hash,
         settings,
+        rule_for(prepared.task.labels, answer),
         TaskData.load(prepared, backbone.tokenizer, settings.training, settings.source_length),
         accelerator,
         checkpoint_dir,
@@ -146,6 +149,7 @@ class TargetTraining:
     experts: Sequence[Expert]
     experts_hash: str
     settings: TransferSettings
+    answer: AnswerRule
     data: TaskData
     accelerator: Accelerator
     checkpoint_dir: Path
@@ -170,6 +174,7 @@ class TargetTraining:
             data=self.data_hash,
             seed=cell.seed,
             settings=self.settings.model_dump(exclude={"methods", "seeds", "k"}),
+            answer=self.answer,
             method=cell.method,
             k=cell.k,
             experts=self.experts_hash if sources else None,
@@ -194,7 +199,12 @@ class TargetTraining:
             model,
             self.data.rows(settings.training, cell.seed, cell.k, settings.rare_class),
             lambda: self.data.evaluate(
-                model, self.backbone.tokenizer, self.accelerator, settings.select_by, settings.training.batch_size
+                model,
+                self.backbone.tokenizer,
+                self.accelerator,
+                settings.select_by,
+                settings.training.batch_size,
+                self.answer,
             ),
             settings.training,
             self.accelerator,

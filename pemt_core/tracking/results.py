@@ -41,6 +41,7 @@ def result_record(result: CellResult, results_dir: Path, provenance_dir: Path) -
             data=result.data,
             seed=result.seed,
             settings=result.settings,
+            answer=result.answer,
             method=result.method,
             k=result.k,
             learning_rate=result.learning_rate,

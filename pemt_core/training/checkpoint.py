@@ -24,12 +24,12 @@ from pemt_core.provenance.provenance import code_hash
 
 FILE = "state.safetensors"
 CODE = (
+    "answering",
     "artifacts/adapter.py",
     "artifacts/cell.py",
     "artifacts/experts.py",
     "backbone",
     "data",
-    "evaluation",
     "metrics",
     "model",
     "pretraining",
