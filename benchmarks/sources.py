@@ -6,10 +6,10 @@ selects by come from rows like those of training; test rows hold new pairs of wo
 
 from pathlib import Path
 
+from pemt_core.answering.split import EvaluationSplit, predict
 from pemt_core.artifacts.experts import load_experts
 from pemt_core.backbone.store import load_backbone
 from pemt_core.data.prepared import PreparedTask
-from pemt_core.evaluation.predict import EvaluationSplit, predict
 from pemt_core.model.assemble import build_source_model
 from pemt_core.settings import load_settings
 from pemt_core.training.accelerator import make_accelerator

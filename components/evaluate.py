@@ -1,4 +1,4 @@
-"""Test scores of the targets' cells by greedy generation; a cell whose result is still true is not scored again.
+"""Test scores of the targets' cells; a cell whose result is still true is not scored again.
 
 Reads ADAPTERS/<target>/<cell>, writes OUTPUT/<target>/<cell>/{result.json,predictions.jsonl}. With --plan, in a run on
 a cluster, it records the results and registers the best cells at once.

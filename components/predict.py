@@ -1,7 +1,7 @@
 """Predict for every row of a CSV, JSONL or parquet file, of any size, with trained targets or a registered model.
 
 A row has the columns of its task, or its finished text in the column "source". The output has a row for each: task,
-prediction, score, scores, expert_weights, truncated.
+prediction, answer, score, scores, expert_weights, truncated.
 """
 
 import argparse

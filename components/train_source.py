@@ -20,6 +20,7 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
             arguments.data,
             arguments.backbone,
             settings.train_source_for(arguments.source),
+            answer=settings.evaluate.answer,
             output_dir=arguments.output,
             checkpoint_dir=arguments.checkpoints,
             open_run=tracker.open_run,

@@ -22,6 +22,7 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
             arguments.backbone,
             arguments.experts,
             settings.transfer_for(arguments.target),
+            answer=settings.evaluate.answer,
             output_dir=arguments.output,
             checkpoint_dir=arguments.checkpoints,
             open_run=tracker.open_run,

@@ -63,7 +63,8 @@ def description(
 ) -> AdapterDescription:
     settings: Any = source_settings() if stage == "source" else transfer_settings()
     values: dict[str, Any] = {"stage": stage, "task": task, "prompt": "Decide.", "backbone": backbone, "data": "d" * 64}
-    values |= {"seed": 1, "settings": settings.model_dump(), "scale": 0.75 if stage == "source" else None}
+    values |= {"seed": 1, "settings": settings.model_dump(), "answer": "generate"}
+    values |= {"scale": 0.75 if stage == "source" else None}
     return AdapterDescription(**{**values, **changes})
 
 

@@ -26,7 +26,7 @@ def test_two_cells_train_and_score_on_the_device(
     tensors = [load_file(tmp_path / "gamma" / cell.name / "adapter.safetensors") for cell in cells]
     assert all(tensor.isfinite().all() for each in tensors for tensor in each.values())
     assert any((tensors[0][name] != tensors[1][name]).any() for name in tensors[0])
-    settings = EvaluateSettings(batch_size=8, precision=precision, max_rows=None)  # type: ignore[arg-type]
+    settings = EvaluateSettings(answer="generate", batch_size=8, precision=precision, max_rows=None)  # type: ignore[arg-type]
     scored = evaluate(
         {"gamma": tmp_path / "gamma"},
         world.folder / "data",

@@ -23,7 +23,7 @@ from pemt_core.tracking.store import Store
 
 CONTROL, PEMT = "control k=full", "pemt k=full"
 REPORT = ReportSettings(confidence=0.95, layer_groups=2)
-SCORING = EvaluateSettings(batch_size=8, precision="float32", max_rows=None)
+SCORING = EvaluateSettings(answer="generate", batch_size=8, precision="float32", max_rows=None)
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,8 @@ def source_logits(model: Any, tensors: Mapping[str, Tensor], scale: float, batch
 def source_adapter(model: Any, scale: float, fingerprint: str = "f" * 64) -> Adapter:
     """Random tensors of one rank in every layer."""
     tensors = dict(random_experts(model, 1)[0].tensors)
-    return Adapter(AdapterDescription("source", "mnli", DESCRIPTION, fingerprint, "", 1, {}, scale), tensors, "")
+    description = AdapterDescription("source", "mnli", DESCRIPTION, fingerprint, "", 1, {}, "generate", scale)
+    return Adapter(description, tensors, "")
 
 
 # --- export
@@ -354,7 +355,7 @@ def test_the_pipeline_mixes_an_imported_source(
 
     targets = {"gamma": tmp_path / "targets" / "gamma"}
     project.transfer(targets["gamma"], methods=["pemt", "without_own"], epochs=1)
-    settings = EvaluateSettings(batch_size=4, precision="float32", max_rows=None)
+    settings = EvaluateSettings(answer="generate", batch_size=4, precision="float32", max_rows=None)
     evaluate(
         targets, tmp_path / "data", tmp_path / "backbone", tmp_path / "experts", settings, output_dir=tmp_path / "out"
     )

@@ -22,13 +22,13 @@ from accelerate import Accelerator
 from source_code import REPOSITORY
 from tiny import World, write_task
 
+from pemt_core.answering.split import EvaluationSplit, predict
 from pemt_core.artifacts.adapter import best_on_validation, load_adapter
 from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.target import restore_target
 from pemt_core.backbone.store import load_backbone
 from pemt_core.data.prepared import PreparedTask, load_task_description, write_description
 from pemt_core.errors import ArtifactError, DataError, PemtError, SettingsError
-from pemt_core.evaluation.predict import EvaluationSplit, predict
 from pemt_core.model.stacks import feed_forwards
 from pemt_core.prediction.files import LONGEST_LINE, predict_file
 from pemt_core.prediction.model_folder import load_model_folder, write_model_folder

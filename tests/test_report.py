@@ -42,6 +42,7 @@ def make(task: str, method: str = "pemt", seed: int = 1, score: float = 80.0, **
         "k": "full",
         "seed": seed,
         "learning_rate": 3e-4,
+        "answer": "generate",
         "main_metric": "accuracy",
         "test": {"accuracy": score, "f1": score - 1},
         "unreadable": 0,

@@ -34,7 +34,7 @@ from pemt_core.training.workers import SINGLE_THREADED, Plan
 
 CELLS = ["pemt-kfull-seed1", "pemt-kfull-seed2"]
 BRIEFLY: dict[str, Any] = {"learning_rates": [0.1], "epochs": 8, "evaluate_every": 100}  # to a part of the labels right
-SETTINGS = EvaluateSettings(batch_size=3, precision="float32", max_rows=None)
+SETTINGS = EvaluateSettings(answer="generate", batch_size=3, precision="float32", max_rows=None)
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +337,7 @@ def transfer_in_two(world: World, folder: Path, runs: RecordedRuns, **changes: A
     inputs = (world.folder / "data" / "gamma", world.folder / "backbone", world.folder / "experts")
     settings = transfer_settings(**changes)
     places = {"output_dir": folder / "out", "checkpoint_dir": folder / "checkpoints"}
-    transfer(*inputs, settings, **places, open_run=runs.open, workers=2)
+    transfer(*inputs, settings, answer="generate", **places, open_run=runs.open, workers=2)
 
 
 def test_an_error_in_a_worker_stops_all(world: World, tmp_path: Path) -> None:

@@ -199,8 +199,9 @@ def test_parameters_are_flattened() -> None:
 
 def test_results_become_runs(tmp_path: Path, tracker: Tracker) -> None:
     result = CellResult(
-        task="cb", suite="SuperGLUE", method="pemt", k="full", seed=4096, learning_rate=3e-4, main_metric="accuracy",
-        test={"accuracy": 92.8, "macro_f1": 90.0}, unreadable=1, test_rows=28, test_rows_available=28,
+        task="cb", suite="SuperGLUE", method="pemt", k="full", seed=4096, learning_rate=3e-4, answer="generate",
+        main_metric="accuracy", test={"accuracy": 92.8, "macro_f1": 90.0}, unreadable=1, test_rows=28,
+        test_rows_available=28,
         validation={"accuracy": 90.0}, trained_parameters=12345, sources=["mnli"], expert_weights=None,
         artifact="adapter", data="data", backbone="backbone", settings={"epochs": 20},
         history=[{"step": 10, "train/loss": 0.5, "train/sparsity_loss": 0.2, "validation/main": 88.0}],

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 
+from pemt_core.answering.rule import AnswerRule
 from pemt_core.artifacts.run_info import RunInfo
 from pemt_core.backbone.store import save_backbone
 from pemt_core.backbone.tokenizer import load_tokenizer, train_tokenizer
@@ -264,7 +265,7 @@ class World:
             folder / "data",
             folder / "backbone",
             folder / "experts",
-            EvaluateSettings(batch_size=8, precision="float32", max_rows=None),
+            EvaluateSettings(answer="generate", batch_size=8, precision="float32", max_rows=None),
             output_dir=folder / "scores",
         )
         return world
@@ -284,6 +285,7 @@ class World:
         output: Path,
         *,
         task: str = "alpha",
+        answer: AnswerRule = "generate",
         checkpoints: Path | None = None,
         log: Path | None = None,
         **changes: Any,
@@ -293,6 +295,7 @@ class World:
             self.folder / "data" / task,
             self.folder / "backbone",
             source_settings(**changes),
+            answer=answer,
             output_dir=output,
             checkpoint_dir=checkpoints or output.parent / "checkpoints",
             open_run=logging_runs(log),
@@ -303,6 +306,7 @@ class World:
         output: Path,
         *,
         task: str = "gamma",
+        answer: AnswerRule = "generate",
         checkpoints: Path | None = None,
         log: Path | None = None,
         workers: int | None = 1,
@@ -314,6 +318,7 @@ class World:
             self.folder / "backbone",
             self.folder / "experts",
             transfer_settings(**changes),
+            answer=answer,
             output_dir=output,
             checkpoint_dir=checkpoints or output.parent / "checkpoints",
             open_run=logging_runs(log),

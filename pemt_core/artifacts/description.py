@@ -85,7 +85,7 @@ def load_description(directory: Path, kind: type[Description]) -> tuple[Descript
         return kind(**values), content["sha256"]
     except (AttributeError, KeyError, TypeError) as error:
         expected = "a source adapter" if kind is SourceDescription else "a target's cell"
-        raise ArtifactError(f"{path}: does not describe {expected} ({error})") from error
+        raise ArtifactError(f"{path}: not the description of {expected} ({error})") from error
 
 
 def load_training_record(directory: Path) -> TrainingRecord:

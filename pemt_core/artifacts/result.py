@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import ConfigDict, JsonValue, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from pemt_core.answering.rule import AnswerRule
 from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.files import read_json, sha256_of_json, write_json
 from pemt_core.errors import ArtifactError, nearest
@@ -29,6 +30,7 @@ class CellResult:
     k: Literal["full"] | int  # training rows per class; full: all there are
     seed: int
     learning_rate: float  # the one kept on validation
+    answer: AnswerRule  # by which the test was answered
     main_metric: str  # a key of `test`
     test: dict[str, float]  # metric to points
     unreadable: int  # test predictions that were no answer at all
@@ -39,9 +41,10 @@ class CellResult:
     sources: list[str]  # in the order of the experts; empty for methods without them
     expert_weights: dict[str, list[list[float]]] | None  # per stack in STACKS: [layer][expert], means over the test
     artifact: str  # hash of the adapter that was scored
+    key: str  # hash of all that the adapter came from
     data: str  # hash of the prepared task
     backbone: str  # fingerprint of the backbone
-    settings: dict[str, JsonValue]
+    settings: dict[str, JsonValue]  # of the method
     history: list[dict[str, int | float]]  # points of the learning curves, each with a "step"
 
     @model_validator(mode="after")
@@ -67,6 +70,10 @@ class CellResult:
                 raise ValueError(
                     f"expert_weights of the {stack} is not one row of {len(self.sources)} (sources) per layer"
                 )
+
+    @property
+    def cell(self) -> Cell:
+        return Cell(self.task, self.method, self.k, self.seed)
 
     @property
     def score(self) -> float:
@@ -116,7 +123,7 @@ def _first_problem(error: ValidationError) -> str:
 
 def cell_directory(results_dir: Path, result: CellResult) -> Path:
     """Where the result of one cell stands below `results_dir`."""
-    return Path(results_dir) / result.task / Cell(result.task, result.method, result.k, result.seed).name
+    return Path(results_dir) / result.task / result.cell.name
 
 
 def load_results(results_dir: Path) -> list[CellResult]:

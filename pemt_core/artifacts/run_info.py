@@ -1,10 +1,11 @@
 """What identifies and describes a training to people: its tracking run, live or written from its files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from pemt_core.artifacts.description import SourceDescription, TargetDescription
+from pemt_core.artifacts.cell import Cell
+from pemt_core.artifacts.description import SourceDescription
 
 ARTIFACT_TAG = "pemt.artifact"  # the content hash of what was trained: links a run to its files
 
@@ -20,25 +21,39 @@ class RunInfo:
     key: str = ""  # of a target's cell: the hash of what it came from; a re-run replaces the run with the same key
 
 
+class CellFacts(Protocol):
+    """What a cell's description and its result both say."""
+
+    @property
+    def cell(self) -> Cell: ...
+    @property
+    def data(self) -> str: ...
+    @property
+    def backbone(self) -> str: ...
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+    @property
+    def sources(self) -> Sequence[str]: ...
+    @property
+    def key(self) -> str: ...
+
+
 def source_run(description: SourceDescription) -> RunInfo:
     """The run of a stage-1 training."""
     task = description.task
+    tags = _tags("train_source", task, description.data, description.backbone)
     params = {"seed": description.seed, "settings": description.settings}
-    return RunInfo(f"train_source/{task}", f"{task} source", _tags(description, "train_source"), params)
+    return RunInfo(f"train_source/{task}", f"{task} source", tags, params)
 
 
-def target_run(description: TargetDescription) -> RunInfo:
+def target_run(facts: CellFacts) -> RunInfo:
     """The run of one cell of stage 2; which of its learning rates is kept, its end tells."""
-    cell, tags = description.cell, _tags(description, "transfer")
-    params = {"seed": cell.seed, "k": cell.k, "sources": description.sources, "settings": description.settings}
+    cell = facts.cell
+    tags = {**_tags("transfer", cell.task, facts.data, facts.backbone), "pemt.method": cell.method}
+    params = {"seed": cell.seed, "k": cell.k, "sources": facts.sources, "settings": facts.settings}
     name = f"{cell.task} {cell.method} k={cell.k} seed={cell.seed}"
-    return RunInfo(cell.run, name, {**tags, "pemt.method": cell.method}, params, description.key)
+    return RunInfo(cell.run, name, tags, params, facts.key)
 
 
-def _tags(description: SourceDescription | TargetDescription, step: str) -> dict[str, str]:
-    return {
-        "pemt.step": step,
-        "pemt.task": description.task,
-        "pemt.data": description.data,
-        "pemt.backbone": description.backbone,
-    }
+def _tags(step: str, task: str, data: str, backbone: str) -> dict[str, str]:
+    return {"pemt.step": step, "pemt.task": task, "pemt.data": data, "pemt.backbone": backbone}

@@ -48,11 +48,13 @@ class TokenizedTexts:
     @classmethod
     def of(cls, texts: Sequence[str], tokenizer: Any, max_length: int) -> "TokenizedTexts":
         """Cut every text to `max_length` tokens, the closing token kept."""
-        encoded = tokenizer(list(texts), truncation=True, max_length=max_length)
-        rows = [np.asarray(row, dtype=np.int32) for row in encoded["input_ids"]]
-        return cls(
-            Ragged.of(rows), np.array([bool(row.overflowing) for row in encoded.encodings]), tokenizer.pad_token_id
-        )
+        rows: list[NDArray[np.int32]] = []
+        truncated: list[bool] = []
+        for start in range(0, len(texts), CHUNK):
+            encoded = tokenizer(list(texts[start : start + CHUNK]), truncation=True, max_length=max_length)
+            rows += [np.asarray(row, dtype=np.int32) for row in encoded["input_ids"]]
+            truncated += [bool(row.overflowing) for row in encoded.encodings]
+        return cls(Ragged.of(rows), np.array(truncated, dtype=np.bool_), tokenizer.pad_token_id)
 
     def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Ids and attention mask (B, T), padded to the longest row."""

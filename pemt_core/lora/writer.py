@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pemt_core.artifacts.adapter import Adapter
+from pemt_core.artifacts.description import SourceDescription
 from pemt_core.artifacts.files import atomic_directory, write_json
 from pemt_core.errors import ArtifactError
 from pemt_core.lora.layout import BACKBONE, CARD, CONFIG, PROMPT, PROMPT_TENSOR, TENSORS, module_name, pair_names
@@ -37,17 +38,12 @@ ids = model.generate(inputs_embeds=embeddings, attention_mask=mask, max_new_toke
 """
 
 
-def save_lora(directory: Path, adapter: Adapter, base_model: str) -> None:
+def save_lora(directory: Path, adapter: Adapter[SourceDescription], base_model: str) -> None:
     """Write the folder whole or not at all. `base_model`: what PEFT is to load the backbone by, a name or a folder.
 
-    ArtifactError where the adapter is none of a source, or where `directory` holds something else than a LoRA.
+    ArtifactError where `directory` holds something else than a LoRA.
     """
     directory, description = Path(directory), adapter.description
-    if description.stage != "source" or description.scale is None:
-        raise ArtifactError(
-            f"the adapter of {description.task} is one of stage '{description.stage}': expected 'source'; gates, "
-            "target adapter and layer norms have no place in a LoRA"
-        )
     if directory.exists() and not (directory / CONFIG).is_file():
         raise ArtifactError(f"{directory}: is there already and has no {CONFIG}; expected a new folder, or a LoRA's")
     page = PAGE.format(

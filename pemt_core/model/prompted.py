@@ -9,13 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import DynamicCache, EncoderDecoderCache
-from transformers.modeling_outputs import BaseModelOutput
 
 from pemt_core.model.attachment import Attachment
+from pemt_core.model.encoded import IGNORED_LABEL, EncodedRows
 from pemt_core.model.signal import ForwardSignal
-
-IGNORED_LABEL = -100  # transformers' and torch's mark of what is no label: padding
 
 
 @dataclass
@@ -110,42 +107,18 @@ class PromptedT5(nn.Module):
         loss = lm_loss if sparsity is None else lm_loss + self.sparsity_coefficient * sparsity
         return PromptedOutput(loss, lm_loss, sparsity, logits)
 
-    @torch.no_grad()
+    @contextmanager
+    def encoded(self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"]) -> Iterator[EncodedRows]:
+        """Run the encoder once, without gradients, for everything that is asked of these rows while this is open."""
+        with torch.no_grad():
+            embeddings, mask, prompt_mask = self.prepend_prompt(input_ids, attention_mask)
+            with self.signal.open(prompt_mask):
+                state = self.backbone.encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
+                yield EncodedRows(self.backbone, state, mask)
+
     def generate(
         self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"], **options: Any
     ) -> Int[Tensor, "B L"]:
         """transformers' `generate` behind the prompt; `options` are its own. Greedy unless they say otherwise."""
-        embeddings, mask, prompt_mask = self.prepend_prompt(input_ids, attention_mask)
-        stacks = self.backbone.encoder.block, self.backbone.decoder.block
-        if len(stacks[0]) != len(stacks[1]) and options.get("use_cache", True):
-            # transformers gives the cache as many layers as the encoder has; this one grows
-            options.setdefault("past_key_values", EncoderDecoderCache(DynamicCache(), DynamicCache()))
-        with self.signal.open(prompt_mask):
-            ids: Tensor = self.backbone.generate(inputs_embeds=embeddings, attention_mask=mask, **options)
-        return ids
-
-    @torch.no_grad()
-    def log_probabilities(
-        self,
-        input_ids: Int[Tensor, "B T"],
-        attention_mask: Int[Tensor, "B T"],
-        candidates: Int[Tensor, "B C L"],
-    ) -> Float[Tensor, "B C"]:
-        """log p(candidate | text) of C texts per row, their closing tokens included; -100 is padding.
-
-        The encoder runs once per row, the decoder once per candidate.
-        """
-        embeddings, mask, prompt_mask = self.prepend_prompt(input_ids, attention_mask)
-        num_candidates, labels = candidates.shape[1], candidates.flatten(0, 1)
-        with self.signal.open(prompt_mask):
-            state = self.backbone.encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
-            logits = self.backbone(
-                encoder_outputs=BaseModelOutput(last_hidden_state=state.repeat_interleave(num_candidates, dim=0)),
-                attention_mask=mask.repeat_interleave(num_candidates, dim=0),
-                decoder_input_ids=self.backbone.prepare_decoder_input_ids_from_labels(labels=labels),
-                use_cache=False,
-            ).logits
-        losses = F.cross_entropy(
-            logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
-        )
-        return -losses.view(candidates.shape).sum(-1)
+        with self.encoded(input_ids, attention_mask) as rows:
+            return rows.generate(**options)

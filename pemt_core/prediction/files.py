@@ -65,6 +65,7 @@ def output_schema(keep: Sequence[str]) -> pa.Schema:
     answers = [
         ("task", pa.string()),
         ("prediction", pa.string()),
+        ("answer", pa.string()),
         ("score", pa.float64()),
         ("scores", pa.map_(pa.string(), pa.float64())),  # null where the task has no label words
         ("expert_weights", pa.map_(pa.string(), pa.float64())),

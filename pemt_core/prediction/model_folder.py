@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
-from pemt_core.artifacts.adapter import load_description
+from pemt_core.artifacts.description import TargetDescription, load_description
 from pemt_core.artifacts.files import atomic_directory, read_json, write_json
 from pemt_core.data.prepared import load_task_description, write_description
 from pemt_core.errors import ArtifactError
@@ -60,7 +60,7 @@ def write_model_folder(
     `own_texts` has, of each target that is no task of the registry, the names in its text and their columns.
     ArtifactError where a folder is missing, or the cells come from different backbones.
     """
-    fingerprints = {str(d): load_description(d)[0].backbone for d in adapter_dirs.values()}
+    fingerprints = {str(d): load_description(d, TargetDescription)[0].backbone for d in adapter_dirs.values()}
     if len(set(fingerprints.values())) != 1:
         raise ArtifactError(f"one model has one backbone; {', '.join(fingerprints)} were trained on different ones")
     reference = None if include_backbone else str(Path(backbone_dir).resolve())

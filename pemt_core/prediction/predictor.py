@@ -4,23 +4,26 @@ Each target's modules are attached for its own rows of a batch and detached agai
 other targets' rows came along. Targets that mix the same experts hold them once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from pemt_core.answering.answers import AnsweredBatch, Answerer, Probabilities
+from pemt_core.answering.rule import AnswerRule
 from pemt_core.artifacts.adapter import Adapter, load_adapter
-from pemt_core.artifacts.experts import load_experts, select_experts
+from pemt_core.artifacts.description import TargetDescription
+from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.target import restore_target
 from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.batches import length_batches
 from pemt_core.data.prepared import TaskDescription, load_task_description
-from pemt_core.data.tokenized import IGNORED_LABEL, TokenizedTexts, padded
+from pemt_core.data.tokenized import TokenizedTexts
 from pemt_core.errors import ArtifactError, DataError, nearest
 from pemt_core.model.assemble import FoldedLayers, fold_experts
 from pemt_core.model.prompted import PromptedT5
@@ -33,8 +36,9 @@ class Prediction:
     """The answer for one row."""
 
     task: str
-    prediction: str  # the most probable label word, or the text that was generated
-    score: float  # its probability: among the label words, or of the text as a whole
+    prediction: str  # the text that was generated, or the most probable label word
+    answer: AnswerRule  # which of them: the rule that the target was selected by; free text is always generated
+    score: float  # its probability: of the text as a whole, or among the label words
     scores: dict[str, float] | None  # of every label word, adding up to 1; None for free text
     expert_weights: dict[str, float]  # of every source, the mean over all layers; empty without experts
     truncated: bool  # the text was longer than what the target was trained on, and cut
@@ -42,12 +46,12 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Target:
+class TrainedTarget:
     """One trained target, detached from the backbone."""
 
     task: TaskDescription
     conversion: RowConversion
-    adapter: Adapter
+    adapter: Adapter[TargetDescription]
     model: PromptedT5
 
     @property
@@ -60,7 +64,7 @@ class Target:
 class Predictor:
     """Predicts for rows of all its targets; calls from several threads wait for one another."""
 
-    def __init__(self, backbone: Backbone, targets: Mapping[str, Target], *, batch_size: int) -> None:
+    def __init__(self, backbone: Backbone, targets: Mapping[str, TrainedTarget], *, batch_size: int) -> None:
         self.backbone, self.targets, self.batch_size = backbone, dict(targets), batch_size
         self._lock = Lock()
 
@@ -93,68 +97,37 @@ class Predictor:
             raise DataError(f"{place}: there is no target '{name}' here; {nearest(str(name), self.targets)}")
         return str(name)
 
-    def _predict_for(self, target: Target, texts: Sequence[str]) -> list[Prediction]:
+    def _predict_for(self, target: TrainedTarget, texts: Sequence[str]) -> list[Prediction]:
         tokenized = TokenizedTexts.of(texts, self.backbone.tokenizer, target.source_length)
-        candidates = None if target.task.labels is None else self._tokens(target.task.labels, target.task)
-        found: list[Prediction | None] = [None] * len(texts)
+        batches = length_batches(tokenized.texts.lengths, self.batch_size)
+        answerer = Answerer(self.backbone.tokenizer, target.task, target.adapter.description.answer)
+        found: dict[int, Prediction] = {}
         with self._lock, target.model.attached() as model:
-            model.eval()
-            for rows in length_batches(tokenized.texts.lengths, self.batch_size):
-                input_ids, mask = (part.to(model.backbone.device) for part in tokenized.batch(rows))
-                answers = self._answers(model, target.task, candidates, input_ids, mask)
-                weights = {
-                    name: weights.cpu().double().numpy() for name, weights in model.signal.expert_weights.items()
-                }
-                for place, row in enumerate(rows):
-                    own = {name: layer[len(layer) // len(rows) * place] for name, layer in weights.items()}
-                    found[row] = _prediction(target, answers[place], own, bool(tokenized.truncated[row]))
-        return [prediction for prediction in found if prediction is not None]
-
-    def _answers(
-        self, model: PromptedT5, task: TaskDescription, candidates: Tensor | None, input_ids: Tensor, mask: Tensor
-    ) -> list["_Answer"]:
-        """The most probable label word of the `candidates`, or the text that is generated greedily where none are."""
-        if task.labels is not None and candidates is not None:
-            of_rows = candidates.to(input_ids.device).expand(len(input_ids), -1, -1)
-            logs = model.log_probabilities(input_ids, mask, of_rows)
-            probabilities = logs.double().softmax(dim=-1).tolist()
-            return [_most_probable(dict(zip(task.labels, row, strict=True))) for row in probabilities]
-        ids = model.generate(input_ids, mask, max_new_tokens=task.generation_length, do_sample=False, num_beams=1)
-        texts = self.backbone.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        written = ids[:, 1:].masked_fill(ids[:, 1:] == self.backbone.tokenizer.pad_token_id, IGNORED_LABEL)
-        probabilities = model.log_probabilities(input_ids, mask, written.unsqueeze(1)).double().exp().flatten().tolist()
-        return [_Answer(text.strip(), p, None) for text, p in zip(texts, probabilities, strict=True)]
-
-    def _tokens(self, labels: Sequence[str], task: TaskDescription) -> Tensor:
-        """(1, C, L), cut as training's targets are, -100 at padding."""
-        rows = self.backbone.tokenizer(list(labels), truncation=True, max_length=task.generation_length)["input_ids"]
-        return padded([np.asarray(row, dtype=np.int32) for row in rows], IGNORED_LABEL).unsqueeze(0)
+            for batch in answerer.answer(model, tokenized, batches, probabilities=True):
+                answers = _predictions(target, answerer.rule, batch, tokenized.truncated[batch.rows])
+                found.update(zip(map(int, batch.rows), answers, strict=True))
+        return [found[row] for row in range(len(texts))]
 
 
-@dataclass(frozen=True)
-class _Answer:
-    text: str
-    score: float
-    scores: dict[str, float] | None
-
-
-def _most_probable(scores: dict[str, float]) -> _Answer:
-    label = max(scores, key=scores.__getitem__)
-    return _Answer(label, scores[label], scores)
-
-
-def _prediction(target: Target, answer: _Answer, weights: Mapping[str, NDArray[np.float64]], cut: bool) -> Prediction:
-    sources = target.adapter.description.sources
-    means = np.mean(list(weights.values()), axis=0).tolist() if weights else []
-    return Prediction(
-        task=target.task.name,
-        prediction=answer.text,
-        score=answer.score,
-        scores=answer.scores,
-        expert_weights=dict(zip(sources, means, strict=True)),
-        truncated=cut,
-        layers={name: layer.tolist() for name, layer in weights.items()},
-    )
+def _predictions(
+    target: TrainedTarget, rule: AnswerRule, batch: AnsweredBatch, truncated: NDArray[np.bool_]
+) -> Iterator[Prediction]:
+    """The rows of a batch, one by one."""
+    weights = {name: layer.cpu().double().numpy() for name, layer in batch.expert_weights.items()}
+    probabilities = cast("Probabilities", batch.probabilities)  # they were asked for
+    for place, text in enumerate(batch.texts):
+        layers = {name: layer[place] for name, layer in weights.items()}
+        means = np.mean(list(layers.values()), axis=0).tolist() if layers else []
+        yield Prediction(
+            task=target.task.name,
+            prediction=text,
+            answer=rule,
+            score=probabilities.answers[place],
+            scores=probabilities.labels[place] if probabilities.labels else None,
+            expert_weights=dict(zip(target.adapter.description.sources, means, strict=True)),
+            truncated=bool(truncated[place]),
+            layers={name: layer.tolist() for name, layer in layers.items()},
+        )
 
 
 def load_predictor(
@@ -178,18 +151,18 @@ def load_predictor(
     """
     backbone = _load_backbone(backbone_dir, adapter_dirs)
     backbone.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    experts, experts_hash = load_experts(experts_dir, backbone.fingerprint)
+    bank = load_experts(experts_dir, backbone.fingerprint)
     folded: dict[tuple[str, ...], FoldedLayers] = {}
     targets = {}
     for name, directory in adapter_dirs.items():
-        adapter = load_adapter(directory, backbone.fingerprint)
-        adapter.check_experts(directory, experts_hash)
+        adapter = load_adapter(directory, backbone.fingerprint, TargetDescription)
+        bank.check(directory, adapter.description)
         sources = tuple(adapter.description.sources)
         if sources not in folded:
-            folded[sources] = fold_experts(backbone.model, select_experts(experts, sources))
-        model = restore_target(backbone.model, adapter, experts, folded[sources])
+            folded[sources] = fold_experts(backbone.model, bank.select(sources))
+        model = restore_target(backbone.model, adapter, bank, folded[sources])
         model.detach()
-        targets[name] = Target(load_task_description(task_dirs[name]), conversions[name], adapter, model)
+        targets[name] = TrainedTarget(load_task_description(task_dirs[name]), conversions[name], adapter, model)
     return Predictor(backbone, targets, batch_size=batch_size)
 
 

@@ -19,7 +19,7 @@ class ServedModel:
         self.predictor = predictor
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """One record per row: task, prediction, score, scores, expert_weights, truncated.
+        """One record per row: task, prediction, answer, score, scores, expert_weights, truncated.
 
         Raises the exception that MLflow's server answers with status 400, without a trace, where a row is not what its
         task expects.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pemt_core.artifacts.adapter import AdapterDescription, load_description, load_training_record
+from pemt_core.artifacts.description import SourceDescription, load_description, load_training_record
 from pemt_core.artifacts.files import read_json
 from pemt_core.artifacts.result import CellResult
 from pemt_core.report.cost import Run
@@ -66,7 +66,7 @@ def num_parameters_of(backbone_dir: Path) -> int:
 class Source:
     """A source adapter that the experts were made of."""
 
-    description: AdapterDescription
+    description: SourceDescription
     content_hash: str
     trained_parameters: int
     validation: float  # main metric, points
@@ -76,7 +76,7 @@ def read_sources(directories: Sequence[Path]) -> list[Source]:
     """The source adapters of these folders. ArtifactError where one is incomplete."""
     sources = []
     for directory in directories:
-        (description, content_hash), record = load_description(directory), load_training_record(directory)
+        (description, content_hash), record = load_description(directory, SourceDescription), load_training_record(directory)
         sources.append(Source(description, content_hash, record.trained_parameters, record.validation["main"]))
     return sources
 

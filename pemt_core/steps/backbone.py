@@ -9,9 +9,10 @@ from pemt_core.backbone.checkpoint import fetch_checkpoint
 from pemt_core.backbone.store import save_backbone
 from pemt_core.backbone.tokenizer import load_tokenizer
 from pemt_core.pretraining.scratch import Pretraining, new_model, read_corpus, validation_loss
+from pemt_core.provenance.code import code_hash
 from pemt_core.settings import BackboneSettings
 from pemt_core.training.accelerator import make_accelerator
-from pemt_core.training.checkpoint import CheckpointStore, training_code
+from pemt_core.training.checkpoint import CheckpointStore
 from pemt_core.training.loop import Trainer
 from pemt_core.training.run import OpenRun, run_of
 
@@ -38,12 +39,12 @@ def make_backbone(
         "settings": settings.model_dump(),
         "corpus": sha256_of_file(corpus_path),
         "tokenizer": tokenizer.backend_tokenizer.to_str(),
-        "code": training_code("backbone"),
+        "code": code_hash(__name__),
     }
     pretraining = Pretraining(model)
     store = CheckpointStore(checkpoint_dir, inputs)
     info = RunInfo("backbone", f"backbone {settings.size}", {"pemt.step": "backbone"}, {"settings": inputs["settings"]})
-    with run_of(info, open_run, accelerator) as run:
+    with run_of(info, open_run, accelerator.is_main_process) as run:
         state = Trainer(
             pretraining,
             training,

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pemt_core.artifacts.adapter import load_adapter, load_description
+from pemt_core.artifacts.adapter import load_adapter
+from pemt_core.artifacts.description import SourceDescription, load_description
 from pemt_core.artifacts.experts import ImportedExpert, save_experts
 from pemt_core.backbone.store import load_backbone
 from pemt_core.errors import ArtifactError
@@ -20,8 +21,9 @@ def collect_experts(
     """
     if not adapter_dirs:
         raise ArtifactError("no source adapters were given; tasks.sources must name at least one task")
-    first, _ = load_description(adapter_dirs[0])
-    found = {adapter.description.task: adapter for adapter in (load_adapter(d, first.backbone) for d in adapter_dirs)}
+    first, _ = load_description(adapter_dirs[0], SourceDescription)
+    adapters = [load_adapter(directory, first.backbone, SourceDescription) for directory in adapter_dirs]
+    found = {adapter.description.task: adapter for adapter in adapters}
     if set(found) != set(sources):
         raise ArtifactError(f"adapters of {', '.join(sorted(found))} were given for the sources {', '.join(sources)}")
     save_experts(output_dir, [found[source] for source in sources], imported)

@@ -1,4 +1,4 @@
-"""evaluate: score every cell of the given targets on the test split by greedy generation.
+"""evaluate: score every cell of the given targets on the test split, answered by the rule of the settings.
 
 One process scores all targets, and only what is new: a cell whose adapter, data, settings and code are those of its
 stored result is left alone. So DVC keeps this step's output when it runs it again (`persist`).
@@ -14,17 +14,26 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from pemt_core.artifacts.adapter import DESCRIPTION, TENSORS, TRAINING, Adapter, load_adapter, load_training_record
-from pemt_core.artifacts.experts import load_experts
+from pemt_core.answering.rule import rule_for
+from pemt_core.answering.split import EvaluationSplit, Predictions, predict
+from pemt_core.artifacts.adapter import TENSORS, Adapter, load_adapter
+from pemt_core.artifacts.description import (
+    DESCRIPTION,
+    TRAINING,
+    TargetDescription,
+    load_description,
+    load_training_record,
+    trained_cells,
+)
+from pemt_core.artifacts.experts import ExpertBank, load_experts
 from pemt_core.artifacts.files import atomic_directory, read_json, sha256_of_file, sha256_of_json, write_json
 from pemt_core.artifacts.result import CellResult, cell_directory, load_results
 from pemt_core.artifacts.target import restore_target
 from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.errors import ArtifactError
-from pemt_core.evaluation.predict import EvaluationSplit, Predictions, predict
+from pemt_core.methods import stored_method
 from pemt_core.metrics import count_unreadable
-from pemt_core.model.assemble import Expert
 from pemt_core.provenance.code import code_hash
 from pemt_core.settings import EvaluateSettings
 from pemt_core.training.accelerator import make_accelerator
@@ -49,15 +58,14 @@ def evaluate(
     """
     accelerator = make_accelerator(settings.precision)
     backbone = load_backbone(backbone_dir)
-    experts, experts_hash = load_experts(experts_dir, backbone.fingerprint)
-    evaluation = _Evaluation(backbone, experts, experts_hash, settings, accelerator)
+    evaluation = _Evaluation(backbone, load_experts(experts_dir, backbone.fingerprint), settings, accelerator)
     if accelerator.is_main_process:
         _remove_others(output_dir, list(target_dirs))
     scored = []
     for number, (target, target_dir) in enumerate(target_dirs.items(), start=1):
         prepared = PreparedTask.load(data_dir / target)
         data_hash = prepared.content_hash()
-        cells = sorted(path for path in Path(target_dir).iterdir() if (path / TENSORS).is_file())
+        cells = trained_cells(target_dir)
         if not cells:
             raise ArtifactError(f"{target_dir}: no trained cell in it; the transfer step has not run for '{target}'")
         if accelerator.is_main_process:
@@ -87,8 +95,7 @@ class _Evaluation:
     """What all cells share."""
 
     backbone: Backbone
-    experts: Sequence[Expert]
-    experts_hash: str
+    bank: ExpertBank
     settings: EvaluateSettings
     accelerator: Accelerator
 
@@ -97,8 +104,8 @@ class _Evaluation:
         key = self._key(cell_dir, data_hash)
         if (output_dir / KEY).is_file() and read_json(output_dir / KEY) == key:
             return False
-        adapter = load_adapter(cell_dir, self.backbone.fingerprint)
-        adapter.check_experts(cell_dir, self.experts_hash)
+        adapter = load_adapter(cell_dir, self.backbone.fingerprint, TargetDescription)
+        self.bank.check(cell_dir, adapter.description)
         rows = prepared.rows("test")
         split = EvaluationSplit.of(
             prepared.task,
@@ -109,7 +116,8 @@ class _Evaluation:
         )
         predictions = self._predict(adapter, split)
         if self.accelerator.is_main_process:
-            result = self._result(cell_dir, adapter, prepared, data_hash, split, predictions, rows.num_rows)
+            facts = self._facts(cell_dir, adapter, prepared, data_hash)
+            result = CellResult(**facts, **_scores(prepared, split, predictions), test_rows_available=rows.num_rows)
             with atomic_directory(output_dir) as folder:
                 result.save(folder)
                 _write_predictions(
@@ -120,57 +128,68 @@ class _Evaluation:
         return True
 
     def _key(self, cell_dir: Path, data_hash: str) -> dict[str, str]:
+        description, _ = load_description(cell_dir, TargetDescription)
+        method = stored_method(description.settings, str(cell_dir / DESCRIPTION))
         return {
             "adapter": sha256_of_file(cell_dir / TENSORS),
             "description": sha256_of_file(cell_dir / DESCRIPTION),
             "training": sha256_of_file(cell_dir / TRAINING),
             "data": data_hash,
             "backbone": self.backbone.fingerprint,
-            "experts": self.experts_hash,
+            "experts": description.experts,
             "settings": sha256_of_json(self.settings.model_dump()),
-            "code": code_hash(__name__),
+            "code": code_hash(__name__, *method.code),
         }
 
-    def _predict(self, adapter: Adapter, split: EvaluationSplit) -> Predictions:
-        model = restore_target(self.backbone.model, adapter, self.experts).to(self.accelerator.device)
+    def _predict(self, adapter: Adapter[TargetDescription], split: EvaluationSplit) -> Predictions:
+        model = restore_target(self.backbone.model, adapter, self.bank).to(self.accelerator.device)
         try:
-            return predict(model, split, self.backbone.tokenizer, self.accelerator, batch_size=self.settings.batch_size)
+            return predict(
+                model,
+                split,
+                self.backbone.tokenizer,
+                self.accelerator,
+                rule=self.settings.answer,
+                batch_size=self.settings.batch_size,
+            )
         finally:
             model.detach()
 
-    def _result(
-        self,
-        cell_dir: Path,
-        adapter: Adapter,
-        prepared: PreparedTask,
-        data_hash: str,
-        split: EvaluationSplit,
-        predictions: Predictions,
-        rows_available: int,
-    ) -> CellResult:
+    def _facts(
+        self, cell_dir: Path, adapter: Adapter[TargetDescription], prepared: PreparedTask, data_hash: str
+    ) -> dict[str, Any]:
+        """What a result says of its cell."""
         description, record = adapter.description, load_training_record(cell_dir)
-        return CellResult(
-            task=description.task,
-            suite=prepared.task.suite,
-            method=str(description.method),
-            k=description.k,  # type: ignore[arg-type]  # of a target adapter it is set
-            seed=description.seed,
-            learning_rate=float(description.learning_rate or 0.0),
-            main_metric=prepared.task.metrics[0],
-            test=split.metrics(predictions.texts),
-            unreadable=count_unreadable(prepared.task.metrics, split.scored(predictions.texts)),
-            test_rows=len(split),
-            test_rows_available=rows_available,
-            validation=record.validation,
-            trained_parameters=record.trained_parameters,
-            sources=description.sources,
-            expert_weights=_by_stack(predictions),
-            artifact=adapter.content_hash,
-            data=data_hash,
-            backbone=description.backbone,
-            settings=description.settings,
-            history=record.history,
-        )
+        return {
+            "task": description.task,
+            "suite": prepared.task.suite,
+            "method": description.method,
+            "k": description.k,
+            "seed": description.seed,
+            "learning_rate": record.learning_rate,
+            "answer": rule_for(prepared.task.labels, self.settings.answer),
+            "validation": record.validation,
+            "trained_parameters": record.trained_parameters,
+            "sources": description.sources,
+            "artifact": adapter.content_hash,
+            "key": description.key,
+            "data": data_hash,
+            "backbone": description.backbone,
+            "settings": description.settings,
+            "history": record.history,
+        }
+
+
+def _scores(prepared: PreparedTask, split: EvaluationSplit, predictions: Predictions) -> dict[str, Any]:
+    """What a result says of the test."""
+    metrics = prepared.task.metrics
+    return {
+        "main_metric": metrics[0],
+        "test": split.metrics(predictions.texts),
+        "unreadable": count_unreadable(metrics, split.scored(predictions.texts)),
+        "test_rows": len(split),
+        "expert_weights": _by_stack(predictions),
+    }
 
 
 def _by_stack(predictions: Predictions) -> dict[str, list[list[float]]] | None:

@@ -10,14 +10,14 @@ from pemt_core.backbone.tokenizer import obtain_tokenizer
 from pemt_core.data.corpus import CorpusText
 from pemt_core.embedded.text import plain_text
 from pemt_core.preparation import prepare_task, resolve_revisions, token_lengths, write_corpus, write_pins
-from pemt_core.settings import EMBEDDED, BackboneSettings, PrepareSettings
+from pemt_core.settings import EMBEDDED, TokenizerSettings, PrepareSettings
 from pemt_core.tasks import Task
 
 logger = logging.getLogger(__name__)
 
 
 def prepare(
-    tasks: Sequence[Task], settings: PrepareSettings, backbone: BackboneSettings, *, output_dir: Path
+    tasks: Sequence[Task], settings: PrepareSettings, tokenizer_settings: TokenizerSettings, *, output_dir: Path
 ) -> dict[str, Any]:
     """Write `output_dir`: <task>/, corpus.parquet, tokenizer/, statistics.json.
 
@@ -25,11 +25,6 @@ def prepare(
 
     statistics.json counts rows and labels, quantiles of lengths in tokens and content hashes, and lists dropped rows.
     """
-    max_rows = {
-        "train": settings.max_train_rows,
-        "validation": settings.max_validation_rows,
-        "test": settings.max_test_rows,
-    }
     reports = {}
     for number, task in enumerate(tasks, start=1):
         logger.info("prepare %d/%d: %s", number, len(tasks), task.name)
@@ -38,7 +33,7 @@ def prepare(
             source=settings.source,
             embedded_seed=settings.embedded_seed,
             split_seed=settings.split_seed,
-            max_rows=max_rows,
+            max_rows=settings.max_rows.model_dump(),
             output_dir=output_dir / task.name,
         )
     corpus_path = output_dir / "corpus.parquet"
@@ -46,7 +41,7 @@ def prepare(
     num_texts = write_corpus(folders, settings.corpus_rows_per_task, corpus_path, _plain_text(settings))
     logger.info("prepare: a corpus of %d texts", num_texts)
     wanted = [text for task in tasks for text in (task.description, *(task.labels or ()))]
-    tokenizer = obtain_tokenizer(backbone, corpus_path, wanted)
+    tokenizer = obtain_tokenizer(tokenizer_settings, corpus_path, wanted)
     with atomic_directory(output_dir / "tokenizer") as temporary:
         tokenizer.save_pretrained(temporary)
     lengths = token_lengths(folders, tokenizer)

@@ -9,14 +9,16 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pemt_core.artifacts.adapter import best_on_validation, load_description, load_training_record
-from pemt_core.artifacts.cell import Cell
+from pemt_core.artifacts.adapter import best_on_validation
+from pemt_core.artifacts.description import TargetDescription, load_description, load_training_record
 from pemt_core.prediction import served
 from pemt_core.prediction.model_folder import write_model_folder
 from pemt_core.prediction.rows import TEXT
 from pemt_core.provenance.provenance import PACKAGE_ROOT
-from pemt_core.settings import ModelSettings, OwnTask
-from pemt_core.tracking import ARTIFACT, CELL, Tracker, TrackingError
+from pemt_core.settings import ModelSettings
+from pemt_core.settings.steps import Register
+from pemt_core.tasks.entry import OwnTask
+from pemt_core.tracking import ARTIFACT, CELL, KEY, Tracker, TrackingError
 from pemt_core.tracking.models import (
     BACKBONE_DIR,
     FOLDER,
@@ -36,7 +38,8 @@ REQUIREMENTS = (  # what a served model imports
     "scipy", "SQLAlchemy", "tokenizers", "torch", "transformers",
 )  # fmt: skip
 NOT_SERVED = ("embedded", "preparation", "report", "__pycache__")  # parts of pemt_core that a model does without
-SCORE, DATA, BACKBONE = "pemt.validation", "pemt.data", "pemt.backbone"  # tags of a version, beside CELL and ARTIFACT
+# Tags of a version, beside CELL and ARTIFACT
+SCORE, DATA, BACKBONE, ANSWER = "pemt.validation", "pemt.data", "pemt.backbone", "pemt.answer"
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,9 @@ class Folders:
 
 
 def register(
-    folders: Folders,
-    targets: Sequence[str],
-    settings: ModelSettings,
-    *,
-    own_tasks: Mapping[str, OwnTask],
-    prefix: str,
-    batch_size: int,
-    tracker: Tracker,
+    folders: Folders, settings: Register, tracker: Tracker, targets: Sequence[str] | None = None
 ) -> dict[str, int]:
-    """Register the best cell of every target, unless it is, or `settings` say none is to be.
+    """Register the best cell of every target (or of `targets`), unless it is, or `settings` say none is to be.
 
     A model is named <prefix>-<target>. The alias goes to the version with the best validation score among those
     trained on the same data as this cell: scores on other rows cannot be compared.
@@ -73,11 +69,11 @@ def register(
         TrackingError: the store is lost, or has no run of the cell.
     """
     champions = {}
-    for target in targets if settings.enabled else ():
-        cell_dir = best_on_validation(folders.adapters / target, settings.metric)
+    for target in (targets or settings.targets) if settings.models.enabled else ():
+        cell_dir = best_on_validation(folders.adapters / target, settings.models.metric, settings.methods)
         with tracker.tolerance() as store:
             if store:
-                model = _Model(f"{prefix}-{target}", cell_dir, folders, settings, own_tasks, batch_size)
+                model = _Model(f"{settings.prefix}-{target}", cell_dir, folders, settings)
                 model.add_unless_there(store, tracker)
                 champions[model.name] = model.crown(store).number
     return champions
@@ -90,21 +86,24 @@ class _Model:
     name: str
     cell_dir: Path
     folders: Folders
-    settings: ModelSettings
-    own_tasks: Mapping[str, OwnTask]
-    batch_size: int
+    step: Register
+
+    @property
+    def settings(self) -> ModelSettings:
+        return self.step.models
 
     @cached_property
     def tags(self) -> dict[str, str]:
         """What identifies the version and says what it is compared by."""
-        description, artifact = load_description(self.cell_dir)
-        cell = Cell(description.task, str(description.method), description.k, description.seed)  # type: ignore[arg-type]
+        description, artifact = load_description(self.cell_dir, TargetDescription)
         refers = self.settings.backbone == "refer"
         return {
-            CELL: cell.run,
+            CELL: description.cell.run,
+            KEY: description.key,
             ARTIFACT: artifact,
             DATA: description.data,
             BACKBONE: description.backbone,
+            ANSWER: description.answer,
             SCORE: f"{load_training_record(self.cell_dir).validation[self.settings.metric]:.4f}",
             "pemt.metric": self.settings.metric,
             **({BACKBONE_DIR: str(self.folders.backbone.resolve())} if refers else {}),
@@ -114,9 +113,9 @@ class _Model:
         """Make the cell a version, linked to its run."""
         if any(each.tags == self.tags for each in versions_of(store, self.name)):
             return
-        run = tracker.find(self.tags[CELL])
+        run = tracker.find(self.tags[CELL], self.tags[KEY])
         if run is None:
-            raise TrackingError(f"there is no run of {self.tags[CELL]} to register; `dvc repro -f -s report` writes it")
+            raise TrackingError(f"there is no run of {self.tags[CELL]} to register; `dvc repro -f -s record` writes it")
         text = f"{self.tags[CELL]}: {self.tags[SCORE]} on validation ({self.settings.metric})"
         with TemporaryDirectory() as temporary:
             package = self._package(Path(temporary))
@@ -135,7 +134,8 @@ class _Model:
     def _package(self, temporary: Path) -> Package:
         """The cell as a model folder, with the code that serves it."""
         target, folder = self.cell_dir.parent.name, temporary / FOLDER
-        own_texts = {target: self.own_tasks[target].text} if target in self.own_tasks else {}
+        own_tasks: Mapping[str, OwnTask] = self.step.own_tasks
+        own_texts = {target: own_tasks[target].text} if target in own_tasks else {}
         description = write_model_folder(
             folder,
             self.folders.backbone,
@@ -144,7 +144,7 @@ class _Model:
             self.folders.data,
             own_texts=own_texts,
             include_backbone=self.settings.backbone == "include",
-            batch_size=self.batch_size,
+            batch_size=self.step.batch_size,
         )
         conversion = description.conversion(target)
         code = temporary / PACKAGE_ROOT.name

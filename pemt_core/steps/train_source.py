@@ -5,19 +5,22 @@ from pathlib import Path
 
 import torch
 
-from pemt_core.artifacts.adapter import AdapterDescription, TrainingRecord, save_adapter
+from pemt_core.answering.rule import AnswerRule, rule_for
+from pemt_core.artifacts.adapter import save_adapter
+from pemt_core.artifacts.description import SourceDescription, TrainingRecord
 from pemt_core.artifacts.run_info import ARTIFACT_TAG, source_run
 from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.model.assemble import build_source_model, initial_prompt, initial_source_tensors
 from pemt_core.model.prompted import PromptedT5
+from pemt_core.provenance.code import code_hash
 from pemt_core.settings import TrainSourceSettings
 from pemt_core.training.accelerator import make_accelerator
-from pemt_core.training.checkpoint import CheckpointStore, training_code
+from pemt_core.training.checkpoint import CheckpointStore
 from pemt_core.training.loop import Trainer
 from pemt_core.training.run import OpenRun, run_of
 from pemt_core.training.task_data import TaskData
-from pemt_core.training.workers import Plan
+from pemt_core.training.workers import Schedule
 
 
 def train_source(
@@ -25,26 +28,30 @@ def train_source(
     backbone_dir: Path,
     settings: TrainSourceSettings,
     *,
+    answer: AnswerRule,
     output_dir: Path,
     checkpoint_dir: Path,
     open_run: OpenRun,
 ) -> TrainingRecord:
-    """Train one source's adapters and prompt on the frozen backbone, and write them to `output_dir`."""
+    """Train one source's adapters and prompt on the frozen backbone, and write them to `output_dir`.
+
+    `answer` is the rule by which validation is answered.
+    """
     prepared, backbone = PreparedTask.load(task_dir), load_backbone(backbone_dir)
-    task, description = prepared.task, _description(prepared, backbone, settings)
+    task, description = prepared.task, _description(prepared, backbone, settings, answer)
     model = _new_model(task.description, backbone, settings)
     data = TaskData.load(prepared, backbone.tokenizer, settings.training, settings.source_length)
     accelerator = make_accelerator(settings.training.precision)
     dropout = backbone.model.config.dropout_rate  # not part of a fingerprint, as it changes no output but training
-    inputs = {"adapter": asdict(description), "dropout": dropout, "code": training_code("train_source")}
+    inputs = {"adapter": asdict(description), "dropout": dropout, "code": code_hash(__name__)}
     store = CheckpointStore(checkpoint_dir, inputs)
-    plan = Plan.make(1, 1, backbone.model.num_parameters(), accelerator)
-    with run_of(source_run(description), open_run, accelerator) as run, plan.threads():
+    schedule = Schedule.make(1, 1, backbone.model.num_parameters(), accelerator)
+    with run_of(source_run(description), open_run, accelerator.is_main_process) as run, schedule.threads():
         state = Trainer(
             model,
             data.rows(settings.training, settings.seed, "full", "error"),
             lambda: data.evaluate(
-                model, backbone.tokenizer, accelerator, settings.select_by, settings.training.batch_size
+                model, backbone.tokenizer, accelerator, settings.select_by, settings.training.batch_size, answer
             ),
             settings.training,
             accelerator,
@@ -54,25 +61,26 @@ def train_source(
             log=run.log,
             title=f"train_source {task.name}",
         ).fit()
-        record = state.record(model.num_trained_parameters())
+        record = state.record(settings.training.learning_rate, model.num_trained_parameters())
         if accelerator.is_main_process:
             run.tag({ARTIFACT_TAG: save_adapter(output_dir, description, model.tensors(), record)})
             store.discard()
     return record
 
 
-def _description(prepared: PreparedTask, backbone: Backbone, settings: TrainSourceSettings) -> AdapterDescription:
+def _description(
+    prepared: PreparedTask, backbone: Backbone, settings: TrainSourceSettings, answer: AnswerRule
+) -> SourceDescription:
     """What identifies the adapter that is to be trained."""
-    return AdapterDescription(
-        stage="source",
+    return SourceDescription(
         task=prepared.task.name,
         prompt=prepared.task.description,
         backbone=backbone.fingerprint,
         data=prepared.content_hash(),
         seed=settings.seed,
         settings=settings.model_dump(),
+        answer=rule_for(prepared.task.labels, answer),
         scale=settings.scale,
-        learning_rate=settings.training.learning_rate,
     )
 
 

@@ -135,6 +135,7 @@ def _signature(columns: Mapping[str, Kind]) -> Any:
     outputs = [
         ColSpec(DataType.string, "task"),
         ColSpec(DataType.string, "prediction"),
+        ColSpec(DataType.string, "answer"),
         ColSpec(DataType.double, "score"),
         ColSpec(numbers, "scores", required=False),
         ColSpec(numbers, "expert_weights"),

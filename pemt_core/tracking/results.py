@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from pemt_core.artifacts.adapter import DESCRIPTION, AdapterDescription, load_description, load_training_record
+from pemt_core.artifacts.description import DESCRIPTION, SourceDescription, load_description, load_training_record
 from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.files import atomic_file, read_json, sha256_of_json
 from pemt_core.artifacts.result import RESULT_FILE, CellResult, cell_directory, load_results
@@ -32,29 +32,16 @@ def record_sources(adapter_dirs: Sequence[Path], tracker: Tracker, provenance_di
 def result_record(result: CellResult, results_dir: Path, provenance_dir: Path) -> RunRecord:
     """The run that shows `result`. The losses are the last points of its curves; see `final_metrics` for the rest."""
     directory = cell_directory(results_dir, result)
-    info = target_run(
-        AdapterDescription(
-            stage="target",
-            task=result.task,
-            prompt="",
-            backbone=result.backbone,
-            data=result.data,
-            seed=result.seed,
-            settings=result.settings,
-            method=result.method,
-            k=result.k,
-            learning_rate=result.learning_rate,
-            sources=result.sources,
-        )
-    )
+    info = target_run(result)
     links = {"pemt.suite": result.suite, "pemt.result_path": directory.as_posix()}
     return RunRecord(
         cell=info.cell,
+        key=info.key,
         name=info.name,
         artifact=result.artifact,
         result=result.content_hash(),
         tags={**info.tags, **links, **_commit(provenance_dir / "transfer" / f"{result.task}.json")},
-        params=info.params,
+        params={**info.params, "learning_rate": result.learning_rate},
         metrics=final_metrics(result),
         history=result.history,
         files={
@@ -66,11 +53,12 @@ def result_record(result: CellResult, results_dir: Path, provenance_dir: Path) -
 
 def source_record(directory: Path, provenance_dir: Path) -> RunRecord:
     """The run that shows the source adapter in `directory`."""
-    description, artifact = load_description(directory)
+    description, artifact = load_description(directory, SourceDescription)
     info, training = source_run(description), load_training_record(directory)
     links = {"pemt.suite": "source", "pemt.adapter_path": directory.as_posix()}
     return RunRecord(
         cell=info.cell,
+        key=info.key,
         name=info.name,
         artifact=artifact,
         result=artifact,
@@ -105,8 +93,7 @@ def publish_results(results_dir: Path, settings: EvaluateSettings, tracker: Trac
     record_results(results_dir, tracker, provenance_dir)
     for result in load_results(results_dir):
         text = (cell_directory(results_dir, result) / RESULT_FILE).read_text(encoding="utf-8")
-        cell = Cell(result.task, result.method, result.k, result.seed)
-        tracker.add_file(cell.run, _published(settings), text)
+        tracker.add_file(result.cell.run, result.key, _published(settings), text)
 
 
 def gather_result(cell: Cell, settings: EvaluateSettings, tracker: Tracker, results_dir: Path) -> str | None:

@@ -1,7 +1,8 @@
 """Runs by cell: "transfer/cb/pemt/k=full/seed=4096" or "train_source/mnli".
 
-A run is found again by its tag CELL, with PLAN where a cluster's run gave one, never by a stored id. A re-run replaces
-its run, and `Tracker.record` completes or rewrites one from result files, so that steps which DVC restored without
+A run is found again by its tags CELL and KEY, the hash of what a target's cell came from, with PLAN where a cluster's
+run gave one, never by a stored id. A re-run replaces its run; the run of the same cell with other settings stays to be
+compared with. `Tracker.record` completes or rewrites a run from result files, so that steps which DVC restored without
 executing show up too.
 """
 
@@ -21,6 +22,7 @@ from pemt_core.tracking.store import Point, Store, StoredRun, open_store
 logger = logging.getLogger(__name__)
 
 CELL, ARTIFACT, RESULT = "pemt.cell", ARTIFACT_TAG, "pemt.result"  # tags: which cell, what was trained and shown
+KEY = "pemt.key"  # tag: the hash of what a target's cell came from; other runs have none
 PLAN, ERROR = "pemt.plan", "pemt.error"  # tags: the key of a branch of a cluster's run; why a run failed
 LONGEST_TAG = 1000  # characters of an error that are kept
 LONGEST_PARAM = 500  # characters; longer values are cut, and the whole parameters become the file params.json
@@ -31,6 +33,7 @@ class RunRecord:
     """All that a finished cell shows, as result files hold it."""
 
     cell: str
+    key: str  # empty where the cell's name is enough
     name: str
     artifact: str  # hash of what was trained: a run with the same one is completed, any other is rewritten
     result: str  # hash of everything below: a run with the same one is left alone
@@ -86,14 +89,16 @@ class Tracker:
             self._store = None
 
     @contextmanager
-    def run(self, cell: str, name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> Iterator[LiveRun]:
-        """A new run of `cell` in place of its earlier ones; FINISHED at the end, FAILED where the body raises."""
+    def run(
+        self, cell: str, name: str, tags: Mapping[str, str], params: Mapping[str, Any], key: str = ""
+    ) -> Iterator[LiveRun]:
+        """A new run of `cell` in place of those with this key; FINISHED at the end, FAILED where the body raises."""
         run_id = ""
         with self.tolerance() as store:
             if store:
-                for old in self._runs_of(store, cell):
+                for old in self._runs_of(store, cell, key):
                     store.delete(old.run_id)
-                run_id = store.create(name, {CELL: cell})
+                run_id = store.create(name, _identity(cell, key))
                 store.set_tags(run_id, {**tags, **self._tags})
                 add_params(store, run_id, params, already=())
         try:
@@ -107,7 +112,7 @@ class Tracker:
 
     def open_run(self, info: RunInfo) -> AbstractContextManager[LiveRun]:
         """`run` of what `info` describes."""
-        return self.run(info.cell, info.name, {**info.tags, "pemt.commit": git_commit()}, info.params)
+        return self.run(info.cell, info.name, {**info.tags, "pemt.commit": git_commit()}, info.params, info.key)
 
     def record(self, record: RunRecord) -> bool:
         """Make the store hold exactly one FINISHED run of the record's cell, which shows it; says whether it wrote.
@@ -117,27 +122,26 @@ class Tracker:
         """
         with self.tolerance() as store:
             if store:
-                return _record(
-                    store, replace(record, tags={**record.tags, **self._tags}), self._runs_of(store, record.cell)
-                )
+                runs = self._runs_of(store, record.cell, record.key)
+                return _record(store, replace(record, tags={**record.tags, **self._tags}), runs)
         return False
 
     def of_plan(self, key: str) -> "Tracker":
         """The same store, for the runs of the branch of a cluster's run that has this key."""
         return Tracker(self._store, self._on_unreachable, key)
 
-    def find(self, cell: str) -> StoredRun | None:
-        """The run of a cell; None where there is none."""
+    def find(self, cell: str, key: str | None = None) -> StoredRun | None:
+        """The newest run of a cell, of those with this key where one is given; None where there is none."""
         with self.tolerance() as store:
             if store:
-                return next(iter(self._runs_of(store, cell)), None)
+                return next(iter(self._runs_of(store, cell, key)), None)
         return None
 
-    def add_file(self, cell: str, name: str, text: str) -> None:
-        """Add a file to the run of a cell. TrackingError where there is no such run."""
+    def add_file(self, cell: str, key: str, name: str, text: str) -> None:
+        """Add a file to the run of a cell with this key. TrackingError where there is no such run."""
         with self.tolerance() as store:
             if store:
-                runs = self._runs_of(store, cell)
+                runs = self._runs_of(store, cell, key)
                 if not runs:
                     raise TrackingError(f"there is no run of {cell} to add {name} to; somebody deleted it")
                 store.add_file(runs[0].run_id, name, text)
@@ -149,9 +153,10 @@ class Tracker:
                 return store.read_file(run.run_id, name)
         return None
 
-    def _runs_of(self, store: Store, cell: str) -> list[StoredRun]:
-        """The runs of a cell that count as the same: those of another plan stay beside it."""
-        return [run for run in store.runs_with(CELL, cell) if run.tags.get(PLAN) == self._plan]
+    def _runs_of(self, store: Store, cell: str, key: str | None = None) -> list[StoredRun]:
+        """The runs of a cell that count as the same: those of another plan, or with another key, stay beside it."""
+        runs = [run for run in store.runs_with(CELL, cell) if run.tags.get(PLAN) == self._plan]
+        return runs if key is None else [run for run in runs if run.tags.get(KEY, "") == key]
 
     def _fail(self, run_id: str, error: BaseException) -> None:
         """Mark a run FAILED, and say why; that this fails as well must not hide it."""
@@ -186,6 +191,10 @@ def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
+def _identity(cell: str, key: str) -> dict[str, str]:
+    return {CELL: cell, **({KEY: key} if key else {})}
+
+
 def _record(store: Store, record: RunRecord, runs: Sequence[StoredRun]) -> bool:
     shown = [run for run in runs if run.tags.get(RESULT) == record.result and run.status == "FINISHED"]
     same = [run for run in runs if run.tags.get(ARTIFACT) == record.artifact]
@@ -200,7 +209,7 @@ def _record(store: Store, record: RunRecord, runs: Sequence[StoredRun]) -> bool:
 
 def _complete(store: Store, run: StoredRun | None, record: RunRecord) -> None:
     """Add to `run` (None: to a new one) all of `record` that it lacks; RESULT last, so that a crash is made up for."""
-    run = run or StoredRun(store.create(record.name, {CELL: record.cell}), "RUNNING", {}, {}, {})
+    run = run or StoredRun(store.create(record.name, _identity(record.cell, record.key)), "RUNNING", {}, {}, {})
     add_params(store, run.run_id, record.params, already=run.params)
     store.set_tags(run.run_id, {**record.tags, ARTIFACT: record.artifact})
     last_step = max((int(point["step"]) for point in record.history), default=0)

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from pemt_core.artifacts.description import TrainingRecord
 from pemt_core.artifacts.files import atomic_file, sha256_of_json
 from pemt_core.errors import ArtifactError
-from pemt_core.provenance.code import code_hash
 
 FILE = "state.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -54,11 +53,6 @@ class TrainingState:
             trained_parameters=trained_parameters,
             trials=trials or {},
         )
-
-
-def training_code(step: str) -> str:
-    """A hash of the code that `step` trains by: other code than that which wrote a state does not resume it."""
-    return code_hash(f"pemt_core.steps.{step}")
 
 
 class CheckpointStore:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.description import TargetDescription
@@ -17,7 +16,7 @@ from pemt_core.data.prepared import PreparedTask
 from pemt_core.methods import Method
 from pemt_core.model.assemble import Expert
 from pemt_core.provenance.code import code_hash
-from pemt_core.answering.rule import AnswerRule
+from pemt_core.answering.rule import AnswerRule, rule_for
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore, TrainingState
 from pemt_core.training.loop import Log, Trainer
@@ -59,13 +58,14 @@ class Target:
         """The training of a cell. SettingsError or ArtifactError where a source of its method is not in the bank."""
         sources = method.draws_on(self.bank.sources)
         settings, experts = method.model_dump(), self.bank.mixture_hash(sources)
+        answer = rule_for(self.prepared.task.labels, self.answer)
         inputs = {
             "task": data_hash,
             "backbone": self.backbone.fingerprint,
             "dropout": self.backbone.model.config.dropout_rate,  # not part of a fingerprint: it changes training alone
             "experts": experts,
             "settings": settings,
-            "answer": self.answer,
+            "answer": answer,
             "code": code_hash(CODE, *method.code),
         }
         description = TargetDescription(
@@ -75,7 +75,7 @@ class Target:
             data=data_hash,
             method=cell.method,
             settings=settings,
-            answer=self.answer,
+            answer=answer,
             k=cell.k,
             seed=cell.seed,
             sources=sources,
@@ -115,7 +115,12 @@ class Target:
                 model,
                 data.rows(method.training, cell.seed, cell.k, method.rare_class),
                 lambda: data.evaluate(
-                    model, self.backbone.tokenizer, accelerator, method.select_by, method.training.batch_size
+                    model,
+                    self.backbone.tokenizer,
+                    accelerator,
+                    method.select_by,
+                    method.training.batch_size,
+                    self.answer,
                 ),
                 method.training,
                 accelerator,
@@ -139,7 +144,3 @@ class Target:
     def _experts(self, training: CellTraining) -> list[Expert]:
         return self.bank.select(training.description.sources)
 
-
-def accelerator_of(trainings: Sequence[CellTraining]) -> Accelerator:
-    """accelerate's view of the machine, the same for all trainings whatever their precision."""
-    return make_accelerator(trainings[0].method.training.precision)

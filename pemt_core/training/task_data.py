@@ -8,11 +8,12 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pemt_core.answering.rule import AnswerRule
+from pemt_core.answering.split import EvaluationSplit, predict
 from pemt_core.data.batches import epoch_batches
 from pemt_core.data.few_shot import few_shot_rows
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.data.tokenized import TokenizedSplit, tokenize
-from pemt_core.evaluation.predict import EvaluationSplit, predict
 from pemt_core.model.prompted import PromptedT5
 from pemt_core.training.settings import SelectBy, TrainingSettings
 from pemt_core.training.loop import Evaluation
@@ -75,10 +76,16 @@ class TaskData:
         return TaskRows(self.training, sample, int(k), seed)
 
     def evaluate(
-        self, model: PromptedT5, tokenizer: Any, accelerator: Accelerator, select_by: SelectBy, batch_size: int
+        self,
+        model: PromptedT5,
+        tokenizer: Any,
+        accelerator: Accelerator,
+        select_by: SelectBy,
+        batch_size: int,
+        rule: AnswerRule,
     ) -> Evaluation:
-        """Validation by generation; the score that selects is the mean of the task's metrics or the main one."""
-        texts = predict(model, self.validation, tokenizer, accelerator, batch_size=batch_size).texts
+        """Validation by `rule`; the score that selects is the mean of the task's metrics or the main one."""
+        texts = predict(model, self.validation, tokenizer, accelerator, rule=rule, batch_size=batch_size).texts
         metrics = self.validation.metrics(texts)
         values = list(metrics.values())
         selected = float(np.mean(values)) if select_by == "mean" else values[0]

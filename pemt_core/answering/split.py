@@ -1,4 +1,4 @@
-"""Greedy generation over a split, and its score."""
+"""Answers to a split of a task, and their score: what selects in training and what the test reports."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,11 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
+from pemt_core.answering.answers import Answerer
+from pemt_core.answering.rule import AnswerRule
 from pemt_core.data.batches import length_batches
 from pemt_core.data.prepared import TaskDescription
-from pemt_core.data.tokenized import TokenizedSplit, tokenize
+from pemt_core.data.tokenized import TokenizedTexts
 from pemt_core.metrics import Scored, score
 from pemt_core.model.prompted import PromptedT5
 
@@ -21,7 +23,7 @@ Weights = Mapping[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Predictions:
-    """Generated texts in the order of the rows, and the mean expert weights of every layer over them."""
+    """Answers in the order of the rows, and the mean expert weights of every layer over them."""
 
     texts: list[str]
     expert_weights: Weights  # "encoder.0" to (E,); empty for a model without experts
@@ -29,10 +31,10 @@ class Predictions:
 
 @dataclass(frozen=True)
 class EvaluationSplit:
-    """Rows of one split, ready to be generated for and scored."""
+    """Rows of one split, ready to be answered and scored."""
 
     task: TaskDescription
-    tokenized: TokenizedSplit
+    texts: TokenizedTexts
     references: list[list[str]]
     groups: list[str]
     ids: list[str]
@@ -45,14 +47,8 @@ class EvaluationSplit:
         publisher's, so a bound keeps the same rows in every run."""
         kept = rows if max_rows is None else rows.slice(0, max_rows)
         columns = {name: kept[name].to_pylist() for name in kept.column_names}
-        tokenized = tokenize(
-            columns["source"],
-            columns["target"],
-            tokenizer,
-            source_length=source_length,
-            target_length=task.generation_length,
-        )
-        return cls(task, tokenized, columns["references"], columns["group"], columns["id"])
+        texts = TokenizedTexts.of(columns["source"], tokenizer, source_length)
+        return cls(task, texts, columns["references"], columns["group"], columns["id"])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -66,26 +62,23 @@ class EvaluationSplit:
 
 
 def predict(
-    model: PromptedT5, split: EvaluationSplit, tokenizer: Any, accelerator: Accelerator, *, batch_size: int
+    model: PromptedT5,
+    split: EvaluationSplit,
+    tokenizer: Any,
+    accelerator: Accelerator,
+    *,
+    rule: AnswerRule,
+    batch_size: int,
 ) -> Predictions:
-    """Generate greedily for every row, rows of like length together; all processes get all predictions."""
-    model.eval()
+    """Answer every row, rows of like length together; all processes get all predictions."""
     found: list[tuple[int, str]] = []
     weights: list[dict[str, NDArray[np.float64]]] = []
-    batches = length_batches(split.tokenized.sources.lengths, batch_size)
-    for rows in batches[accelerator.process_index :: accelerator.num_processes]:
-        batch = split.tokenized.batch(rows)
-        with accelerator.autocast():
-            ids = model.generate(
-                batch["input_ids"].to(accelerator.device),
-                batch["attention_mask"].to(accelerator.device),
-                max_new_tokens=split.task.generation_length,
-                do_sample=False,
-                num_beams=1,
-            )
-        texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-        found += [(int(row), text.strip()) for row, text in zip(rows, texts, strict=True)]
-        weights.append({n: w.double().sum(0).cpu().numpy() for n, w in model.signal.expert_weights.items()})
+    batches = length_batches(split.texts.texts.lengths, batch_size)
+    own = batches[accelerator.process_index :: accelerator.num_processes]
+    with accelerator.autocast():
+        for batch in Answerer(tokenizer, split.task, rule).answer(model, split.texts, own, probabilities=False):
+            found += [(int(row), text) for row, text in zip(batch.rows, batch.texts, strict=True)]
+            weights.append({name: w.double().sum(0).cpu().numpy() for name, w in batch.expert_weights.items()})
     if accelerator.num_processes > 1:
         found, weights = gather_object(found), gather_object(weights)
     names = weights[0] if weights else {}

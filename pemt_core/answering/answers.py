@@ -1,0 +1,93 @@
+"""The loop over batches that answers rows by a rule, wherever rows are answered."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pemt_core.answering.rule import AnswerRule, rule_for
+from pemt_core.data.prepared import TaskDescription
+from pemt_core.data.tokenized import IGNORED_LABEL, TokenizedTexts, padded
+from pemt_core.model.encoded import EncodedRows
+from pemt_core.model.prompted import PromptedT5
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """How sure a model is of its answers to a batch."""
+
+    answers: list[float]  # of the text that was generated, as a text; of the label word, among all
+    labels: list[dict[str, float]] | None  # of every label word, adding up to 1; None for free text
+
+
+@dataclass(frozen=True)
+class AnsweredBatch:
+    """Answers to the rows of one batch."""
+
+    rows: NDArray[np.int64]
+    texts: list[str]
+    expert_weights: dict[str, Tensor]  # "encoder.0" to (B, E); empty for a model without experts
+    probabilities: Probabilities | None  # None where nobody asked
+
+
+class Answerer:
+    """Answers rows of one task.
+
+    generate: the text that is generated greedily, whatever it is.
+    score: the label word with the highest log-probability of its tokens, the closing one included.
+    """
+
+    def __init__(self, tokenizer: Any, task: TaskDescription, rule: AnswerRule) -> None:
+        self.tokenizer, self.task, self.rule = tokenizer, task, rule_for(task.labels, rule)
+        self._label_ids = None if task.labels is None else self._tokens(task.labels)
+
+    def answer(
+        self, model: PromptedT5, texts: TokenizedTexts, batches: Sequence[NDArray[np.int64]], *, probabilities: bool
+    ) -> Iterator[AnsweredBatch]:
+        """Answer each batch of rows of `texts`; the encoder reads a row once. Without `probabilities`, where the rule
+        does not need them, none are computed."""
+        model.eval()
+        for rows in batches:
+            input_ids, mask = (part.to(model.backbone.device) for part in texts.batch(rows))
+            with model.encoded(input_ids, mask) as encoded:
+                answered, weights, found = self._answer(model, encoded, probabilities)
+            of_rows = {name: layer[:: len(layer) // len(rows)] for name, layer in weights.items()}
+            yield AnsweredBatch(rows, answered, of_rows, found)
+
+    def _answer(
+        self, model: PromptedT5, encoded: EncodedRows, probabilities: bool
+    ) -> tuple[list[str], dict[str, Tensor], Probabilities | None]:
+        """Texts, expert weights (in the decoder a row per candidate) and probabilities."""
+        if self.rule == "score":
+            labels = self._label_probabilities(encoded) or []
+            best = [max(row, key=row.__getitem__) for row in labels]
+            found = Probabilities([row[word] for row, word in zip(labels, best, strict=True)], labels)
+            return best, dict(model.signal.expert_weights), found
+        ids = encoded.generate(max_new_tokens=self.task.generation_length, do_sample=False, num_beams=1)
+        weights = dict(model.signal.expert_weights)  # before other candidates pass the decoder
+        written = [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        if not probabilities:
+            return written, weights, None
+        found = Probabilities(self._text_probabilities(encoded, ids), self._label_probabilities(encoded))
+        return written, weights, found
+
+    def _label_probabilities(self, encoded: EncodedRows) -> list[dict[str, float]] | None:
+        if self._label_ids is None or self.task.labels is None:
+            return None
+        candidates = self._label_ids.to(encoded.state.device).expand(len(encoded.state), -1, -1)
+        rows = encoded.log_probabilities(candidates).double().softmax(dim=-1).tolist()
+        return [dict(zip(self.task.labels, row, strict=True)) for row in rows]
+
+    def _text_probabilities(self, encoded: EncodedRows, ids: Tensor) -> list[float]:
+        """The probability of each generated text, its closing token included where it has one."""
+        labels = ids[:, 1:].masked_fill(ids[:, 1:] == self.tokenizer.pad_token_id, IGNORED_LABEL)
+        found: list[float] = encoded.log_probabilities(labels.unsqueeze(1)).double().exp().flatten().tolist()
+        return found
+
+    def _tokens(self, labels: Sequence[str]) -> Tensor:
+        """(1, C, L), cut as training's targets are, -100 at padding."""
+        rows = self.tokenizer(list(labels), truncation=True, max_length=self.task.generation_length)["input_ids"]
+        return padded([np.asarray(row, dtype=np.int32) for row in rows], IGNORED_LABEL).unsqueeze(0)
