@@ -1,4 +1,4 @@
-"""What every program does around its one call: settings, logging, errors as a line instead of a trace.
+"""What every step's program does around its one call: settings, logging, errors as a line instead of a trace.
 
 A program imports its step within `main`: --help and an error in the settings need not wait for torch.
 """
@@ -8,69 +8,86 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic
 
-from components.command import add_params, explained
+from components.command import explained
 from components.executor import Executor, Outcome
 from pemt_core.errors import PemtError
-from pemt_core.schema.validation import parse_object
-from pemt_core.settings import GROUPS_OF_STEP, Choices, Settings, parse_settings, parse_step_settings, read_params
+from pemt_core.settings.groups import TrackingSettings
+from pemt_core.settings.steps import StepType, read_step
 from pemt_core.tracking import Tracker, connect
 from pemt_core.tracking.address import holds_password
+from pemt_core.tracking.store import tracking_dir, tracking_uri
 
 logger = logging.getLogger(__name__)
 
-Main = Callable[[argparse.Namespace, Settings], Outcome | None]
+
+@dataclass(frozen=True)
+class Job(Generic[StepType]):
+    """What one process of a step is given beside its flags."""
+
+    settings: StepType
+    provenance: Path | None  # the file to write; None in processes whose results another one writes
+    executor: Executor | None  # Kubeflow, where it started the program
+
+
+Main = Callable[[argparse.Namespace, Job[StepType]], Outcome | None]
 
 
 def new_parser(module_doc: str | None, step: str) -> argparse.ArgumentParser:
     """A parser that explains the step by its module's docstring, with the flags that every step has."""
     parser = explained(module_doc, step)
-    parser.set_defaults(step=step)
-    add_params(parser)
-    parser.add_argument("--settings", metavar="JSON", help="the groups of it that the step reads, instead of the file")
-    parser.add_argument(
-        "--executor-input", metavar="JSON", help="what Kubeflow tells a container, and where it answers"
-    )
+    parser.add_argument("--executor-input", metavar="JSON", help="Kubeflow's request to a container")
     parser.add_argument("--provenance", type=Path, required=True, help="file to write: commit, time, versions, cost")
     return parser
 
 
-def add_training_flags(parser: argparse.ArgumentParser) -> None:
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """The flag for the settings of a step."""
+    parser.add_argument("--settings", metavar="FILE|JSON", required=True, help="what plan wrote for this step")
+
+
+def add_tracking(parser: argparse.ArgumentParser) -> None:
+    """The flags of steps that write runs."""
+    parser.add_argument("--tracking", metavar="FILE|JSON", required=True, help="plan's tracking.json: where runs are kept")
+    parser.add_argument("--plan", metavar="KEY", help="of a branch of a cluster's run, whose report looks for its runs")
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
     """The flags of steps that train."""
+    add_tracking(parser)
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="training states to resume from")
     parser.add_argument(
-        "--processes", type=int, default=1, help="share every batch among so many processes, one per GPU (default: 1)"
+        "--processes", type=int, default=1, help="share every batch among this many processes, one per GPU (default: 1)"
     )
 
 
-def add_plan_flag(parser: argparse.ArgumentParser) -> None:
-    """The flag of steps whose tracking runs a cluster's report looks for."""
-    parser.add_argument("--plan", metavar="KEY", help="record results at once, found again by this key of a run's plan")
+def run(main: Main[StepType], parser: argparse.ArgumentParser, kind: type[StepType]) -> None:
+    """Parse, read the step's settings, call `main`."""
+
+    def read(arguments: argparse.Namespace, executor: Executor | None) -> Outcome | None:
+        settings = read_step(kind, arguments.settings, kind.__name__)
+        share_among_processes(parser.prog.rpartition(".")[2], getattr(arguments, "processes", 1))
+        return main(arguments, Job(settings, arguments.provenance if answers() else None, executor))
+
+    run_program(read, parser)
 
 
-def add_choices(parser: argparse.ArgumentParser) -> None:
-    """The flag by which a run on a cluster chooses what it does."""
-    help_text = "recipe, sources, targets, k and seeds in place of what the settings say; all of them optional"
-    parser.add_argument("--choices", metavar="JSON", help=help_text)
-
-
-def run(main: Main, parser: argparse.ArgumentParser) -> None:
-    """Parse, load the settings, call `main`. Exit code 1 and one line where the user can mend what is wrong."""
+def run_program(
+    main: Callable[[argparse.Namespace, Executor | None], Outcome | None], parser: argparse.ArgumentParser
+) -> None:
+    """Parse and call `main`, then answer Kubeflow. Exit code 1 and one line where the user can fix what is wrong."""
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for chatty in ("httpx", "alembic", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     executor = None
     try:
-        arguments.executor = executor = Executor(arguments.executor_input) if arguments.executor_input else None
-        settings = _settings(arguments)
-        _share_among_processes(arguments)
-        answers = os.environ.get("RANK", "0") == "0"  # the first process, for all that share a training
-        if not answers:
-            arguments.provenance = None
-        outcome = main(arguments, settings) or Outcome()
-        if executor and answers:
+        executor = Executor(arguments.executor_input) if arguments.executor_input else None
+        outcome = main(arguments, executor) or Outcome()
+        if executor and answers():
             executor.finish(outcome)
     except PemtError as error:
         if executor:
@@ -78,56 +95,39 @@ def run(main: Main, parser: argparse.ArgumentParser) -> None:
         sys.exit(f"error: {error}")
 
 
-def open_tracker(settings: Settings, arguments: argparse.Namespace) -> Tracker:
-    """The tracking server or file of the settings, or of MLFLOW_TRACKING_URI.
+def answers() -> bool:
+    """Whether this is the first of the processes that share a training: the one that writes for all."""
+    return os.environ.get("RANK", "0") == "0"
 
-    Results of a run on a cluster travel through it: with --plan, whose key its runs get as a tag, and with --gather a
-    store that is lost stops the step, whatever the settings say.
+
+def tracker_of(arguments: argparse.Namespace) -> Tracker:
+    """The store that --tracking or MLFLOW_TRACKING_URI names.
+
+    Results of a run on a cluster travel through it: with --plan, whose key its runs get as a tag, a store that is lost
+    stops the step, whatever the settings say.
     """
-    tracking, plan = settings.tracking, getattr(arguments, "plan", None)
-    if tracking_uri(settings) == tracking.uri and holds_password(tracking.uri):
+    tracking = read_step(TrackingSettings, arguments.tracking, "tracking")
+    return open_tracker(tracking, arguments.plan)
+
+
+def open_tracker(tracking: TrackingSettings, plan: str | None, *, must_answer: bool = False) -> Tracker:
+    """The store of these settings; with `plan`, or where it `must_answer`, one that is lost stops the step."""
+    uri = tracking_uri(tracking.uri)
+    if uri == tracking.uri and holds_password(uri):
         logger.warning(
             "tracking.uri holds a password, which git and dvc.lock would keep: set MLFLOW_TRACKING_URI to it instead"
         )
-    tracker = connect(
-        tracking_uri(settings),
-        tracking.experiment,
-        tracking_dir(arguments.params),
-        "stop" if plan or getattr(arguments, "gather", False) else tracking.on_unreachable,
-    )
+    on_unreachable = "stop" if plan or must_answer else tracking.on_unreachable
+    tracker = connect(uri, tracking.experiment, tracking_dir(Path("params.yaml")), on_unreachable)
     return tracker.of_plan(plan) if plan else tracker
 
 
-def tracking_uri(settings: Settings) -> str:
-    """The server or file of MLflow's own variable MLFLOW_TRACKING_URI, or of the settings where it is not set."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri
-
-
-def tracking_dir(params: Path) -> Path:
-    """The folder that a relative path of a tracking file counts from: that of params.yaml.
-
-    In `dvc exp run --temp` and `--queue` that folder is thrown away: DVC names the project's own in DVC_ROOT.
-    """
-    return Path(os.environ.get("DVC_ROOT") or params.resolve().parent)
-
-
-def _settings(arguments: argparse.Namespace) -> Settings:
-    """All settings, or those of one step where a JSON text has them; with the choices of a program that has any."""
-    text, choices = arguments.settings, getattr(arguments, "choices", None)
-    if text is not None and arguments.step in GROUPS_OF_STEP:
-        return parse_step_settings(arguments.step, text)
-    values = read_params(arguments.params) if text is None else parse_object(text, "--settings")
-    origin = str(arguments.params) if text is None else "--settings"
-    return parse_settings(values if choices is None else Choices.parse(choices).laid_over(values), origin)
-
-
-def _share_among_processes(arguments: argparse.Namespace) -> None:
+def share_among_processes(step: str, processes: int) -> None:
     """Become several processes that train together, by `accelerate launch`, where more than one is asked for."""
-    processes = getattr(arguments, "processes", 1)
     if processes != 1:
         from pemt_core.training.accelerator import launch_command
 
         words, variables = launch_command(processes)
         alone = ["--processes", "1"]  # the last of a flag counts: else each of them would do the same
-        command = [*words, f"components.{arguments.step}", *sys.argv[1:], *alone]
+        command = [*words, f"components.{step}", *sys.argv[1:], *alone]
         os.execve(sys.executable, command, {**os.environ, **variables})

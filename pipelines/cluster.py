@@ -32,11 +32,11 @@ class Cluster:
     def run(self, step: BaseComponent, **inputs: Any) -> PipelineTask:
         """A task of the pipeline: `step` with its inputs, image, resources, retries, secret and volume."""
         name = step.name.replace("-", "_")
-        resources, nodes = getattr(self.settings.resources, name), getattr(self.settings.nodes, name, 1)
+        resources, nodes = self.settings.resources[name], getattr(self.settings.nodes, name, 1)
         if "processes" in step.component_spec.inputs:  # that share its training, one per GPU
             inputs["processes"] = max(1, resources.gpus)
         if nodes > 1:  # the step's container only starts them and waits
-            step, resources = self._on_nodes(step, name, nodes, resources), self.settings.resources.plan
+            step, resources = self._on_nodes(step, name, nodes, resources), self.settings.resources["plan"]
         task = step(**inputs)
         task.set_container_image(self.image).set_caching_options(self.cache)
         task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)

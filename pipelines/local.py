@@ -115,7 +115,7 @@ def _runner(settings: Settings, root: Path) -> local.DockerRunner:
     volume = root / "volume"
     volume.mkdir(exist_ok=True)
     mounts = [Mount(VOLUME, str(volume), type="bind"), Mount(str(root), str(root), type="bind"), *_data(settings)]
-    asked = max(resources.gpus for _, resources in settings.kubeflow.resources)
+    asked = max(resources.gpus for resources in settings.kubeflow.resources.values())
     given = {name: os.environ[name] for name in (*IF_THERE, "OMP_NUM_THREADS") if name in os.environ}
     tracking = os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri
     if tracking.startswith("sqlite:"):  # one file for all containers, and for this machine

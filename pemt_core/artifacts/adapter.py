@@ -36,9 +36,7 @@ class Adapter(Generic[Description]):
     content_hash: str  # of the tensors file
 
 
-def save_adapter(
-    directory: Path, description: Description, tensors: dict[str, Tensor], record: TrainingRecord
-) -> str:
+def save_adapter(directory: Path, description: Description, tensors: dict[str, Tensor], record: TrainingRecord) -> str:
     """Write the folder whole or not at all; returns the content hash of the tensors."""
     with atomic_directory(directory) as temporary:
         save_file(tensors, temporary / TENSORS)

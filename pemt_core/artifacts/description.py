@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pemt_core.answering.rule import AnswerRule
 from pemt_core.artifacts.cell import Cell, FewShot
 from pemt_core.artifacts.files import read_json
 from pemt_core.errors import ArtifactError
-from pemt_core.answering.rule import AnswerRule
 
 DESCRIPTION, TRAINING = "adapter.json", "training.json"
 

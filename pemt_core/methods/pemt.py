@@ -1,4 +1,4 @@
-"""PEMT (Lin et al. 2024), its variants in what the gates read and which sources they mix, and stage 2 without sources."""
+"""PEMT (Lin et al. 2024), with other gates or fewer sources, and stage 2 without any source."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal

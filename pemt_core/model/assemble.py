@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pemt_core.model import gate as published_gates
 from pemt_core.model.attachment import Attachment
 from pemt_core.model.experts import FoldedExperts
-from pemt_core.model import gate as published_gates
 from pemt_core.model.gate import Gates
 from pemt_core.model.layer_norm import TargetLayerNorm
 from pemt_core.model.mixture import MixtureOutput, SparsityPositions
@@ -88,7 +88,7 @@ def initial_target_tensors(
     generator: torch.Generator,
     gates: Gates = published_gates,
 ) -> dict[str, Tensor]:
-    """Stage 2 at step 0: target adapters N(0, 0.01) without bias, the backbone's layer norms, what the gates start from.
+    """Stage 2 at step 0: target adapters N(0, 0.01) without bias, the backbone's layer norms, the gates' start.
 
     With `num_experts` 0 there are no gates: the target adapter, prompt and layer norms alone.
     """

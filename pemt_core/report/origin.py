@@ -76,7 +76,10 @@ def read_sources(directories: Sequence[Path]) -> list[Source]:
     """The source adapters of these folders. ArtifactError where one is incomplete."""
     sources = []
     for directory in directories:
-        (description, content_hash), record = load_description(directory, SourceDescription), load_training_record(directory)
+        (description, content_hash), record = (
+            load_description(directory, SourceDescription),
+            load_training_record(directory),
+        )
         sources.append(Source(description, content_hash, record.trained_parameters, record.validation["main"]))
     return sources
 

@@ -1,7 +1,7 @@
 """The groups of params.yaml as typed values. Nothing here has a default: params.yaml is the only home of numbers."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,10 @@ from pemt_core.training.settings import FixedRateTraining, SelectBy, TrainingSet
 HUB, EMBEDDED = "hub", "embedded"  # prepare.source where it is no folder
 
 PromptInit = Literal["vocab", "normal"]
+StepName = Literal[
+    "plan", "prepare", "backbone", "train_source", "collect_experts", "transfer", "evaluate", "record", "register", "report"
+]  # fmt: skip
+STEPS: tuple[StepName, ...] = get_args(StepName)
 
 
 class TaskSettings(Group):
@@ -166,21 +170,6 @@ class Resources(Group):
     tolerations: list[Toleration]
 
 
-class StepResources(Group):
-    """Of each step; in params.yaml what differs from `every_step`."""
-
-    plan: Resources
-    prepare: Resources
-    backbone: Resources
-    train_source: Resources
-    collect_experts: Resources
-    transfer: Resources
-    evaluate: Resources
-    record: Resources
-    register: Resources
-    report: Resources
-
-
 class Nodes(Group):
     """How many nodes share the batches of a step that trains."""
 
@@ -209,7 +198,7 @@ class KubeflowSettings(Group):
     gpu_resource: str
     runtime: str
     nodes: Nodes
-    resources: StepResources
+    resources: dict[StepName, Resources]  # in params.yaml what differs from `every_step`
 
     @model_validator(mode="after")
     def _shared_volume(self) -> "KubeflowSettings":

@@ -15,7 +15,7 @@ from pemt_core.errors import SettingsError, nearest
 from pemt_core.schema.group import Group
 from pemt_core.schema.numbers import FewShot, Seed
 from pemt_core.schema.validation import merged, parse_object, validate
-from pemt_core.settings.groups import StepResources
+from pemt_core.settings.groups import STEPS
 from pemt_core.settings.settings import Settings
 from pemt_core.tasks import TASKS
 
@@ -130,7 +130,7 @@ def _completed(values: Mapping[str, Any]) -> dict[str, Any]:
     resources = kubeflow.get("resources") if isinstance(kubeflow, Mapping) else None
     if isinstance(resources, Mapping) and isinstance(resources.get(EVERY_STEP), Mapping):
         steps = {name: differences for name, differences in resources.items() if name != EVERY_STEP}
-        below = {name: dict(resources[EVERY_STEP]) for name in StepResources.model_fields}
+        below = {name: dict(resources[EVERY_STEP]) for name in STEPS}
         completed["kubeflow"] = {**kubeflow, "resources": merged(below, steps)}
     return completed
 

@@ -116,7 +116,9 @@ def make_plan(settings: Settings, folder: Path) -> Plan:
         collect_experts=collect_experts,
         transfer=transfer,
         evaluate=Evaluate(
-            targets=tasks.targets, evaluate=settings.evaluate, code=code_hash("pemt_core.steps.evaluate", *_kinds(settings))
+            targets=tasks.targets,
+            evaluate=settings.evaluate,
+            code=code_hash("pemt_core.steps.evaluate", *_kinds(settings)),
         ),
         tracking=settings.tracking,
         branches=[branch for name in tasks.targets for branch in _branches(transfer[name], before)],

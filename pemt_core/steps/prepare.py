@@ -10,7 +10,7 @@ from pemt_core.backbone.tokenizer import obtain_tokenizer
 from pemt_core.data.corpus import CorpusText
 from pemt_core.embedded.text import plain_text
 from pemt_core.preparation import prepare_task, resolve_revisions, token_lengths, write_corpus, write_pins
-from pemt_core.settings import EMBEDDED, TokenizerSettings, PrepareSettings
+from pemt_core.settings import EMBEDDED, PrepareSettings, TokenizerSettings
 from pemt_core.tasks import Task
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """transfer: stage 2 for one target task, every cell of it (method, few-shot k, seed) by one program.
 
-The output is kept: a cell that is there and came from the same settings, data, backbone, experts and code is not trained
-again. A training is one cell with one learning rate. On a CPU several run at a time, in worker processes; a finished
+The output is kept: a cell that came from the same settings, data, backbone, experts and code is not trained again. A
+training is one cell with one learning rate. On a CPU several run at a time, in worker processes; a finished
 training leaves its checkpoint, which is where the parent finds it.
 """
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from pemt_core.artifacts.description import DESCRIPTION, SourceDescription, load_description, load_training_record
 from pemt_core.artifacts.cell import Cell
+from pemt_core.artifacts.description import DESCRIPTION, SourceDescription, load_description, load_training_record
 from pemt_core.artifacts.files import atomic_file, read_json, sha256_of_json
 from pemt_core.artifacts.result import RESULT_FILE, CellResult, cell_directory, load_results
 from pemt_core.artifacts.run_info import source_run, target_run

@@ -15,7 +15,7 @@ def make_accelerator(precision: str) -> Accelerator:
     """accelerate's view of the machine: one CPU, one GPU, or the processes of `accelerate launch`."""
     state = AcceleratorState
     if state._shared_state and state().mixed_precision != PRECISIONS[precision]:
-        state._reset_state()  # methods of one target may differ in precision, which accelerate keeps for a whole process
+        state._reset_state()  # accelerate keeps one precision for a process; a target's methods may differ
     exchange = DistributedDataParallelKwargs(broadcast_buffers=False)  # the experts are the same in all processes
     return Accelerator(mixed_precision=PRECISIONS[precision], kwargs_handlers=[exchange])
 

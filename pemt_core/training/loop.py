@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pemt_core.errors import TrainingError
-from pemt_core.training.settings import TrainingSettings
 from pemt_core.training.checkpoint import CheckpointStore, TrainingState
+from pemt_core.training.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
 

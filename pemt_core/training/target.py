@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from pemt_core.answering.rule import AnswerRule, rule_for
 from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.description import TargetDescription
 from pemt_core.artifacts.experts import ExpertBank
@@ -16,7 +17,6 @@ from pemt_core.data.prepared import PreparedTask
 from pemt_core.methods import Method
 from pemt_core.model.assemble import Expert
 from pemt_core.provenance.code import code_hash
-from pemt_core.answering.rule import AnswerRule, rule_for
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore, TrainingState
 from pemt_core.training.loop import Log, Trainer
@@ -143,4 +143,3 @@ class Target:
 
     def _experts(self, training: CellTraining) -> list[Expert]:
         return self.bank.select(training.description.sources)
-

@@ -15,8 +15,8 @@ from pemt_core.data.few_shot import few_shot_rows
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.data.tokenized import TokenizedSplit, tokenize
 from pemt_core.model.prompted import PromptedT5
-from pemt_core.training.settings import SelectBy, TrainingSettings
 from pemt_core.training.loop import Evaluation
+from pemt_core.training.settings import SelectBy, TrainingSettings
 
 FewShot = Literal["full"] | int
 
