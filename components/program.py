@@ -17,6 +17,7 @@ from pemt_core.schema.validation import parse_object
 from pemt_core.settings import GROUPS_OF_STEP, Choices, Settings, parse_settings, parse_step_settings, read_params
 from pemt_core.tracking import Tracker, connect
 from pemt_core.tracking.address import holds_password
+from pemt_core.tracking.store import tracking_dir, tracking_uri
 
 logger = logging.getLogger(__name__)
 
@@ -85,30 +86,18 @@ def open_tracker(settings: Settings, arguments: argparse.Namespace) -> Tracker:
     store that is lost stops the step, whatever the settings say.
     """
     tracking, plan = settings.tracking, getattr(arguments, "plan", None)
-    if tracking_uri(settings) == tracking.uri and holds_password(tracking.uri):
+    uri = tracking_uri(tracking.uri)
+    if uri == tracking.uri and holds_password(tracking.uri):
         logger.warning(
             "tracking.uri holds a password, which git and dvc.lock would keep: set MLFLOW_TRACKING_URI to it instead"
         )
     tracker = connect(
-        tracking_uri(settings),
+        uri,
         tracking.experiment,
         tracking_dir(arguments.params),
         "stop" if plan or getattr(arguments, "gather", False) else tracking.on_unreachable,
     )
     return tracker.of_plan(plan) if plan else tracker
-
-
-def tracking_uri(settings: Settings) -> str:
-    """The server or file of MLflow's own variable MLFLOW_TRACKING_URI, or of the settings where it is not set."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri
-
-
-def tracking_dir(params: Path) -> Path:
-    """The folder that a relative path of a tracking file counts from: that of params.yaml.
-
-    In `dvc exp run --temp` and `--queue` that folder is thrown away: DVC names the project's own in DVC_ROOT.
-    """
-    return Path(os.environ.get("DVC_ROOT") or params.resolve().parent)
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
