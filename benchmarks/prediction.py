@@ -1,49 +1,71 @@
-"""Answers of trained targets beside what their evaluation generated: how many agree, and how many rows a second.
+"""The test score of every trained cell under both rules of answering, how many answers are the same, and rows a second.
 
-Run after `make demo`: python benchmarks/prediction.py [--method pemt]
+Run in a trained project, as after `make demo`: python benchmarks/prediction.py [--target cb]... It prints a Markdown
+table; * marks the rule by which the cell was selected, and by which it is served.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
+from typing import get_args
 
-import pyarrow.parquet as pq
-
-from pemt_core.prediction.predictor import load_predictor
+from pemt_core.answering.rule import AnswerRule
+from pemt_core.answering.split import EvaluationSplit, predict
+from pemt_core.artifacts.adapter import Adapter, load_adapter
+from pemt_core.artifacts.experts import load_experts
+from pemt_core.artifacts.target import restore_target
+from pemt_core.backbone.store import Backbone, load_backbone
+from pemt_core.data.prepared import PreparedTask
 from pemt_core.settings import load_settings
-from pemt_core.tasks import get_task
+from pemt_core.training.accelerator import make_accelerator
+
+RULES: tuple[AnswerRule, ...] = get_args(AnswerRule)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--method", default="pemt")
-    method = parser.parse_args().method
-    cells = {path.parents[1].name: path.parent for path in sorted(Path("scores").glob(f"*/{method}-*/result.json"))}
-    predictor = load_predictor(
-        Path("backbone"),
-        Path("experts"),
-        {task: Path("adapters/targets") / task / cell.name for task, cell in cells.items()},
-        {task: Path("data") / task for task in cells},
-        {task: get_task(task).conversion for task in cells},
-        batch_size=load_settings(Path("params.yaml")).evaluate.batch_size,
-    )
-    print(f"{'target':12} {'rows':>5} {'same':>5} {'right':>6} {'right, generated':>17} {'rows/s':>7}")
+    parser.add_argument("--target", action="append", help="one of the targets (default: all)")
+    targets = parser.parse_args().target
+    settings, backbone = load_settings(Path("params.yaml")).evaluate, load_backbone(Path("backbone"))
+    experts, _ = load_experts(Path("experts"), backbone.fingerprint)
+    accelerator = make_accelerator(settings.precision)
+    columns = [*RULES, "same answers", *(f"rows/s, {rule}" for rule in RULES)]
+    print(f"| cell | metric | rows | {' | '.join(columns)} |")
+    print(f"| --- | --- |{' ---: |' * (1 + len(columns))}")
     totals = [0, 0]
-    for task, cell in cells.items():
-        generated = [json.loads(line) for line in (cell / "predictions.jsonl").read_text().splitlines()]
-        rows = pq.read_table(Path("data") / task / "test.parquet").slice(0, len(generated)).to_pylist()
-        begin = time.perf_counter()
-        found = [each.prediction for each in predictor.predict([row["source"] for row in rows], task)]
-        speed = len(rows) / (time.perf_counter() - begin)
-        written = [each["prediction"] for each in generated]
-        same = sum(a == b for a, b in zip(found, written, strict=True))
-        right = [
-            sum(text in row["references"] for text, row in zip(own, rows, strict=True)) for own in (found, written)
-        ]
-        totals = [totals[0] + len(rows), totals[1] + same]
-        print(f"{task:12} {len(rows):5} {same:5} {right[0]:6} {right[1]:17} {speed:7.0f}")
-    print(f"{totals[1]} of {totals[0]} answers are the same")
+    for directory in sorted(path.parent for path in Path("adapters/targets").glob("*/*/adapter.json")):
+        if targets and directory.parent.name not in targets:
+            continue
+        adapter = load_adapter(directory, backbone.fingerprint)
+        split = test_split(adapter, backbone, settings.max_rows)
+        model = restore_target(backbone.model, adapter, experts).to(accelerator.device)
+        texts, points, speeds = [], [], []
+        for rule in RULES:
+            size, begin = settings.batch_size, time.perf_counter()
+            found = predict(model, split, backbone.tokenizer, accelerator, rule=rule, batch_size=size).texts
+            speeds.append(f"{len(split) / (time.perf_counter() - begin):.0f}")
+            chosen = "*" if rule == adapter.description.answer else ""
+            points.append(f"{split.metrics(found)[split.task.metrics[0]]:.2f}{chosen}")
+            texts.append(found)
+        model.detach()
+        same = sum(one == other for one, other in zip(*texts, strict=True))
+        totals = [totals[0] + same, totals[1] + len(split)]
+        cell = f"{split.task.name}/{directory.name}"
+        shown = [cell, split.task.metrics[0], str(len(split)), *points, str(same), *speeds]
+        print(f"| {' | '.join(shown)} |", flush=True)
+    print(f"\n{totals[0]:,} of {totals[1]:,} answers are the same.")
+
+
+def test_split(adapter: Adapter, backbone: Backbone, max_rows: int | None) -> EvaluationSplit:
+    """The test rows of a cell's task, cut as in its training."""
+    prepared = PreparedTask.load(Path("data") / adapter.description.task)
+    return EvaluationSplit.of(
+        prepared.task,
+        prepared.rows("test"),
+        backbone.tokenizer,
+        source_length=adapter.description.settings["source_length"],
+        max_rows=max_rows,
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What every source's adapter and prompt reach on its test split: `python benchmarks/sources.py`, as a Markdown table.
 
-Of a finished pipeline in this folder; predictions are generated, as for targets. The validation scores that training
+Of a finished pipeline in this folder; rows are answered as those of targets are. The validation scores that training
 selects by come from rows like those of training; test rows hold new pairs of words and new templates.
 """
 
@@ -28,7 +28,14 @@ def main() -> None:
             prepared.task, prepared.rows("test"), backbone.tokenizer, source_length=length, max_rows=None
         )
         model = build_source_model(backbone.model, expert.tensors, scale=expert.scale)
-        found = predict(model, split, backbone.tokenizer, accelerator, batch_size=settings.evaluate.batch_size)
+        found = predict(
+            model,
+            split,
+            backbone.tokenizer,
+            accelerator,
+            rule=settings.evaluate.answer,
+            batch_size=settings.evaluate.batch_size,
+        )
         model.detach()
         metric = prepared.task.metrics[0]
         print(f"| {expert.task} | {metric} | {split.metrics(found.texts)[metric]:.1f} | {len(found.texts):,} |")

@@ -9,19 +9,20 @@ import sys
 from pathlib import Path
 
 from components.command import HOST, add_params, check_port, explained, run
-from components.program import tracking_dir, tracking_uri
 from pemt_core.errors import ArtifactError
 from pemt_core.settings import load_settings
 
 
 def main(arguments: argparse.Namespace) -> None:
     from pemt_core.tracking.models import BACKBONE_DIR, find_version
-    from pemt_core.tracking.store import open_store
+    from pemt_core.tracking.store import open_store, tracking_dir, tracking_uri
 
-    settings, folder = load_settings(arguments.params), tracking_dir(arguments.params)
+    settings = load_settings(arguments.params)
     model = f"{settings.tracking.experiment}-{arguments.target}"
     uri = f"models:/{model}@{arguments.alias or settings.models.alias}"
-    store = open_store(tracking_uri(settings), settings.tracking.experiment, folder)
+    store = open_store(
+        tracking_uri(settings.tracking.uri), settings.tracking.experiment, tracking_dir(arguments.params)
+    )
     backbone = find_version(store, uri).tags.get(BACKBONE_DIR)
     if backbone and not Path(backbone).is_dir():
         raise ArtifactError(

@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 
 from components.command import HOST, add_params, check_port, explained, run
-from components.program import tracking_dir, tracking_uri
 from pemt_core.errors import PemtError
 from pemt_core.settings import load_settings
 from pemt_core.tracking.address import sqlite_path, without_password
-from pemt_core.tracking.store import open_store
+from pemt_core.tracking.store import open_store, tracking_dir, tracking_uri
 
 DATABASE = "mlflow.db"
 SERVER = {  # jobs, which nothing here uses, would take 2 GB; an address to report to is nobody's wish
@@ -30,7 +29,8 @@ def main(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.params)
     if arguments.store and not arguments.store.is_dir():
         raise UiError(f"--store is {arguments.store}: no such folder; expected the one that holds {DATABASE}")
-    uri = f"sqlite:///{arguments.store.resolve() / DATABASE}" if arguments.store else tracking_uri(settings)
+    stored = f"sqlite:///{arguments.store.resolve() / DATABASE}" if arguments.store else None
+    uri = stored or tracking_uri(settings.tracking.uri)
     folder = tracking_dir(arguments.params)
     database = sqlite_path(uri, folder)
     if database is None:

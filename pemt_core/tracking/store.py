@@ -52,6 +52,19 @@ def _user() -> str | None:
     return f"the user '{name}'" if name else token
 
 
+def tracking_uri(of_settings: str) -> str:
+    """The store of MLflow's own variable MLFLOW_TRACKING_URI, or `of_settings` where it is not set."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or of_settings
+
+
+def tracking_dir(params: Path) -> Path:
+    """The folder that a relative path of a tracking file counts from: that of params.yaml.
+
+    In `dvc exp run --temp` and `--queue` that folder is thrown away: DVC names the project's own in DVC_ROOT.
+    """
+    return Path(os.environ.get("DVC_ROOT") or params.resolve().parent)
+
+
 @dataclass(frozen=True)
 class StoredRun:
     """What the store knows of a run."""

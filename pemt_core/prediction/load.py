@@ -1,0 +1,97 @@
+"""Trained models by their names: targets of a project, a registered model, or a model's folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pemt_core.artifacts.adapter import TRAINING, best_on_validation
+from pemt_core.errors import ArtifactError, SettingsError, nearest
+from pemt_core.prediction.model_folder import load_model_folder
+from pemt_core.prediction.predictor import Predictor, load_predictor
+from pemt_core.prediction.project import Project
+from pemt_core.settings import load_settings
+from pemt_core.tasks import get_task, known_tasks
+from pemt_core.tracking.models import fetch_version, find_version
+from pemt_core.tracking.store import open_store, tracking_dir, tracking_uri
+
+REGISTERED = "models:/"
+ANY_EXPERIMENT = "Default"  # every store has it, and models are read from the registry beside it
+
+
+def load(
+    what: str | Path | Sequence[str],
+    *,
+    project: Project | Path | str = ".",
+    cell: str | None = None,
+    tracking: str | None = None,
+) -> Predictor:
+    """A predictor of trained models, on the GPU where there is one.
+
+    Args:
+        what: a list of trained targets of the project, as in ["cb", "rte"]; or a registered model,
+            models:/<name>@<alias> or models:/<name>/<version>; or the folder of a model.
+        project: the project's folder, or its single folders.
+        cell: of the targets, such as pemt-k32-seed31; None: of each the best on validation.
+        tracking: the store of a registered model; None: MLFLOW_TRACKING_URI, or that of the project's params.yaml.
+
+    Raises:
+        SettingsError: there is no such target, or params.yaml is not as expected; with the nearest name.
+        ArtifactError: something trained is missing or altered, or there is no such cell or folder.
+        TrackingError: the store cannot be reached, or has no such model.
+    """
+    place = project if isinstance(project, Project) else Project.at(project)
+    if not isinstance(what, str | Path):
+        return _load_targets(list(what), place, cell)
+    if str(what).startswith(REGISTERED):
+        return _load_registered(str(what), place, tracking)
+    if not Path(what).is_dir():
+        raise ArtifactError(_no_such_folder(what, place))
+    return load_model_folder(Path(what))
+
+
+def _load_targets(targets: list[str], project: Project, cell: str | None) -> Predictor:
+    settings = load_settings(project.params)
+    known = known_tasks(settings.own_tasks, project.params.parent)
+    if not targets:
+        raise SettingsError(f"no target is named; {project.adapters} has: {', '.join(_folders(project.adapters))}")
+    conversions = {target: get_task(target, known).conversion for target in targets}
+    for target in targets:
+        if (project.adapters / target).is_dir() and not (project.data / target).is_dir():
+            raise ArtifactError(
+                f"{project.data / target}: no such folder; list {target} in tasks.targets again and run `dvc repro`, "
+                f"or load its registered model, {REGISTERED}<experiment>-{target}@<alias>"
+            )
+    cells = {target: _cell(project.adapters / target, cell, settings.models.metric) for target in targets}
+    data, size = {target: project.data / target for target in targets}, settings.evaluate.batch_size
+    return load_predictor(project.backbone, project.experts, cells, data, conversions, batch_size=size)
+
+
+def _cell(target_dir: Path, cell: str | None, metric: str) -> Path:
+    cells = [path.parent.name for path in target_dir.glob(f"*/{TRAINING}")]
+    if cell is None or not cells:
+        return best_on_validation(target_dir, metric)
+    if cell not in cells:
+        raise ArtifactError(f"{target_dir}: there is no cell '{cell}'; {nearest(cell, cells)}")
+    return target_dir / cell
+
+
+def _load_registered(uri: str, project: Project, tracking: str | None) -> Predictor:
+    experiment = ANY_EXPERIMENT
+    if tracking is None:
+        settings = load_settings(project.params).tracking
+        tracking, experiment = tracking_uri(settings.uri), settings.experiment
+    store = open_store(tracking, experiment, tracking_dir(project.params))
+    with TemporaryDirectory() as temporary:
+        return load_model_folder(fetch_version(store, find_version(store, uri), Path(temporary)))
+
+
+def _no_such_folder(what: str | Path, project: Project) -> str:
+    expected = f"expected a model's folder, {REGISTERED}<name>@<alias>, or a list of targets"
+    if str(what) in _folders(project.adapters):
+        return f"{what}: no such folder; the trained target is [{str(what)!r}]; {expected}"
+    beside = _folders(Path(what).parent)
+    return f"{what}: no such folder; {expected}" + (f"; {nearest(Path(what).name, beside)}" if beside else "")
+
+
+def _folders(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir() if path.is_dir()) if directory.is_dir() else []
