@@ -6,18 +6,18 @@ Writes OUTPUT in transformers' layout, with the fingerprint that every adapter r
 import argparse
 from pathlib import Path
 
-from components.program import add_training_flags, new_parser, open_tracker, run
+from components.program import Job, add_settings, add_training, new_parser, run, tracker_of
 from pemt_core.provenance.provenance import provenance
-from pemt_core.settings import Settings
+from pemt_core.settings.steps import Backbone
 
 
-def main(arguments: argparse.Namespace, settings: Settings) -> None:
+def main(arguments: argparse.Namespace, job: Job[Backbone]) -> None:
     from pemt_core.steps.backbone import make_backbone
 
-    tracker = open_tracker(settings, arguments)
-    with provenance(arguments.provenance) as facts:
+    tracker = tracker_of(arguments)
+    with provenance(job.provenance) as facts:
         facts |= make_backbone(
-            settings.backbone,
+            job.settings.backbone,
             tokenizer_dir=arguments.tokenizer,
             corpus_path=arguments.corpus,
             output_dir=arguments.output,
@@ -28,12 +28,13 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "backbone")
+    add_settings(parser)
     parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer that prepare wrote")
     parser.add_argument("--corpus", type=Path, required=True, help="corpus that prepare wrote")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    add_training_flags(parser)
+    add_training(parser)
     return parser
 
 
 if __name__ == "__main__":
-    run(main, make_parser())
+    run(main, make_parser(), Backbone)

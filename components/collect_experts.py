@@ -1,36 +1,36 @@
 """The adapters of all sources in one file, in the order of params.yaml: expert k is the same source everywhere.
 
-Reads ADAPTERS/<source> for each of tasks.sources, or what Kubeflow collected from its loop over them, and after them
-the LoRAs of imported_sources; writes OUTPUT/{experts.safetensors,experts.json}.
+Reads ADAPTERS/<source> for each source, or what Kubeflow collected from its loop over them, and after them the LoRAs of
+imported_sources; writes OUTPUT/{experts.safetensors,experts.json}.
 """
 
 import argparse
 from pathlib import Path
 
-from components.program import new_parser, run
+from components.program import Job, add_settings, new_parser, run
 from pemt_core.errors import SettingsError
 from pemt_core.provenance.provenance import provenance
-from pemt_core.settings import Settings
+from pemt_core.settings.steps import CollectExperts
 
 
-def main(arguments: argparse.Namespace, settings: Settings) -> None:
+def main(arguments: argparse.Namespace, job: Job[CollectExperts]) -> None:
     from pemt_core.steps.collect_experts import collect_experts, import_experts
 
-    sources = settings.tasks.sources
-    if arguments.adapters is None and arguments.executor is None:
+    sources = job.settings.sources
+    if arguments.adapters:
+        adapters = [arguments.adapters / source for source in sources]
+    elif job.executor:
+        adapters = job.executor.paths("adapters")
+    else:
         raise SettingsError("--adapters is missing: expected the folder with one adapter per source")
-    adapters = (
-        [arguments.adapters / source for source in sources]
-        if arguments.adapters
-        else arguments.executor.paths("adapters")
-    )
-    with provenance(arguments.provenance):
-        imported = import_experts(settings.imported_sources, arguments.backbone)
+    with provenance(job.provenance):
+        imported = import_experts(job.settings.imported_sources, arguments.backbone)
         collect_experts(adapters, sources, imported, output_dir=arguments.output)
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "collect_experts")
+    add_settings(parser)
     parser.add_argument("--adapters", type=Path, help="folder with one adapter per source; Kubeflow names each")
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote, for LoRAs to import")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
@@ -38,4 +38,4 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    run(main, make_parser())
+    run(main, make_parser(), CollectExperts)

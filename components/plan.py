@@ -1,33 +1,41 @@
-"""What every other step of a run on a cluster is to do: its settings as one JSON text each.
+"""What every other step reads, resolved from params.yaml and its recipe: one JSON text for each step.
 
-Reads --settings with all of params.yaml, or the file itself, and --choices. Gives the plan to Kubeflow as parameters,
-and prints it where no one else asks.
+Writes OUTPUT/<step>.json, OUTPUT/train_source/<source>.json and OUTPUT/transfer/<target>.json. In a run on a cluster it
+reads --run instead, and gives the texts to Kubeflow as parameters. With neither it prints them.
 """
 
 import argparse
 import json
+from pathlib import Path
 
-from components.executor import Outcome
-from components.program import add_choices, new_parser, run
+from components.command import add_params
+from components.executor import Executor, Outcome
+from components.program import new_parser, run_program
 from pemt_core.provenance.provenance import provenance
-from pemt_core.settings import Settings
+from pemt_core.settings import load_settings, parse_run
+from pemt_core.steps.plan import make_plan
 
 
-def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
-    from pemt_core.steps.plan import make_plan
-
+def main(arguments: argparse.Namespace, executor: Executor | None) -> Outcome:
     with provenance(arguments.provenance):
-        plan = make_plan(settings).parameters()
-    if arguments.executor is None:
-        print(json.dumps(plan, indent=2, ensure_ascii=False))
-    return Outcome(parameters=plan)
+        if arguments.run:
+            plan = make_plan(parse_run(arguments.run), Path())
+        else:
+            plan = make_plan(load_settings(arguments.params), arguments.params.parent)
+        if arguments.output:
+            plan.write(arguments.output)
+    if executor is None and arguments.output is None:
+        print(json.dumps(plan.parameters(), indent=2, ensure_ascii=False))
+    return Outcome(parameters=plan.parameters())
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "plan")
-    add_choices(parser)
+    add_params(parser)
+    parser.add_argument("--run", metavar="JSON", help="content of params.yaml and a run's choices, instead of the file")
+    parser.add_argument("--output", type=Path, help="folder to write")
     return parser
 
 
 if __name__ == "__main__":
-    run(main, make_parser())
+    run_program(main, make_parser())

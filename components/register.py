@@ -6,34 +6,31 @@ Reads ADAPTERS/<target>/<cell> and what it was trained on; `models` in params.ya
 import argparse
 from pathlib import Path
 
-from components.program import new_parser, open_tracker, run
+from components.program import Job, add_settings, add_tracking, new_parser, run, tracker_of
 from pemt_core.provenance.provenance import provenance
-from pemt_core.settings import Settings
+from pemt_core.settings.steps import Register
 
 
-def main(arguments: argparse.Namespace, settings: Settings) -> None:
+def main(arguments: argparse.Namespace, job: Job[Register]) -> None:
     from pemt_core.steps.register import Folders, register
 
-    with provenance(arguments.provenance) as facts:
-        facts["champions"] = register(
-            Folders(arguments.adapters, arguments.data, arguments.backbone, arguments.experts),
-            settings.tasks.targets,
-            settings.models,
-            own_tasks=settings.own_tasks,
-            prefix=settings.tracking.experiment,
-            batch_size=settings.evaluate.batch_size,
-            tracker=open_tracker(settings, arguments),
-        )
+    folders = Folders(arguments.adapters, arguments.data, arguments.backbone, arguments.experts)
+    with provenance(job.provenance) as facts:
+        facts["champions"] = register(folders, job.settings, tracker_of(arguments), arguments.targets)
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "register")
+    add_settings(parser)
+    parser.add_argument("--targets", nargs="+", help="target tasks (default: all of the settings)")
     parser.add_argument("--adapters", type=Path, required=True, help="folder with one folder of cells per target")
     parser.add_argument("--data", type=Path, required=True, help="folder that prepare wrote")
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")
     parser.add_argument("--experts", type=Path, required=True, help="folder that collect_experts wrote")
+    parser.add_argument("--recorded", type=Path, required=True, help="file that record wrote: the cells have their runs")
+    add_tracking(parser)
     return parser
 
 
 if __name__ == "__main__":
-    run(main, make_parser())
+    run(main, make_parser(), Register)

@@ -1,55 +1,90 @@
-"""Tables, figures and a page of all results; tracking runs that are missing (of steps that DVC restored) are written.
+"""Tables, figures and a page of all results.
 
-Reads SCORES/<target>/<cell>/result.json, writes OUTPUT/{table.csv,table.md,summary.json,*.png,report.html,...}. With
---gather, as the last step of a run on a cluster, it fetches those results into SCORES from tracking first, and states
-what failed.
+Reads SCORES/<target>/<cell>/result.json, writes OUTPUT/{table.csv,table.md,summary.json,*.png,report.html,...}. The last
+step of a run on a cluster can be given no files: with --run it fetches the results of the run's plan into SCORES from
+tracking first, records what they come to, and states what failed.
 """
 
 import argparse
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from components.executor import Outcome
-from components.program import add_choices, new_parser, open_tracker, run
+from components.executor import Executor, Outcome
+from components.program import new_parser, open_tracker, run_program
+from pemt_core.errors import SettingsError
 from pemt_core.provenance.provenance import provenance
-from pemt_core.settings import Settings
+from pemt_core.settings import parse_run
+from pemt_core.settings.steps import Report, read_step
+
+if TYPE_CHECKING:
+    from pemt_core.report.table import Tables
 
 
-def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
-    from pemt_core.steps.report import gather, report
-
-    tracker = open_tracker(settings, arguments)
+def main(arguments: argparse.Namespace, executor: Executor | None) -> Outcome:
     with provenance(arguments.provenance):
-        failed = gather(settings, tracker, results_dir=arguments.scores) if arguments.gather else None
-        means = report(
-            arguments.scores,
-            [arguments.sources / task for task in settings.tasks.sources] if arguments.sources else [],
-            settings.report,
-            settings.tasks.targets,
-            settings.prepare,
-            settings.backbone,
-            backbone_dir=arguments.backbone,
-            output_dir=arguments.output,
-            provenance_dir=arguments.provenance.parent,
-            tracker=tracker,
-            failed=failed,
-        )
+        if arguments.run:
+            settings, tables = fetch(arguments)
+        elif arguments.settings:
+            settings = read_step(Report, arguments.settings, "report")
+            tables = tables_of(settings, arguments.scores)
+        else:
+            raise SettingsError("--settings is missing: expected the file that plan wrote for this step")
+        means = write(settings, tables, arguments)
         if arguments.page:
             shutil.copyfile(arguments.output / "table.md", arguments.page)
     return Outcome(metrics=means)
 
 
+def fetch(arguments: argparse.Namespace) -> tuple[Report, "Tables"]:
+    """The results of a cluster's run, from its tracking store, and their parents written there."""
+    from pemt_core.steps.plan import make_plan
+    from pemt_core.steps.record import record
+    from pemt_core.tracking.gather import gather
+
+    plan = make_plan(parse_run(arguments.run), Path())
+    tracker = open_tracker(plan.tracking, None, must_answer=True)
+    failed = gather(plan.cells, plan.evaluate.evaluate, tracker, results_dir=arguments.scores)
+    tables = tables_of(plan.report, arguments.scores, failed)
+    record(tables, arguments.scores, [], plan.report.report, tracker, arguments.provenance.parent)
+    return plan.report, tables
+
+
+def tables_of(settings: Report, scores: Path, failed: Sequence[str] = ()) -> "Tables":
+    """The frames of the results in `scores`; `failed` are sentences on what has no result."""
+    from pemt_core.artifacts.result import load_results
+    from pemt_core.report.names import names_of
+    from pemt_core.report.table import Tables
+
+    names = names_of({name: (each.title, each.about) for name, each in settings.methods.items()})
+    return Tables.of(load_results(scores), names, settings.report.confidence, settings.targets, failed)
+
+
+def write(settings: Report, tables: "Tables", arguments: argparse.Namespace) -> dict[str, float]:
+    """Write the report; returns the means over all targets by method and k."""
+    from pemt_core.report.cost import read_processes
+    from pemt_core.report.origin import Origin, num_parameters_of
+    from pemt_core.steps.report import report
+
+    sources = [arguments.sources / source for source in settings.sources] if arguments.sources else []
+    num_parameters = num_parameters_of(arguments.backbone) if arguments.backbone else None
+    processes = read_processes(arguments.provenance.parent, [*settings.targets, *settings.sources])
+    origin = Origin(settings.prepare, settings.backbone, num_parameters, processes, sources)
+    return report(tables, origin, settings.report.layer_groups, arguments.output)
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "report")
+    parser.add_argument("--settings", metavar="FILE|JSON", help="what plan wrote for this step")
+    parser.add_argument("--run", metavar="JSON", help="content of params.yaml and a cluster run's choices, instead")
     parser.add_argument("--scores", type=Path, required=True, help="folder that evaluate wrote")
-    parser.add_argument("--sources", type=Path, help="folder with one adapter per source, to record them too")
+    parser.add_argument("--sources", type=Path, help="folder with one adapter per source, to show them too")
     parser.add_argument("--backbone", type=Path, help="folder of the backbone, to show its size")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--page", type=Path, help="file to write the tables to once more")
-    parser.add_argument("--gather", action="store_true", help="fetch SCORES from tracking, by the settings' plan")
-    add_choices(parser)
     return parser
 
 
 if __name__ == "__main__":
-    run(main, make_parser())
+    run_program(main, make_parser())

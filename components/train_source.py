@@ -6,21 +6,21 @@ Writes OUTPUT/{adapter.safetensors,adapter.json,training.json}. A killed run res
 import argparse
 from pathlib import Path
 
-from components.program import add_training_flags, new_parser, open_tracker, run
+from components.program import Job, add_settings, add_training, new_parser, run, tracker_of
 from pemt_core.provenance.provenance import provenance
-from pemt_core.settings import Settings
+from pemt_core.settings.steps import TrainSource
 
 
-def main(arguments: argparse.Namespace, settings: Settings) -> None:
+def main(arguments: argparse.Namespace, job: Job[TrainSource]) -> None:
     from pemt_core.steps.train_source import train_source
 
-    tracker = open_tracker(settings, arguments)
-    with provenance(arguments.provenance):
+    tracker = tracker_of(arguments)
+    with provenance(job.provenance):
         train_source(
             arguments.data,
             arguments.backbone,
-            settings.train_source_for(arguments.source),
-            answer=settings.evaluate.answer,
+            job.settings.train_source,
+            answer=job.settings.answer,
             output_dir=arguments.output,
             checkpoint_dir=arguments.checkpoints,
             open_run=tracker.open_run,
@@ -29,13 +29,13 @@ def main(arguments: argparse.Namespace, settings: Settings) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "train_source")
-    parser.add_argument("--source", required=True, help="source task")
+    add_settings(parser)
     parser.add_argument("--data", type=Path, required=True, help="the task's folder that prepare wrote")
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    add_training_flags(parser)
+    add_training(parser)
     return parser
 
 
 if __name__ == "__main__":
-    run(main, make_parser())
+    run(main, make_parser(), TrainSource)

@@ -1,4 +1,4 @@
-"""Stage 2 for one target task: every method, few-shot k and seed of params.yaml.
+"""Stage 2 for one target task: every method, few-shot k and seed that it has, if it is not there already.
 
 Writes OUTPUT/<method>-k<k>-seed<seed>/{adapter.safetensors,adapter.json,training.json}. A killed run resumes from
 --checkpoints.
@@ -7,42 +7,41 @@ Writes OUTPUT/<method>-k<k>-seed<seed>/{adapter.safetensors,adapter.json,trainin
 import argparse
 from pathlib import Path
 
-from components.program import add_plan_flag, add_training_flags, new_parser, open_tracker, run
+from components.program import Job, add_settings, add_training, new_parser, run, tracker_of
 from pemt_core.provenance.provenance import provenance
-from pemt_core.settings import Settings
+from pemt_core.settings.steps import Transfer
 
 
-def main(arguments: argparse.Namespace, settings: Settings) -> None:
+def main(arguments: argparse.Namespace, job: Job[Transfer]) -> None:
     from pemt_core.steps.transfer import transfer
 
-    tracker = open_tracker(settings, arguments)
-    with provenance(arguments.provenance) as facts:
+    tracker = tracker_of(arguments)
+    with provenance(job.provenance) as facts:
         done = transfer(
             arguments.data,
             arguments.backbone,
             arguments.experts,
-            settings.transfer_for(arguments.target),
-            answer=settings.evaluate.answer,
+            job.settings,
             output_dir=arguments.output,
             checkpoint_dir=arguments.checkpoints,
             open_run=tracker.open_run,
             workers=arguments.workers,
         )
-        facts.update(workers=done.workers, workers_memory_mib=done.workers_memory_mib)
+        facts |= {"trained": [cell.name for cell in done.trained], "workers": done.workers}
+        facts["workers_memory_mib"] = done.workers_memory_mib
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "transfer")
-    parser.add_argument("--target", required=True, help="target task")
+    add_settings(parser)
     parser.add_argument("--data", type=Path, required=True, help="the task's folder that prepare wrote")
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")
     parser.add_argument("--experts", type=Path, required=True, help="folder that collect_experts wrote")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    add_training_flags(parser)
-    add_plan_flag(parser)
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; cells in it that still hold are kept")
+    add_training(parser)
     parser.add_argument("--workers", type=int, help="trainings at a time (default: as many as suit the machine)")
     return parser
 
 
 if __name__ == "__main__":
-    run(main, make_parser())
+    run(main, make_parser(), Transfer)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pemt_core.errors import PemtError, SettingsError
-from pemt_core.settings import Choices, Settings, parse_settings, read_params
+from pemt_core.settings import Settings, parse_run, parse_settings, read_params
 from pemt_core.tracking.address import without_password
 from pipelines.cluster import VOLUME
 
@@ -50,7 +50,7 @@ def load(params: Path) -> tuple[Settings, str]:
 
 def settings_of_run(params: str, choices: Mapping[str, Any], origin: Path) -> Settings:
     """The settings that a run with these choices has. SettingsError where it could only fail."""
-    return parse_settings(Choices.parse(json.dumps(choices)).laid_over(json.loads(params)), str(origin))
+    return parse_run(json.dumps({"params": json.loads(params), "choices": choices}), str(origin))
 
 
 def unfit_for_a_cluster(settings: Settings) -> list[str]:

@@ -32,11 +32,13 @@ def make_pipeline(settings: Settings, params: str, image: str, *, cache: bool = 
 
         with dsl.ExitHandler(reported):
             data = on.run(steps.prepare, settings=planned["prepare"]).outputs["data"]
-            backbone = on.run(steps.backbone, settings=planned["backbone"], data=data).outputs["backbone"]
+            of_backbone = {"settings": planned["backbone"], "tracking": planned["tracking"]}
+            backbone = on.run(steps.backbone, data=data, **of_backbone).outputs["backbone"]
             shared = {"data": data, "backbone": backbone}
 
             with dsl.ParallelFor(planned["source_trainings"], parallelism=on.parallelism) as training:
-                trained = on.run(steps.train_source, source=training.source, settings=training.settings, **shared)
+                source = {"source": training.source, "settings": training.settings, "tracking": planned["tracking"]}
+                trained = on.run(steps.train_source, **source, **shared)
 
             adapters = dsl.Collected(trained.outputs["adapter"])
             collected = {"adapters": adapters, "backbone": backbone}
@@ -44,9 +46,11 @@ def make_pipeline(settings: Settings, params: str, image: str, *, cache: bool = 
             shared["experts"] = experts.outputs["experts"]
 
             with dsl.ParallelFor(planned["branches"], parallelism=on.parallelism) as branch:
-                cells = {"target": branch.target, "plan": branch.key, **shared}
-                transferred = on.run(steps.transfer, settings=branch.transfer, **cells)
-                adapters = transferred.outputs["adapters"]
-                on.run(steps.evaluate, settings=planned["evaluate"], adapters=adapters, **cells)
+                runs = {"plan": branch.key, "tracking": planned["tracking"]}
+                target = {"target": branch.target, **shared}
+                target["adapters"] = on.run(steps.transfer, settings=branch.transfer, **runs, **target).outputs["adapters"]
+                scores = on.run(steps.evaluate, settings=planned["evaluate"], **target).outputs["scores"]
+                recorded = on.run(steps.record, settings=planned["record"], scores=scores, **runs).outputs["recorded"]
+                on.run(steps.register, settings=planned["register"], recorded=recorded, **runs, **target)
 
     return pemt

@@ -18,10 +18,10 @@ def _program(step: str, *arguments: Any) -> dsl.ContainerSpec:
     return dsl.ContainerSpec(image="pemt-pipeline", command=command, args=[*arguments, "--executor-input", "{{$}}"])
 
 
-def _choices(recipe: str, sources: list, targets: list, k: list, seeds: list) -> str:
+def _run(params: str, recipe: str, sources: list, targets: list, k: list, seeds: list) -> str:
     """A JSON text once Kubeflow has put the values in."""
     lists = f'"sources": {sources}, "targets": {targets}, "k": {k}, "seeds": {seeds}'
-    return f'{{"recipe": "{recipe}", {lists} }}'
+    return f'{{"params": {params}, "choices": {{"recipe": "{recipe}", {lists} }} }}'
 
 
 @dsl.container_component
@@ -38,11 +38,14 @@ def plan(
     collect_experts: dsl.OutputPath(str),  # type: ignore[valid-type]
     branches: dsl.OutputPath(list),  # type: ignore[valid-type]
     evaluate: dsl.OutputPath(str),  # type: ignore[valid-type]
+    record: dsl.OutputPath(str),  # type: ignore[valid-type]
+    register: dsl.OutputPath(str),  # type: ignore[valid-type]
+    tracking: dsl.OutputPath(str),  # type: ignore[valid-type]
     provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
-    """Settles what every other step does: one text of settings each."""
-    choices = _choices(recipe, sources, targets, k, seeds)
-    return _program("plan", "--settings", params, "--choices", choices, "--provenance", provenance.path)
+    """Settles what every other step reads: one text of settings each."""
+    run = _run(params, recipe, sources, targets, k, seeds)
+    return _program("plan", "--run", run, "--provenance", provenance.path)
 
 
 @dsl.container_component
@@ -54,21 +57,24 @@ def prepare(settings: str, data: Output[Dataset], provenance: Output[Artifact]) 
 @dsl.container_component
 def backbone(
     settings: str,
+    tracking: str,
     processes: int,
     data: Input[Dataset],
     backbone: Output[Model],
     provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
     """The T5 that everything is attached to."""
+    what = ["--settings", settings, "--tracking", tracking, "--processes", processes]
     inputs = ["--tokenizer", f"{data.path}/tokenizer", "--corpus", f"{data.path}/corpus.parquet"]
     outputs = ["--output", backbone.path, "--checkpoints", CHECKPOINTS, "--provenance", provenance.path]
-    return _program("backbone", "--settings", settings, "--processes", processes, *inputs, *outputs)
+    return _program("backbone", *what, *inputs, *outputs)
 
 
 @dsl.container_component
 def train_source(
     source: str,
     settings: str,
+    tracking: str,
     processes: int,
     data: Input[Dataset],
     backbone: Input[Model],
@@ -76,9 +82,10 @@ def train_source(
     provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
     """Stage 1 for one source task."""
-    inputs = ["--source", source, "--data", f"{data.path}/{source}", "--backbone", backbone.path]
+    what = ["--settings", settings, "--tracking", tracking, "--processes", processes]
+    inputs = ["--data", f"{data.path}/{source}", "--backbone", backbone.path]
     outputs = ["--output", adapter.path, "--checkpoints", CHECKPOINTS, "--provenance", provenance.path]
-    return _program("train_source", "--settings", settings, "--processes", processes, *inputs, *outputs)
+    return _program("train_source", *what, *inputs, *outputs)
 
 
 @dsl.container_component
@@ -99,6 +106,7 @@ def transfer(
     target: str,
     plan: str,
     settings: str,
+    tracking: str,
     processes: int,
     data: Input[Dataset],
     backbone: Input[Model],
@@ -107,7 +115,7 @@ def transfer(
     provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
     """Stage 2 for one target task and seed."""
-    what = ["--target", target, "--plan", plan, "--settings", settings, "--processes", processes]
+    what = ["--settings", settings, "--tracking", tracking, "--plan", plan, "--processes", processes]
     inputs = ["--data", f"{data.path}/{target}", "--backbone", backbone.path, "--experts", experts.path]
     outputs = ["--output", f"{adapters.path}/{target}", "--checkpoints", CHECKPOINTS, "--provenance", provenance.path]
     return _program("transfer", *what, *inputs, *outputs)
@@ -116,7 +124,6 @@ def transfer(
 @dsl.container_component
 def evaluate(
     target: str,
-    plan: str,
     settings: str,
     data: Input[Dataset],
     backbone: Input[Model],
@@ -127,9 +134,39 @@ def evaluate(
     provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
     """Test scores of one target task and seed."""
-    what = ["--targets", target, "--plan", plan, "--settings", settings]
     inputs = ["--data", data.path, "--backbone", backbone.path, "--experts", experts.path, "--adapters", adapters.path]
-    return _program("evaluate", *what, *inputs, "--output", scores.path, "--provenance", provenance.path)
+    outputs = ["--output", scores.path, "--provenance", provenance.path]
+    return _program("evaluate", "--targets", target, "--settings", settings, *inputs, *outputs)
+
+
+@dsl.container_component
+def record(
+    plan: str, settings: str, tracking: str, scores: Input[Dataset], recorded: Output[Artifact], provenance: Output[Artifact]
+) -> dsl.ContainerSpec:
+    """Tracking runs of the results of one target task and seed."""
+    what = ["--settings", settings, "--tracking", tracking, "--plan", plan]
+    outputs = ["--output", recorded.path, "--provenance", provenance.path]
+    return _program("record", *what, "--scores", scores.path, *outputs)
+
+
+@dsl.container_component
+def register(
+    target: str,
+    plan: str,
+    settings: str,
+    tracking: str,
+    recorded: Input[Artifact],
+    data: Input[Dataset],
+    backbone: Input[Model],
+    experts: Input[Model],
+    adapters: Input[Model],
+    provenance: Output[Artifact],
+) -> dsl.ContainerSpec:
+    """The best cell of one target task and seed in MLflow's registry, once it has a run."""
+    what = ["--targets", target, "--settings", settings, "--tracking", tracking, "--plan", plan]
+    inputs = ["--data", data.path, "--backbone", backbone.path, "--experts", experts.path, "--adapters", adapters.path]
+    after = ["--recorded", recorded.path]
+    return _program("register", *what, *inputs, *after, "--provenance", provenance.path)
 
 
 @dsl.container_component
@@ -147,6 +184,6 @@ def report(
     provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
     """Tables and figures of what tracking holds of the run's plan, whatever failed: it can be given no files."""
-    what = ["--settings", params, "--choices", _choices(recipe, sources, targets, k, seeds), "--gather"]
+    run = _run(params, recipe, sources, targets, k, seeds)
     outputs = ["--scores", scores.path, "--output", results.path, "--page", page.path]
-    return _program("report", *what, *outputs, "--provenance", provenance.path)
+    return _program("report", "--run", run, *outputs, "--provenance", provenance.path)

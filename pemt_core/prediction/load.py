@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pemt_core.artifacts.adapter import TRAINING, best_on_validation
+from pemt_core.artifacts.adapter import best_on_validation
+from pemt_core.artifacts.description import trained_cells
 from pemt_core.errors import ArtifactError, SettingsError, nearest
 from pemt_core.prediction.model_folder import load_model_folder
 from pemt_core.prediction.predictor import Predictor, load_predictor
 from pemt_core.prediction.project import Project
-from pemt_core.settings import load_settings
+from pemt_core.settings import Settings, load_settings
 from pemt_core.tasks import get_task, known_tasks
 from pemt_core.tracking.models import fetch_version, find_version
 from pemt_core.tracking.store import open_store, tracking_dir, tracking_uri
@@ -61,15 +62,15 @@ def _load_targets(targets: list[str], project: Project, cell: str | None) -> Pre
                 f"{project.data / target}: no such folder; list {target} in tasks.targets again and run `dvc repro`, "
                 f"or load its registered model, {REGISTERED}<experiment>-{target}@<alias>"
             )
-    cells = {target: _cell(project.adapters / target, cell, settings.models.metric) for target in targets}
+    cells = {target: _cell(project.adapters / target, cell, settings) for target in targets}
     data, size = {target: project.data / target for target in targets}, settings.evaluate.batch_size
     return load_predictor(project.backbone, project.experts, cells, data, conversions, batch_size=size)
 
 
-def _cell(target_dir: Path, cell: str | None, metric: str) -> Path:
-    cells = [path.parent.name for path in target_dir.glob(f"*/{TRAINING}")]
+def _cell(target_dir: Path, cell: str | None, settings: Settings) -> Path:
+    cells = [directory.name for directory in trained_cells(target_dir)]
     if cell is None or not cells:
-        return best_on_validation(target_dir, metric)
+        return best_on_validation(target_dir, settings.models.metric, list(settings.methods))
     if cell not in cells:
         raise ArtifactError(f"{target_dir}: there is no cell '{cell}'; {nearest(cell, cells)}")
     return target_dir / cell

@@ -16,7 +16,7 @@ from pemt_core.settings.groups import (
     TrainSourceSettings,
     TransferSettings,
 )
-from pemt_core.settings.load import RECIPE_GROUPS, Choices, load_settings, parse_settings, read_params
+from pemt_core.settings.load import RECIPE_GROUPS, Choices, load_settings, parse_run, parse_settings, read_params
 from pemt_core.settings.settings import Settings
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "TrainSourceSettings",
     "TransferSettings",
     "load_settings",
+    "parse_run",
     "parse_settings",
     "read_params",
 ]

@@ -42,11 +42,6 @@ class Choices(Group):
     def _none_is_empty(cls, value: Any) -> Any:
         return [] if value is None else value
 
-    @classmethod
-    def parse(cls, text: str) -> "Choices":
-        """From a JSON object. SettingsError as `load_settings`."""
-        return validate(cls, parse_object(text, "--choices"), "--choices")
-
     def laid_over(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The content of params.yaml with these choices; `k` and `seeds` go before those of the recipe."""
         recipe = self.recipe or values.get("recipe")
@@ -59,6 +54,16 @@ class Choices(Group):
 def load_settings(path: Path) -> Settings:
     """Read and check params.yaml. Raises SettingsError naming the file, the key, the value and what was expected."""
     return parse_settings(read_params(path), str(path))
+
+
+def parse_run(text: str, origin: str = "--run") -> Settings:
+    """The settings of a run on a cluster: a JSON object with `params`, as `read_params` returns them, and `choices`."""
+    values = parse_object(text, origin)
+    try:
+        params, choices = values["params"], values["choices"]
+    except KeyError as error:
+        raise SettingsError(f"{origin}: key {error} is missing; expected params and choices") from error
+    return parse_settings(validate(Choices, choices, origin).laid_over(params), origin)
 
 
 def read_params(path: Path) -> dict[str, Any]:

@@ -93,6 +93,7 @@ class Record(StepSettings):
     targets: list[str]
     methods: dict[Name, MethodNaming]  # the first one leads reports
     report: ReportSettings
+    evaluate: EvaluateSettings  # by which a run's results are found again
 
 
 class Register(StepSettings):

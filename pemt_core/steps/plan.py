@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.files import atomic_directory, sha256_of_json
 from pemt_core.methods import Method
 from pemt_core.provenance.code import code_hash
@@ -58,6 +59,11 @@ class Plan:
     report: Report
     tracking: TrackingSettings
     branches: list[Branch]
+
+    @property
+    def cells(self) -> list[tuple[str, Cell]]:
+        """Every cell, with the key of its branch."""
+        return [(branch.key, cell) for branch in self.branches for cell in branch.transfer.cells]
 
     @property
     def steps(self) -> dict[str, StepSettings]:
@@ -158,7 +164,7 @@ def _ends(settings: Settings) -> dict[str, StepSettings]:
     record, register, report = (f"pemt_core.steps.{step}" for step in ("record", "register", "report"))
     common = {"sources": tasks.sources, "targets": tasks.targets, "methods": methods, "report": settings.report}
     return {
-        "record": Record(**common, code=code_hash(record, *TRACKING)),
+        "record": Record(**common, evaluate=settings.evaluate, code=code_hash(record, *TRACKING)),
         "register": Register(
             targets=tasks.targets,
             own_tasks=settings.listed_own_tasks,
