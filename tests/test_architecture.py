@@ -142,7 +142,7 @@ def test_pipelines_import_neither_torch_nor_components() -> None:
 
 
 def test_tasks_and_settings_load_without_heavy_libraries() -> None:
-    heavy = "{'torch', 'transformers', 'datasets', 'mlflow', 'sklearn', 'pandas', 'accelerate'}"
+    heavy = "{'torch', 'transformers', 'datasets', 'mlflow', 'sklearn', 'pandas', 'pyarrow', 'accelerate'}"
     program = f"import sys, pemt_core.tasks, pemt_core.settings, pemt_core.metrics; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -244,7 +244,7 @@ def test_predict_says_what_is_wrong(project: Project, monkeypatch: pytest.Monkey
     )
     assert said("--target", "cbb").startswith("error: there is no task 'cbb': did you mean 'cb'?")
     assert "`dvc repro transfer@rte` trains them" in said("--target", "rte")
-    assert said("--target", "cb", file="row.csv") == "error: row.csv: no such file"
+    assert said("--target", "cb", file="row.csv") == "error: row.csv: no such file; did you mean 'rows.csv'?"
     assert "has no version 7" in said("--model", "models:/pemt-cb/7")
     assert "names no model; expected models:/<name>@<alias>" in said("--model", "models:/pemt-cb")
     assert "--model is 'elsewhere': no such folder; expected a model's folder" in said("--model", "elsewhere")

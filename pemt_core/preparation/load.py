@@ -1,10 +1,11 @@
 """Loading a task's official splits: from the hub, a folder that mirrors its layout, the embedded world, or files."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -18,7 +19,7 @@ from pemt_core.errors import DataError, nearest
 from pemt_core.preparation.revisions import resolve_revision
 from pemt_core.provenance.code import code_hash
 from pemt_core.settings import EMBEDDED, HUB
-from pemt_core.tasks.files import read_rows
+from pemt_core.tasks.files import place_of, read_rows
 from pemt_core.tasks.record import FileDataset, HubDataset
 
 _SUBSET_COLUMN = "subset"
@@ -32,6 +33,7 @@ class OfficialSplits:
 
     splits: Mapping[str, datasets.Dataset]
     revision: str  # the hub's commit, the same for every split; of files a hash; else empty
+    place: Callable[[str, int], str]  # where a row of a split is, for messages; rows count from 0
 
 
 def load_official_splits(
@@ -62,7 +64,7 @@ def load_official_splits(
         if split in loaded:
             rows = _of_subset(loaded[split], dataset, split)
             splits[split] = _with_columns(rows, columns, f"{dataset}, split '{split}'")
-    return OfficialSplits(splits, revision)
+    return OfficialSplits(splits, revision, dataset.place)
 
 
 def _load(dataset: HubDataset, source: str, revision: str) -> Mapping[str, datasets.Dataset]:
@@ -79,22 +81,42 @@ def _load(dataset: HubDataset, source: str, revision: str) -> Mapping[str, datas
 
 def _load_files(dataset: FileDataset, columns: tuple[str, ...]) -> OfficialSplits:
     """A split for each file. DataError as `read_rows`."""
-    splits = {split: _load_file(dataset.path(split), columns) for split in dataset.files}
+    read = {split: _load_file(dataset.path(split), columns) for split in dataset.files}
     hashes = {split: sha256_of_file(dataset.path(split)) for split in dataset.files}
-    return OfficialSplits(splits, f"sha256:{sha256_of_json(hashes)}")
+
+    def place(split: str, row: int) -> str:
+        return place_of(dataset.path(split), read[split][row][_number_column(columns)])
+
+    splits = {split: rows.select_columns(list(columns)) for split, rows in read.items()}
+    return OfficialSplits(splits, f"sha256:{sha256_of_json(hashes)}", place)
 
 
 def _load_file(path: Path, columns: tuple[str, ...]) -> datasets.Dataset:
-    text = datasets.Features({column: datasets.Value("string") for column in columns})
-    arguments = {"path": path, "columns": columns}
+    """The rows of a file as text, and the number that the reader gives each."""
+    features = {column: datasets.Value("string") for column in columns}
+    features[_number_column(columns)] = datasets.Value("int64")
     try:
         return datasets.Dataset.from_generator(
-            read_rows, features=text, gen_kwargs=arguments, cache_dir=_cache_of([path]) if path.is_file() else None
+            _numbered_rows,
+            features=datasets.Features(features),
+            gen_kwargs={"path": path, "columns": columns},
+            cache_dir=_cache_of([path]) if path.is_file() else None,
         )
     except DatasetsError as error:
         if isinstance(error.__cause__, DataError):  # of the generator
             raise error.__cause__ from error
         raise
+
+
+def _numbered_rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    with closing(read_rows(path, columns)) as rows:
+        for number, row in rows:
+            yield {**row, _number_column(columns): number}
+
+
+def _number_column(columns: tuple[str, ...]) -> str:
+    """Longer than each of the `columns`, so none of them."""
+    return "number beside " + ", ".join(columns)
 
 
 def _mirrored_repository(dataset: HubDataset, folder: Path) -> Path:
@@ -117,7 +139,7 @@ def _cache_of(paths: Iterable[Path]) -> str:
     """
     files = sorted(path.resolve() for path in paths if path.is_file())
     state = {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
-    key = sha256_of_json([state, code_hash("pemt_core.tasks.files")])
+    key = sha256_of_json([state, code_hash("pemt_core.tasks.files", "pemt_core.preparation.load")])
     return str(Path(datasets.config.HF_DATASETS_CACHE) / f"folder-{key[:16]}")
 
 

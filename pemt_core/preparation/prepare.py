@@ -1,7 +1,7 @@
 """Preparing one task: from the dataset's official splits to a folder of text pairs."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -55,7 +55,7 @@ def prepare_task(
         columns=task.columns,
     )
     assignment = assign_rows(task.splits, official.splits, split_seed)
-    reader = _RowReader(task)
+    reader = _RowReader(task, official.place)
     tallies = {}
     with atomic_directory(output_dir) as folder:
         write_description(folder, _description(task))
@@ -88,6 +88,7 @@ class _RowReader:
     """Turns raw rows of one task into rows of ROW_SCHEMA, and remembers what it dropped and the ids it gave."""
 
     task: Task
+    place: Callable[[str, int], str]  # of a row in an official split
     dropped: list[DroppedRow] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
 
@@ -106,16 +107,16 @@ class _RowReader:
         try:
             return self.task.conversion.pair(raw)
         except DroppedRowError as reason:
-            logger.warning("%s is dropped: %s", self.task.dataset.place(split, position), reason)
+            logger.warning("%s is dropped: %s", self.place(split, position), reason)
             self.dropped.append(DroppedRow(split, position, str(reason)))
             return None
         except RowError as error:
-            raise DataError(f"{self.task.dataset.place(split, position)}: {error}") from error
+            raise DataError(f"{self.place(split, position)}: {error}") from error
 
     def _row(self, pair: TextPair, split: str, position: int) -> dict[str, Any]:
         row_id = f"{split}-{pair.key or position}"
         if row_id in self.ids:
-            raise DataError(f"{self.task.dataset.place(split, position)}: the id '{pair.key}' occurs twice")
+            raise DataError(f"{self.place(split, position)}: the id '{pair.key}' occurs twice")
         self.ids.add(row_id)
         return {
             "id": row_id,

@@ -6,6 +6,7 @@ DVC needs a line for the task in `per_target` (or `per_source`) of the file and 
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from pemt_core.settings.load import parse_settings, read_params
 from pemt_core.settings.own_tasks import OwnTask
 from pemt_core.settings.yaml_text import with_item, with_key, with_list
 from pemt_core.tasks import known_tasks, own_task
-from pemt_core.tasks.files import column_names, read_rows
+from pemt_core.tasks.files import column_names, place_of, read_rows
 from pemt_core.tasks.values import RowError
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def propose_entry(
 
 
 def _label_words(paths: Sequence[Path], target: str) -> list[str]:
-    words = Counter((row[target] or "").strip() for path in paths for row in read_rows(path, (target,)))
+    words = Counter((row[target] or "").strip() for path in paths for _, row in read_rows(path, (target,)))
     if len(words) > min(MOST_LABELS, words.total() / 2):
         return []
     once = sorted(word for word, count in words.items() if word and count == 1)
@@ -142,15 +143,16 @@ def _check_rows(name: str, entry: Mapping[str, Any], folder: Path) -> None:
     checked = validate(OwnTask, entry, f"own_tasks.{name}")
     task = own_task(name, checked, folder)
     for split, file in checked.files.by_split.items():
-        num_rows = 0
-        for row in read_rows(folder / file, task.columns):
-            try:
-                task.conversion.pair(row)
-            except RowError as error:
-                raise DataError(f"{task.dataset.place(split, num_rows)}: {error}") from error
-            num_rows += 1
+        path, num_rows = folder / file, 0
+        with closing(read_rows(path, task.columns)) as rows:
+            for number, row in rows:
+                try:
+                    task.conversion.pair(row)
+                except RowError as error:
+                    raise DataError(f"{place_of(path, number)}: {error}") from error
+                num_rows += 1
         if split == "train" and num_rows < FEWEST_ROWS:
-            raise DataError(f"{folder / file}: {num_rows} rows; at least {FEWEST_ROWS} are needed to split them")
+            raise DataError(f"{path}: {num_rows} rows; at least {FEWEST_ROWS} are needed to split them")
 
 
 def _with_task(text: str, name: str, added: Mapping[str, Any], listed: str, per_task: str, only: bool) -> str:

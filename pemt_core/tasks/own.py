@@ -29,7 +29,7 @@ def own_task(name: str, entry: OwnTask, folder: Path) -> Task:
         )
     for split, file in entry.files.by_split.items():
         try:
-            check_format(file)
+            check_format(Path(file))
         except DataError as error:
             raise SettingsError(f"{key}.files.{split} is {error}") from error
     labels = None if entry.labels is None else tuple(entry.labels)

@@ -47,10 +47,6 @@ class FileDataset:
     def path(self, split: str) -> Path:
         return self.folder / self.files[split]
 
-    def place(self, split: str, row: int) -> str:
-        """Where a row is, for messages; `row` counts from 0, its number in the message from 1."""
-        return f"{self.path(split)}, data row {row + 1}"
-
     def __str__(self) -> str:
         return ", ".join(self.files.values())
 

@@ -1,0 +1,113 @@
+"""Rows of a file whose ending says what it is."""
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pemt_core.errors import DataError, nearest
+from pemt_core.tasks.files.parquet_records import parquet_columns, parquet_records
+from pemt_core.tasks.files.record import Record, Records
+from pemt_core.tasks.files.text_records import csv_columns, csv_records, jsonl_records
+from pemt_core.tasks.values import RowError, as_text
+
+
+@dataclass(frozen=True)
+class Format:
+    """How files of one ending are read."""
+
+    unit: str  # what its records are counted in
+    records: Callable[[Path, Sequence[str] | None], Records]
+    columns: Callable[[Path], list[str] | None]  # of all records; None where each has its own
+
+
+FORMATS = {
+    ".csv": Format("line", csv_records, csv_columns),
+    ".jsonl": Format("line", jsonl_records, lambda path: None),
+    ".parquet": Format("row", parquet_records, parquet_columns),
+}
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> Records:
+    """The rows of a file, each with the text in `columns`; None where there is no value.
+
+    Numbers are as JSON writes them, `true` and `false` too.
+
+    Raises:
+        DataError: as `read_records`, or a value is neither text nor a number.
+    """
+    with closing(read_records(path, columns)) as records:
+        for number, values in records:
+            yield Record(number, {column: _text(values[column], path, number, column) for column in columns})
+
+
+def read_records(path: Path, columns: Sequence[str] | None = None) -> Records:
+    """The records of a file, with their values as the file has them.
+
+    Args:
+        columns: those that must be there: of a format that stores columns apart, no others are read. None: all.
+
+    Raises:
+        DataError: the file is missing, without a row, of no known format, not in UTF-8, broken or without one of the
+            columns. The message names the file and the place.
+    """
+    check_file(path)
+    num_records = 0
+    try:
+        with closing(_format(path).records(path, columns)) as records:
+            for record in records:
+                yield record
+                num_records += 1
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if num_records == 0:
+        raise DataError(f"{path}: it has no row" + (f"; expected rows with {', '.join(columns)}" if columns else ""))
+
+
+def place_of(path: Path, number: int) -> str:
+    """Where the record with this number is, for messages."""
+    return f"{path}, {_format(path).unit} {number}"
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a file, in order; of JSONL those of the first row. DataError as `read_records`."""
+    names = fixed_columns(path)
+    if names:
+        return names
+    with closing(read_records(path)) as records:
+        return list(next(records).values)
+
+
+def fixed_columns(path: Path) -> list[str] | None:
+    """The columns that every row of a file has; None where each row names its own. DataError as `read_records`."""
+    check_file(path)
+    try:
+        return _format(path).columns(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def check_file(path: Path) -> None:
+    """DataError where a file is missing, or no format has its ending."""
+    check_format(path)
+    if not path.is_file():
+        siblings = [each.name for each in path.parent.glob("*") if each.suffix.lower() in FORMATS]
+        raise DataError(f"{path}: no such file" + (f"; {nearest(path.name, siblings)}" if siblings else ""))
+
+
+def check_format(path: Path, endings: Collection[str] = FORMATS) -> None:
+    """DataError where a file's name has none of `endings`, in capitals or not."""
+    if path.suffix.lower() not in endings:
+        raise DataError(f"{path}: the ending '{path.suffix}' is unknown; {nearest(path.suffix.lower(), endings)}")
+
+
+def _format(path: Path) -> Format:
+    return FORMATS[path.suffix.lower()]
+
+
+def _text(value: Any, path: Path, number: int, column: str) -> str | None:
+    text = as_text(value)
+    if text is None and value is not None:
+        raise DataError(f"{place_of(path, number)}: {RowError(column, value, 'text or a number')}")
+    return text
