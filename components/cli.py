@@ -43,6 +43,7 @@ class Command:
 
 COMMANDS = {
     "tasks": Command("components.tasks", "list the tasks, or show one"),
+    "methods": Command("components.methods", "list the methods, and what each trains"),
     "add-task": Command("components.add_task", "make a task from a file of yours"),
     "doctor": Command("components.doctor", "check this machine and project, and say what to mend"),
     "report": Command("components.results", "show the results"),

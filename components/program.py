@@ -51,7 +51,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 def add_tracking(parser: argparse.ArgumentParser) -> None:
     """The flags of steps that write runs."""
-    parser.add_argument("--tracking", metavar="FILE|JSON", required=True, help="plan's tracking.json: where runs are kept")
+    parser.add_argument(
+        "--tracking", metavar="FILE|JSON", required=True, help="plan's tracking.json: where runs are kept"
+    )
     parser.add_argument("--plan", metavar="KEY", help="of a branch of a cluster's run, whose report looks for its runs")
 
 

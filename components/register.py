@@ -27,7 +27,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="folder that prepare wrote")
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")
     parser.add_argument("--experts", type=Path, required=True, help="folder that collect_experts wrote")
-    parser.add_argument("--recorded", type=Path, required=True, help="file that record wrote: the cells have their runs")
+    parser.add_argument(
+        "--recorded", type=Path, required=True, help="file that record wrote: the cells have their runs"
+    )
     add_tracking(parser)
     return parser
 

@@ -37,7 +37,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="the task's folder that prepare wrote")
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")
     parser.add_argument("--experts", type=Path, required=True, help="folder that collect_experts wrote")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write; cells in it that still hold are kept")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder to write; cells in it that still hold are kept"
+    )
     add_training(parser)
     parser.add_argument("--workers", type=int, help="trainings at a time (default: as many as suit the machine)")
     return parser

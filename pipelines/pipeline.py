@@ -48,7 +48,8 @@ def make_pipeline(settings: Settings, params: str, image: str, *, cache: bool = 
             with dsl.ParallelFor(planned["branches"], parallelism=on.parallelism) as branch:
                 runs = {"plan": branch.key, "tracking": planned["tracking"]}
                 target = {"target": branch.target, **shared}
-                target["adapters"] = on.run(steps.transfer, settings=branch.transfer, **runs, **target).outputs["adapters"]
+                transferred = on.run(steps.transfer, settings=branch.transfer, **runs, **target)
+                target["adapters"] = transferred.outputs["adapters"]
                 scores = on.run(steps.evaluate, settings=planned["evaluate"], **target).outputs["scores"]
                 recorded = on.run(steps.record, settings=planned["record"], scores=scores, **runs).outputs["recorded"]
                 on.run(steps.register, settings=planned["register"], recorded=recorded, **runs, **target)

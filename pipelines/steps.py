@@ -141,7 +141,12 @@ def evaluate(
 
 @dsl.container_component
 def record(
-    plan: str, settings: str, tracking: str, scores: Input[Dataset], recorded: Output[Artifact], provenance: Output[Artifact]
+    plan: str,
+    settings: str,
+    tracking: str,
+    scores: Input[Dataset],
+    recorded: Output[Artifact],
+    provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
     """Tracking runs of the results of one target task and seed."""
     what = ["--settings", settings, "--tracking", tracking, "--plan", plan]

@@ -61,6 +61,9 @@ def initial_weight(place: FeedForward, num_experts: int) -> Float[Tensor, "C E"]
     return torch.zeros(d_ff if place.stack == "encoder" else d_model, num_experts)
 
 
-def build(place: FeedForward, weight: Float[Tensor, "C E"], num_experts: int, signal: ForwardSignal) -> Gate:
+def build(
+    place: FeedForward, weight: Float[Tensor, "C E"] | None, num_experts: int, signal: ForwardSignal
+) -> nn.Module:
     """The published gate of one layer."""
+    assert weight is not None
     return (EncoderGate if place.stack == "encoder" else DecoderGate)(weight, signal)

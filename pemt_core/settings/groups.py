@@ -1,7 +1,7 @@
 """The groups of params.yaml as typed values. Nothing here has a default: params.yaml is the only home of numbers."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -14,7 +14,8 @@ HUB, EMBEDDED = "hub", "embedded"  # prepare.source where it is no folder
 
 PromptInit = Literal["vocab", "normal"]
 StepName = Literal[
-    "plan", "prepare", "backbone", "train_source", "collect_experts", "transfer", "evaluate", "record", "register", "report"
+    "plan", "prepare", "backbone", "train_source", "collect_experts",
+    "transfer", "evaluate", "record", "register", "report",
 ]  # fmt: skip
 STEPS: tuple[StepName, ...] = get_args(StepName)
 

@@ -132,10 +132,10 @@ def _completed(values: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(completed.get(group), Mapping) and isinstance(shared, Mapping):
             completed[group] = merged({TRAINING: dict(shared)}, completed[group])
     kubeflow = completed.get("kubeflow")
-    resources = kubeflow.get("resources") if isinstance(kubeflow, Mapping) else None
-    if isinstance(resources, Mapping) and isinstance(resources.get(EVERY_STEP), Mapping):
-        steps = {name: differences for name, differences in resources.items() if name != EVERY_STEP}
-        below = {name: dict(resources[EVERY_STEP]) for name in STEPS}
+    if isinstance(kubeflow, Mapping) and isinstance(kubeflow.get("resources"), Mapping):
+        steps = dict(kubeflow["resources"])
+        every_step = steps.pop(EVERY_STEP, {})
+        below: dict[str, Any] = {name: dict(every_step) for name in STEPS} if isinstance(every_step, Mapping) else {}
         completed["kubeflow"] = {**kubeflow, "resources": merged(below, steps)}
     return completed
 

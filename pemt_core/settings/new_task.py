@@ -1,7 +1,4 @@
-"""A task from files of the user's, added to params.yaml: its entry, its lines for every recipe, its place in the list.
-
-DVC needs a line for the task in `per_target` (or `per_source`) of the file and of every recipe.
-"""
+"""A task from the user's files, added to params.yaml: its entry, and its name in the list of sources or targets."""
 
 import logging
 from collections import Counter
@@ -16,9 +13,9 @@ from pemt_core.artifacts.files import atomic_file
 from pemt_core.errors import DataError, SettingsError
 from pemt_core.schema.validation import merged, validate
 from pemt_core.settings.load import parse_settings, read_params
-from pemt_core.settings.own_tasks import OwnTask
 from pemt_core.settings.yaml_text import with_item, with_key, with_list
-from pemt_core.tasks import known_tasks, own_task
+from pemt_core.tasks import TASKS, known_tasks, own_task
+from pemt_core.tasks.entry import OwnTask
 from pemt_core.tasks.files import column_names, place_of, read_rows
 from pemt_core.tasks.values import RowError
 
@@ -104,21 +101,19 @@ def add_own_task(
     values = read_params(params)
     parse_settings(values, str(params))
     listed, per_task = _KEYS_OF_ROLE[role]
-    taken = {*values["own_tasks"], *values["per_source"], *values["per_target"]}
-    if name in taken:
+    if name in {*TASKS, *values["own_tasks"], *values["imported_sources"]}:
         raise SettingsError(f"{params}: there is a task '{name}' already; choose another name")
     _check_rows(name, entry, params.parent)
     added: dict[str, Any] = {
         "own_tasks": {name: dict(entry)},
         "tasks": {listed: [name] if only else [*values["tasks"][listed], name]},
-        per_task: {name: dict(differences or {})},
-        "recipes": {recipe: {per_task: {name: {}}} for recipe in values["recipes"]},
+        **({per_task: {name: dict(differences)}} if differences else {}),
     }
     wanted = merged(values, added)
     known_tasks(parse_settings(wanted, str(params)).own_tasks, params.parent)
     try:
         text = _with_task(params.read_text(encoding="utf-8"), name, added, listed, per_task, only)
-        is_as_wanted = YAML(typ="safe", pure=True).load(text) == wanted
+        is_as_wanted = {**YAML(typ="safe", pure=True).load(text), "recipes": wanted["recipes"]} == wanted
     except (KeyError, YAMLError):
         is_as_wanted = False
     if not is_as_wanted:
@@ -158,8 +153,7 @@ def _check_rows(name: str, entry: Mapping[str, Any], folder: Path) -> None:
 def _with_task(text: str, name: str, added: Mapping[str, Any], listed: str, per_task: str, only: bool) -> str:
     """The text of params.yaml with what is added, part by part. KeyError where a part has no place."""
     text = with_key(text, ("own_tasks",), name, added["own_tasks"][name])
-    text = with_key(text, (per_task,), name, added[per_task][name])
-    for recipe in added["recipes"]:
-        text = with_key(text, ("recipes", recipe, per_task), name, {})
+    if per_task in added:
+        text = with_key(text, (per_task,), name, added[per_task][name])
     tasks = ("tasks", listed)
     return with_list(text, tasks, [name]) if only else with_item(text, tasks, name)

@@ -28,7 +28,7 @@ from pemt_core.settings.groups import (
 from pemt_core.settings.settings import cells_of
 from pemt_core.tasks.entry import OwnTask
 
-StepType = TypeVar("StepType", bound="StepSettings")
+StepType = TypeVar("StepType", bound=Group)
 
 
 class StepSettings(Group):

@@ -31,7 +31,7 @@ from pemt_core.settings.steps import (
 )
 from pemt_core.tasks import get_task, known_tasks
 
-TRACKING = ("pemt_core.tracking.results", "pemt_core.tracking.comparison", "pemt_core.tracking.models")
+TRACKING = ("pemt_core.tracking.results", "pemt_core.tracking.comparison")
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,9 @@ def make_plan(settings: Settings, folder: Path) -> Plan:
         ),
         tracking=settings.tracking,
         branches=[branch for name in tasks.targets for branch in _branches(transfer[name], before)],
-        **_ends(settings),
+        record=_record(settings),
+        register=_register(settings),
+        report=_report(settings),
     )
 
 
@@ -158,26 +160,39 @@ def _branches(transfer: Transfer, before: list[str]) -> list[Branch]:
     return [Branch(transfer.target, t.seeds[0], sha256_of_json([*before, as_text(t)]), t) for t in alone]
 
 
-def _ends(settings: Settings) -> dict[str, StepSettings]:
-    """The steps after the scores."""
-    tasks, methods = settings.tasks, _namings(settings)
-    record, register, report = (f"pemt_core.steps.{step}" for step in ("record", "register", "report"))
-    common = {"sources": tasks.sources, "targets": tasks.targets, "methods": methods, "report": settings.report}
-    return {
-        "record": Record(**common, evaluate=settings.evaluate, code=code_hash(record, *TRACKING)),
-        "register": Register(
-            targets=tasks.targets,
-            own_tasks=settings.listed_own_tasks,
-            methods=list(methods),
-            models=settings.models,
-            batch_size=settings.evaluate.batch_size,
-            prefix=settings.tracking.experiment,
-            code=code_hash(register, *TRACKING, *_kinds(settings)),
-        ),
-        "report": Report(
-            **common, prepare=settings.prepare, backbone=settings.backbone, code=code_hash(report, *_kinds(settings))
-        ),
-    }
+def _record(settings: Settings) -> Record:
+    return Record(
+        sources=settings.tasks.sources,
+        targets=settings.tasks.targets,
+        methods=_namings(settings),
+        report=settings.report,
+        evaluate=settings.evaluate,
+        code=code_hash("pemt_core.steps.record", *TRACKING),
+    )
+
+
+def _register(settings: Settings) -> Register:
+    return Register(
+        targets=settings.tasks.targets,
+        own_tasks=settings.listed_own_tasks,
+        methods=list(_namings(settings)),
+        models=settings.models,
+        batch_size=settings.evaluate.batch_size,
+        prefix=settings.tracking.experiment,
+        code=code_hash("pemt_core.steps.register", "pemt_core.tracking.models", *_kinds(settings)),
+    )
+
+
+def _report(settings: Settings) -> Report:
+    return Report(
+        sources=settings.tasks.sources,
+        targets=settings.tasks.targets,
+        methods=_namings(settings),
+        prepare=settings.prepare,
+        backbone=settings.backbone,
+        report=settings.report,
+        code=code_hash("pemt_core.steps.report"),
+    )
 
 
 def _namings(settings: Settings) -> dict[str, MethodNaming]:

@@ -1,0 +1,80 @@
+"""The methods of params.yaml: name, kind, sources, and exactly how many parameters each trains for a target.
+
+A target's prompt has a vector for each token of its description, so the count is a number and so many per token. With a
+backbone's folder, which has a tokenizer, it is also given for the targets of params.yaml.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from components.command import add_json, add_params, explained, run
+from pemt_core.settings import Settings, load_settings
+from pemt_core.tasks import get_task, known_tasks
+
+
+def main(arguments: argparse.Namespace) -> None:
+    settings = load_settings(arguments.params)
+    pretrained_here = "backbone" if settings.backbone.kind == "scratch" else settings.backbone.name
+    backbone = arguments.backbone or pretrained_here
+    described = describe(settings, backbone, arguments.params.parent)
+    print(json.dumps(described, indent=2, ensure_ascii=False) if arguments.json else table(described))
+
+
+def describe(settings: Settings, backbone: str, folder: Path) -> dict[str, Any]:
+    """All methods, with what they train on this backbone."""
+    from pemt_core.backbone.shapes import backbone_of_shapes
+    from pemt_core.backbone.tokenizer import load_tokenizer
+    from pemt_core.methods.count import trained_parameters
+
+    place = folder / backbone if (folder / backbone).is_dir() else Path(backbone)
+    model = backbone_of_shapes(str(place) if place.is_dir() else backbone)
+    tokens: dict[str, int] = {}
+    if place.is_dir():
+        tokenizer, known = load_tokenizer(str(place)), known_tasks(settings.own_tasks, folder)
+        texts = {target: get_task(target, known).description for target in settings.tasks.targets}
+        tokens = {target: len(tokenizer(text)["input_ids"]) for target, text in texts.items()}
+    rows = []
+    for name, method in settings.all_methods().items():
+        count = trained_parameters(method, model, settings.sources, settings.train_source.rank)
+        rows.append(
+            {
+                "name": name,
+                "kind": method.kind,
+                "about": method.about(settings.sources),
+                "sources": method.draws_on(settings.sources),
+                "trained_parameters": count.fixed,
+                "per_prompt_token": count.per_prompt_token,
+                "by_target": {target: count.with_prompt(number) for target, number in tokens.items()},
+            }
+        )
+    return {"backbone": backbone, "parameters": model.num_parameters(), "methods": rows}
+
+
+def table(described: dict[str, Any]) -> str:
+    """A row per method, in columns as wide as they must be."""
+    rows = [("method", "kind", "trained parameters", "of backbone", "sources")]
+    for each in described["methods"]:
+        counts = list(each["by_target"].values())
+        exact = f"{each['trained_parameters']:,} + {each['per_prompt_token']:,} per prompt token"
+        known = f" ({min(counts):,} to {max(counts):,})" if counts else ""
+        share = 100 * (max(counts) if counts else each["trained_parameters"]) / described["parameters"]
+        rows.append((each["name"], each["kind"], exact + known, f"{share:.2f} %", ", ".join(each["sources"]) or "none"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, "", f"on {described['backbone']}, {described['parameters']:,} parameters"])
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = explained(__doc__, "methods")
+    parser.add_argument(
+        "--backbone", metavar="FOLDER|NAME", help="a folder, or a name such as t5-base (default: that of params.yaml)"
+    )
+    add_params(parser)
+    add_json(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, make_parser())
