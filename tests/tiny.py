@@ -23,6 +23,7 @@ from pemt_core.backbone.store import save_backbone
 from pemt_core.backbone.tokenizer import load_tokenizer, train_tokenizer
 from pemt_core.data.corpus import CorpusText, corpus_table
 from pemt_core.data.prepared import ROW_SCHEMA, SPLITS, TaskDescription, write_description
+from pemt_core.methods import method_of
 from pemt_core.model.assemble import (
     Expert,
     build_target_model,
@@ -31,7 +32,8 @@ from pemt_core.model.assemble import (
     initial_target_tensors,
 )
 from pemt_core.model.prompted import PromptedT5
-from pemt_core.settings import EvaluateSettings, TrainSourceSettings, TransferSettings, load_settings
+from pemt_core.settings import EvaluateSettings, TrainSourceSettings, load_settings
+from pemt_core.settings.steps import Transfer
 from pemt_core.steps.collect_experts import collect_experts
 from pemt_core.steps.evaluate import evaluate
 from pemt_core.steps.report import report
@@ -198,8 +200,16 @@ def source_settings(**changes: Any) -> TrainSourceSettings:
     return TrainSourceSettings.model_validate(_changed(values, changes))
 
 
-def transfer_settings(**changes: Any) -> TransferSettings:
-    """Stage-2 settings; a change that is no key of the group is one of its `training`."""
+METHODS: dict[str, dict[str, Any]] = {
+    "pemt": {},
+    "control": {"kind": "pemt", "sources": []},
+    **{f"without_{source}": {"kind": "pemt", "without": [source]} for source in ("alpha", "beta", "delta")},
+}
+
+
+def transfer_settings(*, task: str = "gamma", answer: AnswerRule = "generate", **changes: Any) -> Transfer:
+    """What stage 2 of a target reads. `methods` are names of METHODS, or entries by name; a change that is no key of
+    the group `transfer` is one of its `training`."""
     values: dict[str, Any] = {
         "methods": ["pemt"],
         "seeds": [4096],
@@ -215,7 +225,11 @@ def transfer_settings(**changes: Any) -> TransferSettings:
         "learning_rates": [1e-2],
         "training": dict(TRAINING),
     }
-    return TransferSettings.model_validate(_changed(values, changes))
+    values = _changed(values, changes)
+    methods, ks, seeds = (values.pop(name) for name in ("methods", "k", "seeds"))
+    entries = methods if isinstance(methods, dict) else {name: METHODS[name] for name in methods}
+    resolved = {name: method_of(name, entry, values, name).model_dump() for name, entry in entries.items()}
+    return Transfer(target=task, methods=resolved, k=ks, seeds=seeds, answer=answer, code="")
 
 
 def _changed(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -317,8 +331,7 @@ class World:
             self.folder / "data" / task,
             self.folder / "backbone",
             self.folder / "experts",
-            transfer_settings(**changes),
-            answer=answer,
+            transfer_settings(task=task, answer=answer, **changes),
             output_dir=output,
             checkpoint_dir=checkpoints or output.parent / "checkpoints",
             open_run=logging_runs(log),
