@@ -12,31 +12,43 @@ from pathlib import Path
 from components.executor import Outcome
 from components.program import add_choices, new_parser, open_tracker, run
 from pemt_core.provenance.provenance import provenance
+from pemt_core.report.names import MethodNames
 from pemt_core.settings import Settings
 
 
 def main(arguments: argparse.Namespace, settings: Settings) -> Outcome:
-    from pemt_core.steps.report import gather, report
+    from pemt_core.artifacts.result import load_results
+    from pemt_core.report.cost import read_processes
+    from pemt_core.report.origin import Origin, num_parameters_of
+    from pemt_core.report.table import Tables
+    from pemt_core.steps.plan import planned_cells
+    from pemt_core.steps.record import record
+    from pemt_core.steps.report import report
+    from pemt_core.tracking.gather import gather
 
-    tracker = open_tracker(settings, arguments)
+    tracker, left = open_tracker(settings, arguments), arguments.provenance.parent
+    source_dirs = [arguments.sources / task for task in settings.tasks.sources] if arguments.sources else []
+    failed: list[str] = []
     with provenance(arguments.provenance):
-        failed = gather(settings, tracker, results_dir=arguments.scores) if arguments.gather else None
-        means = report(
-            arguments.scores,
-            [arguments.sources / task for task in settings.tasks.sources] if arguments.sources else [],
-            settings.report,
-            settings.tasks.targets,
-            settings.prepare,
-            settings.backbone,
-            backbone_dir=arguments.backbone,
-            output_dir=arguments.output,
-            provenance_dir=arguments.provenance.parent,
-            tracker=tracker,
-            failed=failed,
-        )
+        if arguments.gather:
+            failed = gather(planned_cells(settings), settings.evaluate, tracker, results_dir=arguments.scores)
+        results = load_results(arguments.scores)
+        tables = Tables.of(results, names_of(settings), settings.report.confidence, settings.tasks.targets, failed)
+        num_parameters = num_parameters_of(arguments.backbone) if arguments.backbone else None
+        processes = read_processes(left, [*settings.tasks.targets, *(folder.name for folder in source_dirs)])
+        origin = Origin(settings.prepare, settings.backbone, num_parameters, processes, source_dirs)
+        means = report(tables, origin, settings.report.layer_groups, arguments.output)
+        record(tables, arguments.scores, source_dirs, settings.report, tracker, left)
         if arguments.page:
             shutil.copyfile(arguments.output / "table.md", arguments.page)
     return Outcome(metrics=means)
+
+
+def names_of(settings: Settings) -> MethodNames:
+    """What the report calls the methods."""
+    one_less = {f"without_{source}": f"PEMT without the source {source}" for source in settings.tasks.sources}
+    control = "stage 2 without sources: target prompt, target adapters and layer norms alone"
+    return MethodNames({"pemt": "PEMT"}, {"control": control, **one_less})
 
 
 def make_parser() -> argparse.ArgumentParser:

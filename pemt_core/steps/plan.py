@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pemt_core.artifacts.cell import Cell, cells_of
 from pemt_core.artifacts.files import sha256_of_json
 from pemt_core.provenance.provenance import git_commit
 from pemt_core.settings import Settings, settings_text
@@ -68,6 +69,17 @@ def make_plan(settings: Settings) -> Plan:
         for seed in dict.fromkeys(settings.transfer_for(target).seeds)
     ]
     return Plan(prepare, backbone, sources, collect_experts, branches, evaluate)
+
+
+def planned_cells(settings: Settings) -> list[tuple[str, Cell]]:
+    """Every cell of the plan, with the key of its branch."""
+    return [
+        (branch.key, cell)
+        for branch in make_plan(settings).branches
+        for cell in cells_of(
+            branch.target, settings.transfer_for(branch.target).model_copy(update={"seeds": [branch.seed]})
+        )
+    ]
 
 
 def _source(settings: Settings, name: str) -> SourceTraining:
