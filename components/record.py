@@ -14,7 +14,7 @@ from pemt_core.settings.steps import Record
 
 
 def main(arguments: argparse.Namespace, job: Job[Record]) -> None:
-    from pemt_core.report.names import names_of
+    from pemt_core.report.names import MethodNames
     from pemt_core.steps.record import record, recorded_cells
 
     from pemt_core.artifacts.result import load_results
@@ -28,7 +28,7 @@ def main(arguments: argparse.Namespace, job: Job[Record]) -> None:
             publish_results(results, arguments.scores, settings.evaluate, tracker, left)
         else:
             sources = [arguments.sources / source for source in settings.sources] if arguments.sources else []
-            names = names_of({name: (each.title, each.about) for name, each in settings.methods.items()})
+            names = MethodNames.of(settings.methods)
             tables = Tables.of(results, names, settings.report.confidence, settings.targets)
             record(tables, arguments.scores, sources, settings.report, tracker, left)
         if arguments.output:

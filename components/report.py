@@ -54,12 +54,12 @@ def fetch(arguments: argparse.Namespace) -> tuple[Report, "Tables"]:
 
 def tables_of(settings: Report, scores: Path, failed: Sequence[str] = ()) -> "Tables":
     """The frames of the results in `scores`; `failed` are sentences on what has no result."""
-    from pemt_core.report.names import names_of
+    from pemt_core.report.names import MethodNames
 
     from pemt_core.artifacts.result import load_results
     from pemt_core.report.table import Tables
 
-    names = names_of({name: (each.title, each.about) for name, each in settings.methods.items()})
+    names = MethodNames.of(settings.methods)
     return Tables.of(load_results(scores), names, settings.report.confidence, settings.targets, failed)
 
 

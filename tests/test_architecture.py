@@ -286,6 +286,8 @@ def groups_read(step: str) -> set[str]:
     assert found <= set(Settings.model_fields)
     if step == "evaluate":
         found -= {"models", "own_tasks", "tracking"}  # what it registers on a cluster; DVC has a stage for that
+    if step == "report":
+        found -= {"evaluate"}  # what a run on a cluster gathers; DVC's report has files
     return found | ({"tracking"} if step == "report" else set())  # for the others it changes no result
 
 

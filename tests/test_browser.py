@@ -57,7 +57,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, scored: World) -> Iterator[
                 assert process.poll() is None, (folder / "log").read_text()
                 time.sleep(0.5)
         assert f"{address}/#/experiments/1/runs?" in (folder / "log").read_text()
-        scored.report(connect("sqlite:///mlflow.db", "pemt", folder, "stop"))
+        scored.record(connect("sqlite:///mlflow.db", "pemt", folder, "stop"))
         yield address
     finally:
         if process.poll() is None:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -15,10 +15,14 @@ from tiny import World
 from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.files import write_json
 from pemt_core.artifacts.result import load_results
+from pemt_core.report.names import MethodNames
+from pemt_core.report.table import Tables
 from pemt_core.settings import EvaluateSettings, ReportSettings
+from pemt_core.steps.record import record
 from pemt_core.tracking import Tracker, connect
 from pemt_core.tracking.comparison import record_comparison
-from pemt_core.tracking.results import gather_result, publish_results, record_results, record_sources
+from pemt_core.tracking.gather import gather
+from pemt_core.tracking.results import publish_results, record_results
 from pemt_core.tracking.store import Store
 
 CONTROL, PEMT = "control k=full", "pemt k=full"
@@ -90,19 +94,15 @@ def changed_scores(scored: World, folder: Path, changes: Mapping[str, float]) ->
     return folder
 
 
-def show(scored: World, tracker: Tracker, scores: Path | None = None) -> None:
-    """What the report step writes to the store; `scores` in place of the world's."""
-    scores = scores or scored.folder / "scores"
-    record_sources([scored.folder / "adapters" / name for name in World.SOURCES], tracker, scored.folder)
-    record_results(scores, tracker, scored.folder)
-    record_comparison(load_results(scores), REPORT, tracker, [])
+def tables_in(folder: Path, failed: Sequence[str] = ()) -> Tables:
+    return Tables.of(load_results(folder), MethodNames({}, {}), 0.95, failed=failed)
 
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, scored: World) -> Reader:
     """A store that shows the world's results once."""
     folder = tmp_path_factory.mktemp("shown")
-    show(scored, opened(folder, empty_store))
+    scored.record(opened(folder, empty_store))
     return Reader(folder)
 
 
@@ -131,7 +131,7 @@ def test_methods_stand_above_their_cells(shown: Reader, scored: World) -> None:
         assert (run.data.params["method"], run.data.params["seeds"]) == (method, "[1, 2]")
         assert run.data.params["settings.training.batch_size"] == "4"
     before = store.state()
-    show(scored, connect("sqlite:///mlflow.db", "pemt", store.folder, "stop"))
+    scored.record(connect("sqlite:///mlflow.db", "pemt", store.folder, "stop"))
     assert store.state() == before
 
 
@@ -174,12 +174,12 @@ def test_pages_have_images_datasets_and_the_table(shown: Reader, scored: World) 
 
 
 def test_changed_results_keep_the_earlier_parent(tmp_path: Path, tracker: Tracker, scored: World) -> None:
-    show(scored, tracker)
+    scored.record(tracker)
     store = Reader(tmp_path)
     first = store.parents()
     mean, children = first[PEMT].data.metrics["mean/All"], store.children(first[PEMT])
     better = changed_scores(scored, tmp_path / "better", {"gamma": 100.0, "delta": 100.0, "epsilon": 100.0})
-    show(scored, tracker, better)
+    scored.record(tracker, better)
     second, earlier = store.parents(), store.parents("false")
     assert second[CONTROL].info.run_id == first[CONTROL].info.run_id
     assert second["sources"].info.run_id == first["sources"].info.run_id
@@ -189,7 +189,7 @@ def test_changed_results_keep_the_earlier_parent(tmp_path: Path, tracker: Tracke
     assert store.children(second[PEMT]) == children
     assert store.children(earlier[PEMT]) == set()
 
-    show(scored, tracker)  # as after `git checkout` and `dvc repro`: what was there before is there again
+    scored.record(tracker)  # as after `git checkout` and `dvc repro`: what was there before is there again
     assert {name: run.info.run_id for name, run in store.parents().items()} == {
         name: run.info.run_id for name, run in first.items()
     }
@@ -206,12 +206,12 @@ def test_a_crash_in_between_is_made_up_for(
     store = Reader(tmp_path)
     for count, cut_off in enumerate(["add_image", "end"], start=1):
         scores = changed_scores(scored, tmp_path / cut_off, {"gamma": float(count)})
-        record_results(scores, tracker, tmp_path)
+        record_results(load_results(scores), scores, tracker, tmp_path)
         with monkeypatch.context() as patch:
             patch.setattr(Store, cut_off, killed)
             with pytest.raises(KeyboardInterrupt):
-                record_comparison(load_results(scores), REPORT, tracker, [])
-        record_comparison(load_results(scores), REPORT, tracker, [])
+                record_comparison(tables_in(scores), REPORT, tracker)
+        record_comparison(tables_in(scores), REPORT, tracker)
         assert {run.info.status for run in store.runs()} == {"FINISHED"}
         assert len([run for run in store.runs() if run.info.run_name == PEMT]) == count
         assert len(store.children(store.parents()[PEMT])) == 6
@@ -226,13 +226,16 @@ def test_runs_of_a_cluster_get_their_parents(tmp_path: Path, tracker: Tracker, s
                 name = Cell(target, method, "full", seed).name
                 shutil.copytree(scored.folder / "scores" / target / name, branch / target / name)
             publish_results(branch, SCORING, tracker.of_plan(f"key-{target}-{seed}"), tmp_path)
+    cells = [
+        (f"key-{target}-{seed}", Cell(target, method, "full", seed))
+        for target in World.SCORED
+        for method in ("pemt", "control")
+        for seed in (1, 2)
+    ]
     gathered = tmp_path / "gathered"
-    for target in World.SCORED:
-        for method in ("pemt", "control"):
-            for seed in (1, 2):
-                runs = tracker.of_plan(f"key-{target}-{seed}")
-                assert gather_result(Cell(target, method, "full", seed), SCORING, runs, gathered) is None
-    record_comparison(load_results(gathered), REPORT, tracker, ["zeta: its training failed"])
+    assert gather(cells, SCORING, tracker, results_dir=gathered) == []
+    tables = tables_in(gathered, failed=["zeta: its training failed"])
+    assert record(tables, gathered, [], REPORT, tracker, tmp_path) == 14  # pages of runs that are there, and parents
     store = Reader(tmp_path)
     parents = store.parents()
     assert set(parents) == {PEMT, CONTROL}  # the sources were trained without a store
@@ -242,4 +245,5 @@ def test_runs_of_a_cluster_get_their_parents(tmp_path: Path, tracker: Tracker, s
 
 
 def test_without_a_store_nothing_is_written(scored: World) -> None:
-    assert record_comparison(load_results(scored.folder / "scores"), REPORT, Tracker(None, "continue"), []) == 0
+    scores = scored.folder / "scores"
+    assert record(tables_in(scores), scores, [], REPORT, Tracker(None, "continue"), scored.folder) == 0

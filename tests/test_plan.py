@@ -298,7 +298,7 @@ def test_a_branch_leaves_its_results_where_the_report_finds_them(
     told: Told, world: World, tmp_path: Path, branch_params: Path
 ) -> None:
     from pemt_core.tracking import connect
-    from pemt_core.tracking.results import gather_result
+    from pemt_core.tracking.gather import gather_result
 
     assert run_branch(told, world, tmp_path, branch_params, "key-1") == ""
     scores = answer_in(tmp_path)["artifacts"]["metrics"]["artifacts"][0]["metadata"]
@@ -325,7 +325,7 @@ def test_a_run_keeps_what_each_way_of_scoring_found(
 ) -> None:
     """A cache gives back the first way's scores without running anything: they must still be there."""
     from pemt_core.tracking import connect
-    from pemt_core.tracking.results import gather_result
+    from pemt_core.tracking.gather import gather_result
 
     values = {"transfer": {"methods": ["pemt"]}, "evaluate": {"max_rows": 3}, "models": NOT_REGISTERED}
     fewer = write_params(tmp_path / "fewer.yaml", values)
@@ -355,7 +355,7 @@ def test_another_plan_keeps_its_own_runs(told: Told, world: World, tmp_path: Pat
 
 def test_the_report_says_what_failed_and_why(told: Told, world: World, tmp_path: Path) -> None:
     from pemt_core.tracking import connect
-    from pemt_core.tracking.results import gather_result
+    from pemt_core.tracking.gather import gather_result
 
     params = write_params(tmp_path / "params.yaml", {"transfer": {"learning_rates": [1e30]}})
     assert "the loss is" in run_branch(told, world, tmp_path, params, "key-1")

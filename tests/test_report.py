@@ -16,12 +16,13 @@ from matplotlib.image import imread
 
 from pemt_core.artifacts.result import CellResult, cell_directory, load_results
 from pemt_core.errors import ArtifactError
-from pemt_core.report import write_report
 from pemt_core.report.heat_map import group_layers
+from pemt_core.report.names import MethodNames
 from pemt_core.report.origin import Origin
 from pemt_core.report.palette import series_of
-from pemt_core.report.table import cell_frame, half_width, mean_frame, seed_frame, summary
+from pemt_core.report.table import Tables, cell_frame, half_width, mean_frame, seed_frame, summary
 from pemt_core.settings import Settings, load_settings
+from pemt_core.steps.report import report as write_report
 
 REPOSITORY = Path(__file__).parent.parent
 SUITES = {
@@ -31,6 +32,7 @@ SUITES = {
     "SuperGLUE": ["multirc", "boolq", "wic", "wsc", "cb"],
 }
 SOURCES = ["mnli", "qnli", "qqp", "sst2", "squad", "record"]
+NAMES = MethodNames({"pemt": "PEMT"}, {"control": "stage 2 without sources", "without_mnli": "PEMT without mnli"})
 
 
 def make(task: str, method: str = "pemt", seed: int = 1, score: float = 80.0, **changes: Any) -> CellResult:
@@ -102,13 +104,12 @@ def plain_settings() -> Settings:
 def new_origin(**changes: Any) -> Origin:
     """The settings of params.yaml, and nothing recorded; `changes` replace any of it."""
     settings = plain_settings()
-    values = {"num_parameters": None, "runs": [], "source_dirs": [], **changes}
+    values = {"num_parameters": None, "processes": [], "source_dirs": [], **changes}
     return Origin(**{"prepare": settings.prepare, "backbone": settings.backbone, **values})
 
 
-def report(results_dir: Path, output_dir: Path, **changes: Any) -> Path:
-    values = {"confidence": 0.95, "layer_groups": 3, "origin": new_origin(), **changes}
-    write_report(results_dir, output_dir, **values)
+def report(results_dir: Path, output_dir: Path, **tables: Any) -> Path:
+    write_report(Tables.of(load_results(results_dir), NAMES, 0.95, **tables), new_origin(), 3, output_dir)
     return output_dir
 
 
@@ -193,7 +194,7 @@ def test_methods_stand_side_by_side_and_blank_where_they_lack(tmp_path: Path) ->
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (few, more)]
     assert summaries[1] == {**summaries[0], "without_mnli": {"SuperGLUE": 85.0, "cb": 85.0}}
     assert (more / "expert_weights.png").read_bytes() == (few / "expert_weights.png").read_bytes()
-    assert len({style.colour for style in series_of(load_results(tmp_path / "more")).values()}) == 3
+    assert len({style.colour for style in series_of(load_results(tmp_path / "more"), NAMES).values()}) == 3
 
 
 def test_results_of_different_backbones_are_stated(tmp_path: Path) -> None:
@@ -306,7 +307,7 @@ def test_no_results_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_reading_results_loads_no_plotting_library() -> None:
     code = (
-        "import sys, pemt_core.artifacts.result, pemt_core.report;"
+        "import sys, pemt_core.artifacts.result, pemt_core.report.names;"
         "print([m for m in ('pandas', 'matplotlib', 'torch', 'mlflow') if m in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -12,35 +12,37 @@ from typing import Any
 import numpy as np
 import pytest
 from html_page import Element, parse
-from test_report import SOURCES, SUITES, make, new_origin, report, save_all, seventeen_targets
+from test_report import NAMES, SOURCES, SUITES, make, new_origin, report, save_all, seventeen_targets
 
 from pemt_core.artifacts.result import STACKS, CellResult, load_results, sort_key
-from pemt_core.report.cost import Run, duration, read_runs
+from pemt_core.report.cost import Process, duration, read_processes
+from pemt_core.report.curves import draw_curves
 from pemt_core.report.expert_table import heat_colours
-from pemt_core.report.figures import LABEL_HEIGHT, PLOT_LEFT, PLOT_RIGHT, Scale, parameter_figure
 from pemt_core.report.headline import headline
-from pemt_core.report.page import Tables, write_page
-from pemt_core.report.palette import COLOURS, SHAPES
-from pemt_core.report.published import PUBLISHED, TARGETS
-from pemt_core.report.table import cell_frame, gaps, mean_frame, seed_frame
+from pemt_core.report.page import write_page
+from pemt_core.report.palette import COLOURS, MARKERS, SHAPES
+from pemt_core.report.parameters import draw_parameters
+from pemt_core.report.published import PUBLISHED, TARGETS, comparable_with
+from pemt_core.report.table import Tables
+from pemt_core.report.targets import Track
 
 MINUS = "−"
 
 
 def page_of(
-    folder: Path, *results: CellResult, targets: Sequence[str] = (), failed: Sequence[str] = (), **origin: Any
+    folder: Path, *results: CellResult, targets: Sequence[str] = (), failed: Sequence[str] = (), **changes: Any
 ) -> Element:
     """The page of these results alone: the report's other files take longer than it."""
-    ordered = sorted(results, key=sort_key)
-    seeds, cells, means = frames(*ordered)
-    tables = Tables(seeds, cells, means, [*failed, *gaps(seeds, targets)], 0.95)
-    write_page(folder / "report.html", ordered, tables, new_origin(**origin))
+    tables, origin = tables_of(*results, targets=targets, failed=failed), new_origin(**changes)
+    published = comparable_with(tables.results, origin.backbone, origin.prepare).over(tables.targets)
+    curves = draw_curves(tables.results, tables.series, most_columns=5)
+    figures = {"curves": curves, "parameters": draw_parameters(tables, published)}
+    write_page(folder / "report.html", tables, origin, figures)
     return parse((folder / "report.html").read_text(encoding="utf-8"))
 
 
-def frames(*results: CellResult) -> tuple[Any, Any, Any]:
-    seeds = seed_frame(sorted(results, key=sort_key))
-    return seeds, cell_frame(seeds, 0.95), mean_frame(seeds, 0.95)
+def tables_of(*results: CellResult, **missing: Sequence[str]) -> Tables:
+    return Tables.of(sorted(results, key=sort_key), NAMES, 0.95, **missing)
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +77,9 @@ def test_it_needs_nothing_else(page: Element, study: Path) -> None:
 
 
 def test_it_can_be_walked_through(page: Element) -> None:
-    ids = [element.attributes["id"] for element in page.all() if "id" in element.attributes]
-    assert len(set(ids)) == len(ids)
+    named = [(element.tag, element.attributes["id"]) for element in page.all() if "id" in element.attributes]
+    assert len({name for _, name in named}) == len(named)
+    ids = [name for tag, name in named if tag not in ("path", "clippath")]  # parts of figures
     targets = [str(link.attributes["href"])[1:] for link in page.one("nav").all("a")]
     assert targets == ids == ["suites", "targets", "parameters", "experts", "curves", "cost", "origin"]
     assert [str(element.attributes["aria-labelledby"]) for element in page.all("section")] == ids
@@ -165,9 +168,9 @@ def test_curves_say_where_they_end(page: Element, study: Path) -> None:
     figures = [f for f in page.all("figure") if "parameters" not in f.classes]
     ends = [r.history[-1]["validation/main"] for r in load_results(study.parent / "results")
             if r.task == "cola" and r.method == "pemt"]  # fmt: skip
-    label = next(f.one("svg") for f in figures if f.text.startswith("cola")).attributes["aria-label"]
+    (label,) = [str(f.one("svg").attributes["aria-label"]) for f in figures if "cola (accuracy)" in f.text]
     assert len(figures) == 17
-    assert f"PEMT ends at {np.mean(ends):.1f}" in str(label)
+    assert f"PEMT ends at {np.mean(ends):.1f}" in label
 
 
 # The main finding
@@ -185,7 +188,7 @@ def pairs(pemt: list[float], control: list[float], **changes: Any) -> list[CellR
 
 
 def test_the_headline_has_intervals_and_the_difference_seed_by_seed() -> None:
-    first, second = headline(*frames(*pairs([80.0, 90.0], [70.0, 82.0])), 0.95)
+    first, second = headline(tables_of(*pairs([80.0, 90.0], [70.0, 82.0])))
     assert first == (
         "PEMT 80.0 ± 63.5 against 71.0 ± 76.2 for control: mean of the main metric over 2 targets, all training data, "
         "2 seeds."
@@ -198,14 +201,14 @@ def test_the_headline_has_intervals_and_the_difference_seed_by_seed() -> None:
 
 
 def test_the_headline_of_one_seed_says_so() -> None:
-    assert headline(*frames(*pairs([60.0], [71.0], k=16)), 0.95) == [
+    assert headline(tables_of(*pairs([60.0], [71.0], k=16))) == [
         "PEMT 55.0 against 66.0 for control: mean of the main metric over 2 targets, k = 16, one seed, so no interval.",
         "PEMT is ahead of control on 0 of 2 targets and behind on 2.",
     ]
 
 
 def test_the_headline_claims_nothing_over_targets_that_no_method_has_whole() -> None:
-    (only,) = headline(*frames(make("cb", "pemt"), make("rte", "control")), 0.95)
+    (only,) = headline(tables_of(make("cb", "pemt"), make("rte", "control")))
     assert only == "No method has a result for every target with all training data: only single targets compare."
 
 
@@ -261,6 +264,12 @@ def on_paper(**changes: Any) -> dict[str, Any]:
     }
 
 
+def published_in(page: Element) -> list[str]:
+    """The published methods that the figure of parameters names."""
+    texts = [text.text for text in page.one("figure", **{"class": "parameters"}).all("text")]
+    return [row.method for row in PUBLISHED if any(re.fullmatch(rf"{row.method} \d+\.\d", text) for text in texts)]
+
+
 def test_the_published_table_has_the_means_that_were_published() -> None:
     means = {row.method: row.mean(TARGETS) for row in PUBLISHED}
     stated = [78.3, 78.5, 76.0, 77.0, 74.2, 71.5, 75.6, 77.8, 79.0]
@@ -280,8 +289,7 @@ def test_published_numbers_stand_beside_the_papers_setting(tmp_path: Path) -> No
     ]  # fmt: skip
     suites = page.one("div", aria_label="Means by suite").rows()
     assert suites[-1][:3] == ["DePT, published", "79.0", "81.1"]  # (63.8 + 90.8 + 90.7 + 79.1) / 4
-    figure = page.one("figure", **{"class": "parameters"})
-    assert len(list(figure.all("path", **{"class": "other"}))) == 9
+    assert published_in(page) == [row.method for row in PUBLISHED]
     assert "92.86" in page.text
 
 
@@ -293,7 +301,7 @@ def test_a_target_that_was_capped_has_no_published_number(tmp_path: Path) -> Non
     assert rows["paws"][-1] == "–"
     means = page.one("div", aria_label="Means by suite").rows()[-1]
     assert means == ["DePT, published", "–", "–", "92.9", "–"]  # all, Others, SuperGLUE, seeds
-    assert list(page.one("figure", **{"class": "parameters"}).all("path", **{"class": "other"})) == []
+    assert published_in(page) == []
 
 
 @pytest.mark.parametrize(
@@ -317,7 +325,7 @@ def test_elsewhere_they_are_not_shown_and_the_page_says_why(
 # Cost and provenance
 
 
-def run_of(step: str, task: str = "", **facts: Any) -> Run:
+def process_of(step: str, task: str = "", **facts: Any) -> Process:
     values = {
         "commit": "a" * 40,
         "started": "2026-11-21T10:00:00+00:00",
@@ -328,16 +336,16 @@ def run_of(step: str, task: str = "", **facts: Any) -> Run:
         "python": "3.11.7",
         "versions": {"torch": "2.13.0"},
     }
-    return Run(step, task, {**values, **facts})
+    return Process(step, task, {**values, **facts})
 
 
 def test_costs_are_added_up_by_step(tmp_path: Path) -> None:
-    runs = [
-        run_of("prepare", seconds=12.4),
-        run_of("transfer", "cb", energy_joules={"cpu": 7200.0, "gpu": None}, workers_memory_mib=100),
-        run_of("transfer", "rte", energy_joules={"cpu": 1800.0, "gpu": None}, started="2026-11-21T10:01:00+00:00"),
+    processes = [
+        process_of("prepare", seconds=12.4),
+        process_of("transfer", "cb", energy_joules={"cpu": 7200.0, "gpu": None}, workers_memory_mib=100),
+        process_of("transfer", "rte", energy_joules={"cpu": 1800.0, "gpu": None}, started="2026-11-21T10:01:00+00:00"),
     ]
-    page = page_of(tmp_path, make("cb", "control"), runs=runs, num_parameters=189_491_200)
+    page = page_of(tmp_path, make("cb", "control"), processes=processes, num_parameters=189_491_200)
     rows = {row[0]: row[1:] for row in page.one("div", aria_label="Cost by step").rows()}
     assert rows["Step"] == ["Processes", "Time", "Peak memory", "Energy, CPU"]
     assert rows["prepare"] == ["1", "12 s", "500 MiB", "not measurable"]
@@ -351,21 +359,24 @@ def test_costs_are_added_up_by_step(tmp_path: Path) -> None:
 
 
 def test_energy_that_no_counter_gave_is_not_a_number(tmp_path: Path) -> None:
-    page = page_of(tmp_path, make("cb"), runs=[run_of("prepare")])
+    page = page_of(tmp_path, make("cb"), processes=[process_of("prepare")])
     assert "Energy: not measurable on this machine." in page.one("section", aria_labelledby="cost").text
-    older = run_of("prepare")
+    older = process_of("prepare")
     del older.facts["energy_joules"]
-    assert "Energy: not recorded." in page_of(tmp_path, make("cb"), runs=[older]).text
+    assert "Energy: not recorded." in page_of(tmp_path, make("cb"), processes=[older]).text
 
 
 def test_provenance_is_read_where_the_steps_left_it(tmp_path: Path) -> None:
     (tmp_path / "transfer").mkdir()
     for place in ("prepare", "transfer/rte", "transfer/cb", "report"):
-        (tmp_path / f"{place}.json").write_text(json.dumps(run_of("").facts))
-    found = [(run.step, run.task) for run in read_runs(tmp_path, ["cb", "rte"])]
+        (tmp_path / f"{place}.json").write_text(json.dumps(process_of("").facts))
+    found = [(process.step, process.task) for process in read_processes(tmp_path, ["cb", "rte"])]
     assert found == [("prepare", ""), ("transfer", "cb"), ("transfer", "rte")]
-    assert [run.task for run in read_runs(tmp_path, ["rte"])] == ["", "rte"]  # what another list of tasks left
-    assert read_runs(tmp_path / "nothing", ["cb"]) == []
+    assert [process.task for process in read_processes(tmp_path, ["rte"])] == [
+        "",
+        "rte",
+    ]  # what another list of tasks left
+    assert read_processes(tmp_path / "nothing", ["cb"]) == []
 
 
 @pytest.mark.parametrize(
@@ -377,10 +388,12 @@ def test_durations_read_well(seconds: float, text: str) -> None:
 
 
 def test_one_commit_is_to_be_checked_out_several_are_listed(tmp_path: Path) -> None:
-    one = page_of(tmp_path / "one", make("cb"), runs=[run_of("prepare", commit="b" * 40 + "+changes")])
+    one = page_of(tmp_path / "one", make("cb"), processes=[process_of("prepare", commit="b" * 40 + "+changes")])
     assert one.one("pre").text == f"git checkout {'b' * 40} dvc repro"
     assert "not committed" in one.text
-    two = page_of(tmp_path / "two", make("cb"), runs=[run_of("prepare", commit="b" * 40), run_of("evaluate")])
+    two = page_of(
+        tmp_path / "two", make("cb"), processes=[process_of("prepare", commit="b" * 40), process_of("evaluate")]
+    )
     assert list(two.all("pre")) == []
     assert f"2 commits, in this order: {'b' * 40} , {'a' * 40}" in two.text
 
@@ -397,7 +410,7 @@ def test_settings_are_shown_once_and_what_differs_by_target(tmp_path: Path) -> N
     ]
     section = page_of(tmp_path, *results).one("section", aria_labelledby="origin")
     assert "training.batch_size 32" in section.text
-    assert section.one("div", aria_label="Settings that differ").rows()[1:] == [
+    assert section.one("div", aria_label="Settings that differ: targets").rows()[1:] == [
         ["source_length", "256", "rte, cb"],
         ["source_length", "512", "nq"],
         ["training.epochs", "absent", "rte, cb"],
@@ -405,30 +418,48 @@ def test_settings_are_shown_once_and_what_differs_by_target(tmp_path: Path) -> N
     ]
 
 
+def test_settings_that_differ_by_method_are_shown_by_method(tmp_path: Path) -> None:
+    lengths = {"cb": 256, "nq": 512}
+    results = [
+        make(task, method, settings={"source_length": length, "router": {"kind": method}, "both": f"{task} {method}"})
+        for task, length in lengths.items()
+        for method in ("control", "pemt")
+    ]
+    section = page_of(tmp_path, *results).one("section", aria_labelledby="origin")
+    shown = {whose: section.one("div", aria_label=f"Settings that differ: {whose}").rows()[1:]
+             for whose in ("methods", "targets", "targets and methods")}  # fmt: skip
+    assert shown["methods"] == [["router.kind", "control", "control"], ["router.kind", "pemt", "PEMT"]]
+    assert shown["targets"] == [["source_length", "512", "nq"], ["source_length", "256", "cb"]]
+    assert shown["targets and methods"][1] == ["both", "nq pemt", "nq (PEMT)"]
+
+
 # Figures and colours
 
 
-def test_scales_are_straight_or_logarithmic() -> None:
-    assert [Scale(0, 200, 10, 30)(value) for value in (0, 50, 200)] == [10.0, 15.0, 30.0]
-    assert [Scale(1e3, 1e5, 0, 100, logarithmic=True)(value) for value in (1e3, 1e4, 1e5)] == [0.0, 50.0, 100.0]
-    assert Scale(-7, 100, 0, 107).ticks(3) == [(7.0, "0"), (57.0, "50"), (107.0, "100")]
-    assert [label for _, label in Scale(5e4, 5e8, 0, 100, logarithmic=True).ticks(6)][:2] == ["100\u202fk", "1\u202fM"]
+def test_the_track_runs_from_zero_or_the_lowest_mean() -> None:
+    assert [Track(0.0)(points) for points in (-5, 0, 25, 100, 120)] == [0.0, 0.0, 25.0, 100.0, 100.0]
+    assert Track(-100.0).ticks() == [(0.0, f"{MINUS}100"), (50.0, "0"), (100.0, "100")]
 
 
 def test_labels_of_the_parameters_figure_do_not_overlap() -> None:
     results = [make(task, method, seed, score) for task in TARGETS for seed in (1, 2)
                for method, score in (("pemt", 78.2 + seed), ("control", 78.0 - seed))]  # fmt: skip
-    _, cells, means = frames(*results)
-    titles = {(method, "full"): method for method in ("pemt", "control")}
-    figure = parameter_figure(cells, means, titles, PUBLISHED, TARGETS)
-    assert len(figure.marks) == 11
-    assert all(PLOT_LEFT <= mark.x <= PLOT_RIGHT for mark in figure.marks)
-    boxes = []
-    for mark in figure.marks:
-        width = 6 * len(mark.label)  # 11 pixels high, letters are narrower than that
-        boxes.append((mark.x, mark.x + width) if mark.label_right else (mark.x - width, mark.x))
-    for (one, a), (two, b) in itertools.combinations(zip(figure.marks, boxes, strict=True), 2):
-        assert a[1] <= b[0] or b[1] <= a[0] or abs(one.label_y - two.label_y) >= LABEL_HEIGHT - 0.11
+    figure = draw_parameters(tables_of(*results), PUBLISHED)
+    (axes,) = figure.axes
+    assert len(axes.texts) == 11
+    assert all(axes.bbox.x0 <= x <= axes.bbox.x1 for x, _ in axes.transData.transform([text.xy for text in axes.texts]))
+    extents = [text.get_window_extent() for text in axes.texts]
+    assert not any(one.overlaps(two) for one, two in itertools.combinations(extents, 2))
+
+
+def test_figures_have_the_colours_of_the_page(page: Element) -> None:
+    drawn = list(page.all("svg", **{"class": "drawn"}))
+    assert len(drawn) == 18
+    styles = [element.attributes.get("style") or "" for figure in drawn for element in figure.all()]
+    assert [style for style in styles if "#" in style or "font-family" in style] == []
+    variables = {name for style in styles for name in re.findall(r"var\(--(\w+)\)", style)}
+    assert variables == {"page", "text", "soft", "line", "m0", "m1", "m2"}
+    assert all(f"--{name}: #" in page.one("style").text for name in variables)
 
 
 def luminance(colour: str) -> float:
@@ -485,7 +516,7 @@ def test_methods_are_told_apart_with_any_eyes(kind: str) -> None:
     apart = {pair: np.linalg.norm(seen[pair[0]] - seen[pair[1]]) for pair in itertools.combinations(range(8), 2)}
     assert min(distance for pair, distance in apart.items() if 7 not in pair) > 15
     assert min(apart.values()) > 6
-    assert len(set(SHAPES)) == len(SHAPES) == len(COLOURS)
+    assert len(set(SHAPES)) == len(SHAPES) == len(set(MARKERS)) == len(MARKERS) == len(COLOURS)
 
 
 # In a browser

@@ -22,7 +22,7 @@ from pemt_core.artifacts.result import CellResult
 from pemt_core.tracking import ARTIFACT, CELL, RESULT, RunRecord, Tracker, TrackingError, connect
 from pemt_core.tracking.address import sqlite_path, without_password
 from pemt_core.tracking.results import record_results
-from pemt_core.tracking.tracker import flatten
+from pemt_core.tracking.tracker import flat_params
 
 URI = "sqlite:///mlflow.db"
 NAME = "transfer/cb/pemt/k=full/seed=4096"
@@ -194,7 +194,7 @@ def test_more_points_and_params_than_one_request_takes(tmp_path: Path, tracker: 
 def test_parameters_are_flattened() -> None:
     params = {"a": {"b": {"c": 1.5}, "none": {}}, "list": ["x", None], "flag": True, "path": Path("p"), "text": "t"}
     expected = {"a.b.c": "1.5", "a.none": "{}", "list": '["x", null]', "flag": "true", "path": '"p"', "text": "t"}
-    assert flatten(params) == expected
+    assert flat_params(params) == expected
 
 
 def test_results_become_runs(tmp_path: Path, tracker: Tracker) -> None:
@@ -210,7 +210,8 @@ def test_results_become_runs(tmp_path: Path, tracker: Tracker) -> None:
     result.save(directory)
     (directory / "predictions.jsonl").write_text('{"prediction": "neutral"}\n' * 60)
     write_json(tmp_path / "provenance" / "transfer" / "cb.json", {"commit": "0123abc"})
-    assert [record_results(tmp_path / "results", tracker, tmp_path / "provenance") for _ in range(2)] == [1, 0]
+    arguments = ([result], tmp_path / "results", tracker, tmp_path / "provenance")
+    assert [record_results(*arguments) for _ in range(2)] == [1, 0]
     (run,) = runs_in(client_of(tmp_path))
     assert run.data.metrics == {
         "test/main": 92.8, "test/accuracy": 92.8, "test/macro_f1": 90.0, "validation/accuracy": 90.0,

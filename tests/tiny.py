@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 
 from pemt_core.answering.rule import AnswerRule
+from pemt_core.artifacts.result import load_results
 from pemt_core.artifacts.run_info import RunInfo
 from pemt_core.backbone.store import save_backbone
 from pemt_core.backbone.tokenizer import load_tokenizer, train_tokenizer
@@ -32,11 +32,13 @@ from pemt_core.model.assemble import (
     initial_target_tensors,
 )
 from pemt_core.model.prompted import PromptedT5
-from pemt_core.settings import EvaluateSettings, TrainSourceSettings, load_settings
+from pemt_core.report.names import MethodNames
+from pemt_core.report.table import Tables
+from pemt_core.settings import EvaluateSettings, ReportSettings, TrainSourceSettings
 from pemt_core.settings.steps import Transfer
 from pemt_core.steps.collect_experts import collect_experts
 from pemt_core.steps.evaluate import evaluate
-from pemt_core.steps.report import report
+from pemt_core.steps.record import record
 from pemt_core.steps.train_source import train_source
 from pemt_core.steps.transfer import transfer
 from pemt_core.tracking import Tracker
@@ -284,15 +286,12 @@ class World:
         )
         return world
 
-    def report(self, tracker: Tracker) -> None:
-        """The report step, which shows everything in `tracker`."""
-        output = Path(mkdtemp(dir=self.folder))
-        settings = load_settings(Path(__file__).parent.parent / "params.yaml")
+    def record(self, tracker: Tracker, scores: Path | None = None) -> None:
+        """The step that shows everything in `tracker`; `scores` in place of the world's."""
+        scores = scores or self.folder / "scores"
+        tables = Tables.of(load_results(scores), MethodNames({}, {}), 0.95)
         sources = [self.folder / "adapters" / name for name in self.SOURCES]
-        report(
-            self.folder / "scores", sources, settings.report, self.SCORED, settings.prepare, settings.backbone,
-            backbone_dir=self.folder / "backbone", output_dir=output, provenance_dir=output, tracker=tracker,
-        )  # fmt: skip
+        record(tables, scores, sources, ReportSettings(confidence=0.95, layer_groups=2), tracker, self.folder)
 
     def train_source(
         self,

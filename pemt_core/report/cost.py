@@ -13,7 +13,7 @@ WATT_HOUR = 3600.0  # joules
 
 
 @dataclass(frozen=True)
-class Run:
+class Process:
     """One process of a step, as its provenance describes it. `task` is empty where a step is one process."""
 
     step: str
@@ -33,35 +33,35 @@ class Run:
 
 @dataclass(frozen=True)
 class Cost:
-    """What some runs took together."""
+    """What some processes took together."""
 
-    runs: list[Run]
+    processes: list[Process]
 
     @property
     def seconds(self) -> float:
-        return sum(run.facts["seconds"] for run in self.runs)
+        return sum(process.facts["seconds"] for process in self.processes)
 
     @property
     def memory_mib(self) -> int:
         """The highest of any process: what a machine must have where they run one after another."""
-        return max(run.memory_mib for run in self.runs)
+        return max(process.memory_mib for process in self.processes)
 
     def watt_hours(self, part: str) -> float | None:
-        """The sum over runs; None where one of them could not be measured."""
-        parts = [run.watt_hours(part) for run in self.runs]
+        """The sum over processes; None where one of them could not be measured."""
+        parts = [process.watt_hours(part) for process in self.processes]
         known = [energy for energy in parts if energy is not None]
         return sum(known) if len(known) == len(parts) else None
 
 
-def read_runs(provenance_dir: Path, tasks: Iterable[str]) -> list[Run]:
-    """The runs that left their provenance in a folder, in the pipeline's order; none where they ran elsewhere.
+def read_processes(provenance_dir: Path, tasks: Iterable[str]) -> list[Process]:
+    """The processes that left their provenance in a folder, in the pipeline's order; none where they ran elsewhere.
 
     Of steps that run once per task only those of `tasks`: other tasks' files stay when a list is changed.
     """
     paths = [(step, path) for step in STEPS for path in _files(Path(provenance_dir), step)]
-    runs = [Run(step, "" if path.stem == step else path.stem, read_json(path)) for step, path in paths]
+    processes = [Process(step, "" if path.stem == step else path.stem, read_json(path)) for step, path in paths]
     known = {"", *tasks}
-    return [run for run in runs if run.task in known]
+    return [process for process in processes if process.task in known]
 
 
 def _files(folder: Path, step: str) -> Iterable[Path]:
@@ -69,19 +69,19 @@ def _files(folder: Path, step: str) -> Iterable[Path]:
     return [single] if single.is_file() else sorted((folder / step).glob("*.json"))
 
 
-def by_step(runs: Iterable[Run]) -> dict[str, Cost]:
+def by_step(processes: Iterable[Process]) -> dict[str, Cost]:
     """The cost of each step that left any."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.step, []).append(run)
+    groups: dict[str, list[Process]] = {}
+    for process in processes:
+        groups.setdefault(process.step, []).append(process)
     return {step: Cost(own) for step, own in groups.items()}
 
 
-def elapsed(runs: Sequence[Run]) -> float:
-    """Seconds from the first start to the last end; 0 for no run."""
-    starts = [datetime.fromisoformat(run.facts["started"]).timestamp() for run in runs]
-    ends = [start + run.facts["seconds"] for start, run in zip(starts, runs, strict=True)]
-    return max(ends) - min(starts) if runs else 0.0
+def elapsed(processes: Sequence[Process]) -> float:
+    """Seconds from the first start to the last end; 0 for no process."""
+    starts = [datetime.fromisoformat(process.facts["started"]).timestamp() for process in processes]
+    ends = [start + process.facts["seconds"] for start, process in zip(starts, processes, strict=True)]
+    return max(ends) - min(starts) if processes else 0.0
 
 
 def duration(seconds: float) -> str:

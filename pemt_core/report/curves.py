@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pemt_core.artifacts.result import CellResult
-from pemt_core.report.palette import Series, Style, drop_frame
+from pemt_core.report.palette import Series, Style, drop_frame, figure_without, lay_out, page_colours
 
-SHOWN = "validation/main"
+VALIDATION = "validation/main"  # the metric of `history` that is drawn
 
 
 def curve_frame(results: Sequence[CellResult]) -> pd.DataFrame:
@@ -25,51 +29,80 @@ def curve_frame(results: Sequence[CellResult]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*first, *metrics])
 
 
-def draw_curves(results: Sequence[CellResult], series: Series, most_columns: int) -> Figure:
-    """A panel per target, so many in a row: the main metric on validation against the step.
+@dataclass(frozen=True)
+class Curve:
+    """One method and k on one target: points by step, of each seed."""
 
-    A thin line per seed, a thick one for their mean.
+    style: Style
+    seeds: list[dict[float, float]]
+
+    @property
+    def mean(self) -> dict[float, float]:
+        """The mean over seeds, at the steps that all of them reached."""
+        shared = sorted(set.intersection(*map(set, self.seeds)))
+        return {step: fmean(seed[step] for seed in self.seeds) for step in shared}
+
+
+@page_colours
+def draw_curves(results: Sequence[CellResult], series: Series, most_columns: int) -> Figure:
+    """A panel per target with curves, so many in a row: the main metric on validation against the step.
+
+    A thin line per seed, a thick one for their mean. Each panel's label says where its curves end.
     """
-    targets = {result.task: result.main_metric for result in results}
+    metrics = {result.task: result.main_metric for result in results}
+    found = {target: _curves_of(results, target, series) for target in metrics}
+    targets = [target for target, curves in found.items() if curves]
+    if not targets:
+        return figure_without("learning curves")
     columns = min(most_columns, len(targets))
     rows = math.ceil(len(targets) / columns)
-    figure = Figure(figsize=(2.6 * columns + 0.6, 2.1 * rows + 1.0), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    for panel, (target, metric) in zip(panels, targets.items(), strict=False):
-        for name, style in series.items():
-            own = [result for result in results if result.task == target and (result.method, str(result.k)) == name]
-            _draw_seeds(panel, own, style)
-        panel.set_title(f"{target} ({metric})", fontsize=9)
-        panel.tick_params(labelsize=7)
-        panel.margins(y=0.12)
-        drop_frame(panel)
+    figure = Figure(figsize=(2.2 * columns + 0.6, 1.8 * rows + 1.0), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flatten())
     for panel in panels[len(targets) :]:
-        panel.set_visible(False)
+        panel.remove()
+    for panel, target in zip(panels, targets, strict=False):
+        _draw_panel(panel, found[target], f"{target} ({metrics[target]})")
+        ends = (f"{curve.style.title} ends at {list(curve.mean.values())[-1]:.1f}" for curve in found[target])
+        panel.set_label(f"{target}, {metrics[target]} on validation: {', '.join(ends)}")
     figure.supxlabel("training step", fontsize=10)
     figure.supylabel("main metric on validation (points)", fontsize=10)
     _add_legend(figure, panels[0], series, columns)
+    lay_out(figure)
     return figure
 
 
-def _draw_seeds(panel: Axes, own: Sequence[CellResult], style: Style) -> None:
-    """The seeds of one method on one target; the mean only at steps that all of them reached."""
-    curves = [{point["step"]: point[SHOWN] for point in result.history if SHOWN in point} for result in own]
-    curves = [curve for curve in curves if curve]
-    if not curves:
-        return
+def _curves_of(results: Sequence[CellResult], target: str, series: Series) -> list[Curve]:
+    """The curves of a target, without methods that recorded none or whose seeds share no step."""
+    curves = []
+    for name, style in series.items():
+        own = [result for result in results if result.task == target and (result.method, str(result.k)) == name]
+        seeds = [{point["step"]: point[VALIDATION] for point in r.history if VALIDATION in point} for r in own]
+        if seeds := [seed for seed in seeds if seed]:
+            curves.append(Curve(style, seeds))
+    return [curve for curve in curves if curve.mean]
+
+
+def _draw_panel(panel: Axes, curves: Sequence[Curve], title: str) -> None:
     for curve in curves:
-        panel.plot(
-            list(curve), list(curve.values()), color=style.colour, linestyle=style.line, linewidth=0.7, alpha=0.4
-        )
-    shared = sorted(set.intersection(*(set(curve) for curve in curves)))
-    means = [sum(curve[step] for curve in curves) / len(curves) for step in shared]
-    marker = style.marker if len(shared) == 1 else None  # a line of one point would not be seen
-    panel.plot(shared, means, color=style.colour, linestyle=style.line, linewidth=1.8, marker=marker, markersize=4)
+        style, mean = curve.style, curve.mean
+        look: dict[str, Any] = {"color": style.colour, "linestyle": style.line}
+        for seed in curve.seeds if len(curve.seeds) > 1 else ():
+            panel.plot(list(seed), list(seed.values()), linewidth=0.7, alpha=0.4, **look)
+        last = [len(mean) - 1]  # a line of one point would not be seen without its marker
+        panel.plot(list(mean), list(mean.values()), linewidth=1.8, markersize=5, markevery=last, **look, **style.marks)
+    panel.set_title(title, fontsize=10)
+    panel.tick_params(labelsize=9)
+    panel.margins(y=0.12)
+    panel.set_xlim(left=0)
+    panel.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10], integer=True))
+    panel.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    drop_frame(panel)
 
 
 def _add_legend(figure: Figure, panel: Axes, series: Series, columns: int) -> None:
     styles = list(series.values())
-    lines = [panel.plot([], [], color=style.colour, linestyle=style.line, linewidth=1.8)[0] for style in styles]
+    looks = [{"color": style.colour, "linestyle": style.line, "linewidth": 1.8, **style.marks} for style in styles]
+    lines = [panel.plot([], [], markersize=5, **look)[0] for look in looks]
     names = [style.label for style in styles]
     ncols = min(len(styles), columns + 1)
     figure.legend(lines, names, loc="outside upper center", ncols=ncols, frameon=False, fontsize=9)

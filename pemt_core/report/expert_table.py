@@ -4,18 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pemt_core.artifacts.result import STACKS, CellResult
-from pemt_core.report.heat_map import SHOWN
+from pemt_core.report.heat_map import Weights
+from pemt_core.report.palette import in_order_of_k
 
-Weights = NDArray[np.float64]
-STEPS = 11  # colours from 0 to 1: enough to see the difference, few enough for one CSS class each
+SHADES = 11  # colours from 0 to 1: enough to see the difference, few enough for one CSS class each
 _LIGHTEST, _MIDDLE, _DARKEST = (247, 251, 255), (107, 174, 214), (8, 48, 107)  # of ColorBrewer's Blues
 
 
 @dataclass(frozen=True)
-class Target:
+class TargetWeights:
     """One target: weights averaged over seeds and layers, (E,), and the same for each layer by its name."""
 
     name: str
@@ -29,35 +28,31 @@ class ExpertTable:
 
     k: str
     sources: list[str]
-    suites: dict[str, list[Target]]
+    suites: dict[str, list[TargetWeights]]
 
 
 def expert_tables(results: Sequence[CellResult]) -> list[ExpertTable]:
-    """A table per k, of the method that mixes all sources.
-
-    Without one source the others' weights rise together, which says nothing of its target.
-    """
+    """A table per k of `results`, which are of one method and have expert weights."""
     groups: dict[str, list[CellResult]] = {}
     for result in results:
-        if result.method == SHOWN and result.expert_weights is not None:
-            groups.setdefault(str(result.k), []).append(result)
-    return [_table(k, groups[k]) for k in sorted(groups, key=lambda k: (k != "full", k if k == "full" else int(k)))]
+        groups.setdefault(str(result.k), []).append(result)
+    return [_table(k, groups[k]) for k in sorted(groups, key=in_order_of_k)]
 
 
 def _table(k: str, own: Sequence[CellResult]) -> ExpertTable:
     sources = list(dict.fromkeys(source for result in own for source in result.sources))
-    suites: dict[str, list[Target]] = {}
+    suites: dict[str, list[TargetWeights]] = {}
     for suite, name in dict.fromkeys((result.suite, result.task) for result in own):
         seeds = [result for result in own if result.task == name]
         suites.setdefault(suite, []).append(_target(name, sources, seeds))
     return ExpertTable(k, sources, suites)
 
 
-def _target(name: str, sources: Sequence[str], seeds: Sequence[CellResult]) -> Target:
+def _target(name: str, sources: Sequence[str], seeds: Sequence[CellResult]) -> TargetWeights:
     over_seeds = np.mean([_all_layers(result, sources) for result in seeds], axis=0)  # layers of both stacks, E
     layers = seeds[0].expert_weights or {}
     titles = [f"{stack} {number}" for stack in STACKS for number in range(1, len(layers[stack]) + 1)]
-    return Target(name, over_seeds.mean(axis=0), list(zip(titles, over_seeds, strict=True)))
+    return TargetWeights(name, over_seeds.mean(axis=0), list(zip(titles, over_seeds, strict=True)))
 
 
 def _all_layers(result: CellResult, sources: Sequence[str]) -> Weights:
@@ -69,16 +64,16 @@ def _all_layers(result: CellResult, sources: Sequence[str]) -> Weights:
     return np.stack(columns, axis=1)
 
 
-def step_of(weight: float) -> int:
-    """Which of the STEPS colours shows a weight from 0 to 1."""
-    return min(STEPS - 1, max(0, round(weight * (STEPS - 1))))
+def shade_of(weight: float) -> int:
+    """Which of the SHADES shows a weight from 0 to 1."""
+    return min(SHADES - 1, max(0, round(weight * (SHADES - 1))))
 
 
 def heat_colours() -> list[tuple[str, str]]:
-    """Background and text of each step, light to dark; the text is black or white, whichever stands out more."""
+    """Background and text of each shade, light to dark; the text is black or white, whichever stands out more."""
     colours = []
-    for step in range(STEPS):
-        position = 2 * step / (STEPS - 1)  # 0 lightest, 1 middle, 2 darkest
+    for shade in range(SHADES):
+        position = 2 * shade / (SHADES - 1)  # 0 lightest, 1 middle, 2 darkest
         start, end = (_LIGHTEST, _MIDDLE) if position <= 1 else (_MIDDLE, _DARKEST)
         share = position if position <= 1 else position - 1
         mixed = [round(a + (b - a) * share) for a, b in zip(start, end, strict=True)]

@@ -3,57 +3,49 @@
 import math
 from statistics import fmean
 
-import pandas as pd
-
-from pemt_core.report.heat_map import SHOWN
-from pemt_core.report.table import ALL, half_width, rows_of
-
-TITLES = {SHOWN: "PEMT"}
+from pemt_core.report.palette import in_order_of_k
+from pemt_core.report.table import Tables, half_width
 
 
-def headline(seeds: pd.DataFrame, cells: pd.DataFrame, means: pd.DataFrame, confidence: float) -> list[str]:
+def headline(tables: Tables) -> list[str]:
     """For each k one sentence with the means over all targets, then sentences on what they rest on.
 
-    Takes the frames of `pemt_core.report.table`. The difference of two methods is taken seed by seed, since a seed
-    gives both the same few-shot sample.
+    The first method is compared with the others. The difference of two is taken seed by seed, since a seed gives both
+    the same few-shot sample.
     """
-    sentences = []
-    for k in sorted(means["k"].unique(), key=lambda k: (k != "full", k if k == "full" else int(k))):
-        found = means[(means["k"] == k) & (means["suite"] == ALL) & means["mean"].notna()]
-        overall = sorted(rows_of(found), key=lambda row: row["method"] != SHOWN)
+    sentences, title = [], tables.names.title
+    for k in sorted(tables.means["k"].unique(), key=in_order_of_k):
+        overall = [row for row in tables.overall if row["k"] == k]
         if not overall:
             sentences.append(f"No method has a result for every target with {_k(k)}: only single targets compare.")
             continue
         first, *others = overall
-        against = " and ".join(f"{_value(row)} for {_title(row['method'])}" for row in others)
-        start = f"{_title(first['method'])} {_value(first)}" + (f" against {against}" if others else "")
+        against = " and ".join(f"{_value(row)} for {title(row['method'])}" for row in others)
+        start = f"{title(first['method'])} {_value(first)}" + (f" against {against}" if others else "")
         over = f"{first['targets']} target{'s' if first['targets'] > 1 else ''}"
         sentences.append(f"{start}: mean of the main metric over {over}, {_k(k)}, {_seeds(first['seeds'])}.")
-        sentences += [_beside(seeds, cells, first["method"], row["method"], k, confidence) for row in others]
+        sentences += [_beside(tables, first["method"], row["method"], k) for row in others]
     return sentences
 
 
-def _beside(seeds: pd.DataFrame, cells: pd.DataFrame, one: str, other: str, k: str, confidence: float) -> str:
+def _beside(tables: Tables, one: str, other: str, k: str) -> str:
     """On how many targets `one` is ahead of `other`, and their difference over seeds where there are several."""
-    table = cells[cells["k"] == k].pivot(index="target", columns="method", values="mean")
+    seeds, title = tables.seeds, tables.names.title
+    table = tables.cells[tables.cells["k"] == k].pivot(index="target", columns="method", values="mean")
     gap = (table[one] - table[other]).dropna()
-    text = f"{_title(one)} is ahead of {_title(other)} on {(gap > 0).sum()} of {len(gap)} targets"
+    text = f"{title(one)} is ahead of {title(other)} on {(gap > 0).sum()} of {len(gap)} targets"
     text += f" and behind on {(gap < 0).sum()}" if (gap < 0).any() else ""
     scores = seeds[seeds["k"] == k].pivot_table(index=["seed", "target"], columns="method", values="score")
     both = scores[[one, other]].dropna()
     per_seed = [
         fmean(own[one] - own[other]) for _, own in both.groupby("seed") if len(own) == seeds["target"].nunique()
     ]
-    half = half_width(per_seed, confidence)
+    half = half_width(per_seed, tables.confidence)
     if math.isnan(half):
         return f"{text}."
     mean = fmean(per_seed)
     doubt = "; this includes zero, so the seeds do not tell them apart" if abs(mean) <= half else ""
     return f"{text}. Seed by seed the difference is {_signed(mean)} ± {half:.1f}{doubt}."
-
-
-def _title(method: str) -> str:
-    return TITLES.get(method, method)
 
 
 def _value(row: dict[str, float]) -> str:

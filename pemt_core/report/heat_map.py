@@ -9,9 +9,9 @@ from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from pemt_core.artifacts.result import STACKS, CellResult
+from pemt_core.report.palette import figure_without
 
 Weights = NDArray[np.float64]
-SHOWN = "pemt"
 
 
 def group_layers(layers: Sequence[Sequence[float]], num_groups: int) -> list[tuple[str, Weights]]:
@@ -43,17 +43,17 @@ def weight_panels(results: Sequence[CellResult], sources: Sequence[str], num_gro
     return {title: np.array([np.mean(rows or [absent], axis=0) for rows in panel]) for title, panel in cells.items()}
 
 
-def draw_expert_weights(results: Sequence[CellResult], num_groups: int, method: str = SHOWN) -> Figure:
-    """A row of panels per k, of one method: targets down, sources across, a panel per group.
+def draw_expert_weights(results: Sequence[CellResult], num_groups: int, title: str) -> Figure:
+    """A row of panels per k: targets down, sources across, a panel per group of layers.
 
-    Most is said by the method that mixes all sources: without one of them the others' weights rise together.
+    `results` are those of one method with that title; those without expert weights are left out.
     """
     groups: dict[str, list[CellResult]] = {}
     for result in results:
-        if result.method == method and result.expert_weights is not None:
+        if result.expert_weights is not None:
             groups.setdefault(str(result.k), []).append(result)
     if not groups:
-        return _nothing_to_show(method)
+        return figure_without("expert weights")
     sources = list(dict.fromkeys(source for own in groups.values() for result in own for source in result.sources))
     rows = {name: weight_panels(own, sources, num_groups) for name, own in groups.items()}
     columns = max(len(panels) for panels in rows.values())
@@ -63,7 +63,7 @@ def draw_expert_weights(results: Sequence[CellResult], num_groups: int, method: 
     highest = max(float(np.nanmax(panel)) for panels in rows.values() for panel in panels.values())
     for subfigure, name in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         targets = list(dict.fromkeys(result.task for result in groups[name]))
-        subfigure.suptitle(f"{method}, k={name}: expert weights by layers", fontsize=11)
+        subfigure.suptitle(f"{title}, k={name}: expert weights by layers", fontsize=11)
         _draw_row(subfigure, rows[name], targets, sources, highest)
     return figure
 
@@ -108,10 +108,3 @@ def _add_bar(figure: Figure | SubFigure, image: AxesImage, axes: list[Axes], num
     bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.02)
     bar.set_label(f"weight (equal: {1 / num_sources:.2f})", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-
-
-def _nothing_to_show(method: str) -> Figure:
-    """The file exists whatever the methods, since the pipeline's outputs do not depend on them."""
-    figure = Figure(figsize=(5.0, 1.5))
-    figure.text(0.5, 0.5, f"No expert weights of {method} among the results", ha="center", va="center")
-    return figure

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pemt_core.artifacts.result import CellResult
-from pemt_core.report.table import ALL
+from pemt_core.report.table import ALL, Tables
 
 NOTHING = "-"  # shown where there is no number: an interval of one seed
 _NO_MEANS = "No method has a seed with every target of a suite."
@@ -17,17 +17,16 @@ _CELLS_HEADER = [
 ]  # fmt: skip
 
 
-def write_tables(cells: pd.DataFrame, means: pd.DataFrame, missing: Sequence[str], confidence: float) -> str:
-    """The text of table.md from the frames of `pemt_core.report.table` and the sentences of its `gaps`."""
-    suites = [
-        part for suite, rows in cells.groupby("suite", sort=False) for part in (f"## {suite}", _cells_table(rows))
-    ]
-    return _join(["# Results", *_overview(cells, means, confidence), *suites, *_missing(missing)])
+def write_tables(tables: Tables) -> str:
+    """The text of table.md."""
+    groups = tables.cells.groupby("suite", sort=False)
+    suites = [part for suite, rows in groups for part in (f"## {suite}", _cells_table(rows))]
+    return _join(["# Results", *_overview(tables), *suites, *_missing(tables.gaps)])
 
 
-def write_overview(cells: pd.DataFrame, means: pd.DataFrame, missing: Sequence[str], confidence: float) -> str:
+def write_overview(tables: Tables) -> str:
     """The same without the suites' tables, below one line that stands for all of it."""
-    return _join([_mean_line(means), *_overview(cells, means, confidence), *_missing(missing)])
+    return _join([_mean_line(tables.means), *_overview(tables), *_missing(tables.gaps)])
 
 
 def write_method_page(cells: pd.DataFrame, means: pd.DataFrame, confidence: float) -> str:
@@ -68,13 +67,13 @@ def write_sources_page(metrics: Mapping[str, Mapping[str, float]]) -> str:
     return _join(["Source adapters on validation, in points.", _table(["Source", "Main metric", "All"], rows)])
 
 
-def _overview(cells: pd.DataFrame, means: pd.DataFrame, confidence: float) -> list[str]:
+def _overview(tables: Tables) -> list[str]:
     return [
-        _what_is_shown(confidence),
+        _what_is_shown(tables.confidence),
         "## All targets",
-        _means_table(means),
-        _capped_note(cells),
-        *(["## Methods", _methods_table(cells)] if cells["method"].nunique() > 1 else []),
+        _means_table(tables.means),
+        _capped_note(tables.cells),
+        *(["## Methods", _methods_table(tables.cells)] if tables.cells["method"].nunique() > 1 else []),
     ]
 
 

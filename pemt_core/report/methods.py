@@ -1,15 +1,15 @@
 """Each method and k as a whole, as a tracking store shows it: metrics under names that all share, a page, figures."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from pemt_core.artifacts.result import CellResult
-from pemt_core.report import curves, heat_map, markdown, table
-from pemt_core.report.palette import Style, series_of
+from pemt_core.report import curves, heat_map, markdown
+from pemt_core.report.palette import Style
+from pemt_core.report.table import ALL, Tables
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class MethodSummary:
     """One method at one k over its targets and seeds."""
 
     method: str
+    title: str
     k: str
     results: list[CellResult]
     style: Style  # that of all figures
@@ -34,7 +35,7 @@ class MethodSummary:
         series = {(self.method, self.k): self.style}
         figures = {"learning_curves": curves.draw_curves(self.results, series, most_columns=3)}
         if any(result.expert_weights is not None for result in self.results):
-            figures["expert_weights"] = heat_map.draw_expert_weights(self.results, self.layer_groups, self.method)
+            figures["expert_weights"] = heat_map.draw_expert_weights(self.results, self.layer_groups, self.title)
         return figures
 
 
@@ -46,32 +47,29 @@ class Comparison:
     overview: str  # Markdown: methods side by side
 
 
-def compare_methods(
-    results: Sequence[CellResult], missing: Sequence[str], confidence: float, layer_groups: int
-) -> Comparison:
-    """What there is to say of each method and k in `results`, and of all of them; `missing` are sentences.
+def compare_methods(tables: Tables, layer_groups: int) -> Comparison:
+    """What there is to say of each method and k, and of all of them.
 
-    `confidence` and `layer_groups` as for `pemt_core.report.write_report`.
+    `layer_groups` is how many groups of layers per stack the expert weights are averaged over.
     """
-    seeds = table.seed_frame(results)
-    cells, means = table.cell_frame(seeds, confidence), table.mean_frame(seeds, confidence)
-    methods = []
-    for (method, k), style in series_of(results).items():
+    methods, cells, means = [], tables.cells, tables.means
+    for (method, k), style in tables.series.items():
         own_cells = cells[(cells["method"] == method) & (cells["k"] == k)]
         own_means = means[(means["method"] == method) & (means["k"] == k)]
         methods.append(
             MethodSummary(
                 method=method,
+                title=tables.names.title(method),
                 k=k,
-                results=[result for result in results if (result.method, str(result.k)) == (method, k)],
+                results=[result for result in tables.results if (result.method, str(result.k)) == (method, k)],
                 style=style,
                 metrics=_metrics(own_cells, own_means),
-                page=markdown.write_method_page(own_cells, own_means, confidence),
+                page=markdown.write_method_page(own_cells, own_means, tables.confidence),
                 layer_groups=layer_groups,
             )
         )
     methods.sort(key=lambda summary: summary.metrics.get("mean/All", -math.inf))
-    return Comparison(methods, markdown.write_overview(cells, means, missing, confidence))
+    return Comparison(methods, markdown.write_overview(tables))
 
 
 def _metrics(cells: pd.DataFrame, means: pd.DataFrame) -> dict[str, float]:
@@ -80,8 +78,8 @@ def _metrics(cells: pd.DataFrame, means: pd.DataFrame) -> dict[str, float]:
     MLflow draws a section of charts per prefix and sorts them, capitals first; its page of two runs begins with the
     first metric. What could not be formed is absent.
     """
-    all_first = means.sort_values("suite", key=lambda suite: suite != table.ALL, kind="stable").to_dict("records")
-    named = [("mean", "All" if row["suite"] == table.ALL else row["suite"], row) for row in all_first]
+    all_first = means.sort_values("suite", key=lambda suite: suite != ALL, kind="stable").to_dict("records")
+    named = [("mean", "All" if row["suite"] == ALL else row["suite"], row) for row in all_first]
     named += [("target", row["target"], row) for row in cells.to_dict("records")]
     values = {f"{prefix}/{name}": row["mean"] for prefix, name, row in named}
     values |= {f"{prefix}_half_width/{name}": row["half_width"] for prefix, name, row in named}

@@ -1,20 +1,25 @@
-"""What all figures of a report share: a colour per method, a line and a marker per k, and a light frame."""
+"""What all figures of a report share: the page's colours, a colour and a marker per method, a line per k, a frame."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from pemt_core.artifacts.result import CellResult, sort_key
+from pemt_core.artifacts.result import CellResult
+from pemt_core.report.names import MethodNames
 
+PAGE, TEXT, SOFT, LINE = "#ffffff", "#1b1f24", "#57606a", "#d9dee3"  # behind all, words, numbers and axes, grid
 # Okabe and Ito's palette without its yellow, which vanishes on white: tells apart under all common colour blindness.
-# Grey makes as many as pemt, control and six sources left out.
+# Grey makes it eight: two methods and six sources left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
 ON_DARK = {"#000000": "#FFFFFF"}  # what would vanish on a dark page
 LINES = ("-", "--", ":", "-.")
-MARKERS = ("D", "o", "s", "^")
+MARKERS = ("o", "D", "s", "^", "v", "P", "H", "*")
 DASHES = ("none", "5 3", "1.5 2.5", "6 2 1.5 2")  # LINES in SVG
-SHAPES = (  # in SVG, one per method around (0, 0): on the page a method is told by its shape too
+SHAPES = (  # MARKERS in SVG, around (0, 0)
     "M-4.2,0a4.2,4.2 0 1,0 8.4,0a4.2,4.2 0 1,0 -8.4,0Z",
     "M0,-5.4L5.4,0L0,5.4L-5.4,0Z",
     "M-3.9,-3.9H3.9V3.9H-3.9Z",
@@ -22,46 +27,98 @@ SHAPES = (  # in SVG, one per method around (0, 0): on the page a method is told
     "M0,5L4.8,-3.6H-4.8Z",
     "M-1.6,-5H1.6V-1.6H5V1.6H1.6V5H-1.6V1.6H-5V-1.6H-1.6Z",
     "M-5,0L-2.5,-4.3H2.5L5,0L2.5,4.3H-2.5Z",
-    "M-5,-2H5V2H-5Z",
+    "M0,-5.8L1.3,-1.8H5.5L2.1,0.7L3.4,4.7L0,2.2L-3.4,4.7L-2.1,0.7L-5.5,-1.8H-1.3Z",
 )
+# Every colour of a figure that a page shows, by the variable of page.css that it becomes there
+VARIABLES = {
+    PAGE: "page",
+    TEXT: "text",
+    SOFT: "soft",
+    LINE: "line",
+    **{colour.lower(): f"m{place}" for place, colour in enumerate(COLOURS)},
+}
+_DRAWN: dict[Any, Any] = {
+    "text.color": TEXT,
+    "axes.titlecolor": TEXT,
+    "axes.labelcolor": SOFT,
+    "axes.edgecolor": SOFT,
+    "axes.facecolor": PAGE,
+    "figure.facecolor": PAGE,
+    "grid.color": LINE,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+}
+page_colours = rc_context(_DRAWN)  # decorator of what draws a figure
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one method at one k looks in every figure."""
+    """How one method at one k looks in every table and figure."""
 
-    label: str
+    title: str  # the method's, with its k where there are several
+    label: str  # always with its k
     colour: str
     line: str
     marker: str
-    method: int  # place in COLOURS and SHAPES
-    k: int  # place in LINES, MARKERS and DASHES
+    hollow: bool  # markers of every k but the first
+    method: int  # place in COLOURS, MARKERS and SHAPES
+    k: int  # place in LINES and DASHES
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """Its marker, as matplotlib takes one."""
+        edge = {"markeredgecolor": self.colour, "markeredgewidth": 1.4 if self.hollow else 0.0}
+        return {"marker": self.marker, "markerfacecolor": PAGE if self.hollow else self.colour, **edge}
 
 
 Series = dict[tuple[str, str], Style]  # (method, k) to its style, in the order of legends
 
 
-def series_of(results: Sequence[CellResult]) -> Series:
+def series_of(results: Sequence[CellResult], names: MethodNames) -> Series:
     """The (method, k) pairs of `results` by method, then k with "full" first; styles repeat after 8 methods, 4 k."""
-    ordered = sorted(results, key=lambda result: (result.method, result.k != "full", sort_key(result)))
-    names = list(dict.fromkeys((result.method, str(result.k)) for result in ordered))
-    methods = list(dict.fromkeys(method for method, _ in names))
-    ks = sorted({k for _, k in names}, key=lambda k: 0 if k == "full" else int(k))
-    return {
-        (method, k): Style(
-            f"{method}, k={k}",
-            COLOURS[methods.index(method) % len(COLOURS)],
-            LINES[ks.index(k) % len(LINES)],
-            MARKERS[ks.index(k) % len(MARKERS)],
-            methods.index(method) % len(COLOURS),
-            ks.index(k) % len(LINES),
-        )
-        for method, k in names
-    }
+    methods = names.ordered(result.method for result in results)
+    ks = sorted({str(result.k) for result in results}, key=in_order_of_k)
+    found = {(result.method, str(result.k)) for result in results}
+    pairs = [(method, k) for method in methods for k in ks if (method, k) in found]
+    return {(method, k): _style(names.title(method), k, methods.index(method), ks) for method, k in pairs}
+
+
+def in_order_of_k(k: str) -> int:
+    """A key to sort by: "full", then the fewest rows first."""
+    return 0 if k == "full" else int(k)
+
+
+def _style(title: str, k: str, method: int, ks: Sequence[str]) -> Style:
+    method, place = method % len(COLOURS), ks.index(k) % len(LINES)
+    label = f"{title}, k={k}"
+    return Style(
+        title if len(ks) == 1 else label,
+        label,
+        COLOURS[method],
+        LINES[place],
+        MARKERS[method],
+        place > 0,
+        method,
+        place,
+    )
 
 
 def drop_frame(axes: Axes) -> None:
     """Keep the two axis lines that carry numbers, and a faint grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.grid(color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def lay_out(figure: Figure) -> None:
+    """Place everything once, so that each file of the figure has it at the same place."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+@page_colours
+def figure_without(what: str) -> Figure:
+    """A figure that says that there is nothing to draw: the pipeline's outputs do not depend on the results."""
+    figure = Figure(figsize=(5.0, 1.5))
+    figure.text(0.5, 0.5, f"No {what} among the results", ha="center", va="center")
+    return figure

@@ -1,74 +1,124 @@
 """The main metric against the number of trained parameters."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+from matplotlib.transforms import Bbox
 
-from pemt_core.report.palette import Series, Style, drop_frame
-from pemt_core.report.table import ALL
+from pemt_core.report.palette import SOFT, TEXT, Style, drop_frame, lay_out, page_colours
+from pemt_core.report.published import Published
+from pemt_core.report.table import Tables
+
+GAP = 7  # points from a mark to its label
 
 
-def draw_parameters(cells: pd.DataFrame, means: pd.DataFrame, series: Series) -> Figure:
-    """A faint dot per target, and per method and k the mean over all targets with its interval over seeds.
+@dataclass(frozen=True)
+class Mark:
+    """A mean over all targets: of a method and k, or published where it has no style."""
 
-    Takes the frames of `pemt_core.report.table`. Where no seed has every target there are dots but no mean, which
-    the legend says. Intervals may leave the axes: those of two seeds can be wider than the scale.
+    parameters: float
+    points: float
+    half_width: float  # NaN for one seed
+    label: str
+    style: Style | None
+
+
+@page_colours
+def draw_parameters(tables: Tables, published: Sequence[Published]) -> Figure:
+    """The mean over all targets of each method and k with its interval; crosses where others published theirs.
+
+    Where nothing is published a faint dot per target stands beside them. Where no seed has every target there is no
+    mean, which the legend says. Intervals may leave the axes: those of two seeds can be wider than the scale.
     """
-    figure = Figure(figsize=(7.0, 5.0), layout="constrained")
+    figure = Figure(figsize=(5.0, 3.9), layout="constrained")
     axes = figure.subplots()
-    sizes = [float(_rows_of(cells, name)["trained_parameters"].mean()) for name in series]
-    for place, (name, style) in enumerate(series.items()):
-        own = _rows_of(cells, name)
-        axes.scatter(own["trained_parameters"], own["mean"], s=18, color=style.colour, alpha=0.35, linewidths=0)
-        overall = _rows_of(means[means["suite"] == ALL], name).iloc[0]
-        _draw_mean(axes, _beside_equals(sizes, place), overall, style)
-    _scale(axes, cells)
+    marks = _marks(tables, published)
+    dots = tables.cells.iloc[:0] if published else tables.cells
+    for (method, k), style in tables.series.items():
+        own = dots[(dots["method"] == method) & (dots["k"] == k)]
+        axes.scatter(own["trained_parameters"], own["mean"], s=18, color=style.colour, alpha=0.45, linewidths=0)
+        if not any(mark.style is style for mark in marks):
+            label = f"{style.label}: targets missing, no mean"
+            axes.scatter([], [], marker=style.marker, color=style.colour, alpha=0.45, label=label)
+    _scale(axes, [*dots["trained_parameters"], *(mark.parameters for mark in marks)],
+           [*dots["mean"], *(mark.points for mark in marks)])  # fmt: skip
+    for mark in marks:
+        _draw(axes, mark)
     axes.set_xlabel("trained parameters per target (log scale)")
-    axes.set_ylabel("main metric on test (points)")
+    axes.set_ylabel(f"main metric on test (points), {len(tables.targets)} targets")
     drop_frame(axes)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", frameon=False, fontsize=9)
+    lay_out(figure)
+    _label(axes, marks)
+    figure.set_label(f"Mean of the main metric against trained parameters: {', '.join(mark.label for mark in marks)}")
     return figure
 
 
-def _rows_of(frame: pd.DataFrame, name: tuple[str, str]) -> pd.DataFrame:
-    return frame[(frame["method"] == name[0]) & (frame["k"] == name[1])]
+def _marks(tables: Tables, published: Sequence[Published]) -> list[Mark]:
+    marks: list[Mark] = []
+    sizes = tables.cells.groupby(["method", "k"])["trained_parameters"].mean()
+    for row in tables.overall:
+        style, size = tables.series[row["method"], row["k"]], float(sizes[row["method"], row["k"]])
+        label = f"{style.title} {row['mean']:.1f}"
+        marks.append(Mark(_beside(marks, size), row["mean"], row["half_width"], label, style))
+    for other in published:
+        if (mean := other.mean(tables.targets)) is not None:
+            marks.append(Mark(other.parameters, mean, math.nan, f"{other.method} {mean:.1f}", None))
+    return marks
 
 
-def _beside_equals(sizes: Sequence[float], place: int) -> float:
-    """`sizes[place]`, moved a little where others have the same size, so that their means stand side by side."""
-    equals = [index for index, size in enumerate(sizes) if size == sizes[place]]
-    return sizes[place] * 1.1 ** (equals.index(place) - (len(equals) - 1) / 2)
+def _beside(marks: Sequence[Mark], size: float) -> float:
+    """`size`, moved a little where an earlier mark is as large, so that intervals stand side by side."""
+    while any(math.isclose(mark.parameters, size, rel_tol=0.05) for mark in marks):
+        size *= 1.1
+    return size
 
 
-def _draw_mean(axes: Axes, size: float, overall: pd.Series, style: Style) -> None:
-    if pd.isna(overall["mean"]):
-        label = f"{style.label}: targets missing, no mean"
-        axes.scatter([], [], marker=style.marker, color=style.colour, alpha=0.35, label=label)
+def _draw(axes: Axes, mark: Mark) -> None:
+    if mark.style is None:
+        axes.plot(mark.parameters, mark.points, marker="x", color=SOFT, markersize=6, markeredgewidth=1.6)
         return
-    half = overall["half_width"]
-    spread = "one seed" if pd.isna(half) else f"± {half:.1f}"
-    axes.errorbar(
-        size,
-        overall["mean"],
-        yerr=None if pd.isna(half) else half,
-        fmt=style.marker,
-        color=style.colour,
-        markersize=6,
-        capsize=6,
-        linewidth=1.8,
-        label=f"{style.label}: {overall['mean']:.1f} ({spread}) over {overall['targets']} targets",
-    )
+    interval = None if pd.isna(mark.half_width) else mark.half_width
+    look: dict[str, Any] = {"ecolor": mark.style.colour, "elinewidth": 1.6, "markersize": 7, **mark.style.marks}
+    axes.errorbar(mark.parameters, mark.points, yerr=interval, linestyle="none", zorder=4, **look)  # above labels
 
 
-def _scale(axes: Axes, cells: pd.DataFrame) -> None:
-    """Axes that the targets' dots decide: "2 M" on a logarithmic scale, half a decade wider than the methods."""
-    parameters, points = cells["trained_parameters"], cells["mean"]
-    axes.set_ylim(points.min() - 5, points.max() + 5)
+def _scale(axes: Axes, parameters: Sequence[float], points: Sequence[float]) -> None:
+    """Axes around the marks and dots: "2 M" on a logarithmic scale."""
+    low, high = min(parameters) / 2.2, max(parameters) * 2.2
+    axes.set_ylim(min(points) - 4, max(points) + 4)
     axes.set_xscale("log")
-    axes.set_xlim(parameters.min() / 3, parameters.max() * 3)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 1000 else (1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep="\N{NARROW NO-BREAK SPACE}"))
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _label(axes: Axes, marks: Sequence[Mark]) -> None:
+    """A label beside each mark: left where the right has no room, below what it meets; published ones give way."""
+    placed: list[Bbox] = []
+    for mark in marks:
+        x, y = axes.transData.transform((mark.parameters, mark.points))  # pixels
+        placed.append(Bbox.from_bounds(x - 5, y - 5, 10, 10))
+    for mark in sorted(marks, key=lambda mark: (mark.style is None, -mark.points)):
+        label = axes.annotate(
+            mark.label,
+            (mark.parameters, mark.points),
+            (GAP, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=10,
+            color=TEXT if mark.style else SOFT,
+        )
+        if label.get_window_extent().x1 > axes.get_window_extent().x1:
+            label.set(position=(-GAP, 0), ha="right")
+        while (extent := label.get_window_extent()) and any(extent.overlaps(other) for other in placed):
+            label.set_position((label.get_position()[0], label.get_position()[1] - 1))
+        placed.append(extent)

@@ -53,21 +53,40 @@ def _parse(line: str) -> Published:
 PUBLISHED = tuple(_parse(line) for line in _TABLE.strip().splitlines())
 
 
-def comparable_targets(
-    results: Sequence[CellResult], backbone: BackboneSettings, prepare: PrepareSettings
-) -> tuple[list[str], str]:
-    """The targets with a result in the paper's setting, in the results' order; where none has, why, as a clause."""
+@dataclass(frozen=True)
+class Comparable:
+    """The targets whose published points may stand beside results, or why there is none, as a clause."""
+
+    targets: list[str]
+    reason: str
+
+    @property
+    def rows(self) -> Sequence[Published]:
+        """What is published of any of these targets."""
+        return PUBLISHED if self.targets else ()
+
+    def mean(self, row: Published, targets: Sequence[str]) -> float | None:
+        """The published mean over `targets`; None where one of them does not compare."""
+        return row.mean(targets) if set(targets) <= set(self.targets) else None
+
+    def over(self, targets: Sequence[str]) -> Sequence[Published]:
+        """What is published of all `targets`."""
+        return [row for row in self.rows if self.mean(row, targets) is not None]
+
+
+def comparable_with(results: Sequence[CellResult], backbone: BackboneSettings, prepare: PrepareSettings) -> Comparable:
+    """What of the published numbers compares: targets with a result in the paper's setting, in the results' order."""
     caps = prepare.max_rows.model_dump().values()
     if not any(result.task in TARGETS for result in results):
-        return [], "there is none of the published targets"
+        return Comparable([], "there is none of the published targets")
     if prepare.source == EMBEDDED:
-        return [], "the data is generated"
+        return Comparable([], "the data is generated")
     if backbone.kind != "hub" or Path(backbone.name).name != BACKBONE:
-        return [], "the backbone is not T5-base"
+        return Comparable([], "the backbone is not T5-base")
     if any(cap is not None for cap in caps):
-        return [], "the datasets were cut short"
+        return Comparable([], "the datasets were cut short")
     full = [result for result in results if result.k == "full" and result.task in TARGETS]
     if not full:
-        return [], "no published target was trained on all its data"
+        return Comparable([], "no published target was trained on all its data")
     whole = list(dict.fromkeys(result.task for result in full if not result.capped))
-    return whole, "" if whole else "test splits were scored in part"
+    return Comparable(whole, "" if whole else "test splits were scored in part")

@@ -6,15 +6,75 @@ and a mean is only formed over seeds that have every target: otherwise an easy t
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
 
 from pemt_core.artifacts.result import CellResult
+from pemt_core.report.names import MethodNames
+from pemt_core.report.palette import Series, series_of
 
 CELL = ["suite", "target", "method", "k"]
 ALL = "all"  # the name of the mean over every target, beside the suites'
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Results with all that is computed from them, once, for files, page and tracking store."""
+
+    results: list[CellResult]
+    names: MethodNames
+    confidence: float  # of intervals over seeds
+    seeds: pd.DataFrame  # see `seed_frame`
+    cells: pd.DataFrame
+    means: pd.DataFrame
+    gaps: list[str]  # sentences on what is missing or unequal
+    series: Series
+
+    @classmethod
+    def of(
+        cls,
+        results: list[CellResult],
+        names: MethodNames,
+        confidence: float,
+        targets: Sequence[str] = (),
+        failed: Sequence[str] = (),
+    ) -> "Tables":
+        """The tables of `results`, in their order; gaps tell of `targets` without a result, and of what `failed`."""
+        seeds = seed_frame(results)
+        return cls(
+            results=results,
+            names=names,
+            confidence=confidence,
+            seeds=seeds,
+            cells=cell_frame(seeds, confidence),
+            means=mean_frame(seeds, confidence),
+            gaps=[*failed, *gaps(seeds, targets)],
+            series=series_of(results, names),
+        )
+
+    @property
+    def targets(self) -> list[str]:
+        """The targets that have a result, in the results' order."""
+        return list(dict.fromkeys(result.task for result in self.results))
+
+    @property
+    def overall(self) -> list[dict[str, Any]]:
+        """The means over all targets that could be formed, in the order of `series`."""
+        formed = rows_of(self.means[(self.means["suite"] == ALL) & self.means["mean"].notna()])
+        return sorted(formed, key=lambda row: list(self.series).index((row["method"], row["k"])))
+
+    @property
+    def with_experts(self) -> list[CellResult]:
+        """The results whose expert weights a report shows: those of the first method that has any.
+
+        One method says most: where a source is left out the others' weights rise together.
+        """
+        weighted = [result for result in self.results if result.expert_weights is not None]
+        first = self.names.ordered(result.method for result in weighted)[:1]
+        return [result for result in weighted if result.method in first]
 
 
 def half_width(values: Sequence[float], confidence: float) -> float:

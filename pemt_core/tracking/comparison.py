@@ -13,25 +13,24 @@ from pemt_core.report.files import png
 from pemt_core.report.heat_map import draw_weights_of
 from pemt_core.report.markdown import write_cell_page, write_sources_page
 from pemt_core.report.methods import Comparison, MethodSummary, compare_methods
+from pemt_core.report.table import Tables
 from pemt_core.settings import ReportSettings
 from pemt_core.tracking.parents import COLOUR, CURRENT, NOTE, WIDTH, Parent, record_parent, show
 from pemt_core.tracking.store import Store, StoredRun
-from pemt_core.tracking.tracker import ARTIFACT, CELL, Tracker, flatten
+from pemt_core.tracking.tracker import ARTIFACT, CELL, KEY, Tracker, flat_params
 
-SHOWN = "pemt.shown"  # tag: the hash of what a run's page shows
+PAGE = "pemt.shown"  # tag: the hash of what a run's page shows
 VIEW = "mlflow.sharedViewState.methods"  # tag of the experiment: the table that the menu "Views" opens
 LONGEST_OVERVIEW = 19000  # characters; MLflow refuses more than 20000 in an experiment's tag
 
 
-def record_comparison(
-    results: Sequence[CellResult], settings: ReportSettings, tracker: Tracker, missing: Sequence[str]
-) -> int:
-    """Write the pages and parents of `results` that are not there yet; returns how many runs were written."""
-    comparison = compare_methods(results, missing, settings.confidence, settings.layer_groups)
+def record_comparison(tables: Tables, settings: ReportSettings, tracker: Tracker) -> int:
+    """Write the pages and parents of results that are not there yet; returns how many runs were written."""
+    comparison = compare_methods(tables, settings.layer_groups)
     written = 0
     with tracker.tolerance() as store:
         if store:
-            written += _record_sources(store, results)
+            written += _record_sources(store, tables.results)
             for summary in comparison.methods:
                 runs = [(run, result) for result in summary.results for run in _runs_of(store, result)]
                 written += sum(_show_cell(store, run, result) for run, result in runs)
@@ -42,20 +41,20 @@ def record_comparison(
 
 def _runs_of(store: Store, result: CellResult) -> list[StoredRun]:
     """The run that trained or recorded what `result` scored; none where tracking was off."""
-    cell = Cell(result.task, result.method, result.k, result.seed)
-    return [run for run in store.runs_with(ARTIFACT, result.artifact) if run.tags.get(CELL) == cell.run][:1]
+    runs = store.runs_with(ARTIFACT, result.artifact)
+    return [run for run in runs if (run.tags.get(CELL), run.tags.get(KEY)) == (result.cell.run, result.key)][:1]
 
 
 def _show_cell(store: Store, run: StoredRun, result: CellResult) -> bool:
     """Give a cell's run its page, its heat map and its dataset, unless it has them."""
     state = result.content_hash()
-    if run.tags.get(SHOWN) == state:
+    if run.tags.get(PAGE) == state:
         return False
     has_experts = result.expert_weights is not None
     images = {"expert_weights.png": png(draw_weights_of(result), WIDTH)} if has_experts else {}
     show(store, run.run_id, write_cell_page(result), images)
     _add_dataset(store, run)
-    store.set_tags(run.run_id, {SHOWN: state})
+    store.set_tags(run.run_id, {PAGE: state})
     return True
 
 
@@ -71,10 +70,10 @@ def _record_sources(store: Store, results: Sequence[CellResult]) -> int:
     runs = {name: runs[0] for name, runs in found.items() if runs and ARTIFACT in runs[0].tags}
     if not runs:
         return 0
-    new = [run for run in runs.values() if run.tags.get(SHOWN) != run.tags[ARTIFACT]]
+    new = [run for run in runs.values() if run.tags.get(PAGE) != run.tags[ARTIFACT]]
     for run in new:
         _add_dataset(store, run)
-        store.set_tags(run.run_id, {SHOWN: run.tags[ARTIFACT]})
+        store.set_tags(run.run_id, {PAGE: run.tags[ARTIFACT]})
     metrics = {f"train_source/{name}": run.metrics["validation/main"] for name, run in runs.items()}
     artifacts = {name: run.tags[ARTIFACT] for name, run in runs.items()}
     parent = Parent(
@@ -92,7 +91,7 @@ def _record_sources(store: Store, results: Sequence[CellResult]) -> int:
 def _parent_of(summary: MethodSummary, settings: ReportSettings) -> Parent:
     results = summary.results
     sources = list(dict.fromkeys(source for result in results for source in result.sources))
-    shared = _shared([flatten({"settings": result.settings, "backbone": result.backbone}) for result in results])
+    shared = _shared([flat_params({"settings": result.settings, "backbone": result.backbone}) for result in results])
     return Parent(
         name=summary.name,
         state=sha256_of_json([[r.content_hash() for r in results], summary.metrics, settings.model_dump()]),

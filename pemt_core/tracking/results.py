@@ -1,26 +1,24 @@
 """Results as runs of the tracking store, so that it shows every cell, whether it was computed here or restored.
 
-A run on a cluster takes them from there again: its report can be given no files.
+A run on a cluster takes them from there again, see `pemt_core.tracking.gather`.
 """
 
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.description import DESCRIPTION, SourceDescription, load_description, load_training_record
-from pemt_core.artifacts.files import atomic_file, read_json, sha256_of_json
-from pemt_core.artifacts.result import RESULT_FILE, CellResult, cell_directory, load_results
+from pemt_core.artifacts.files import read_json, sha256_of_json
+from pemt_core.artifacts.result import RESULT_FILE, CellResult, cell_directory
 from pemt_core.artifacts.run_info import source_run, target_run
 from pemt_core.settings import EvaluateSettings
-from pemt_core.tracking import ERROR, RunRecord, Tracker
+from pemt_core.tracking import RunRecord, Tracker
 
 SHOWN_PREDICTIONS = 50  # lines of predictions.jsonl that a run shows
 
 
-def record_results(results_dir: Path, tracker: Tracker, provenance_dir: Path) -> int:
-    """Record every result below `results_dir`; returns how many runs had to be written or completed."""
-    results = load_results(results_dir)
+def record_results(results: Sequence[CellResult], results_dir: Path, tracker: Tracker, provenance_dir: Path) -> int:
+    """Record `results`, whose files are below `results_dir`; returns how many runs had to be written or completed."""
     return sum(tracker.record(result_record(result, results_dir, provenance_dir)) for result in results)
 
 
@@ -85,33 +83,21 @@ def final_metrics(result: CellResult) -> dict[str, float]:
     }
 
 
-def publish_results(results_dir: Path, settings: EvaluateSettings, tracker: Tracker, provenance_dir: Path) -> None:
-    """Record every result below `results_dir`, and keep it in its run for `gather_result`, last of all.
+def publish_results(
+    results: Sequence[CellResult], results_dir: Path, settings: EvaluateSettings, tracker: Tracker, provenance_dir: Path
+) -> None:
+    """Record `results`, whose files are below `results_dir`, and keep each in its run for `gather`, last of all.
 
     A run holds one for each way of scoring: what a cache gives back of an earlier way is still to be found.
     """
-    record_results(results_dir, tracker, provenance_dir)
-    for result in load_results(results_dir):
+    record_results(results, results_dir, tracker, provenance_dir)
+    for result in results:
         text = (cell_directory(results_dir, result) / RESULT_FILE).read_text(encoding="utf-8")
-        tracker.add_file(result.cell.run, result.key, _published(settings), text)
+        tracker.add_file(result.cell.run, result.key, published_name(settings), text)
 
 
-def gather_result(cell: Cell, settings: EvaluateSettings, tracker: Tracker, results_dir: Path) -> str | None:
-    """Fetch a cell's result, scored with `settings`, from its run below `results_dir`; None, or why there is none."""
-    run = tracker.find(cell.run)
-    text = tracker.read_file(run, _published(settings)) if run else None
-    if text is not None:
-        with atomic_file(results_dir / cell.task / cell.name / RESULT_FILE) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        return None
-    if run is None:
-        return "it was not started, or failed before its training"
-    if run.status == "FAILED":
-        return f"its training failed: {run.tags.get(ERROR, 'the reason was not recorded')}"
-    return "it was trained, and its scoring failed" if run.status == "FINISHED" else "its training was cut off"
-
-
-def _published(settings: EvaluateSettings) -> str:
+def published_name(settings: EvaluateSettings) -> str:
+    """The file of a run that has the result of scoring with `settings`."""
     return f"result-{sha256_of_json(settings.model_dump())[:12]}.json"
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pemt_core.artifacts.run_info import ARTIFACT_TAG, RunInfo
 from pemt_core.provenance.provenance import git_commit
+from pemt_core.settings.dotted import flatten
 from pemt_core.tracking.address import TrackingError
 from pemt_core.tracking.store import Point, Store, StoredRun, open_store
 
@@ -118,12 +119,15 @@ class Tracker:
         """Make the store hold exactly one FINISHED run of the record's cell, which shows it; says whether it wrote.
 
         A run of the same artifact (the live one) keeps its curves and gets what it lacks; otherwise the cell's runs
-        are deleted and one is written whole.
+        are deleted and one is written whole. Without a plan, what a run of some plan trained is left as it is there.
         """
         with self.tolerance() as store:
             if store:
-                runs = self._runs_of(store, record.cell, record.key)
-                return _record(store, replace(record, tags={**record.tags, **self._tags}), runs)
+                found = _with_key(store.runs_with(CELL, record.cell), record.key)
+                own = [run for run in found if run.tags.get(PLAN) == self._plan]
+                if not own and not self._plan and any(run.tags.get(ARTIFACT) == record.artifact for run in found):
+                    return False
+                return _record(store, replace(record, tags={**record.tags, **self._tags}), own)
         return False
 
     def of_plan(self, key: str) -> "Tracker":
@@ -156,7 +160,7 @@ class Tracker:
     def _runs_of(self, store: Store, cell: str, key: str | None = None) -> list[StoredRun]:
         """The runs of a cell that count as the same: those of another plan, or with another key, stay beside it."""
         runs = [run for run in store.runs_with(CELL, cell) if run.tags.get(PLAN) == self._plan]
-        return runs if key is None else [run for run in runs if run.tags.get(KEY, "") == key]
+        return runs if key is None else _with_key(runs, key)
 
     def _fail(self, run_id: str, error: BaseException) -> None:
         """Mark a run FAILED, and say why; that this fails as well must not hide it."""
@@ -180,15 +184,13 @@ def connect(uri: str, experiment: str, base_dir: Path, on_unreachable: Literal["
     return tracker
 
 
-def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flat_params(params: Mapping[str, Any]) -> dict[str, str]:
     """Nested parameters as dotted names and texts: {"a": {"b": [1, None]}} gives {"a.b": "[1, null]"}."""
-    flat: dict[str, str] = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value, default=str)
-    return flat
+    return flatten(params, lambda value: value if isinstance(value, str) else json.dumps(value, default=str))
+
+
+def _with_key(runs: Sequence[StoredRun], key: str) -> list[StoredRun]:
+    return [run for run in runs if run.tags.get(KEY, "") == key]
 
 
 def _identity(cell: str, key: str) -> dict[str, str]:
@@ -230,7 +232,7 @@ def _missing_points(store: Store, run: StoredRun, record: RunRecord) -> list[Poi
 
 def add_params(store: Store, run_id: str, params: Mapping[str, Any], already: Collection[str]) -> None:
     """Log flattened parameters; those in `already` are left, since MLflow refuses to change one."""
-    flat = {name: value for name, value in flatten(params).items() if name not in already}
+    flat = {name: value for name, value in flat_params(params).items() if name not in already}
     store.add_params(run_id, {name: _cut(value) for name, value in flat.items()})
     if any(len(value) > LONGEST_PARAM for value in flat.values()):
         store.add_file(run_id, "params.json", json.dumps(params, indent=2, sort_keys=True, default=str) + "\n")

@@ -1,0 +1,75 @@
+"""Settings of several things beside one another: what all share once, what differs by the coarsest grouping."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pemt_core.artifacts.result import CellResult
+from pemt_core.report.names import MethodNames
+from pemt_core.settings.dotted import flatten
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value of a setting, and whose it is."""
+
+    key: str
+    value: str
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class SharedSettings:
+    """Settings that all share by their dotted keys, then the values of each grouping that some differ by."""
+
+    shared: dict[str, str]
+    different: dict[str, list[Value]]
+
+
+def share_settings(settings: Sequence[Mapping[str, Any]], groupings: Mapping[str, Sequence[str]]) -> SharedSettings:
+    """Lay nested settings beside one another; a key that one lacks differs.
+
+    `groupings` has the name of each one's group, the coarsest grouping first; the last names each alone. A key that
+    differs is listed by the first grouping whose groups agree on it.
+    """
+    flat = [flatten(values, in_words) for values in settings]
+    shared: dict[str, str] = {}
+    different: dict[str, list[Value]] = {heading: [] for heading in groupings}
+    for key in dict.fromkeys(key for values in flat for key in values):
+        values = [each.get(key, "absent") for each in flat]
+        if len(set(values)) == 1:
+            shared[key] = values[0]
+            continue
+        heading = next((h for h, groups in groupings.items() if _agree(groups, values)), list(groupings)[-1])
+        holders: dict[str, dict[str, None]] = {}
+        for value, name in zip(values, groupings[heading], strict=True):
+            holders.setdefault(value, {})[name] = None
+        different[heading] += [Value(key, value, list(names)) for value, names in holders.items()]
+    return SharedSettings(shared, {heading: values for heading, values in different.items() if values})
+
+
+def _agree(groups: Sequence[str], values: Sequence[str]) -> bool:
+    """Whether every group has one value."""
+    return len(set(zip(groups, values, strict=True))) == len(set(groups))
+
+
+def settings_of_results(results: Sequence[CellResult], names: MethodNames) -> SharedSettings:
+    """The settings of stage 2: what differs by method, else by target, else by both or by single results."""
+    both = [f"{result.task} ({names.title(result.method)})" for result in results]
+    cells = [f"{r.task} ({names.title(r.method)}, k={r.k}, seed {r.seed})" for r in results]
+    groupings = {
+        "Methods": [names.title(result.method) for result in results],
+        "Targets": [result.task for result in results],
+        "Targets and methods": both,
+        "Results": cells,
+    }
+    return share_settings([result.settings for result in results], groupings)
+
+
+def in_words(value: Any) -> str:
+    """A setting's value as the page shows it."""
+    if value is None:
+        return "none"
+    if isinstance(value, list):
+        return ", ".join(map(in_words, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

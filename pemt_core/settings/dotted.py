@@ -1,0 +1,18 @@
+"""Nested settings under dotted keys."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def flatten(values: Mapping[str, Any], text: Callable[[Any], str], prefix: str = "") -> dict[str, str]:
+    """Nested settings by dotted keys, each value as `text` gives it; an empty group is a value.
+
+    {"training": {"epochs": 20}} gives {"training.epochs": "20"}.
+    """
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, text, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = text(value)
+    return flat

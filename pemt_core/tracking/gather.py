@@ -1,0 +1,51 @@
+"""Results back from the tracking store: the last step of a run on a cluster can be given no files."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from pemt_core.artifacts.cell import Cell
+from pemt_core.artifacts.files import atomic_file
+from pemt_core.artifacts.result import RESULT_FILE
+from pemt_core.errors import ArtifactError
+from pemt_core.settings import EvaluateSettings
+from pemt_core.tracking import ERROR, Tracker
+from pemt_core.tracking.results import published_name
+
+logger = logging.getLogger(__name__)
+
+
+def gather(
+    cells: Iterable[tuple[str, Cell]], settings: EvaluateSettings, tracker: Tracker, *, results_dir: Path
+) -> list[str]:
+    """Fetch the result of each cell, found by the key of its branch, into `results_dir`, which evaluate writes else.
+
+    Returns a sentence on each that is not there. ArtifactError, with all of these, where there is no result.
+    """
+    failed = []
+    for key, cell in cells:
+        lacks = gather_result(cell, settings, tracker.of_plan(key), results_dir)
+        if lacks:
+            failed.append(f"{cell.task}, {cell.method}, k = {cell.k}, seed {cell.seed}: {lacks}")
+            logger.warning("report: %s", failed[-1])
+    if not results_dir.is_dir():
+        raise ArtifactError(
+            f"not one result is there to report. {'; '.join(failed)}. Steps taken from a cache left theirs in the "
+            "tracking store of their day: --no-cache runs them again"
+        )
+    return failed
+
+
+def gather_result(cell: Cell, settings: EvaluateSettings, tracker: Tracker, results_dir: Path) -> str | None:
+    """Fetch a cell's result, scored with `settings`, from its run below `results_dir`; None, or why there is none."""
+    run = tracker.find(cell.run)
+    text = tracker.read_file(run, published_name(settings)) if run else None
+    if text is not None:
+        with atomic_file(results_dir / cell.task / cell.name / RESULT_FILE) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        return None
+    if run is None:
+        return "it was not started, or failed before its training"
+    if run.status == "FAILED":
+        return f"its training failed: {run.tags.get(ERROR, 'the reason was not recorded')}"
+    return "it was trained, and its scoring failed" if run.status == "FINISHED" else "its training was cut off"
