@@ -37,6 +37,7 @@ NOT_STEPS = (
     "components.command",
     "components.trainer_job",
     "components.trainer_api",
+    "components.trainer_manifest",
     "components.cli",
     *(command.module for command in COMMANDS.values()),  # for people
 )
@@ -121,14 +122,17 @@ def test_two_modules_touch_environment_variables() -> None:
 
 def test_components_import_the_standard_library_and_the_core() -> None:
     def allowed(name: str) -> bool:
-        shared = ("components.program", "components.command", "components.executor", "components.trainer_api")
-        return name.split(".")[0] in {*sys.stdlib_module_names, "pemt_core"} or name in shared
+        shared = ("program", "command", "executor", "trainer_api", "trainer_manifest")
+        return name.split(".")[0] in {*sys.stdlib_module_names, "pemt_core"} or name in map(
+            "components.{}".format, shared
+        )
 
     programs = [module for module in COMPONENTS if module != "components.cli"]
     pairs = [(module, name) for module, name in imports_of(programs) if name not in ("components", "__future__")]
     excepted = {
         ("components.trainer_api", "kubernetes"),  # a job for several nodes is started through the cluster's API
         ("components.trainer_api", "urllib3"),
+        ("components.trainer_manifest", "kubeflow_trainer_api"),
         ("components.completion", "shtab"),  # writes what completes the whole command line in a shell
         ("components.completion", "components.cli"),
     }
