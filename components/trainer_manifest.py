@@ -6,77 +6,29 @@ from typing import Any
 
 from kubeflow_trainer_api.models import (
     IoK8sApiCoreV1EmptyDirVolumeSource as EmptyDirVolumeSource,
-)
-from kubeflow_trainer_api.models import (
     IoK8sApiCoreV1EnvVar as EnvVar,
-)
-from kubeflow_trainer_api.models import (
     IoK8sApiCoreV1EnvVarSource as EnvVarSource,
-)
-from kubeflow_trainer_api.models import (
     IoK8sApiCoreV1PersistentVolumeClaimVolumeSource as PersistentVolumeClaimVolumeSource,
-)
-from kubeflow_trainer_api.models import (
     IoK8sApiCoreV1ResourceRequirements as ResourceRequirements,
-)
-from kubeflow_trainer_api.models import (
     IoK8sApiCoreV1SecretKeySelector as SecretKeySelector,
-)
-from kubeflow_trainer_api.models import (
     IoK8sApiCoreV1Volume as Volume,
-)
-from kubeflow_trainer_api.models import (
     IoK8sApiCoreV1VolumeMount as VolumeMount,
-)
-from kubeflow_trainer_api.models import (
     IoK8sApimachineryPkgApiResourceQuantity as ResourceQuantity,
-)
-from kubeflow_trainer_api.models import (
     IoK8sApimachineryPkgApisMetaV1ObjectMeta as ObjectMeta,
-)
-from kubeflow_trainer_api.models import (
     IoK8sApimachineryPkgApisMetaV1OwnerReference as OwnerReference,
-)
-from kubeflow_trainer_api.models import (
     TrainerV1alpha1ContainerPatch as ContainerPatch,
-)
-from kubeflow_trainer_api.models import (
     TrainerV1alpha1JobSetSpecPatch as JobSetSpecPatch,
-)
-from kubeflow_trainer_api.models import (
     TrainerV1alpha1JobSetTemplatePatch as JobSetTemplatePatch,
-)
-from kubeflow_trainer_api.models import (
     TrainerV1alpha1JobSpecPatch as JobSpecPatch,
-)
-from kubeflow_trainer_api.models import (
     TrainerV1alpha1JobTemplatePatch as JobTemplatePatch,
-)
-from kubeflow_trainer_api.models import (
     TrainerV1alpha1PodSpecPatch as PodSpecPatch,
-)
-from kubeflow_trainer_api.models import (
     TrainerV1alpha1PodTemplatePatch as PodTemplatePatch,
-)
-from kubeflow_trainer_api.models import (
     TrainerV1alpha1ReplicatedJobPatch as ReplicatedJobPatch,
-)
-from kubeflow_trainer_api.models import (
     TrainerV1alpha1RuntimePatch as RuntimePatch,
-)
-from kubeflow_trainer_api.models import (
     TrainerV1alpha1RuntimeRef as RuntimeRef,
-)
-from kubeflow_trainer_api.models import (
     TrainerV1alpha1Trainer as Trainer,
-)
-from kubeflow_trainer_api.models import (
     TrainerV1alpha1TrainingRuntimeSpecPatch as TrainingRuntimeSpecPatch,
-)
-from kubeflow_trainer_api.models import (
     TrainerV1alpha1TrainJob as TrainJob,
-)
-from kubeflow_trainer_api.models import (
     TrainerV1alpha1TrainJobSpec as TrainJobSpec,
 )
 
