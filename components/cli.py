@@ -82,6 +82,18 @@ def make_parser(loaded: Collection[str]) -> argparse.ArgumentParser:
     return parser
 
 
+def whole_parser() -> argparse.ArgumentParser:
+    """The whole command line, with the flags of every command that can run here."""
+    loaded = []
+    for name, command in COMMANDS.items():
+        try:
+            command.load()
+        except CommandError:
+            continue
+        loaded.append(name)
+    return make_parser(loaded)
+
+
 def dispatch() -> None:
     """Run the command that the first word names."""
     name = next(iter(sys.argv[1:]), "")
@@ -91,6 +103,7 @@ def dispatch() -> None:
         sys.exit(f"error: {error}")
     if name in COMMANDS:
         program = COMMANDS[name].load()
+        parser.set_defaults(whole_parser=whole_parser)  # completion, which is one of the commands, cannot import it
         program.run(program.main, parser)
     elif not name:
         parser.print_help(sys.stderr)

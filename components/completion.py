@@ -12,23 +12,17 @@ from pathlib import Path
 from components.command import explained, run
 from pemt_core.tasks import TASKS
 
+__all__ = ["main", "make_parser", "run"]  # what pemt calls; alone, this program would have nothing to complete
+
 SHELLS = ("bash", "zsh", "tcsh")
 TASK = "TASK"  # the metavar of what takes a task
 
 
 def main(arguments: argparse.Namespace) -> None:
+    """Print the script for `arguments.whole_parser()`, the parser of `pemt` with all commands, which pemt sets."""
     import shtab
 
-    from components.cli import COMMANDS, CommandError, make_parser
-
-    loaded = []
-    for name, command in COMMANDS.items():
-        try:
-            command.load()
-        except CommandError:
-            continue  # it has no flags to complete as long as it cannot run
-        loaded.append(name)
-    parser = make_parser(loaded)
+    parser = arguments.whole_parser()
     for action in actions(parser):
         if action.metavar == TASK:
             action.choices = tuple(TASKS)
@@ -51,7 +45,3 @@ def make_parser() -> argparse.ArgumentParser:
     parser = explained(__doc__, "completion")
     parser.add_argument("shell", choices=SHELLS, help="bash, zsh or tcsh")
     return parser
-
-
-if __name__ == "__main__":
-    run(main, make_parser())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from networkx import DiGraph, strongly_connected_components
 from ruamel.yaml import YAML
 from source_code import (
     PACKAGES,
@@ -37,11 +38,16 @@ NOT_STEPS = (
     "components.command",
     "components.trainer_job",
     "components.trainer_api",
+    "components.trainer_manifest",
     "components.cli",
     *(command.module for command in COMMANDS.values()),  # for people
 )
 OF_A_CLUSTER = ("plan",)  # dvc.yaml has lists and params of its own
 MOST_LINES_OF_FILE, MOST_LINES_OF_FUNCTION = 300, 50
+
+KNOWN_CIRCLES = {
+    frozenset({"pemt_core.artifacts.cell", "pemt_core.settings", "pemt_core.settings.load"}),
+}
 
 CORE, COMPONENTS, PIPELINES = (modules(package) for package in PACKAGES)
 PROGRAMS = [module.removeprefix("components.") for module in COMPONENTS if module not in NOT_STEPS]
@@ -121,24 +127,55 @@ def test_two_modules_touch_environment_variables() -> None:
 
 def test_components_import_the_standard_library_and_the_core() -> None:
     def allowed(name: str) -> bool:
-        shared = ("components.program", "components.command", "components.executor", "components.trainer_api")
-        return name.split(".")[0] in {*sys.stdlib_module_names, "pemt_core"} or name in shared
+        shared = ("program", "command", "executor", "trainer_api", "trainer_manifest")
+        return name.split(".")[0] in {*sys.stdlib_module_names, "pemt_core"} or name in map(
+            "components.{}".format, shared
+        )
 
     programs = [module for module in COMPONENTS if module != "components.cli"]
     pairs = [(module, name) for module, name in imports_of(programs) if name not in ("components", "__future__")]
     excepted = {
         ("components.trainer_api", "kubernetes"),  # a job for several nodes is started through the cluster's API
         ("components.trainer_api", "urllib3"),
+        ("components.trainer_manifest", "kubeflow_trainer_api"),
         ("components.completion", "shtab"),  # writes what completes the whole command line in a shell
-        ("components.completion", "components.cli"),
     }
-    others = {(module, name) for module, name in pairs if not allowed(name)}
-    assert {(module, name if name == "components.cli" else name.split(".")[0]) for module, name in others} == excepted
+    assert {(module, name.split(".")[0]) for module, name in pairs if not allowed(name)} == excepted
 
 
 def test_pipelines_import_neither_torch_nor_components() -> None:
     banned = {"torch", "transformers", "components", "datasets", "mlflow", "dvc"}
     assert [pair for pair in imports_of(PIPELINES) if pair[1].split(".")[0] in banned] == []
+
+
+def test_no_import_circle() -> None:
+    """Not even by imports in functions, for type checkers, or by a name in a text, as `import_module` takes it."""
+    circles = strongly_connected_components(import_graph())
+    assert {frozenset(circle) for circle in circles if len(circle) > 1} == KNOWN_CIRCLES
+
+
+def import_graph() -> DiGraph:
+    """Modules, and which loads which. Whoever imports a module from another package loads that package too."""
+    names, graph = {*CORE, *COMPONENTS, *PIPELINES}, DiGraph()
+    for module in names:
+        for name in (name for node in ast.walk(tree_of(module)) for name in named_by(node, names)):
+            packages = [name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)]
+            others = [package for package in packages if not f"{module}.".startswith(f"{package}.")]
+            graph.add_edges_from((module, loaded) for loaded in (name, *others))
+    return graph
+
+
+def named_by(node: ast.AST, modules: set[str]) -> set[str]:
+    """The modules that a node imports, or names in a text."""
+    found: set[Any] = set()
+    if isinstance(node, ast.Import):
+        found = {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+        inner = [f"{node.module}.{alias.name}" for alias in node.names]
+        found = {name if name in modules else node.module for name in inner}
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        found = {node.value}
+    return found & modules
 
 
 def test_tasks_and_settings_load_without_heavy_libraries() -> None:

@@ -2,15 +2,33 @@
 
 import ctypes
 import json
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from pemt_core.provenance.energy import NVML, Packages, measured_energy
+from pemt_core.provenance.energy import Packages, measured_energy
 from pemt_core.provenance.provenance import provenance
 
 RANGE = 1_000_000  # microjoules
+NVML = "libnvidia-ml.so.1"  # comes with the driver
+DRIVER = """
+int nvmlInitWithFlags(unsigned flags) { return INIT; }
+int nvmlShutdown(void) { return 0; }
+int nvmlDeviceGetCount_v2(unsigned *count) { *count = COUNT; return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { *device = (char *)0 + index + 1; return HANDLE; }
+#ifdef COUNTER
+int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *millijoules) {
+    static unsigned long long readings[COUNT + 1];
+    unsigned long number = (char *)device - (char *)0;
+    *millijoules = 1000 * number + 1500 * number * readings[number - 1]++;  /* 1.5 J more at each reading of GPU 1 */
+    return COUNTER;
+}
+#endif
+"""
 
 
 def domain(folder: Path, number: str, name: str, counter: int) -> Path:
@@ -66,6 +84,29 @@ def test_what_cannot_be_read_is_none(tmp_path: Path) -> None:
     with measured_energy(tmp_path) as energy:
         lost.unlink()
     assert energy["cpu"] is None
+
+
+@pytest.mark.parametrize(
+    ("driver", "joules"),
+    [
+        ({}, 1.5 + 3.0),
+        ({"COUNT": 0}, None),
+        ({"INIT": 9}, None),  # the driver is not loaded
+        ({"HANDLE": 15}, None),  # a GPU is lost
+        ({"COUNTER": 3}, None),  # not supported
+        ({"COUNTER": None}, None),  # an old driver, which has no such function
+    ],
+)
+def test_gpus_are_added_up(tmp_path: Path, driver: dict[str, int | None], joules: float | None) -> None:
+    """By NVIDIA's package on a library with the driver's interface, whose answers are known."""
+    answers = {"COUNT": 2, "INIT": 0, "HANDLE": 0, "COUNTER": 0, **driver}
+    defined = [f"-D{name}={value}" for name, value in answers.items() if value is not None]
+    compiler = ["cc", "-shared", "-fPIC", "-x", "c", *defined, "-o", str(tmp_path / NVML), "-"]
+    subprocess.run(compiler, input=DRIVER, text=True, check=True)
+    program = "from pemt_core.provenance.energy import *\nwith measured_energy() as energy: pass\nprint(energy['gpu'])"
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    output = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True).stdout
+    assert output.decode() == f"{joules}\n"
 
 
 def test_the_block_may_fail(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A step as a job of Kubeflow Trainer: a cluster's API on this machine, which really runs what it is told to."""
 
+import argparse
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 from kubernetes.client import (
     V1ContainerState,
@@ -23,6 +25,7 @@ from kubernetes.client import (
     V1PodStatus,
 )
 from kubernetes_server import Cluster, serve, wait_for
+from ruamel.yaml import YAML
 from source_code import REPOSITORY
 from test_training import CELL, close_adapters
 from tiny import World, source_settings, transfer_settings
@@ -335,22 +338,68 @@ def test_the_job_is_of_the_release_that_the_cluster_has(
     assert pod["spec"]["containers"][0]["volumeMounts"][0]["mountPath"] == str(stand_in.volume)
 
 
-def test_the_manifest_is_one_by_the_schema(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainer's own models: what they do not know they drop, and what is of another type they refuse."""
-    from kubeflow_trainer_api import models
+MANIFEST = """
+apiVersion: trainer.kubeflow.org/v1alpha1
+kind: TrainJob
+metadata:
+  name: pemt-transfer-1
+  ownerReferences: [{apiVersion: v1, kind: Pod, name: a-pod, uid: an-id}]
+spec:
+  runtimeRef: {name: torch-distributed}
+  trainer:
+    image: registry/pemt:1
+    command: [torchrun, --module, components.transfer]
+    args: [--k, v]
+    env: [{name: HF_TOKEN, valueFrom: {secretKeyRef: {name: pemt-tracking, key: HF_TOKEN, optional: true}}}]
+    numNodes: 2
+    numProcPerNode: 4
+    resourcesPerNode:
+      requests: {cpu: "8", memory: 32Gi, nvidia.com/gpu: "4"}
+      limits: {cpu: "8", memory: 32Gi, nvidia.com/gpu: "4"}
+"""
+POD = """
+metadata: {labels: {sidecar.istio.io/inject: "false"}}
+spec:
+  nodeSelector: {pool: gpu}
+  tolerations: [{key: gpu, operator: Exists}]
+  containers: [{name: node, volumeMounts: [{name: pemt, mountPath: /pemt}, {name: shm, mountPath: /dev/shm}]}]
+  volumes:
+    - {name: pemt, persistentVolumeClaim: {claimName: shared}}
+    - {name: shm, emptyDir: {medium: Memory}}
+"""
 
-    from components.trainer_api import manifests
+
+def job_arguments(pod: dict[str, Any]) -> argparse.Namespace:
     from components.trainer_job import make_parser
 
-    monkeypatch.setenv("KFP_POD_NAME", "a-pod")
-    monkeypatch.setenv("KFP_POD_UID", "an-id")
     text = """
         --step transfer --nodes 2 --processes-per-node 4 --gpu-resource nvidia.com/gpu --image registry/pemt:1 --cpu 8
         --memory 32Gi --claim shared --volume /pemt --secret pemt-tracking --secret-keys HF_TOKEN --executor-input {}
     """
-    pod = {"nodeSelector": {"pool": "gpu"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]}
-    arguments = make_parser().parse_args([*textwrap.dedent(text).split(), "--pod", json.dumps(pod), "--", "--k", "v"])
-    newest = manifests("pemt-transfer-1", arguments, arguments.flags)[0]
-    assert models.TrainerV1alpha1TrainJob.from_dict(newest).to_dict() == newest
-    assert newest["spec"]["trainer"]["args"] == ["--k", "v"]
-    assert newest["metadata"]["ownerReferences"][0]["uid"] == "an-id"
+    return make_parser().parse_args([*textwrap.dedent(text).split(), "--pod", json.dumps(pod), "--", "--k", "v"])
+
+
+def test_the_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Trainer's documentation has it, written out; its pod also by Kubernetes' own schema."""
+    from components.trainer_manifest import manifests
+
+    monkeypatch.setenv("KFP_POD_NAME", "a-pod")
+    monkeypatch.setenv("KFP_POD_UID", "an-id")
+    job, pod = (YAML(typ="safe").load(text) for text in (MANIFEST, POD))
+    nodes = {"name": "node", "template": {"spec": {"template": pod}}}
+    patch = {"template": {"spec": {"replicatedJobs": [nodes]}}}
+    newer = {"runtimePatches": [{"manager": "pemt-pipeline", "trainingRuntimeSpec": patch}]}
+    older = {"podTemplateOverrides": [{"targetJobs": [{"name": "node"}], **pod}]}
+    chosen = {key: pod["spec"][key] for key in ("nodeSelector", "tolerations")}
+    built = manifests("pemt-transfer-1", job_arguments(chosen), ["--k", "v"])
+    assert built == [{**job, "spec": {**job["spec"], **fields}} for fields in (newer, older)]
+    kubernetes_validate.validate({"apiVersion": "v1", "kind": "Pod", **pod}, "1.31", strict=True)
+
+
+@pytest.mark.parametrize("pod", [{"nodeSelectors": {}}, {"tolerations": [{"keys": "gpu"}]}, {"nodeSelector": {"a": 1}}])
+def test_a_pod_that_trainer_cannot_patch(pod: dict[str, Any]) -> None:
+    from components.trainer_api import TrainerJobError
+    from components.trainer_manifest import manifests
+
+    with pytest.raises(TrainerJobError, match=r"^--pod is "):
+        manifests("job", job_arguments(pod), [])

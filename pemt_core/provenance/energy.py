@@ -4,7 +4,6 @@ They count whole packages and whole GPUs, so idle power and every other process 
 are not in them.
 """
 
-import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
 SAMPLE_SECONDS = 30.0  # the shortest counters, of 65 kJ, wrap after three minutes at 360 W
-NVML = "libnvidia-ml.so.1"  # comes with the driver
 
 Energy = dict[str, float | None]  # "cpu" and "gpu": joules, None where it cannot be read
 
@@ -90,23 +88,17 @@ def gpu_joules() -> float | None:
 
     None without the driver's library, without a GPU, and where one has no such counter (before Volta).
     """
+    import pynvml
+
     try:
-        nvml = ctypes.CDLL(NVML)
-        if nvml.nvmlInit_v2():
-            return None
-    except (OSError, AttributeError):
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
         return None
     try:
-        count, total = ctypes.c_uint(), 0
-        if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) or not count.value:
-            return None
-        for index in range(count.value):
-            device, millijoules = ctypes.c_void_p(), ctypes.c_ulonglong()
-            if nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device)):
-                return None
-            if nvml.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(millijoules)):
-                return None
-            total += millijoules.value
-        return total / 1e3
+        devices = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        millijoules = [pynvml.nvmlDeviceGetTotalEnergyConsumption(device) for device in devices]
+    except pynvml.NVMLError:
+        return None
     finally:
-        nvml.nvmlShutdown()
+        pynvml.nvmlShutdown()
+    return sum(millijoules) / 1e3 if devices else None
