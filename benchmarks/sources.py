@@ -28,14 +28,8 @@ def main() -> None:
             prepared.task, prepared.rows("test"), backbone.tokenizer, source_length=length, max_rows=None
         )
         model = build_source_model(backbone.model, expert.tensors, scale=expert.scale)
-        found = predict(
-            model,
-            split,
-            backbone.tokenizer,
-            accelerator,
-            rule=settings.evaluate.answer,
-            batch_size=settings.evaluate.batch_size,
-        )
+        how, size = settings.evaluate.answer, settings.evaluate.batch_size
+        found = predict(model, split, backbone.tokenizer, accelerator, rule=how, batch_size=size)
         model.detach()
         metric = prepared.task.metrics[0]
         print(f"| {expert.task} | {metric} | {split.metrics(found.texts)[metric]:.1f} | {len(found.texts):,} |")

@@ -17,12 +17,10 @@ def main(arguments: argparse.Namespace) -> None:
     from pemt_core.tracking.models import BACKBONE_DIR, find_version
     from pemt_core.tracking.store import open_store, tracking_dir, tracking_uri
 
-    settings = load_settings(arguments.params)
+    settings, folder = load_settings(arguments.params), tracking_dir(arguments.params)
     model = f"{settings.tracking.experiment}-{arguments.target}"
     uri = f"models:/{model}@{arguments.alias or settings.models.alias}"
-    store = open_store(
-        tracking_uri(settings.tracking.uri), settings.tracking.experiment, tracking_dir(arguments.params)
-    )
+    store = open_store(tracking_uri(settings.tracking.uri), settings.tracking.experiment, folder)
     backbone = find_version(store, uri).tags.get(BACKBONE_DIR)
     if backbone and not Path(backbone).is_dir():
         raise ArtifactError(

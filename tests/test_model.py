@@ -9,7 +9,7 @@ from plain_model import PlainExpert, PlainTarget, plain_source
 from tiny import KINDS, Batch, random_experts, random_target_tensors, target_model, tiny_batch, tiny_t5
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import DynamicCache, EncoderDecoderCache, T5Config, T5ForConditionalGeneration
 
 from pemt_core.model.assemble import (
     Expert,
@@ -203,6 +203,32 @@ def test_greedy_generation_equals_arg_max_step_by_step(kind: str, rows: int) -> 
     with torch.no_grad():
         forward = model(batch["input_ids"], batch["attention_mask"], labels).logits
     assert torch.equal(forward[:, :-1].argmax(-1), expected[:, 1:])
+
+
+@pytest.mark.parametrize(("kind", "layers"), [("t5", {"num_decoder_layers": 2}), ("t5", {}), ("wide", {}), ("mt5", {})])
+def test_one_encoding_gives_what_transformers_gives_from_embeddings(kind: str, layers: dict[str, int]) -> None:
+    """Bit by bit: `generate(inputs_embeds=...)` and a forward pass, each of which encodes for itself."""
+    model, batch = target_model(tiny_t5(kind, **layers)), tiny_batch()
+    backbone, inputs, encodings = model.backbone, (batch["input_ids"], batch["attention_mask"]), []
+    options = {"max_new_tokens": 6, **GREEDY}
+    embeddings, mask, prompt_mask = model.prepend_prompt(*inputs)
+    cache = {} if layers else {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())}
+    with torch.no_grad(), model.signal.open(prompt_mask):
+        ids = backbone.generate(inputs_embeds=embeddings, attention_mask=mask, **cache, **options)
+        weights = dict(model.signal.expert_weights)
+        logits = backbone(inputs_embeds=embeddings, attention_mask=mask, labels=batch["labels"]).logits
+    losses = F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), reduction="none").view(4, -1)
+
+    backbone.encoder.register_forward_pre_hook(lambda *_: encodings.append(1))
+    with model.encoded(*inputs) as rows:
+        assert torch.equal(rows.generate(**options), ids)
+        assert all(torch.equal(weight, weights[name]) for name, weight in model.signal.expert_weights.items())
+        once = rows.log_probabilities(batch["labels"].unsqueeze(1))
+        assert torch.equal(once.squeeze(1), -losses.sum(-1))
+        twice = rows.log_probabilities(batch["labels"].unsqueeze(1).expand(-1, 2, -1))
+        torch.testing.assert_close(twice, once.expand(-1, 2))
+        assert torch.equal(rows.generate(**options), ids)
+    assert encodings == [1]
 
 
 def test_generation_with_beams_and_without_cache() -> None:

@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from source_code import REPOSITORY
 from tiny import World, write_task
 
+from pemt_core.answering.rule import AnswerRule
 from pemt_core.answering.split import EvaluationSplit, predict
 from pemt_core.artifacts.adapter import best_on_validation, load_adapter
 from pemt_core.artifacts.experts import load_experts
@@ -38,6 +39,8 @@ from pemt_core.tasks import get_task
 from pemt_core.tasks.rows import columns_as_text
 
 CELLS = {"cb": "pemt-kfull-seed4096", "rte": "control-kfull-seed4096", "nq": "without_beta-kfull-seed4096"}
+ASKED: dict[str, AnswerRule] = {"cb": "score", "rte": "generate", "nq": "score"}
+RULES = {**ASKED, "nq": "generate"}  # free text is generated, whatever is asked for
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +55,15 @@ def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
     write_description(folder / "data" / "nq", replace(description, labels=None, generation_length=3))
     for task in CELLS:
         methods = ["pemt", "control"] if task == "cb" else [CELLS[task].partition("-")[0]]
-        copy.transfer(folder / "targets" / task, task=task, methods=methods, epochs=6)
+        copy.transfer(
+            folder / "targets" / task, task=task, answer=ASKED[task], methods=methods, learning_rates=[0.1], epochs=8
+        )
     return copy
 
 
-def load(world: World, *tasks: str, batch_size: int = 4) -> Predictor:
-    return load_predictor(
+def load(world: World, *tasks: str, batch_size: int = 4, rule: AnswerRule | None = None) -> Predictor:
+    """A predictor; with `rule` it answers as if the adapters had been selected by that."""
+    predictor = load_predictor(
         world.folder / "backbone",
         world.folder / "experts",
         {task: world.folder / "targets" / task / CELLS[task] for task in tasks},
@@ -65,6 +71,10 @@ def load(world: World, *tasks: str, batch_size: int = 4) -> Predictor:
         {task: get_task(task).conversion for task in tasks},
         batch_size=batch_size,
     )
+    for name, target in predictor.targets.items() if rule else ():
+        description = replace(target.adapter.description, answer=rule)
+        predictor.targets[name] = replace(target, adapter=replace(target.adapter, description=description))
+    return predictor
 
 
 def texts_of(world: World, task: str) -> list[str]:
@@ -93,7 +103,7 @@ def test_scores_are_the_probabilities_that_the_forward_pass_gives(trained: World
         assert list(found.scores) == ["red", "blue"]
         np.testing.assert_allclose(list(found.scores.values()), expected, rtol=1e-4)
         assert found.prediction == ("red", "blue")[int(np.argmax(expected))]
-        assert found.score == max(found.scores.values())
+        assert (found.answer, found.score) == ("score", max(found.scores.values()))
         weights = {name: layer[0].tolist() for name, layer in model.signal.expert_weights.items()}
         for name, layer in found.layers.items():
             np.testing.assert_allclose(layer, weights[name], rtol=1e-4)
@@ -104,18 +114,46 @@ def test_scores_are_the_probabilities_that_the_forward_pass_gives(trained: World
 
 
 @pytest.mark.usefixtures("fresh_accelerator")
-def test_free_text_is_what_the_evaluation_scores(trained: World) -> None:
+@pytest.mark.parametrize("task", CELLS)
+def test_the_answers_are_those_that_the_evaluation_scores(trained: World, task: str) -> None:
+    """By the rule that the adapter was selected by; the encoder reads every row once."""
     backbone = load_backbone(trained.folder / "backbone")
     experts, _ = load_experts(trained.folder / "experts", backbone.fingerprint)
-    adapter = load_adapter(trained.folder / "targets" / "nq" / CELLS["nq"], backbone.fingerprint)
-    prepared, tokenizer = PreparedTask.load(trained.folder / "data" / "nq"), backbone.tokenizer
+    adapter = load_adapter(trained.folder / "targets" / task / CELLS[task], backbone.fingerprint)
+    prepared, tokenizer = PreparedTask.load(trained.folder / "data" / task), backbone.tokenizer
     split = EvaluationSplit.of(prepared.task, prepared.rows("test"), tokenizer, source_length=32, max_rows=None)
     model = restore_target(backbone.model, adapter, experts)
-    texts = predict(model, split, tokenizer, Accelerator(cpu=True), batch_size=4).texts
-    found = load(trained, "nq").predict(texts_of(trained, "nq"))
-    assert [each.prediction for each in found] == texts
+    texts = predict(model, split, tokenizer, Accelerator(cpu=True), rule=ASKED[task], batch_size=4).texts
     assert any(texts)
-    assert all(each.scores is None and 0 < each.score <= 1 for each in found)
+    assert adapter.description.answer == RULES[task]
+    predictor, encoded = load(trained, task), []
+    hook = lambda *call: encoded.append(len(call[2]["inputs_embeds"]))  # noqa: E731
+    predictor.backbone.model.encoder.register_forward_pre_hook(hook, with_kwargs=True)
+    found = predictor.predict(texts_of(trained, task))
+    assert [(each.prediction, each.answer) for each in found] == [(text, RULES[task]) for text in texts]
+    assert encoded == [4, 4]
+    assert all((each.scores is None) == (task == "nq") and 0 < each.score <= 1 for each in found)
+
+
+def test_a_generated_answer_comes_with_its_probability_and_those_of_the_label_words(trained: World) -> None:
+    """Generated or not, the label words have the same probabilities; the text's own is not among them."""
+    backbone = load_backbone(trained.folder / "backbone")
+    adapter = load_adapter(trained.folder / "targets" / "rte" / CELLS["rte"], backbone.fingerprint)
+    generated = load(trained, "rte").predict(texts_of(trained, "rte"))
+    scored = load(trained, "rte", rule="score").predict(texts_of(trained, "rte"))
+    assert [each.scores for each in generated] == [each.scores for each in scored]
+    model, labels, checked = restore_target(backbone.model, adapter, []).eval(), ("red", "blue"), 0
+    for text, each, best in zip(texts_of(trained, "rte"), generated, scored, strict=True):
+        assert best.scores is not None
+        assert (best.answer, best.prediction) == ("score", max(labels, key=best.scores.__getitem__))
+        assert best.score == best.scores[best.prediction]
+        source, target = (torch.tensor([backbone.tokenizer(words)["input_ids"]]) for words in (text, each.prediction))
+        with torch.no_grad():
+            loss = model(source, torch.ones_like(source), target).lm_loss.item()
+        if each.prediction in labels:
+            assert each.score == pytest.approx(math.exp(-loss * target.shape[1]), rel=1e-4)
+            checked += 1
+    assert checked
 
 
 def test_a_mixed_batch_gives_what_each_target_gives_alone(trained: World) -> None:
@@ -382,7 +420,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    texts = ("task", "prediction", "name")
+    texts = ("task", "prediction", "answer", "name")
     return [{n: (v if n in texts else json.loads(v) if v else None) for n, v in row.items()} for row in rows]
 
 
@@ -395,8 +433,8 @@ def test_every_kind_of_file_is_answered_as_its_rows_are(trained: World, tmp_path
         for n, text in enumerate(texts_of(trained, task))
     ]
     expected = [
-        {"row": n, "name": row["name"], "task": each.task, "prediction": each.prediction, "score": each.score,
-         "scores": each.scores, "expert_weights": each.expert_weights, "truncated": each.truncated}
+        {"row": n, "name": row["name"], "task": each.task, "prediction": each.prediction, "answer": each.answer,
+         "score": each.score, "scores": each.scores, "expert_weights": each.expert_weights, "truncated": each.truncated}
         for n, (row, each) in enumerate(zip(rows, predictor.predict(rows), strict=True))
     ]  # fmt: skip
     given = WRITERS[ending](tmp_path / f"rows{ending}", rows)
