@@ -14,11 +14,10 @@ from pemt_core.settings.steps import Record
 
 
 def main(arguments: argparse.Namespace, job: Job[Record]) -> None:
-    from pemt_core.report.names import MethodNames
-    from pemt_core.steps.record import record, recorded_cells
-
     from pemt_core.artifacts.result import load_results
+    from pemt_core.report.names import MethodNames
     from pemt_core.report.table import Tables
+    from pemt_core.steps.record import record, recorded_cells
     from pemt_core.tracking.results import publish_results
 
     settings, tracker, left = job.settings, tracker_of(arguments), arguments.provenance.parent

@@ -1,8 +1,8 @@
 """Tables, figures and a page of all results.
 
-Reads SCORES/<target>/<cell>/result.json, writes OUTPUT/{table.csv,table.md,summary.json,*.png,report.html,...}. On a
-cluster, where the last step can be given no files, --run makes it fetch the results of the run's plan from tracking into
-SCORES first, record their parents, and state what failed.
+Reads SCORES/<target>/<cell>/result.json, writes OUTPUT/{table.csv,table.md,summary.json,*.png,report.html,...}. The last
+step of a run on a cluster can be given no files: --run makes it fetch the run's results from tracking into SCORES first,
+record what they come to, and state what failed.
 """
 
 import argparse
@@ -39,10 +39,9 @@ def main(arguments: argparse.Namespace, executor: Executor | None) -> Outcome:
 
 def fetch(arguments: argparse.Namespace) -> tuple[Report, "Tables"]:
     """The results of a cluster's run, from its tracking store, and their parents written there."""
+    from pemt_core.steps.plan import make_plan
     from pemt_core.steps.record import record
     from pemt_core.tracking.gather import gather
-
-    from pemt_core.steps.plan import make_plan
 
     plan = make_plan(parse_run(arguments.run), Path())
     tracker = open_tracker(plan.tracking, None, must_answer=True)
@@ -54,9 +53,8 @@ def fetch(arguments: argparse.Namespace) -> tuple[Report, "Tables"]:
 
 def tables_of(settings: Report, scores: Path, failed: Sequence[str] = ()) -> "Tables":
     """The frames of the results in `scores`; `failed` are sentences on what has no result."""
-    from pemt_core.report.names import MethodNames
-
     from pemt_core.artifacts.result import load_results
+    from pemt_core.report.names import MethodNames
     from pemt_core.report.table import Tables
 
     names = MethodNames.of(settings.methods)

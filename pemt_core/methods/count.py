@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from pemt_core.methods.method import Method
-from pemt_core.model.assemble import Expert
-from pemt_core.model.stacks import feed_forwards
+
+if TYPE_CHECKING:
+    from pemt_core.model.assemble import Expert
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,21 @@ def trained_parameters(method: Method, backbone: Any, sources: Sequence[str], ra
     return TrainedParameters(one - (two - one), two - one)
 
 
-def _count(method: Method, backbone: Any, experts: Sequence[Expert], num_tokens: int) -> int:
+def _count(method: Method, backbone: Any, experts: "Sequence[Expert]", num_tokens: int) -> int:
+    import torch
+
     ids = torch.zeros(num_tokens, dtype=torch.long)
     tensors = method.initial_tensors(backbone, ids, experts, torch.Generator().manual_seed(0))
     return sum(tensor.numel() for tensor in tensors.values())
 
 
-def _expert(backbone: Any, source: str, rank: int) -> Expert:
+def _expert(backbone: Any, source: str, rank: int) -> "Expert":
     """An expert of shapes alone."""
+    import torch
+
+    from pemt_core.model.assemble import Expert
+    from pemt_core.model.stacks import feed_forwards
+
     tensors = {"prompt": torch.empty(1, backbone.config.d_model, device="meta")}
     for place in feed_forwards(backbone):
         d_model, d_ff = place.wo.weight.shape

@@ -6,7 +6,6 @@ Everything is found in the store by the hash of the adapter, so that it does not
 import json
 from collections.abc import Mapping, Sequence
 
-from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.files import sha256_of_json
 from pemt_core.artifacts.result import CellResult
 from pemt_core.report.files import png
