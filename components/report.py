@@ -1,7 +1,7 @@
 """Tables, figures and a page of all results.
 
-Reads SCORES/<target>/<cell>/result.json, writes OUTPUT/{table.csv,table.md,summary.json,*.png,report.html,...}. The last
-step of a run on a cluster can be given no files: --run makes it fetch the run's results from tracking into SCORES first,
+Reads SCORES/<target>/<cell>/result.json, writes OUTPUT/{table.csv,table.md,summary.json,*.png,report.html,...}. The
+last step of a run on a cluster can be given no files: --run makes it fetch the run's results from tracking into SCORES,
 record what they come to, and state what failed.
 """
 
