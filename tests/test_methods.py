@@ -196,6 +196,18 @@ def test_a_stored_cell_is_restored_by_its_kind(gate: str, trained: Path, world: 
         restore_target(backbone.model, stranger, bank)
 
 
+def test_static_weights_are_trained_and_the_same_for_every_text(trained: Path, world: World) -> None:
+    backbone = load_backbone(world.folder / "backbone")
+    adapter = load_adapter(trained / "static-kfull-seed1", backbone.fingerprint, TargetDescription)
+    model = restore_target(backbone.model, adapter, load_experts(world.folder / "experts", backbone.fingerprint)).eval()
+    logits(model, tiny_batch(vocab_size=len(backbone.tokenizer)))
+    for name, weights in model.signal.expert_weights.items():
+        logit = adapter.tensors[f"{name}.gate"]
+        assert logit.shape == (2,)
+        torch.testing.assert_close(weights, logit.softmax(0).expand(4, 2))
+    assert any(tensor.abs().max() > 0 for name, tensor in adapter.tensors.items() if name.endswith(".gate"))
+
+
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("entry", [{}, {"sources": []}, {"without": ["source1"]}], ids=str)
 def test_counts_are_those_of_the_tensors(gate: str, entry: dict[str, Any]) -> None:
