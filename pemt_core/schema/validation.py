@@ -51,9 +51,10 @@ def parse_object(text: str, origin: str) -> dict[str, Any]:
 
 def _line(model: type[BaseModel], problem: Any, named: Callable[[Sequence[str]], str]) -> str:
     """One problem as a user reads it: the key, what is wrong, the value, the nearest valid key."""
-    location = [str(part) for part in problem["loc"]]
+    of_name = problem["loc"][-1] == "[key]"  # it is the key itself that is wrong
+    location = [str(part) for part in problem["loc"] if part != "[key]"]
     key = named([part for part in location if not part.startswith(("literal[", "constrained-", "function-"))])
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] == "extra_forbidden" or (of_name and problem["type"] == "literal_error"):
         return f"unknown key '{key}'; {nearest(location[-1], _fields_at(model, location[:-1]))}"
     if problem["type"] == "missing":
         siblings = problem["input"] if isinstance(problem["input"], dict) else {}
@@ -61,7 +62,7 @@ def _line(model: type[BaseModel], problem: Any, named: Callable[[Sequence[str]],
         match = difflib.get_close_matches(location[-1], unknown, n=1)
         return f"key '{key}' is missing" + (f"; is '{match[0]}' meant for it?" if match else "")
     reason = problem["msg"].removeprefix("Value error, ")
-    if isinstance(problem["input"], dict):
+    if of_name or isinstance(problem["input"], dict):
         return f"{key}: {reason}"
     return f"key '{key}' is {problem['input']!r}: {reason}"
 
@@ -75,6 +76,8 @@ def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
         else:
             field = place.model_fields.get(part) if _is_model(place) else None
             place = field and field.annotation
+    if get_origin(place) is dict:
+        return list(get_args(get_args(place)[0]))  # of a Literal, which has all names that there are
     return list(place.model_fields) if _is_model(place) else []
 
 
