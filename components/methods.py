@@ -23,9 +23,7 @@ def main(arguments: argparse.Namespace) -> None:
     if settings.backbone.kind == "scratch" and not arguments.backbone:
         backbone = "backbone"
         if not (folder / backbone).is_dir():
-            raise SettingsError(
-                f"{folder / backbone}: no such folder; `dvc repro backbone` makes it, or use --backbone"
-            )
+            raise SettingsError(f"{folder / backbone}: no such folder; `dvc repro backbone` makes it")
     described = describe(settings, backbone, folder)
     print(json.dumps(described, indent=2, ensure_ascii=False) if arguments.json else table(described))
 
