@@ -135,7 +135,7 @@ def _completed(values: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(kubeflow, Mapping) and isinstance(kubeflow.get("resources"), Mapping):
         steps = dict(kubeflow["resources"])
         every_step = steps.pop(EVERY_STEP, {})
-        below: dict[str, Any] = {name: dict(every_step) for name in STEPS} if isinstance(every_step, Mapping) else {}
+        below = dict.fromkeys((*STEPS, *steps), every_step)
         completed["kubeflow"] = {**kubeflow, "resources": merged(below, steps)}
     return completed
 
@@ -152,10 +152,13 @@ def _holds(values: Any, location: Sequence[str]) -> bool:
 
 
 def _check(settings: Settings, origin: str) -> None:
-    """What no single group shows: names of tasks, sources and methods that refer to one another."""
+    """What no single group shows: names of steps, and of tasks, sources and methods that refer to one another."""
     for name in settings.imported_sources:
         if name in settings.tasks.sources:
             raise SettingsError(f"{origin}: imported_sources.{name}: a source task has this name; choose another")
+    for step in settings.kubeflow.resources:
+        if step not in STEPS:
+            raise SettingsError(f"{origin}: kubeflow.resources.{step}: there is no such step; {nearest(step, STEPS)}")
     known = {*TASKS, *settings.own_tasks}
     for group in ("per_source", "per_target"):
         for task in getattr(settings, group):
