@@ -273,7 +273,7 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
     ),
     "resources of an unknown step": (
         put("kubeflow.resources.transfr", {}),
-        ["params.yaml: unknown key 'kubeflow.resources.transfr'", "did you mean 'transfer'?"],
+        ["params.yaml: kubeflow.resources.transfr: there is no such step", "did you mean 'transfer'?"],
     ),
     "unknown key of a task": (
         put("per_target.cb", {"training": {"epoch": 3}}),
@@ -293,21 +293,8 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
         put("per_target.cb", {"methods": ["pmet"]}),
         ["key 'per_target.cb.methods.0' is 'pmet'", "did you mean 'pemt'?"],
     ),
-    "an unknown kind": (put("methods.some", {"kind": "pmet"}), ["methods.some", "'pmet'", "did you mean 'pemt'?"]),
     "no kind": (put("methods.some", {}), ["methods.some", "expected `kind`, as 'some' is the name of none"]),
     "a method that is no name": (put("methods.Some-1", SOME), ["methods.Some-1: ", "pattern"]),
-    "an unknown setting of a method": (
-        put("methods.pemt", {"gaet": "input"}),
-        ["methods.pemt: unknown key 'gaet'", "did you mean 'gate'?"],
-    ),
-    "a wrong value of a method": (
-        put("methods.pemt", {"gate": "unifrm"}),
-        ["methods.pemt: key 'gate' is 'unifrm'", "did you mean 'uniform'?"],
-    ),
-    "an unknown source left out": (
-        put("methods.pemt", {"without": ["mnil"]}),
-        ["methods.pemt: without names 'mnil'", "did you mean 'mnli'?"],
-    ),
     "an unknown source": (
         put("methods.pemt", {"sources": ["mnil"]}),
         ["methods.pemt: sources names 'mnil'", "did you mean 'mnli'?"],

@@ -54,7 +54,7 @@ def _line(model: type[BaseModel], problem: Any, named: Callable[[Sequence[str]],
     of_name = problem["loc"][-1] == "[key]"  # it is the key itself that is wrong
     location = [str(part) for part in problem["loc"] if part != "[key]"]
     key = named([part for part in location if not part.startswith(("literal[", "constrained-", "function-"))])
-    if problem["type"] == "extra_forbidden" or (of_name and problem["type"] == "literal_error"):
+    if problem["type"] == "extra_forbidden":
         return f"unknown key '{key}'; {nearest(location[-1], _fields_at(model, location[:-1]))}"
     if problem["type"] == "missing":
         siblings = problem["input"] if isinstance(problem["input"], dict) else {}
@@ -76,8 +76,6 @@ def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
         else:
             field = place.model_fields.get(part) if _is_model(place) else None
             place = field and field.annotation
-    if get_origin(place) is dict:
-        return list(get_args(get_args(place)[0]))  # of a Literal, which has all names that there are
     return list(place.model_fields) if _is_model(place) else []
 
 

@@ -149,7 +149,7 @@ def _completed(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
     if isinstance(kubeflow, Mapping) and isinstance(kubeflow.get("resources"), Mapping):
         steps = dict(kubeflow["resources"])
         every_step = shared(steps, EVERY_STEP, f"kubeflow.resources.{EVERY_STEP}")
-        below: dict[str, Any] = dict.fromkeys((*STEPS, *steps), every_step)
+        below = dict.fromkeys((*STEPS, *steps), every_step)
         completed["kubeflow"] = {**kubeflow, "resources": merged(below, steps)}
     return completed
 
@@ -178,11 +178,15 @@ def _holds(values: Any, location: Sequence[str]) -> bool:
 
 
 def _check(settings: Settings, problems_of: Callable[..., AbstractContextManager[None]]) -> None:
-    """What no single group shows: names of tasks, sources and methods that refer to one another."""
+    """What no single group shows: names of steps, and of tasks, sources and methods that refer to one another."""
     for name in settings.imported_sources:
         with problems_of("imported_sources", name):
             if name in settings.tasks.sources:
                 raise SettingsError(f"imported_sources.{name}: a source task has this name; choose another")
+    for step in settings.kubeflow.resources:
+        with problems_of("kubeflow", "resources", step):
+            if step not in STEPS:
+                raise SettingsError(f"kubeflow.resources.{step}: there is no such step; {nearest(step, STEPS)}")
     known = {*TASKS, *settings.own_tasks}
     for group, differences, settings_for in (
         ("per_source", settings.per_source, settings.train_source_for),
