@@ -51,7 +51,7 @@ def parse_object(text: str, origin: str) -> dict[str, Any]:
 
 def _line(model: type[BaseModel], problem: Any, named: Callable[[Sequence[str]], str]) -> str:
     """One problem as a user reads it: the key, what is wrong, the value, the nearest valid key."""
-    of_name = problem["loc"][-1] == "[key]"  # it is the key itself that is wrong
+    of_name = "[key]" in problem["loc"]  # it is the key itself that is wrong
     location = [str(part) for part in problem["loc"] if part != "[key]"]
     key = named([part for part in location if not part.startswith(("literal[", "constrained-", "function-"))])
     if problem["type"] == "extra_forbidden":
