@@ -130,7 +130,7 @@ def test_a_step_is_told_what_it_reads() -> None:
     for name, source in plan.train_source.items():
         assert read_again(source).train_source == settings.train_source_for(name)
     for name, target in plan.transfer.items():
-        assert read_again(target).cells == settings.cells_for(name)
+        assert (read_again(target).cells, target.answer) == (settings.cells_for(name), settings.evaluate.answer)
         assert {method: target.method(method) for method in target.methods} == settings.methods_for(name)
     assert read_again(plan.evaluate).evaluate == settings.evaluate
     assert plan.transfer["nq"].method("pemt").training.epochs == 5  # of this task alone
@@ -180,6 +180,10 @@ CHANGES: list[tuple[dict[str, Any], set[Pair]]] = [
     ({"per_source": {"qqp": {"rank": 8}}}, {("train_source", "qqp")}),
     ({"imported_sources": {"own": {"adapter": "/pemt/own", "description": "A task."}}}, {("collect_experts", "")}),
     ({"evaluate": {"max_rows": 7}}, SCORING),
+    (
+        {"evaluate": {"answer": "score"}},  # it selects as well
+        {*SCORING, ("transfer", "cb"), ("transfer", "rte"), *(("train_source", n) for n in VALUES["tasks"]["sources"])},
+    ),
 ]
 
 
