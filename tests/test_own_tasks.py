@@ -381,7 +381,7 @@ def test_an_added_task_leaves_all_other_text_as_it_is(params: Path) -> None:
     assert load_settings(params).tasks.sources == ["more"]
     gone, new = changed_lines(middle, params.read_text())
     assert [line.split()[0] for line in gone] == ["sources:"]
-    assert new[:2] == ["  sources: [more]", "  more:"]
+    assert {"  sources: [more]", "  more:"} < {*new}
     assert len(new) == len(gone) + len(proposed(params)) + 1  # the entry alone
 
 
@@ -409,10 +409,8 @@ def test_other_layouts(params: Path, case: str, only: bool) -> None:
 
 
 def test_a_layout_that_no_program_can_edit_is_refused(params: Path) -> None:
-    text = re.sub(
-        r"per_source: \{\}(.*)\nper_target: \{\}", r"per_source: &none {}\1\nper_target: *none", params.read_text()
-    )
-    assert "*none" in text
+    text = params.read_text().replace("per_source: {}", "per_source: &same {}")
+    text = text.replace("per_target: {}", "per_target: *same")
     params.write_text(text)
     with pytest.raises(SettingsError, match=r"no program can edit a file of this layout; write these keys into it"):
         add_own_task(params, "tickets", proposed(params), differences={"k": ["full"]})
