@@ -198,10 +198,10 @@ def _report(settings: Settings) -> Report:
 def _namings(settings: Settings) -> dict[str, MethodNaming]:
     """The methods that any target has, in the order of the group `methods`."""
     listed = {name for target in settings.tasks.targets for name in settings.methods_for(target)}
+    methods = {name: settings.method(name) for name in settings.methods if name in listed}
     return {
         name: MethodNaming(title=method.title if name == method.kind else name, about=method.about(settings.sources))
-        for name, method in settings.all_methods().items()
-        if name in listed
+        for name, method in methods.items()
     }
 
 
