@@ -21,8 +21,7 @@ from subprocess import PIPE, STDOUT
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
-from workspace import REPOSITORY, Workspace, environment, lay_over, new_workspace
+from workspace import REPOSITORY, Workspace, environment, new_workspace, write_params
 
 from pemt_core.doctor import Status, Surroundings, containers
 
@@ -34,7 +33,7 @@ SHORT: Mapping[str, Any] = {
     "train_source": {"training": {"max_steps": 20, "evaluate_every": 20}},
     "transfer": {"learning_rates": [1.0e-2], "training": {"max_steps": 10, "evaluate_every": 10}},
     "evaluate": {"max_rows": 64},
-    "kubeflow": {"retries": 1, "retry_seconds": 1},
+    "kubeflow": {"retry": {"times": 1, "seconds": 1}},
 }
 CELLS = ["control-k32-seed31", "pemt-k32-seed31"]
 
@@ -60,15 +59,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("kubeflow")
 
 
-def write_params(path: Path, *differences: Mapping[str, Any]) -> Path:
-    values = YAML(typ="safe").load(REPOSITORY / "params.yaml")
-    for each in (SHORT, *differences):
-        lay_over(values, each)
-    with path.open("w") as file:
-        YAML().dump(values, file)
-    return path
-
-
 def run_locally(root: Path, params: Path, *flags: str) -> LocalRun:
     command = [sys.executable, "-m", "pipelines.local", "--params", str(params), "--root", str(root / "local"), *flags]
     variables = environment(root / "caches")
@@ -79,7 +69,7 @@ def run_locally(root: Path, params: Path, *flags: str) -> LocalRun:
 
 @pytest.fixture(scope="module")
 def first(root: Path, engine_image: str) -> LocalRun:
-    done = run_locally(root, write_params(root / "params.yaml"))
+    done = run_locally(root, write_params(root / "params.yaml", SHORT))
     assert done.exit_code == 0, done.errors[-3000:]
     return done
 
@@ -195,7 +185,7 @@ def test_a_second_run_takes_all_but_the_report_from_the_cache(root: Path, first:
 def test_a_failed_branch_fails_the_run_and_leaves_the_others(root: Path, first: LocalRun) -> None:
     """The error is the container's own, after a retry; what others finished is reported, with what is missing."""
     diverging = {"per_target": {"rte": {"learning_rates": [1.0e30]}}, "evaluate": {"max_rows": 32}}
-    run = run_locally(root, write_params(root / "diverging.yaml", diverging))
+    run = run_locally(root, write_params(root / "diverging.yaml", SHORT, diverging))
     assert run.exit_code == 1
     last = run.errors.strip().splitlines()[-1]
     assert re.match(r"error: for-loop-\d-iteration-1/transfer: transfer rte \S+: the loss is (nan|inf)", last)
@@ -287,7 +277,7 @@ def kill_at_first_checkpoint(folder: Path, deadline: float) -> None:
 def test_a_killed_step_goes_on_from_its_checkpoint(root: Path, first: LocalRun) -> None:
     """Its retry is another container, with the same volume."""
     training = {"max_steps": 60, "checkpoint_every": 5, "evaluate_every": 60}
-    params = write_params(root / "longer.yaml", {"train_source": {"training": training}})
+    params = write_params(root / "longer.yaml", SHORT, {"train_source": {"training": training}})
     command = [sys.executable, "-m", "pipelines.local", "--params", str(params), "--root", str(root / "local")]
     command += ["--sources", "mnli", "--targets", "cb"]
     variables = environment(root / "caches")
