@@ -315,7 +315,7 @@ def test_a_branch_leaves_its_results_where_the_report_finds_them(
     assert (
         gather_result(cell, scoring, other, tmp_path / "other") == "it was not started, or failed before its training"
     )
-    lacks = "it was trained, and its scoring failed"
+    lacks = "it was trained, but its branch failed before its scores were recorded"
     assert gather_result(cell, scoring.model_copy(update={"max_rows": 3}), tracker, tmp_path / "other") == lacks
     assert not (tmp_path / "other").exists()
 
@@ -370,7 +370,7 @@ def test_the_report_says_what_failed_and_why(told: Told, world: World, tmp_path:
     tracker = connect(f"sqlite:///{tmp_path / 'mlflow.db'}", "pemt", tmp_path, "stop").of_plan("key-2")
     assert (
         gather_result(cell, load_settings(params).evaluate, tracker, tmp_path / "gathered")
-        == "it was trained, and its scoring failed"
+        == "it was trained, but its branch failed before its scores were recorded"
     )
 
 
