@@ -1,6 +1,6 @@
 """The gate: how much each source counts for a sequence in one layer."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -42,6 +42,7 @@ class DecoderGate(Gate):
         return self.signal.encoder_state(len(x))
 
 
+@runtime_checkable
 class Gates(Protocol):
     """Where the gates of a model come from, layer by layer: this module, or a file of `pemt_core.methods.gates`."""
 
