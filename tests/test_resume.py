@@ -160,6 +160,7 @@ def interrupted(world: World, folder: Path, at_step: int | None, **changes: Any)
             world.folder / "data" / "alpha",
             world.folder / "backbone",
             source_settings(**changes),
+            answer="generate",
             output_dir=folder / "out",
             checkpoint_dir=folder / "checkpoints",
             open_run=lambda info: nullcontext(StoppingRun(at_step)),
