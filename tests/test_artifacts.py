@@ -26,13 +26,13 @@ from tiny import (
 from torch import Tensor
 
 from pemt_core.artifacts.adapter import Adapter, load_adapter, save_adapter
+from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.description import (
     SourceDescription,
     TargetDescription,
     TrainingRecord,
     load_training_record,
 )
-from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.experts import load_experts, save_experts
 from pemt_core.artifacts.files import (
     atomic_directory,
@@ -53,7 +53,9 @@ from pemt_core.training.checkpoint import FILE
 
 PACKAGE = Path(__file__).parent.parent / "pemt_core"
 CELL = "pemt-kfull-seed4096"
-RECORD = TrainingRecord(1e-3, {"accuracy": 50.0}, best_step=3, steps=5, history=[{"step": 3, "x": 0.1}], trained_parameters=7)
+RECORD = TrainingRecord(
+    1e-3, {"accuracy": 50.0}, best_step=3, steps=5, history=[{"step": 3, "x": 0.1}], trained_parameters=7
+)
 SHARED: dict[str, Any] = {"prompt": "Decide.", "data": "d" * 64, "seed": 1, "answer": "generate"}
 
 
@@ -66,7 +68,9 @@ def cell_description() -> TargetDescription:
     """Of a target's cell."""
     settings = transfer_settings().methods["pemt"]
     hashes = {"backbone": "a" * 64, "experts": "e" * 64, "key": "k" * 64}
-    return TargetDescription("gamma", method="pemt", settings=settings, k=16, sources=["alpha", "beta"], **hashes, **SHARED)
+    return TargetDescription(
+        "gamma", method="pemt", settings=settings, k=16, sources=["alpha", "beta"], **hashes, **SHARED
+    )
 
 
 @pytest.fixture
@@ -137,7 +141,9 @@ def test_a_transfer_describes_what_it_needs(world: World, tmp_path: Path) -> Non
     assert found.sources == bank.sources == list(World.SOURCES)
     assert found.experts == bank.mixture_hash(found.sources)
     assert found.prompt == "Decide which colour the gamma text names."
-    assert stored_method(found.settings, "").model_dump() == found.settings == transfer_settings(epochs=1).methods["pemt"]
+    assert (
+        stored_method(found.settings, "").model_dump() == found.settings == transfer_settings(epochs=1).methods["pemt"]
+    )
     control = load_adapter(tmp_path / "out" / "control-kfull-seed3", backbone.fingerprint, TargetDescription)
     assert (control.description.sources, control.description.experts) == ([], bank.mixture_hash([]))
     assert set(adapter.tensors) - set(control.tensors) == {n for n in adapter.tensors if n.endswith("gate")}
