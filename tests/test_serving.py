@@ -22,7 +22,7 @@ import pytest
 from source_code import PACKAGES, REPOSITORY, closure, imported_by
 from tiny import World, write_task
 
-from pemt_core.artifacts.adapter import load_description
+from pemt_core.artifacts.description import TargetDescription, load_description
 from pemt_core.artifacts.run_info import target_run
 from pemt_core.errors import ArtifactError, SettingsError
 from pemt_core.prediction.predictor import load_predictor
@@ -71,7 +71,7 @@ class Project:
 
     def record_run(self, cell: str) -> None:
         """The run of a cell, as its training leaves it."""
-        description, artifact = load_description(self.folder / "targets" / "cb" / cell)
+        description, artifact = load_description(self.folder / "targets" / "cb" / cell, TargetDescription)
         with self.tracker().open_run(target_run(description)) as run:
             run.tag({ARTIFACT: artifact})
 
