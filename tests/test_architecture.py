@@ -77,6 +77,10 @@ NO_DEPS_OF_STEP = {
         for step in ("prepare", "collect_experts", "report", "register")
     },
     **{
+        (step, "pemt_core/answering/rule.py"): "the check that settings name a rule of answering that there is"
+        for step in ("prepare", "backbone", "collect_experts", "report")
+    },
+    **{
         (step, "pemt_core/artifacts/cell.py"): "the check that settings name methods that there are"
         for step in ("prepare", "backbone", "train_source", "collect_experts")
     },

@@ -107,6 +107,7 @@ def test_a_step_is_told_what_it_reads() -> None:
     for branch in plan.branches:
         told = parse_step_settings("transfer", branch.transfer).transfer_for(branch.target)
         assert told == settings.transfer_for(branch.target)
+        assert parse_step_settings("transfer", branch.transfer).evaluate.answer == settings.evaluate.answer
     assert parse_step_settings("evaluate", plan.evaluate).evaluate == settings.evaluate
     assert json.loads(branch_of(plan, "nq").transfer)["transfer"]["training"]["epochs"] == 5  # of this task alone
     assert parse_step_settings("collect_experts", plan.collect_experts).tasks.sources == settings.tasks.sources
@@ -135,6 +136,11 @@ CHANGES: list[tuple[dict[str, Any], set[tuple[str, str]]]] = [
     (
         {"evaluate": {**VALUES["evaluate"], "max_rows": 7}},
         {("evaluate", "")},
+    ),
+    (
+        {"evaluate": {**VALUES["evaluate"], "answer": "score"}},  # it selects as well
+        {("evaluate", ""), ("transfer", "cb"), ("transfer", "rte")}
+        | {("train_source", source) for source in VALUES["tasks"]["sources"]},
     ),
 ]
 
