@@ -345,7 +345,10 @@ def keys_of(world: World, **changes: Any) -> dict[str, str]:
     )
     prepared = PreparedTask.load(world.folder / "data" / "gamma")
     bank = load_experts(world.folder / "experts", backbone.fingerprint)
-    target, data = Target(prepared, backbone, bank, settings.answer, Path()), prepared.content_hash()
+    target, data = (
+        Target(prepared, backbone, bank, settings.answer, Path(), "pemt_core.steps.transfer"),
+        prepared.content_hash(),
+    )
     trainings = [target.training(cell, settings.method(cell.method), data) for cell in settings.cells]
     return {training.cell.method: training.description.key for training in trainings}
 
