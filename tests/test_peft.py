@@ -21,7 +21,8 @@ from tiny import KINDS, World, random_experts, random_target_tensors, tiny_batch
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
-from pemt_core.artifacts.adapter import Adapter, AdapterDescription, TrainingRecord, save_adapter
+from pemt_core.artifacts.adapter import Adapter, save_adapter
+from pemt_core.artifacts.description import SourceDescription, TrainingRecord
 from pemt_core.artifacts.experts import ImportedExpert
 from pemt_core.artifacts.result import load_results
 from pemt_core.backbone.store import Backbone, load_backbone, save_backbone
@@ -88,10 +89,10 @@ def source_logits(model: Any, tensors: Mapping[str, Tensor], scale: float, batch
     return logits
 
 
-def source_adapter(model: Any, scale: float, fingerprint: str = "f" * 64) -> Adapter:
+def source_adapter(model: Any, scale: float, fingerprint: str = "f" * 64) -> Adapter[SourceDescription]:
     """Random tensors of one rank in every layer."""
     tensors = dict(random_experts(model, 1)[0].tensors)
-    description = AdapterDescription("source", "mnli", DESCRIPTION, fingerprint, "", 1, {}, "generate", scale)
+    description = SourceDescription("mnli", DESCRIPTION, fingerprint, "", 1, {}, "generate", scale)
     return Adapter(description, tensors, "")
 
 
@@ -121,7 +122,7 @@ class Stored:
 
     folder: Path
     backbone: Backbone
-    adapter: Adapter
+    adapter: Adapter[SourceDescription]
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
     )
     backbone = load_backbone(folder / "backbone")
     adapter = source_adapter(backbone.model, 7 / 3, fingerprint)
-    record = TrainingRecord({"accuracy": 1.0}, 1, 1, [], 1)
+    record = TrainingRecord(1e-2, {"accuracy": 1.0}, 1, 1, [], 1)
     save_adapter(folder / "adapter", adapter.description, adapter.tensors, record)
     return Stored(folder, backbone, adapter)
 

@@ -373,7 +373,10 @@ def test_a_branch_leaves_its_results_where_the_report_finds_them(branch: BranchR
     assert (folder / "gathered" / RESULT).read_bytes() == (folder / "scores" / RESULT).read_bytes()
     assert branch.gathered("key-2", into="other") == "it was not started, or failed before its training"
     fewer = WHOLE.model_copy(update={"max_rows": 3})
-    assert branch.gathered("key-1", fewer, into="other") == "it was trained, and its scoring failed"
+    assert (
+        branch.gathered("key-1", fewer, into="other")
+        == "it was trained, but its branch failed before its scores were recorded"
+    )
     assert not (folder / "other").exists()
 
 
@@ -408,7 +411,7 @@ def test_the_report_says_what_failed_and_why(branch: BranchRun) -> None:
     assert lacks is not None
     assert lacks.startswith("its training failed: transfer gamma pemt-kfull-seed4096: the loss is")
     assert branch.transfer("key-2") == ""
-    assert branch.gathered("key-2") == "it was trained, and its scoring failed"
+    assert branch.gathered("key-2") == "it was trained, but its branch failed before its scores were recorded"
 
 
 def test_a_report_without_any_result_names_every_branch(told: Told, tmp_path: Path) -> None:
