@@ -42,7 +42,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: setup
 ifdef DATA
-	dvc exp run -S recipe=scratch -S 'recipes.scratch.prepare.source="$(if $(filter hub,$(DATA)),hub,$(abspath $(DATA)))"'
+	dvc exp run -S recipe=scratch -S 'recipes/scratch.yaml:prepare.source="$(if $(filter hub,$(DATA)),hub,$(abspath $(DATA)))"'
 	@$(SHOW)
 else
 	$(stages)
@@ -73,7 +73,8 @@ ui: setup
 
 # pin the datasets' newest commits in pemt_core/tasks/revisions.json
 pin: setup
-	python -m components.prepare --pin --output data --provenance provenance/prepare.json
+	dvc repro plan
+	python -m components.prepare --pin --settings plan/prepare.json --output data --provenance provenance/prepare.json
 
 clean:
 	rm -rf .venv checkpoints

@@ -69,9 +69,11 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 def run(main: Main[StepType], parser: argparse.ArgumentParser, kind: type[StepType]) -> None:
     """Parse, read the step's settings, call `main`."""
 
+    step = parser.prog.rpartition(".")[2]
+
     def read(arguments: argparse.Namespace, executor: Executor | None) -> Outcome | None:
-        settings = read_step(kind, arguments.settings, kind.__name__)
-        share_among_processes(parser.prog.rpartition(".")[2], getattr(arguments, "processes", 1))
+        settings = read_step(kind, arguments.settings, step)
+        share_among_processes(step, getattr(arguments, "processes", 1))
         return main(arguments, Job(settings, arguments.provenance if answers() else None, executor))
 
     run_program(read, parser)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pemt_core.errors import PemtError, SettingsError
 from pemt_core.settings import Settings, parse_run, parse_settings, read_params
+from pemt_core.steps.plan import check_tasks
 from pemt_core.tracking.address import without_password
 from pipelines.cluster import VOLUME
 
@@ -50,7 +51,12 @@ def load(params: Path) -> tuple[Settings, str]:
 
 def settings_of_run(params: str, choices: Mapping[str, Any], origin: Path) -> Settings:
     """The settings that a run with these choices has. SettingsError where it could only fail."""
-    return parse_run(json.dumps({"params": json.loads(params), "choices": choices}), str(origin))
+    settings = parse_run(json.dumps({"params": json.loads(params), "choices": choices}), str(origin))
+    try:
+        check_tasks(settings, origin.parent)
+    except SettingsError as error:
+        raise SettingsError(f"{origin}: {error}") from error
+    return settings
 
 
 def unfit_for_a_cluster(settings: Settings) -> list[str]:

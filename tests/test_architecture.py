@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,7 @@ from ruamel.yaml import YAML
 from source_code import (
     PACKAGES,
     REPOSITORY,
-    attributes_of,
     closure,
-    function_in,
     imported_by,
     is_only_docstring,
     modules,
@@ -28,7 +27,9 @@ from source_code import (
 
 from components.cli import COMMANDS
 from pemt_core.provenance.code import WITHOUT_EFFECT, code_files
-from pemt_core.settings import RECIPE_GROUPS, Settings
+from pemt_core.settings import load_settings
+from pemt_core.settings.groups import STEPS
+from pemt_core.steps import plan
 from pemt_core.tasks import SOURCES, TARGETS, TASKS
 
 NOT_STEPS = (
@@ -42,47 +43,37 @@ NOT_STEPS = (
     "components.cli",
     *(command.module for command in COMMANDS.values()),  # for people
 )
-OF_A_CLUSTER = ("plan",)  # dvc.yaml has lists and params of its own
 MOST_LINES_OF_FILE, MOST_LINES_OF_FUNCTION = 300, 50
-
-KNOWN_CIRCLES = {
-    frozenset({"pemt_core.artifacts.cell", "pemt_core.settings", "pemt_core.settings.load"}),
-}
 
 CORE, COMPONENTS, PIPELINES = (modules(package) for package in PACKAGES)
 PROGRAMS = [module.removeprefix("components.") for module in COMPONENTS if module not in NOT_STEPS]
-STEPS = [program for program in PROGRAMS if program not in OF_A_CLUSTER]
 
-# Files that a step may load without a dep on them: they change no byte of any output
-NO_DEPS = {
-    "components/command.py": "parses and prints errors",
-    "components/executor.py": "answers Kubeflow",
-    "components/program.py": "parses, logs and prints errors",
+# Files that a stage's program loads and that the code in its plan leaves out, and why
+NOT_OF_THE_STEP = {
+    "components": "parse and print; a stage depends on its own program",
     **WITHOUT_EFFECT,
 }
-NO_DEPS_OF_STEP = {
-    ("backbone", "pemt_core/artifacts/adapter.py"): "the checkpoint's TrainingRecord, which no backbone has",
-    ("prepare", "pemt_core/metrics"): "the check that an own task names metrics that suit it",
+NOT_OF_A_STEP = {
     ("report", "pemt_core/steps/plan.py"): "what a run on a cluster gathers; DVC's report has files",
-    ("report", "pemt_core/tasks"): "the same",
-    ("report", "pemt_core/metrics"): "the same",
-    ("register", "pemt_core/metrics"): "the check that an own task names metrics that suit it",
-    **{
-        ("evaluate", place): "what it registers on a cluster; DVC has a stage for that"
-        for place in ("pemt_core/prediction", "pemt_core/steps/register.py", "pemt_core/tasks")
-    },
+    ("report", "pemt_core/steps/record.py"): "the same",
+    ("report", "pemt_core/report/methods.py"): "the same",
+    ("prepare", "pemt_core/artifacts/description.py"): "names tracking runs, of which it has none",
     **{
         (step, "pemt_core/training/accelerator.py"): "how programs that train share a batch among processes"
-        for step in ("prepare", "collect_experts", "report", "register")
+        for step in ("prepare", "collect_experts", "record", "register", "report")
     },
     **{
-        (step, "pemt_core/artifacts/cell.py"): "the check that settings name methods that there are"
-        for step in ("prepare", "backbone", "train_source", "collect_experts")
+        (step, place): "checks settings, whose values reach a step as its plan"
+        for step in STEPS
+        for place in ("pemt_core/methods", "pemt_core/tasks", "pemt_core/metrics", "pemt_core/training/settings.py",
+                      "pemt_core/artifacts/cell.py", "pemt_core/answering/rule.py")
     },
+}  # fmt: skip
+PLAN_OF_TASK = {
+    "train_source": "plan/train_source/${item.source}.json",
+    "transfer": "plan/transfer/${item.target}.json",
 }
-
-
-KEPT_BACKBONE = "pemt_core/embedded/backbone"  # data, not code
+AFTER_PLAN = [step for step in STEPS if step != "plan"]
 
 
 @cache
@@ -151,7 +142,7 @@ def test_pipelines_import_neither_torch_nor_components() -> None:
 def test_no_import_circle() -> None:
     """Not even by imports in functions, for type checkers, or by a name in a text, as `import_module` takes it."""
     circles = strongly_connected_components(import_graph())
-    assert {frozenset(circle) for circle in circles if len(circle) > 1} == KNOWN_CIRCLES
+    assert [sorted(circle) for circle in circles if len(circle) > 1] == []
 
 
 def import_graph() -> DiGraph:
@@ -209,7 +200,7 @@ def test_no_code_asks_which_task_it_has() -> None:
         for module in CORE + COMPONENTS
         for node in ast.walk(tree_of(module))
         if isinstance(node, ast.Compare | ast.MatchValue | ast.Dict | ast.Subscript)
-        and any(isinstance(leaf, ast.Constant) and leaf.value in TASKS for leaf in operands(node))
+        and any(isinstance(leaf, ast.Constant) and leaf.value in {*TASKS} - {*STEPS} for leaf in operands(node))
     ]
     assert [place for place in found if place[0] not in records] == []
 
@@ -234,132 +225,73 @@ def operands(node: ast.AST) -> list[ast.AST]:
 
 def test_one_word_per_step() -> None:
     steps = [module.removeprefix("pemt_core.steps.") for module in CORE if module.startswith("pemt_core.steps.")]
-    assert sorted(steps) == sorted(PROGRAMS)
-    assert sorted(pipeline()["stages"]) == sorted(STEPS)
+    assert sorted(steps) == sorted(PROGRAMS) == sorted(STEPS)
+    assert list(pipeline()["stages"]) == list(STEPS)
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_stage_depends_on_the_code_that_it_runs(step: str) -> None:
-    deps = pipeline()["stages"][step]["deps"]
-    excepted = [*NO_DEPS, *(place for name, place in NO_DEPS_OF_STEP if name == step)]
+@pytest.mark.parametrize("step", AFTER_PLAN)
+def test_a_stage_depends_on_its_plan_and_its_program(step: str) -> None:
+    stage = pipeline()["stages"][step]
+    expected = PLAN_OF_TASK.get(step, f"plan/{step}.json")
+    assert f"--settings {expected}" in stage["cmd"]
+    tracking = {"plan/tracking.json"} if step in ("record", "register") else set()  # of others it changes no result
+    assert {dep for dep in stage["deps"] if dep.startswith("plan/")} == {expected} | tracking
+    assert [dep for dep in stage["deps"] if dep.startswith("components/")] == [f"components/{step}.py"]
+    assert "params" not in stage
+
+
+def test_plan_depends_on_everything_that_it_resolves() -> None:
+    stage = pipeline()["stages"]["plan"]
+    assert set(stage["deps"]) == {"components/plan.py", "pemt_core", "recipes"}
+    assert [list(each) for each in stage["params"]] == [["params.yaml"]]
+
+
+@pytest.fixture(scope="module")
+def planned() -> dict[str, set[Path]]:
+    """The files of the library whose code each step's plan has the hash of."""
+
+    def files(*named: str) -> str:
+        return "\n".join(str(file.relative_to(REPOSITORY)) for file in code_files(*named))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "code_hash", files)
+        made = plan.make_plan(load_settings(REPOSITORY / "params.yaml"), REPOSITORY)
+    first = {name: next(iter(getattr(made, name).values())) for name in PLAN_OF_TASK}
+    return {step: {*map(Path, each.code.splitlines())} for step, each in {**made.steps, **first}.items()}
+
+
+@pytest.mark.parametrize("step", AFTER_PLAN)
+def test_a_plan_has_the_code_that_the_step_runs(step: str, planned: dict[str, set[Path]]) -> None:
+    excepted = [*NOT_OF_THE_STEP, *(place for name, place in NOT_OF_A_STEP if name == step)]
     loaded = [file for file in closure(f"components.{step}") if not is_only_docstring(file)]
-    missing = [file for file in loaded if not any(is_below(file, place) for place in [*deps, *excepted])]
-    assert [str(file) for file in sorted(missing)] == []
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_a_stage_depends_on_no_other_code(step: str) -> None:
-    needed = closure(f"components.{step}")
-    for dep in pipeline()["stages"][step]["deps"]:
-        if Path(dep).parts[0] in PACKAGES and dep != KEPT_BACKBONE:
-            files = [path_of(module) for module in CORE + COMPONENTS if is_below(path_of(module), dep)]
-            assert files, f"{dep} is no code"
-            assert [str(file) for file in files if file not in needed and not is_only_docstring(file)] == []
+    missing = [file for file in loaded if not any(is_below(file, place) for place in excepted)]
+    assert [str(file) for file in missing if file not in planned[step]] == []
 
 
 def test_every_exception_is_still_one() -> None:
     """An exception that nothing needs any more would hide the next mistake."""
-    loaded = {step: closure(f"components.{step}") for step in STEPS}
-    for place in NO_DEPS:
+    loaded = {step: closure(f"components.{step}") for step in AFTER_PLAN}
+    for place in NOT_OF_THE_STEP:
         assert any(is_below(file, place) for files in loaded.values() for file in files), place
-    for step, place in NO_DEPS_OF_STEP:
-        assert any(is_below(file, place) for file in loaded[step]), (step, place)
-        assert not any(is_below(Path(place), dep) for dep in pipeline()["stages"][step]["deps"]), (step, place)
+    for step, place in NOT_OF_A_STEP:
+        assert step == "plan" or any(is_below(file, place) for file in loaded[step]), (step, place)
 
 
-def test_what_invalidates_a_result_invalidates_its_stage() -> None:
-    """evaluate keeps results by a hash of code: the code that DVC watches, less the component."""
-    assert watched("evaluate") == hashed("evaluate")
+def test_a_change_that_training_does_not_run_trains_nothing(planned: dict[str, set[Path]]) -> None:
+    """The report, registering and recording leave trained cells and training states as they are."""
+    for place in ("pemt_core/report", "pemt_core/tracking", *(f"pemt_core/steps/{s}.py" for s in STEPS[6:])):
+        users = {step for step, files in planned.items() if any(is_below(file, place) for file in files)}
+        assert users <= {"evaluate", "record", "register", "report"}, place
 
 
-@pytest.mark.parametrize("step", ["backbone", "train_source", "transfer"])
-def test_a_checkpoint_is_not_resumed_by_other_code(step: str) -> None:
-    shown = {file for file in watched(step) if any(is_below(file, place) for place in WITHOUT_EFFECT)}
-    assert watched(step) - shown <= hashed(step)
+def test_a_kind_of_method_is_part_of_its_targets_code(planned: dict[str, set[Path]]) -> None:
+    kind = {Path("pemt_core/methods/pemt.py"), Path("pemt_core/methods/gates/input.py")}
+    assert {step for step, files in planned.items() if kind <= files} == {"transfer", "evaluate", "register"}
 
 
-def watched(step: str) -> set[Path]:
-    """The files of the library that a stage of dvc.yaml depends on."""
-    files = map(path_of, CORE)
-    deps = pipeline()["stages"][step]["deps"]
-    return {file for file in files if any(is_below(file, dep) for dep in deps) and not is_only_docstring(file)}
-
-
-def hashed(step: str) -> set[Path]:
-    """The files by whose hash a step keeps results and training states."""
-    files = {file.relative_to(REPOSITORY) for file in code_files(f"pemt_core.steps.{step}")}
-    return {file for file in files if not is_only_docstring(file)}
-
-
-def test_a_changed_report_trains_nothing() -> None:
-    users = [
-        name
-        for name, stage in pipeline()["stages"].items()
-        if any(is_below(Path("pemt_core/report/table.py"), dep) for dep in stage["deps"])
-    ]
-    assert users == ["report"]
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_a_stage_depends_on_the_settings_that_it_reads(step: str) -> None:
-    listed = set(map(str, pipeline()["stages"][step]["params"]))
-    plain = {name for name in listed if not name.startswith("recipes.")}
-    assert {name.split(".")[0] for name in plain} == groups_read(step)
-    recipes = {name.removeprefix("recipes.${recipe}.") for name in listed - plain}
-    assert recipes == {name for name in plain_groups(plain) if name.split(".")[0] in RECIPE_GROUPS}
-
-
-def plain_groups(names: set[str]) -> set[str]:
-    """Whole groups, and single tasks of the groups per task: the grain at which recipes are laid over them."""
-    return {name if name.startswith("per_") else name.split(".")[0] for name in names}
-
-
-def groups_read(step: str) -> set[str]:
-    """The groups of params.yaml that reach the step's result, from what its component reads of the settings."""
-    tree = tree_of(f"components.{step}")
-    groups = {name.split(".")[0] for name in attributes_of(tree, "settings")}
-    per_task = {"train_source_for": ("train_source", "per_source"), "transfer_for": ("transfer", "per_target")}
-    found = {group for name in groups for group in per_task.get(name, (name,))}
-    assert found <= set(Settings.model_fields)
-    if step == "evaluate":
-        found -= {"models", "own_tasks", "tracking"}  # what it registers on a cluster; DVC has a stage for that
-    if step == "report":
-        found -= {"evaluate"}  # what a run on a cluster gathers; DVC's report has files
-    return found | ({"tracking"} if step == "report" else set())  # for the others it changes no result
-
-
-def test_prepare_depends_on_the_parts_of_backbone_that_the_tokenizer_needs() -> None:
-    listed = {name for name in pipeline()["stages"]["prepare"]["params"] if name.startswith("backbone.")}
-    read = attributes_of(function_in("pemt_core.backbone.tokenizer", "obtain_tokenizer"), "settings")
-    passed_on = [
-        node
-        for node in ast.walk(function_in("pemt_core.steps.prepare", "prepare"))
-        if isinstance(node, ast.Call) and any(isinstance(a, ast.Name) and a.id == "backbone" for a in node.args)
-    ]
-    assert [ast.unparse(call.func) for call in passed_on] == ["obtain_tokenizer"]
-    assert not attributes_of(function_in("pemt_core.steps.prepare", "prepare"), "backbone")
-    assert listed == {f"backbone.{name}" for name in read}
-
-
-@pytest.mark.parametrize(
-    ("step", "lists"),
-    [
-        ("collect_experts", {"tasks.sources"}),
-        ("evaluate", {"tasks.targets"}),
-        ("report", {"tasks.sources", "tasks.targets"}),
-    ],
-)
-def test_a_stage_depends_on_the_list_of_tasks_that_it_reads(step: str, lists: set[str]) -> None:
-    read = {name for name in attributes_of(tree_of(f"components.{step}"), "settings") if name.startswith("tasks.")}
-    assert read == lists == {name for name in pipeline()["stages"][step]["params"] if name.startswith("tasks")}
-
-
-def test_every_task_has_its_line() -> None:
+def test_listed_tasks_are_tasks() -> None:
     assert set(params()["tasks"]["sources"]) <= set(SOURCES)
     assert set(params()["tasks"]["targets"]) <= set(TARGETS)
-    for groups in (params(), *params()["recipes"].values()):
-        assert list(groups["per_source"]) == list(SOURCES)
-        assert set(groups["per_target"]) == set(TARGETS)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -367,29 +299,20 @@ def test_a_stage_gives_flags_that_its_program_has(step: str) -> None:
     command = pipeline()["stages"][step]["cmd"].split()
     assert command[:3] == ["python", "-m", f"components.{step}"]
     given = {word for word in command if word.startswith("--")}
-    flags = [*flags_of(f"components.{step}"), *flags_of("components.program")]
-    required = {flag for flag, is_required in flags if is_required}
-    assert required <= given <= {flag for flag, _ in flags}
+    flags = {action.option_strings[-1]: action.required for action in actions_of(step) if action.option_strings}
+    assert {flag for flag, is_required in flags.items() if is_required} <= given <= set(flags)
 
 
-def flags_of(module: str) -> list[tuple[str, bool]]:
-    """The flags that a program adds to its parser, and whether each must be given."""
-    return [
-        (node.args[0].value, any(k.arg == "required" and ast.literal_eval(k.value) for k in node.keywords))
-        for node in ast.walk(tree_of(module))
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "add_argument"
-        and isinstance(node.args[0], ast.Constant)
-        and isinstance(node.args[0].value, str)
-    ]
+def actions_of(step: str) -> list[Any]:
+    """The arguments of a step's program."""
+    return list(import_module(f"components.{step}").make_parser()._actions)
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_stage_names_every_path_of_its_command(step: str) -> None:
     """A path that the command reads or writes and DVC does not know of would be a hidden input."""
     stage = pipeline()["stages"][step]
-    known = [Path(path) for path in [*stage["deps"], *outputs_of(stage)]]
+    known = [Path(path) for path in [*stage["deps"], *outputs_of(stage), "plan/tracking.json"]]
     values = [Path(value) for flag, value in pairwise(stage["cmd"].split()) if flag.startswith("--")]
     paths = [value for value in values if len(value.parts) > 1 or (value.name in {p.parts[0] for p in known})]
     assert paths

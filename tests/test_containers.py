@@ -21,8 +21,7 @@ from subprocess import PIPE, STDOUT
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
-from workspace import REPOSITORY, Workspace, environment, lay_over, new_workspace
+from workspace import REPOSITORY, Workspace, environment, new_workspace, write_params
 
 from pemt_core.doctor import Status, Surroundings, containers
 
@@ -34,8 +33,9 @@ SHORT: Mapping[str, Any] = {
     "train_source": {"training": {"max_steps": 20, "evaluate_every": 20}},
     "transfer": {"learning_rates": [1.0e-2], "training": {"max_steps": 10, "evaluate_every": 10}},
     "evaluate": {"max_rows": 64},
-    "kubeflow": {"retries": 1, "retry_seconds": 1},
+    "kubeflow": {"retry": {"times": 1, "seconds": 1}},
 }
+BRANCH = ["transfer", "evaluate", "record", "register"]
 CELLS = ["control-k32-seed31", "pemt-k32-seed31"]
 
 
@@ -60,15 +60,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("kubeflow")
 
 
-def write_params(path: Path, *differences: Mapping[str, Any]) -> Path:
-    values = YAML(typ="safe").load(REPOSITORY / "params.yaml")
-    for each in (SHORT, *differences):
-        lay_over(values, each)
-    with path.open("w") as file:
-        YAML().dump(values, file)
-    return path
-
-
 def run_locally(root: Path, params: Path, *flags: str) -> LocalRun:
     command = [sys.executable, "-m", "pipelines.local", "--params", str(params), "--root", str(root / "local"), *flags]
     variables = environment(root / "caches")
@@ -79,7 +70,7 @@ def run_locally(root: Path, params: Path, *flags: str) -> LocalRun:
 
 @pytest.fixture(scope="module")
 def first(root: Path, engine_image: str) -> LocalRun:
-    done = run_locally(root, write_params(root / "params.yaml"))
+    done = run_locally(root, write_params(root / "params.yaml", SHORT))
     assert done.exit_code == 0, done.errors[-3000:]
     return done
 
@@ -116,15 +107,7 @@ def test_doctor_finds_the_engine(engine_image: str) -> None:
 
 def test_every_step_runs_in_a_container_of_its_own(first: LocalRun) -> None:
     assert sorted(first.executed) == sorted(
-        [
-            "plan",
-            "prepare",
-            "backbone",
-            *["train-source"] * 2,
-            "collect-experts",
-            *["transfer", "evaluate"] * 3,
-            "report",
-        ]
+        ["plan", "prepare", "backbone", *["train-source"] * 2, "collect-experts", *BRANCH * 3, "report"]
     )
     assert first.executed[:3] == ["plan", "prepare", "backbone"]
     assert first.executed[-1] == "report"
@@ -179,7 +162,25 @@ def test_every_training_and_result_is_tracked(root: Path, first: LocalRun) -> No
     commit = json.loads((first.folder / "backbone" / "provenance").read_text())["commit"]
     assert re.fullmatch(r"[0-9a-f]{40}(-[0-9a-f]{8})?", commit)
     assert {tag["pemt.commit"] for tag in tags.values() if tag["pemt.step"] != "report"} == {commit}
-    assert all(tag["pemt.result"] for tag in tags.values() if tag["pemt.step"] == "transfer")
+    parents = {
+        tag["pemt.method"]: uuid
+        for uuid, tag in tags.items()
+        if tag["pemt.cell"].startswith("report/") and "pemt.method" in tag
+    }
+    for tag in (tag for tag in tags.values() if tag["pemt.step"] == "transfer"):
+        assert tag["pemt.result"]
+        assert tag["pemt.plan"] != tag["pemt.key"]
+        assert tag["mlflow.parentRunId"] == parents[tag["pemt.method"]]
+
+
+def test_each_branch_registers_the_champion_that_dvc_registers(root: Path, first: LocalRun, repro: Workspace) -> None:
+    facts = [json.loads(path.read_text()) for path in first.folder.glob("for-loop-*/register/provenance")]
+    champions = {model: number for each in facts for model, number in each["champions"].items()}
+    assert champions == json.loads((repro.folder / "provenance" / "register.json").read_text())["champions"]
+    assert champions == {f"pemt-{target}": 1 for target in TARGETS}
+    with closing(sqlite3.connect(root / "local" / "mlflow.db")) as database:
+        aliases = database.execute("SELECT name, alias, version FROM registered_model_aliases").fetchall()
+    assert sorted(aliases) == [(f"pemt-{target}", "champion", 1) for target in TARGETS]
 
 
 def test_a_second_run_takes_all_but_the_report_from_the_cache(root: Path, first: LocalRun) -> None:
@@ -195,11 +196,11 @@ def test_a_second_run_takes_all_but_the_report_from_the_cache(root: Path, first:
 def test_a_failed_branch_fails_the_run_and_leaves_the_others(root: Path, first: LocalRun) -> None:
     """The error is the container's own, after a retry; what others finished is reported, with what is missing."""
     diverging = {"per_target": {"rte": {"learning_rates": [1.0e30]}}, "evaluate": {"max_rows": 32}}
-    run = run_locally(root, write_params(root / "diverging.yaml", diverging))
+    run = run_locally(root, write_params(root / "diverging.yaml", SHORT, diverging))
     assert run.exit_code == 1
     last = run.errors.strip().splitlines()[-1]
     assert re.match(r"error: for-loop-\d-iteration-1/transfer: transfer rte \S+: the loss is (nan|inf)", last)
-    assert sorted(run.executed) == ["evaluate", "evaluate", "plan", "report", "transfer", "transfer"]
+    assert sorted(run.executed) == sorted(["plan", "transfer", "transfer", *BRANCH[1:] * 2, "report"])
     page = (run.folder / "report" / "page").read_text()
     assert "- rte, pemt, k = 32, seed 31: its training failed: transfer rte" in page
     assert "| cb | accuracy | pemt | 32 |" in page
@@ -210,7 +211,8 @@ def test_a_failed_branch_fails_the_run_and_leaves_the_others(root: Path, first: 
 def test_choices_that_cannot_be_start_nothing(root: Path, first: LocalRun) -> None:
     run = run_locally(root, root / "params.yaml", "--targets", "cb", "hotpottqa")
     assert run.exit_code == 1
-    assert f"error: {root / 'params.yaml'}: per_target lacks 'hotpottqa' (did you mean 'hotpotqa'?)" in run.errors
+    expected = "tasks.targets: there is no task 'hotpottqa': did you mean 'hotpotqa'?"
+    assert f"error: {root / 'params.yaml'}: {expected}" in run.errors
     assert run.executed == []  # it is seen before a container starts
 
 
@@ -287,7 +289,7 @@ def kill_at_first_checkpoint(folder: Path, deadline: float) -> None:
 def test_a_killed_step_goes_on_from_its_checkpoint(root: Path, first: LocalRun) -> None:
     """Its retry is another container, with the same volume."""
     training = {"max_steps": 60, "checkpoint_every": 5, "evaluate_every": 60}
-    params = write_params(root / "longer.yaml", {"train_source": {"training": training}})
+    params = write_params(root / "longer.yaml", SHORT, {"train_source": {"training": training}})
     command = [sys.executable, "-m", "pipelines.local", "--params", str(params), "--root", str(root / "local")]
     command += ["--sources", "mnli", "--targets", "cb"]
     variables = environment(root / "caches")

@@ -57,7 +57,7 @@ def read(workspace: Workspace, path: str) -> Any:
 
 def test_it_runs_from_names_to_results(from_hub: FromHub) -> None:
     assert from_hub.first.executed == [
-        "prepare", "backbone", "train_source@sst2", "collect_experts", "transfer@cb", "evaluate"
+        "plan", "prepare", "backbone", "train_source@sst2", "collect_experts", "transfer@cb", "evaluate"
     ]  # fmt: skip
     result = read(from_hub.workspace, "scores/cb/pemt-kfull-seed4096/result.json")
     assert (result["sources"], result["backbone"]) == (["sst2"], from_hub.fingerprint)
@@ -93,10 +93,13 @@ def test_pinned_commits_are_written_into_the_records(from_hub: FromHub) -> None:
     workspace = from_hub.workspace
     pins = workspace.folder / "pemt_core" / "tasks" / "revisions.json"
     assert json.loads(pins.read_text()) == {}
-    workspace.run("python", "-m", "components.prepare", "--pin", "--output", "no", "--provenance", "no/p.json")
+    workspace.run(
+        "python", "-m", "components.prepare", "--pin", "--settings", "plan/prepare.json",
+        "--output", "no", "--provenance", "no/p.json",
+    )  # fmt: skip
     assert json.loads(pins.read_text()) == {name: from_hub.commits[name] for name in REPOSITORIES.values()}
     assert not (workspace.folder / "no").exists()
     again = workspace.repro("evaluate")
-    assert again.executed == ["prepare"]  # the same commits are the same data
+    assert again.executed == ["plan", "prepare"]  # the same commits are the same data
     for name in REPOSITORIES.values():
         assert f"reading commit {from_hub.commits[name]} (pinned)" in again.output

@@ -25,18 +25,21 @@ from workspace import SOURCES, TARGETS, TINY, Repro, Workspace, executed_stages,
 pytestmark = [pytest.mark.slow, pytest.mark.mirror]
 
 ALL_STAGES = [
+    "plan",
     "prepare",
     "backbone",
     *(f"train_source@{source}" for source in SOURCES),
     "collect_experts",
     *(f"transfer@{target}" for target in TARGETS),
     "evaluate",
-    "report",
+    "record",
     "register",
+    "report",
 ]
-OUTPUTS = ("adapters", "backbone", "data", "experts", "provenance", "results", "scores")
+ENDS = ALL_STAGES[-3:]
+OUTPUTS = ("adapters", "backbone", "data", "experts", "plan", "provenance", "results", "scores")
 CELL = "pemt-kfull-seed4096"
-LONGER = {"per_target": {"cb": {"training": {"max_steps": 8}}}}  # the one setting that some tests change
+LONGER = {"per_target": {"cb": {"training": {"max_steps": 8}}}}  # what some tests change
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def copy(finished: Finished, tmp_path: Path) -> Workspace:
 def experiment(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str]:
     """A copy in which an experiment has changed one target's setting, and what it printed."""
     workspace = finished.workspace.copy(tmp_path_factory.mktemp("experiment") / "project")
-    done = workspace.run("dvc", "exp", "run", "--name", "longer", "-S", "per_target.cb.training.max_steps=8")
+    done = workspace.run("dvc", "exp", "run", "--name", "longer", "-S", "+per_target.cb.training.max_steps=8")
     return workspace, done.stdout + done.stderr
 
 
@@ -138,14 +141,16 @@ def test_what_later_steps_read_says_nothing_of_the_run(finished: Finished) -> No
         keys = keys_of(json.loads(data)) if path.endswith(".json") else set()
         assert not keys & {"commit", "time", "date", "started", "seconds", "host", "hostname", "run_id"}, path
     for path in (
+        "plan",
         "prepare",
         "backbone",
         "train_source/mnli",
         "collect_experts",
         "transfer/cb",
         "evaluate",
-        "report",
+        "record",
         "register",
+        "report",
     ):
         facts = json.loads((folder / "provenance" / f"{path}.json").read_text())
         assert facts["commit"].startswith(commit)
@@ -164,10 +169,12 @@ def keys_of(value: Any) -> set[str]:
 
 def test_a_targets_setting_runs_that_target_alone(experiment: tuple[Workspace, str], finished: Finished) -> None:
     workspace, output = experiment
-    assert executed_stages(output) == ["transfer@cb", "evaluate", "report", "register"]
+    assert executed_stages(output) == ["plan", "transfer@cb", "evaluate", *ENDS]
     assert scored(output) == ["cb"]
     before, after = (contents(each, "scores", "adapters") for each in (finished.workspace, workspace))
-    assert {path for path in before if before[path] != after[path]} <= {path for path in before if "/cb/" in path}
+    changed = {path for path in before if before[path] != after[path]}
+    assert changed
+    assert changed <= {path for path in before if "/cb/" in path}
     record = json.loads(after[f"adapters/targets/cb/{CELL}/training.json"])
     assert record["steps"] == 8
 
@@ -179,7 +186,7 @@ def test_a_changed_record_trains_again_what_its_data_reaches(copy: Workspace, fi
         "pemt_core/tasks/glue.py", "the first one entails the second one", "the second one entails the first one"
     )
     again = copy.repro()
-    assert again.executed == ["prepare", "transfer@rte", "evaluate", "report", "register"]
+    assert again.executed == ["plan", "prepare", "transfer@rte", "evaluate", *ENDS]
     assert scored(again.output) == ["rte"]
     after = contents(copy, "data", "scores")
     changed = {path for path in before if before[path] != after[path]}
@@ -188,20 +195,24 @@ def test_a_changed_record_trains_again_what_its_data_reaches(copy: Workspace, fi
 
 
 def test_changes_that_change_no_data_and_no_result(copy: Workspace) -> None:
-    """A comment in a record prepares again, a word of the report reports again: both in one run, nothing between."""
-    copy.replace("pemt_core/tasks/glue.py", "\nRTE = Task(", "\n# a comment\nRTE = Task(")
+    """A record that is written in other code prepares again, a word of the report reports again: nothing between.
+
+    A comment does nothing at all, beyond the plan.
+    """
+    copy.replace("pemt_core/tasks/glue.py", "\nRTE = Task(", "\nUNUSED = 1\nRTE = Task(")
+    copy.replace("pemt_core/model/gate.py", "class Gate(", "# a comment\nclass Gate(")
     copy.replace("pemt_core/report/markdown.py", "# Results", "# Scores")
     again = copy.repro()
-    assert again.executed == ["prepare", "report", "register"]
+    assert again.executed == ["plan", "prepare", *ENDS]
     assert (copy.folder / "results" / "table.md").read_text().startswith("# Scores\n")
 
 
 def test_a_killed_stage_goes_on_and_gives_the_same(copy: Workspace, experiment: tuple[Workspace, str]) -> None:
     copy.change_settings(LONGER)
     kill_in_transfer(copy)
-    assert not (copy.folder / "adapters" / "targets" / "cb").exists()
+    assert steps_of(copy) == 3  # the earlier cell is whole until another takes its place
     again = copy.repro()
-    assert again.executed == ["transfer@cb", "evaluate", "report", "register"]
+    assert again.executed == ["transfer@cb", "evaluate", *ENDS]
     resumed = re.search(r"resumed after step (\d) of 8", again.output)
     assert resumed
     assert int(resumed[1]) >= 1
@@ -210,7 +221,38 @@ def test_a_killed_stage_goes_on_and_gives_the_same(copy: Workspace, experiment: 
     assert files[0] == files[1]
     assert list((copy.folder / "checkpoints").iterdir()) == []
     runs = [run for run in runs_in(copy) if run.cell == "transfer/cb/pemt/k=full/seed=4096"]
-    assert [run.status for run in runs] == ["FINISHED"]
+    assert [run.status for run in runs] == ["FINISHED", "FINISHED"]  # with the earlier setting, and now
+
+
+def steps_of(workspace: Workspace) -> int:
+    cell = workspace.folder / "adapters" / "targets" / "cb" / CELL
+    steps: int = json.loads((cell / "training.json").read_text())["steps"]
+    return steps
+
+
+def test_cells_are_trained_once(copy: Workspace) -> None:
+    """Counted from what every transfer says that it trained."""
+
+    def trained(differences: dict[str, Any]) -> set[str]:
+        copy.change_settings(differences)
+        executed = copy.repro("evaluate").executed
+        facts = {t: json.loads((copy.folder / "provenance" / "transfer" / f"{t}.json").read_text()) for t in TARGETS}
+        return {f"{t}/{cell}" for t in TARGETS if f"transfer@{t}" in executed for cell in facts[t]["trained"]}
+
+    def cells(method: str, *seeds: int) -> set[str]:
+        return {f"{target}/{method}-kfull-seed{seed}" for target in TARGETS for seed in seeds}
+
+    assert trained({"transfer": {"seeds": [4096, 7]}}) == cells("pemt", 7)
+    two = {"methods": {"control": {"kind": "pemt", "sources": []}}, "transfer": {"methods": ["pemt", "control"]}}
+    assert trained(two) == cells("control", 4096, 7)
+    assert trained({"methods": {"control": {"source_length": 32}}}) == cells("control", 4096, 7)
+    assert trained({"transfer": {"methods": ["pemt"], "seeds": [4096]}}) == set()
+    for folder in ("adapters/targets", "scores"):
+        assert {path.name for path in (copy.folder / folder).glob("*/*")} == {CELL}
+    copy.replace("pemt_core/report/markdown.py", "# Results", "# Scores")
+    copy.replace("pemt_core/steps/register.py", "logger = ", "unused = 1\nlogger = ")
+    assert trained({}) == set()
+    assert copy.repro().executed == ENDS
 
 
 def kill_in_transfer(workspace: Workspace) -> None:
@@ -246,7 +288,7 @@ def wait_for_checkpoint(workspace: Workspace, command: psutil.Popen) -> None:
 def test_an_experiment_is_kept_with_what_it_changed(experiment: tuple[Workspace, str]) -> None:
     workspace, _ = experiment
     params = json.loads(workspace.run("dvc", "params", "diff", "--json").stdout)
-    assert params == {"params.yaml": {"per_target.cb.training.max_steps": {"old": 3, "new": 8, "diff": 5}}}
+    assert params == {"params.yaml": {"per_target.cb.training.max_steps": {"old": None, "new": 8}}}
     shown = json.loads(workspace.run("dvc", "exp", "show", "--json").stdout)
     assert [found["name"] for row in shown for found in row["experiments"] or []] == ["longer"]
     assert workspace.run("dvc", "exp", "diff", "HEAD", "longer").stdout.count("per_target.cb.training.max_steps") == 1
@@ -322,7 +364,7 @@ def test_a_clone_gets_everything_back_from_a_remote(finished: Finished, copy: Wo
     assert clone.run("git", "status", "--porcelain").stdout == ""
 
     assert not (clone.folder / "mlflow.db").exists()
-    assert clone.repro("--force", "--single-item", "report").executed == ["report"]
+    assert clone.repro("--force", "--single-item", "record").executed == ["record"]
     live = {run.cell: run for run in runs_in(finished.workspace)}
     restored = {run.cell: run for run in runs_in(clone)}
     cells = {f"train_source/{source}" for source in SOURCES} | {
@@ -359,14 +401,19 @@ def test_runs_show_what_the_result_files_hold(finished: Finished) -> None:
             assert (folder / run.tags["pemt.result_path"] / "result.json").is_file()
 
 
-def test_a_rerun_replaces_its_run(experiment: tuple[Workspace, str]) -> None:
+def test_another_setting_is_another_run(experiment: tuple[Workspace, str]) -> None:
     runs = runs_in(experiment[0])
-    cells = [run.cell for run in runs if run.tags["pemt.step"] != "report"]
-    assert len(cells) == len(set(cells)) == 6
+    keys = [(run.cell, run.tags.get("pemt.key")) for run in runs if run.tags["pemt.step"] != "report"]
+    assert len(keys) == len(set(keys)) == 7
+    assert len({cell for cell, _ in keys}) == 6
     current = [run.tags["pemt.current"] for run in runs if run.cell == "report/pemt k=full"]
     assert sorted(current) == ["false", "true"]  # what the earlier results came to stays to be compared with
-    (run,) = [run for run in runs_in(experiment[0]) if "/cb/" in run.cell]
-    assert (run.status, run.params["settings.training.max_steps"]) == ("FINISHED", "8")
+    of_cb = [run for run in runs if "/cb/" in run.cell]
+    assert sorted((run.status, run.params["settings.training.max_steps"]) for run in of_cb) == [
+        ("FINISHED", "3"),
+        ("FINISHED", "8"),
+    ]
+    assert len({run.tags["mlflow.parentRunId"] for run in of_cb}) == 2
 
 
 def test_a_dataset_that_the_mirror_lacks_is_named(finished: Finished, tmp_path: Path) -> None:

@@ -16,16 +16,16 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 from ruamel.yaml import YAML
 from source_code import REPOSITORY
-from workspace import Workspace, environment, lay_over
+from workspace import Workspace, environment, lay_over, write_params
 
 from components.cli import COMMANDS
 from pemt_core.settings import parse_settings, read_params
+from pemt_core.settings.groups import STEPS
 from pipelines.command import unfit_for_a_cluster
 from pipelines.compile import compile_pipeline, version_name
 
 PARAMS = REPOSITORY / "params.yaml"
 IMAGE = "registry.local/pemt:0123456789ab"
-STEPS = ("plan", "prepare", "backbone", "train_source", "collect_experts", "transfer", "evaluate", "report")
 TRANSFER = {
     "cpu": "1500m",
     "memory": "24Gi",
@@ -33,8 +33,8 @@ TRANSFER = {
     "node_selector": {"pool": "gpu"},
     "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "value": "", "effect": "NoSchedule"}],
 }
-DEMANDING = {"volume": "claim", "retries": 3, "retry_seconds": 7, "parallelism": 5, "resources": {"transfer": TRANSFER}}
-
+RETRY = {"times": 3, "seconds": 7, "factor": 1.5}
+DEMANDING = {"volume": "claim", "retry": RETRY, "parallelism": 5, "resources": {"transfer": TRANSFER}}
 ON_NODES = {"nodes": {"transfer": 2, "train_source": 3}}
 
 Compile = Callable[..., list[Any]]
@@ -86,15 +86,15 @@ def test_every_program_has_its_container_and_every_container_its_resources(compi
     document, _ = compiled({})
     programs = {path.stem for path in (REPOSITORY / "components").glob("*.py") if "def make_parser" in path.read_text()}
     for_people = {command.module.removeprefix("components.") for command in COMMANDS.values()}
-    assert (
-        set(containers(document)) == set(STEPS) == programs - {"trainer_job", "cli", "register"} - for_people
-    )  # evaluate registers
-    resources = read_params(PARAMS)["kubeflow"]["resources"]
-    assert set(resources) == set(STEPS)
+    assert set(containers(document)) == set(STEPS) == programs - {"trainer_job", "cli"} - for_people
+    differences = read_params(PARAMS)["kubeflow"]["resources"]
+    every_step = differences.pop("every_step")
+    assert 0 < len(differences) < len(STEPS)
     for step, container in containers(document).items():
+        resources = {**every_step, **differences.get(step, {})}
         assert container["image"] == IMAGE
-        assert container["resources"]["resourceCpuLimit"] == resources[step]["cpu"]
-        assert container["resources"]["resourceMemoryLimit"] == resources[step]["memory"]
+        assert container["resources"]["resourceCpuLimit"] == resources["cpu"]
+        assert container["resources"]["resourceMemoryLimit"] == resources["memory"]
 
 
 # Against dvc.yaml
@@ -160,14 +160,13 @@ def dvc_edges() -> set[tuple[str, str]]:
 
 
 def test_data_flows_as_in_dvc(compiled: Compile) -> None:
-    """But to the report, the last task of a run, which takes no artifacts: it finds the results in the tracking store.
-
-    And to register, which DVC does once for all targets, and evaluate in each branch.
+    """But for the plan, which gives parameters, and the parents of the runs, which the exit task records for it has all
+    results: it takes no artifacts, but finds them in the tracking store.
     """
-    to_report = {(step, "report") for step in ("backbone", "train_source", "evaluate")}
-    to_register = {(step, "register") for step in ("prepare", "backbone", "collect_experts", "transfer", "report")}
-    assert artifact_edges(compiled({})[0]) == dvc_edges() - to_report - to_register
-    assert to_report | to_register <= dvc_edges()
+    plan = {("plan", step) for step in STEPS if step != "plan"}
+    gathered = {(step, "report") for step in ("backbone", "train_source", "evaluate")} | {("train_source", "record")}
+    assert artifact_edges(compiled({})[0]) == dvc_edges() - plan - gathered
+    assert plan | gathered <= dvc_edges()
 
 
 def test_the_plan_comes_first_and_the_report_whatever_failed(compiled: Compile) -> None:
@@ -197,8 +196,8 @@ def test_caching_retries_and_parallelism(compiled: Compile) -> None:
     cached = {step for step, task in steps.items() if task["cachingOptions"].get("enableCache")}
     assert cached == set(STEPS) - {"report"}
     for task in steps.values():
-        assert task["retryPolicy"]["maxRetryCount"] == 3
-        assert task["retryPolicy"]["backoffDuration"] == "7s"
+        policy = task["retryPolicy"]
+        assert (policy["maxRetryCount"], policy["backoffDuration"], policy["backoffFactor"]) == (3, "7s", 1.5)
     limits = [task["iteratorPolicy"]["parallelismLimit"] for task in tasks.values() if "parameterIterator" in task]
     assert limits == [5, 5]
 
@@ -273,7 +272,7 @@ def test_the_version_has_a_name_that_kubernetes_allows(image: str, version: str,
     [
         *({"recipe": recipe} for recipe in ("demo", "study", "pretrain", "scratch", "paper")),
         {"kubeflow": DEMANDING},
-        {"kubeflow": {"secret": "", "retries": 0}},
+        {"kubeflow": {"secret": "", "retry": {**RETRY, "times": 0}}},
         {"kubeflow": {**DEMANDING, **ON_NODES}},
     ],
     ids=str,
@@ -322,6 +321,7 @@ def clone(tmp_path: Path) -> Workspace:
         "pemt_core",
         "components",
         "params.yaml",
+        "recipes",
         "Dockerfile",
         ".dockerignore",
         "pyproject.toml",
@@ -392,19 +392,8 @@ def test_folders_that_no_pod_has_are_named() -> None:
     ],
 )
 def test_bad_settings_end_in_one_line(tmp_path: Path, differences: dict[str, Any], expected: str) -> None:
-    values = read_params(PARAMS)
-    lay_over(values, {"kubeflow": differences})
-    with (tmp_path / "params.yaml").open("w") as file:
-        YAML().dump(values, file)
-    command = [
-        "python",
-        "-m",
-        "pipelines.compile",
-        "--params",
-        tmp_path / "params.yaml",
-        "--output",
-        tmp_path / "x.yaml",
-    ]
+    params = write_params(tmp_path / "params.yaml", {"kubeflow": differences})
+    command = ["python", "-m", "pipelines.compile", "--params", params, "--output", tmp_path / "x.yaml"]
     done = subprocess.run(
         command, cwd=REPOSITORY, env=environment(tmp_path), capture_output=True, text=True, timeout=60
     )

@@ -218,11 +218,15 @@ def test_no_rows_no_answers(trained: World) -> None:
     assert load(trained, "cb").predict([]) == []
 
 
-def test_the_code_of_the_document_runs_as_it_stands(trained: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_of_the_document_runs_as_it_stands(
+    trained: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "serving.md").read_text(), flags=re.DOTALL)
-    for task in ("cb", "rte"):
-        code = code.replace(f"adapters/targets/{task}/pemt-k32-seed31", f"targets/{task}/{CELLS[task]}")
-    monkeypatch.chdir(trained.folder)
+    (tmp_path / "adapters").mkdir()
+    for name in ("backbone", "data", "experts", "targets"):
+        (tmp_path / ("adapters" if name == "targets" else "") / name).symlink_to(trained.folder / name)
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(code, names)
     assert (names["cb"].task, names["rte"].task) == ("cb", "rte")

@@ -20,13 +20,14 @@ from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score
 from tiny import METHODS, World, transfer_settings, write_task
 
+from pemt_core.answering.rule import AnswerRule
 from pemt_core.artifacts.description import TargetDescription, load_description, load_training_record
 from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.files import read_json
 from pemt_core.artifacts.result import CellResult
 from pemt_core.artifacts.run_info import RunInfo
 from pemt_core.backbone.store import load_backbone, recorded_fingerprint
-from pemt_core.data.prepared import PreparedTask
+from pemt_core.data.prepared import PreparedTask, load_task_description, write_description
 from pemt_core.errors import ArtifactError, SettingsError, TrainingError
 from pemt_core.settings import EvaluateSettings
 from pemt_core.steps import evaluate as evaluate_module
@@ -139,6 +140,18 @@ def test_predictions_and_score_belong_together(task: str, trained: World, tmp_pa
     assert (unreadable > 0) == (task == "delta")
 
 
+def test_the_rule_of_the_settings_answers_the_test(trained: World, tmp_path: Path) -> None:
+    """delta writes no label word yet: every answer but the most probable one is unreadable."""
+    scored = SETTINGS.model_copy(update={"answer": "score"})
+    found = []
+    for settings in (SETTINGS, scored):
+        assert score(trained, tmp_path, "delta", settings=settings) == [f"delta/{cell}" for cell in CELLS]
+        found.append(CellResult.load(tmp_path / "delta" / CELLS[0]))
+        texts = {row["prediction"] for row in predictions_of(tmp_path / "delta" / CELLS[0])}
+        assert (texts <= {"red", "blue"}) == (settings is scored)
+    assert [(result.answer, result.unreadable) for result in found] == [("generate", 8), ("score", 0)]
+
+
 def test_a_result_says_what_it_rests_on(trained: World, tmp_path: Path) -> None:
     score(trained, tmp_path, "gamma")
     adapter = trained.folder / "targets" / "gamma" / CELLS[0]
@@ -237,6 +250,36 @@ def test_every_method_k_and_seed_is_a_cell(world: World, tmp_path: Path) -> None
     assert not (tmp_path / "checkpoints").exists() or not list((tmp_path / "checkpoints").iterdir())
 
 
+def test_the_rule_selects_and_is_recorded(world: World, tmp_path: Path) -> None:
+    """After one step no label word is written: only by their probabilities can checkpoints be told apart."""
+    write_task(tmp_path / "data", "free")
+    task = load_task_description(tmp_path / "data" / "free")
+    write_description(tmp_path / "data" / "free", replace(task, labels=None, generation_length=3))
+    asked: dict[str, tuple[Path, AnswerRule]] = {
+        "generate": (world.folder / "data" / "gamma", "generate"),
+        "score": (world.folder / "data" / "gamma", "score"),
+        "free": (tmp_path / "data" / "free", "score"),
+    }
+    found = {}
+    for name, (data, answer) in asked.items():
+        places = {"output_dir": tmp_path / name, "checkpoint_dir": tmp_path / "checkpoints"}
+        inputs = (
+            data,
+            world.folder / "backbone",
+            world.folder / "experts",
+            transfer_settings(answer=answer, max_steps=1),
+        )
+        transfer(*inputs, **places, open_run=RecordedRuns().open, workers=1)
+        cell = tmp_path / name / "pemt-kfull-seed4096"
+        found[name] = load_description(cell, TargetDescription)[0].answer, load_training_record(cell).validation["main"]
+    assert {name: answer for name, (answer, _) in found.items()} == {
+        "generate": "generate",
+        "score": "score",
+        "free": "generate",
+    }
+    assert found["generate"][1] == 0 < found["score"][1]
+
+
 def test_methods_may_differ_in_what_they_share_with_others(world: World, tmp_path: Path) -> None:
     """In how rows are read and in precision: together they give what each gives alone."""
     methods: dict[str, Any] = {
@@ -302,7 +345,10 @@ def keys_of(world: World, **changes: Any) -> dict[str, str]:
     )
     prepared = PreparedTask.load(world.folder / "data" / "gamma")
     bank = load_experts(world.folder / "experts", backbone.fingerprint)
-    target, data = Target(prepared, backbone, bank, settings.answer, Path()), prepared.content_hash()
+    target, data = (
+        Target(prepared, backbone, bank, settings.answer, Path(), "pemt_core.steps.transfer"),
+        prepared.content_hash(),
+    )
     trainings = [target.training(cell, settings.method(cell.method), data) for cell in settings.cells]
     return {training.cell.method: training.description.key for training in trainings}
 

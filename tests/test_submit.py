@@ -18,16 +18,15 @@ import pytest
 import yaml
 from kfp_containers import containers
 from kfp_server import KfpServer, StepsFailedError
-from ruamel.yaml import YAML
 from source_code import REPOSITORY
 from test_components import assert_one_line, free_port
-from workspace import lay_over
+from workspace import write_params
 
 IMAGE = "registry.example/pemt-pipeline:0123456789ab"
 # One source and one target, a few steps of one method
 SHORT: Mapping[str, Any] = {
     "tasks": {"sources": ["squad"], "targets": ["nq"]},
-    "prepare": {"max_train_rows": 256, "max_validation_rows": 32, "max_test_rows": 32},
+    "prepare": {"max_rows": {"train": 256, "validation": 32, "test": 32}},
     "train_source": {"training": {"max_steps": 10, "evaluate_every": 10, "validation_rows": 8}},
     "transfer": {
         "methods": ["pemt"],
@@ -35,19 +34,10 @@ SHORT: Mapping[str, Any] = {
         "training": {"max_steps": 10, "evaluate_every": 10, "validation_rows": 8},
     },
     "evaluate": {"max_rows": 16},
-    "kubeflow": {"retries": 0},
+    "kubeflow": {"retry": {"times": 0}},
 }
 
 Submit = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def write_params(path: Path, differences: Mapping[str, Any]) -> Path:
-    """params.yaml with differences, its recipes kept."""
-    values = YAML(typ="safe").load(REPOSITORY / "params.yaml")
-    lay_over(values, differences)
-    with path.open("w") as file:
-        YAML().dump(values, file)
-    return path
 
 
 def nothing(package: Path, parameters: dict[str, Any]) -> None:
@@ -150,7 +140,7 @@ def test_without_a_cache_no_task_takes_a_result_from_it(submit: Submit) -> None:
         succeeded(submit(kfp.url))
         succeeded(submit(kfp.url, "--no-cache"))
         specifications = [list(yaml.safe_load_all(kfp.uploaded(version).read_bytes())) for version in kfp.versions]
-    assert [cached(specification) for specification in specifications] == [7, 0]  # seven steps, and the report
+    assert [cached(specification) for specification in specifications] == [9, 0]  # nine steps, and the report
 
 
 # Waiting
@@ -372,7 +362,7 @@ def test_a_file_to_track_to_is_an_error_before_anything_is_sent(submit: Submit, 
 def test_a_choice_that_the_settings_do_not_know_is_an_error_before_anything_is_sent(submit: Submit) -> None:
     with KfpServer(nothing) as kfp:
         error = error_of(submit(kfp.url, "--recipe", "papper"))
-        assert "recipe 'papper' is not in recipes; did you mean 'paper'?" in error
+        assert "recipe 'papper': there is no recipes/papper.yaml; did you mean 'paper'?" in error
         assert kfp.requests == []
 
 

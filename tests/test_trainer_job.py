@@ -30,7 +30,8 @@ from source_code import REPOSITORY
 from test_training import CELL, close_adapters
 from tiny import World, source_settings, transfer_settings
 
-TRACKING = {"experiment": "tiny", "on_unreachable": "stop"}
+from pemt_core.settings.steps import TrainSource, as_text
+
 CHANGES: dict[str, Any] = {"batch_size": 8, "epochs": 2, "init": "kaiming"}
 
 # In place of a training: waits for a file beside --settings' value, then writes what a step writes
@@ -92,9 +93,9 @@ class Step:
     def train_source(self, world: World, settings: object = "{}", **changes: object) -> list[str]:
         data = ["--data", world.folder / "data" / "alpha", "--backbone", world.folder / "backbone"]
         out = ["--output", self.artifact("adapter"), "--provenance", self.artifact("provenance")]
-        rest = ["--checkpoints", self.volume / "checkpoints", "--processes", 2, "--settings", settings]
-        flags = ["--source", "alpha", *data, *out, *rest]
-        return self.command("train_source", world, *flags, outputs=("adapter",), **changes)
+        rest = ["--checkpoints", self.volume / "checkpoints", "--processes", 2]
+        given = ["--settings", settings, "--tracking", tracking_text(self.folder / "other.db")]
+        return self.command("train_source", world, *given, *data, *out, *rest, outputs=("adapter",), **changes)
 
     def start(self, command: list[str]) -> subprocess.Popen[str]:
         environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
@@ -131,10 +132,8 @@ def stand_in(step: Step) -> Step:
     return step
 
 
-def settings_of(step: str, world: World, tracking: Path) -> str:
-    group = (source_settings(**CHANGES) if step == "train_source" else transfer_settings()).model_dump()
-    per = {"train_source": {"per_source": {"alpha": {}}}, "transfer": {"per_target": {World.TARGET: {}}}}[step]
-    return json.dumps({step: group, **per, "tracking": {**TRACKING, "uri": f"sqlite:///{tracking}"}})
+def tracking_text(database: Path) -> str:
+    return json.dumps({"uri": f"sqlite:///{database}", "experiment": "tiny", "on_unreachable": "stop"})
 
 
 def waiting(reason: str) -> V1ContainerStatus:
@@ -150,9 +149,8 @@ def waiting(reason: str) -> V1ContainerStatus:
 def test_two_nodes_train_what_one_process_trains(step: Step, still_world: World, tmp_path: Path) -> None:
     still_world.train_source(tmp_path / "one" / "out", **CHANGES)
     step.cluster.secret = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
-    command = step.train_source(
-        still_world, settings_of("train_source", still_world, tmp_path / "other.db"), secret="s"
-    )
+    settings = TrainSource(source="alpha", train_source=source_settings(**CHANGES), answer="generate", code="")
+    command = step.train_source(still_world, as_text(settings), secret="s")
     command[command.index("--") : command.index("--")] = ["--secret-keys", "MLFLOW_TRACKING_URI", "HF_TOKEN"]
     code, lines = step.run(command)
     assert code == 0, lines
@@ -177,8 +175,8 @@ def test_two_nodes_transfer(step: Step, world: World, tmp_path: Path) -> None:
     data = ["--data", world.folder / "data" / World.TARGET, "--backbone", world.folder / "backbone"]
     inputs = [*data, "--experts", world.folder / "experts", "--checkpoints", step.volume / "checkpoints"]
     outputs = ["--output", step.artifact("adapters") / World.TARGET, "--provenance", step.artifact("provenance")]
-    settings = settings_of("transfer", world, tmp_path / "mlflow.db")
-    flags = ["--target", World.TARGET, "--plan", "key", "--settings", settings, *inputs, *outputs]
+    given = ["--settings", as_text(transfer_settings()), "--tracking", tracking_text(tmp_path / "mlflow.db")]
+    flags = [*given, "--plan", "key", *inputs, *outputs]
     code, lines = step.run(step.command("transfer", world, *flags, outputs=("adapters",)))
     assert code == 0, lines
     assert (step.artifact("adapters") / World.TARGET / CELL / "adapter.safetensors").is_file()

@@ -125,6 +125,17 @@ def new_workspace(folder: Path, caches: Path, settings: Sequence[Mapping[str, An
     return workspace
 
 
+def write_params(path: Path, *differences: Mapping[str, Any]) -> Path:
+    """The repository's params.yaml with each of `differences` laid over it, and its recipes beside it."""
+    values = YAML(typ="safe").load(REPOSITORY / "params.yaml")
+    for each in differences:
+        lay_over(values, each)
+    with path.open("w") as file:
+        YAML().dump(values, file)
+    shutil.copytree(REPOSITORY / "recipes", path.parent / "recipes", dirs_exist_ok=True)
+    return path
+
+
 def environment(caches: Path) -> dict[str, str]:
     """This process's environment with this virtual environment first, an identity for git, and caches in `caches`."""
     identity = {

@@ -11,6 +11,7 @@ from typing import Any
 
 from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.files import atomic_directory, sha256_of_json
+from pemt_core.errors import SettingsError, nearest
 from pemt_core.methods import Method
 from pemt_core.provenance.code import code_hash
 from pemt_core.provenance.provenance import git_commit
@@ -29,7 +30,7 @@ from pemt_core.settings.steps import (
     Transfer,
     as_text,
 )
-from pemt_core.tasks import get_task, known_tasks
+from pemt_core.tasks import known_tasks
 
 TRACKING = ("pemt_core.tracking.results", "pemt_core.tracking.comparison")
 
@@ -96,9 +97,8 @@ def make_plan(settings: Settings, folder: Path) -> Plan:
 
     SettingsError, naming the nearest, at a task that there is not.
     """
-    known, tasks = known_tasks(settings.own_tasks, folder), settings.tasks
-    for name in [*tasks.sources, *tasks.targets]:
-        get_task(name, known)
+    check_tasks(settings, folder)
+    tasks = settings.tasks
     prepare = Prepare(
         tasks=[*tasks.sources, *tasks.targets],
         own_tasks=settings.listed_own_tasks,  # an entry that no list names changes nothing
@@ -132,6 +132,15 @@ def make_plan(settings: Settings, folder: Path) -> Plan:
         register=_register(settings),
         report=_report(settings),
     )
+
+
+def check_tasks(settings: Settings, folder: Path) -> None:
+    """SettingsError, naming the nearest, at a task that there is not."""
+    known = known_tasks(settings.own_tasks, folder)
+    for key, names in settings.tasks:
+        for name in names:
+            if name not in known:
+                raise SettingsError(f"tasks.{key}: there is no task '{name}': {nearest(name, known)}")
 
 
 def _train_source(settings: Settings, name: str) -> TrainSource:
@@ -198,10 +207,10 @@ def _report(settings: Settings) -> Report:
 def _namings(settings: Settings) -> dict[str, MethodNaming]:
     """The methods that any target has, in the order of the group `methods`."""
     listed = {name for target in settings.tasks.targets for name in settings.methods_for(target)}
+    methods = {name: settings.method(name) for name in settings.methods if name in listed}
     return {
         name: MethodNaming(title=method.title if name == method.kind else name, about=method.about(settings.sources))
-        for name, method in settings.all_methods().items()
-        if name in listed
+        for name, method in methods.items()
     }
 
 

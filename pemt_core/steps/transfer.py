@@ -66,7 +66,7 @@ def transfer(
     """
     prepared, backbone = PreparedTask.load(task_dir), load_backbone(backbone_dir)
     bank = load_experts(experts_dir, backbone.fingerprint)
-    target = Target(prepared, backbone, bank, settings.answer, checkpoint_dir)
+    target = Target(prepared, backbone, bank, settings.answer, checkpoint_dir, code=__name__)
     data_hash = prepared.content_hash()
     wanted = [target.training(cell, settings.method(cell.method), data_hash) for cell in settings.cells]
     missing = [each for each in wanted if not holds_cell(output_dir / each.cell.name, each.description.key)]

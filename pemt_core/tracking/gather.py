@@ -48,4 +48,6 @@ def gather_result(cell: Cell, settings: EvaluateSettings, tracker: Tracker, resu
         return "it was not started, or failed before its training"
     if run.status == "FAILED":
         return f"its training failed: {run.tags.get(ERROR, 'the reason was not recorded')}"
-    return "it was trained, and its scoring failed" if run.status == "FINISHED" else "its training was cut off"
+    if run.status == "FINISHED":  # another training of its branch failed, or evaluate, or record
+        return "it was trained, but its branch failed before its scores were recorded"
+    return "its training was cut off"

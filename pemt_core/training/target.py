@@ -23,8 +23,6 @@ from pemt_core.training.loop import Log, Trainer
 from pemt_core.training.run import SilentRun
 from pemt_core.training.task_data import TaskData
 
-CODE = "pemt_core.steps.transfer"  # the module whose code all methods have in common
-
 
 @dataclass(frozen=True)
 class CellTraining:
@@ -52,6 +50,7 @@ class Target:
     bank: ExpertBank
     answer: AnswerRule  # by which validation selects
     checkpoint_dir: Path
+    code: str  # the module whose code all methods have in common
     _data: dict[tuple[int, int | None], TaskData] = field(default_factory=dict)
 
     def training(self, cell: Cell, method: Method, data_hash: str) -> CellTraining:
@@ -66,7 +65,7 @@ class Target:
             "experts": experts,
             "settings": settings,
             "answer": answer,
-            "code": code_hash(CODE, *method.code),
+            "code": code_hash(self.code, *method.code),
         }
         description = TargetDescription(
             task=cell.task,
