@@ -355,7 +355,8 @@ def test_the_pipeline_mixes_an_imported_source(
     assert all(expert.keys() == of_own.keys() - {"imported"} for expert in trained)
 
     targets = {"gamma": tmp_path / "targets" / "gamma"}
-    project.transfer(targets["gamma"], methods=["pemt", "without_own"], epochs=1)
+    methods = {"pemt": {}, "without_own": {"kind": "pemt", "without": ["own"]}}
+    project.transfer(targets["gamma"], methods=methods, epochs=1)
     settings = EvaluateSettings(answer="generate", batch_size=4, precision="float32", max_rows=None)
     evaluate(
         targets, tmp_path / "data", tmp_path / "backbone", tmp_path / "experts", settings, output_dir=tmp_path / "out"
