@@ -1,4 +1,4 @@
-"""Make a task from a CSV, JSONL or parquet file: write its entry and its lines into params.yaml.
+"""Make a task from a CSV, JSONL or parquet file: write its entry and its name into params.yaml.
 
 Flags that are not given are inferred from the file: every other column is text, the distinct answers are the labels.
 The entry is printed; edit it in params.yaml, above all the description, whose words initialize the task's prompt.
