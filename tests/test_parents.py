@@ -225,7 +225,7 @@ def test_runs_of_a_cluster_get_their_parents(tmp_path: Path, tracker: Tracker, s
             for method in ("pemt", "control"):
                 name = Cell(target, method, "full", seed).name
                 shutil.copytree(scored.folder / "scores" / target / name, branch / target / name)
-            publish_results(branch, SCORING, tracker.of_plan(f"key-{target}-{seed}"), tmp_path)
+            publish_results(load_results(branch), branch, SCORING, tracker.of_plan(f"key-{target}-{seed}"), tmp_path)
     cells = [
         (f"key-{target}-{seed}", Cell(target, method, "full", seed))
         for target in World.SCORED

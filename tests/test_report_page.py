@@ -256,7 +256,8 @@ def test_several_k_one_layer_and_missing_targets(tmp_path: Path) -> None:
 def on_paper(**changes: Any) -> dict[str, Any]:
     """The settings of recipe paper."""
     origin = new_origin()
-    prepare = {"source": "hub", **{key: changes[key] for key in ("max_train_rows",) if key in changes}}
+    max_rows = origin.prepare.max_rows.model_copy(update={"train": changes.get("max_train_rows")})
+    prepare = {"source": "hub", "max_rows": max_rows}
     backbone = {"name": changes.get("name", "google-t5/t5-base")}
     return {
         "prepare": origin.prepare.model_copy(update=prepare),
