@@ -488,7 +488,7 @@ GOOD = b"source\ntext: red\n"
     ("name", "content", "message"),
     [
         ("rows.txt", GOOD, r"rows\.txt: the ending '\.txt' is unknown; choose from: \.csv, \.jsonl, \.parquet"),
-        ("rows.csv", b"source\n", r"rows\.csv: it has no row; expected rows with source"),
+        ("rows.csv", b"source\n", r"rows\.csv: no rows; expected rows with source"),
         ("rows.csv", GOOD + b'"text: red', r"rows\.csv, line 3: not readable as CSV \(unexpected end of data\)"),
         ("rows.csv", b"sorce\ntext\n", r"rows\.csv, line 2, task cb: there is no value in column 'premise'"),
         ("rows.jsonl", b'{"source": 3}\n', r"rows\.jsonl, line 1, task cb: 'source' is 3, expected text"),
