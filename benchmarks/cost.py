@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-STEPS = ("prepare", "backbone", "train_source", "collect_experts", "transfer", "evaluate", "report")
+from pemt_core.settings.groups import STEPS
 
 
 def main(folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import get_args
 from pemt_core.answering.rule import AnswerRule
 from pemt_core.answering.split import EvaluationSplit, predict
 from pemt_core.artifacts.adapter import Adapter, load_adapter
+from pemt_core.artifacts.description import TargetDescription
 from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.target import restore_target
 from pemt_core.backbone.store import Backbone, load_backbone
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("--target", action="append", help="one of the targets (default: all)")
     targets = parser.parse_args().target
     settings, backbone = load_settings(Path("params.yaml")).evaluate, load_backbone(Path("backbone"))
-    experts, _ = load_experts(Path("experts"), backbone.fingerprint)
+    bank = load_experts(Path("experts"), backbone.fingerprint)
     accelerator = make_accelerator(settings.precision)
     columns = [*RULES, "same answers", *(f"rows/s, {rule}" for rule in RULES)]
     print(f"| cell | metric | rows | {' | '.join(columns)} |")
@@ -36,9 +37,9 @@ def main() -> None:
     for directory in sorted(path.parent for path in Path("adapters/targets").glob("*/*/adapter.json")):
         if targets and directory.parent.name not in targets:
             continue
-        adapter = load_adapter(directory, backbone.fingerprint)
+        adapter = load_adapter(directory, backbone.fingerprint, TargetDescription)
         split = test_split(adapter, backbone, settings.max_rows)
-        model = restore_target(backbone.model, adapter, experts).to(accelerator.device)
+        model = restore_target(backbone.model, adapter, bank).to(accelerator.device)
         texts, points, speeds = [], [], []
         for rule in RULES:
             size, begin = settings.batch_size, time.perf_counter()
@@ -56,7 +57,7 @@ def main() -> None:
     print(f"\n{totals[0]:,} of {totals[1]:,} answers are the same.")
 
 
-def test_split(adapter: Adapter, backbone: Backbone, max_rows: int | None) -> EvaluationSplit:
+def test_split(adapter: Adapter[TargetDescription], backbone: Backbone, max_rows: int | None) -> EvaluationSplit:
     """The test rows of a cell's task, cut as in its training."""
     prepared = PreparedTask.load(Path("data") / adapter.description.task)
     return EvaluationSplit.of(

@@ -130,7 +130,7 @@ def show_replay(provenance: Path) -> None:
 
 def show_storage(study: Study, root: Path) -> None:
     each, rows = study.sizes, list[tuple[Any, ...]]()
-    counts = {"data": 1, "backbone": 1, "source adapter": len(study.plan.source_trainings), "experts": 1}
+    counts = {"data": 1, "backbone": 1, "source adapter": len(study.plan.train_source), "experts": 1}
     counts["cell"] = len(study.plan.branches)
     for name, count in counts.items():
         rows.append((name, count, f"{each[name] / 1e6:.1f}", f"{count * each[name] / 1e6:.0f}"))
@@ -157,7 +157,7 @@ def show_limits(study: Study, params: Path) -> None:
     per_rate = []
     for rate in settings.transfer.learning_rates:
         one = settings.transfer.model_copy(update={"learning_rates": [rate]})
-        per_rate += make_plan(settings.model_copy(update={"transfer": one})).parameters()["branches"]
+        per_rate += make_plan(settings.model_copy(update={"transfer": one}), Path()).parameters()["branches"]
     jobs = study.t5_base()
     moved, alone = (
         sum(study.moved(job.name.split("/")[0], data) for job in jobs) / 1e9 for data in ("data", "data of one task")

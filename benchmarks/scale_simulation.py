@@ -4,13 +4,14 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from scale_work import Lengths, Shape, Work, rows_of
+from scale_work import BRANCH_STEPS, Lengths, Shape, Work, rows_of
 
 from pemt_core.settings import Settings
+from pemt_core.settings.groups import STEPS
 from pemt_core.steps.plan import Plan, make_plan
 
-STEPS = ("plan", "prepare", "backbone", "train_source", "collect_experts", "transfer", "evaluate", "report")
 NODES = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -36,7 +37,7 @@ def jobs_of(plan: Plan, work: Callable[[str], float], overhead: Callable[[str], 
     def job(name: str, key: str, *needs: str, share: int = 1, loop: str = "", item: str = "") -> Job:
         return Job(name, work(key) / share, overhead(key.split("/")[0]), needs, loop, item)
 
-    sources = [f"train_source/{one.source}" for one in plan.source_trainings]
+    sources = [f"train_source/{name}" for name in plan.train_source]
     jobs = [job("plan", "plan"), job("prepare", "prepare", "plan"), job("backbone", "backbone", "prepare")]
     jobs += [job(name, name, "backbone", loop="sources", item=name) for name in sources]
     jobs.append(job("collect_experts", "collect_experts", *sources))
@@ -47,8 +48,10 @@ def jobs_of(plan: Plan, work: Callable[[str], float], overhead: Callable[[str], 
             job(name, transfer, "collect_experts", share=parts, loop="branches", item=name.removeprefix("transfer/"))
             for name in names
         ]
-        evaluate = f"evaluate/{branch.target}"
-        jobs.append(job(evaluate + seed, evaluate, *names, loop="branches", item=branch.target + seed))
+        for step in BRANCH_STEPS:
+            name = f"{step}/{branch.target}"
+            jobs.append(job(name + seed, name, *names, loop="branches", item=branch.target + seed))
+            names = [name + seed]
     return [*jobs, job("report", "report", *(one.name for one in jobs))]
 
 
@@ -102,7 +105,7 @@ class Study:
 
     @property
     def plan(self) -> Plan:
-        return make_plan(self.settings)
+        return make_plan(self.settings, Path())
 
     @property
     def sizes(self) -> dict[str, float]:
@@ -132,6 +135,7 @@ class Study:
             "collect_experts": 2 * size["experts"],
             "transfer": shared + size["experts"] + size["cell"],
             "evaluate": shared + size["experts"] + size["cell"],
+            "register": shared + size["experts"] + size["cell"],
         }.get(step, 0.0)
 
     def t5_base(self, parts: int = 1, *, longest_first: bool = False) -> list[Job]:

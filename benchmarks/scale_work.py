@@ -10,14 +10,16 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pemt_core.artifacts.files import read_json
-from pemt_core.settings import Settings, TrainingSettings, parse_settings, read_params
+from pemt_core.settings import Settings, parse_settings, read_params
 from pemt_core.tasks import get_task
 from pemt_core.tasks.split_rules import Share
+from pemt_core.training.settings import TrainingSettings
 
 # Operators that start work on a device, with 12 layers a stack (tests/test_scale.py counts them): the CPU launches as
 # many however small the batch
 STEP_OPERATORS = {"train_source": 2490, "transfer": 4640}
 ENCODE_OPERATORS, TOKEN_OPERATORS = 700, 770  # of generation
+BRANCH_STEPS = ("evaluate", "record", "register")  # after transfer, on a cluster once per target and seed
 LOGGED_STEPS = 10  # as in pemt_core/training/loop.py
 # fmt: off
 ROWS = {  # of the official splits that a task's rule uses, in its order
@@ -232,10 +234,10 @@ def provenance_of(folder: Path) -> dict[str, Any]:
 
 
 def demo_seconds(provenance: Path) -> dict[str, float]:
-    """Measured seconds of the demo's steps, by step and task; `evaluate`, one process there, in equal parts."""
+    """Measured seconds of the demo's steps, by step and task; BRANCH_STEPS, one process each there, in equal parts."""
     found = {name: run["seconds"] for name, run in provenance_of(provenance).items()}
     targets = [name.removeprefix("transfer/") for name in found if name.startswith("transfer/")]
-    return {"plan": 0.0} | found | {f"evaluate/{name}": found["evaluate"] / len(targets) for name in targets}
+    return found | {f"{step}/{name}": found[step] / len(targets) for step in BRANCH_STEPS for name in targets}
 
 
 def tensor_bytes(path: Path) -> int:
@@ -248,7 +250,7 @@ def predicted_bytes(path: Path, shape: Shape) -> int:
     """Of an adapter's tensors in float32, from the settings that its description holds."""
     described = read_json(path.with_name("adapter.json"))
     prompt = described["tensors"]["shapes"]["prompt"][0]
-    if described["stage"] == "source":
+    if "scale" in described:  # of a source
         return 4 * shape.source(described["settings"]["rank"], prompt)
     bottleneck = shape.d_model // described["settings"]["reduction_factor"]
     return 4 * shape.target(len(described["sources"]), bottleneck, prompt)

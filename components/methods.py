@@ -10,46 +10,63 @@ from pathlib import Path
 from typing import Any
 
 from components.command import add_json, add_params, explained, run
+from pemt_core.errors import SettingsError
+from pemt_core.methods import Method
+from pemt_core.methods.count import TrainedParameters, trained_parameters
 from pemt_core.settings import Settings, load_settings
 from pemt_core.tasks import get_task, known_tasks
 
 
 def main(arguments: argparse.Namespace) -> None:
-    settings = load_settings(arguments.params)
-    pretrained_here = "backbone" if settings.backbone.kind == "scratch" else settings.backbone.name
-    backbone = arguments.backbone or pretrained_here
-    described = describe(settings, backbone, arguments.params.parent)
+    settings, folder = load_settings(arguments.params), arguments.params.parent
+    backbone = arguments.backbone or settings.backbone.name
+    if settings.backbone.kind == "scratch" and not arguments.backbone:
+        backbone = "backbone"
+        if not (folder / backbone).is_dir():
+            raise SettingsError(f"{folder / backbone}: no such folder; `dvc repro backbone` makes it")
+    described = describe(settings, backbone, folder)
     print(json.dumps(described, indent=2, ensure_ascii=False) if arguments.json else table(described))
 
 
 def describe(settings: Settings, backbone: str, folder: Path) -> dict[str, Any]:
     """All methods, with what they train on this backbone."""
     from pemt_core.backbone.shapes import backbone_of_shapes
-    from pemt_core.backbone.tokenizer import load_tokenizer
-    from pemt_core.methods.count import trained_parameters
 
     place = folder / backbone if (folder / backbone).is_dir() else Path(backbone)
     model = backbone_of_shapes(str(place) if place.is_dir() else backbone)
-    tokens: dict[str, int] = {}
-    if place.is_dir():
-        tokenizer, known = load_tokenizer(str(place)), known_tasks(settings.own_tasks, folder)
-        texts = {target: get_task(target, known).description for target in settings.tasks.targets}
-        tokens = {target: len(tokenizer(text)["input_ids"]) for target, text in texts.items()}
+    tokens = prompt_tokens(settings, place, folder) if place.is_dir() else {}
+
+    def count_of(method: Method) -> TrainedParameters:
+        return trained_parameters(method, model, settings.sources, settings.train_source.rank)
+
     rows = []
-    for name, method in settings.all_methods().items():
-        count = trained_parameters(method, model, settings.sources, settings.train_source.rank)
+    for name in settings.methods:
+        method, by_target = settings.method(name), {}
+        sources, count = settings.sources_of(name, method), count_of(method)
+        for target, number in tokens.items():
+            of_target = settings.methods_for(target).get(name, method)
+            by_target[target] = (count if of_target == method else count_of(of_target)).with_prompt(number)
         rows.append(
             {
                 "name": name,
                 "kind": method.kind,
                 "about": method.about(settings.sources),
-                "sources": method.draws_on(settings.sources),
+                "sources": sources,
                 "trained_parameters": count.fixed,
                 "per_prompt_token": count.per_prompt_token,
-                "by_target": {target: count.with_prompt(number) for target, number in tokens.items()},
+                "by_target": by_target,
             }
         )
     return {"backbone": backbone, "parameters": model.num_parameters(), "methods": rows}
+
+
+def prompt_tokens(settings: Settings, backbone: Path, folder: Path) -> dict[str, int]:
+    """By target, how many tokens its description has for this backbone."""
+    from pemt_core.backbone.tokenizer import load_tokenizer
+
+    tokenizer, known = load_tokenizer(str(backbone)), known_tasks(settings.own_tasks, folder)
+    texts = {target: get_task(target, known).description for target in settings.tasks.targets}
+    return {target: len(tokenizer(text)["input_ids"]) for target, text in texts.items()}
 
 
 def table(described: dict[str, Any]) -> str:

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,13 @@ from tiny import (
 )
 from torch import Tensor
 
-from pemt_core.artifacts.adapter import (
-    Adapter,
-    AdapterDescription,
+from pemt_core.artifacts.adapter import Adapter, load_adapter, save_adapter
+from pemt_core.artifacts.cell import Cell
+from pemt_core.artifacts.description import (
+    SourceDescription,
+    TargetDescription,
     TrainingRecord,
-    load_adapter,
     load_training_record,
-    save_adapter,
 )
 from pemt_core.artifacts.experts import load_experts, save_experts
 from pemt_core.artifacts.files import (
@@ -46,6 +45,7 @@ from pemt_core.artifacts.files import (
 from pemt_core.backbone.store import load_backbone, save_backbone
 from pemt_core.backbone.tokenizer import train_tokenizer
 from pemt_core.errors import ArtifactError
+from pemt_core.methods import stored_method
 from pemt_core.model.assemble import build_source_model, build_target_model
 from pemt_core.model.prompted import PromptedT5
 from pemt_core.steps.collect_experts import collect_experts
@@ -54,18 +54,23 @@ from pemt_core.training.checkpoint import FILE
 PACKAGE = Path(__file__).parent.parent / "pemt_core"
 CELL = "pemt-kfull-seed4096"
 RECORD = TrainingRecord(
-    validation={"accuracy": 50.0}, best_step=3, steps=5, history=[{"step": 3, "x": 0.1}], trained_parameters=7
+    1e-3, {"accuracy": 50.0}, best_step=3, steps=5, history=[{"step": 3, "x": 0.1}], trained_parameters=7
 )
+SHARED: dict[str, Any] = {"prompt": "Decide.", "data": "d" * 64, "seed": 1, "answer": "generate"}
 
 
-def description(
-    stage: str = "source", backbone: str = "a" * 64, task: str = "alpha", **changes: Any
-) -> AdapterDescription:
-    settings: Any = source_settings() if stage == "source" else transfer_settings()
-    values: dict[str, Any] = {"stage": stage, "task": task, "prompt": "Decide.", "backbone": backbone, "data": "d" * 64}
-    values |= {"seed": 1, "settings": settings.model_dump(), "answer": "generate"}
-    values |= {"scale": 0.75 if stage == "source" else None}
-    return AdapterDescription(**{**values, **changes})
+def description(task: str = "alpha", backbone: str = "a" * 64) -> SourceDescription:
+    """Of a source's adapter."""
+    return SourceDescription(task, backbone=backbone, settings=source_settings().model_dump(), scale=0.75, **SHARED)
+
+
+def cell_description() -> TargetDescription:
+    """Of a target's cell."""
+    settings = transfer_settings().methods["pemt"]
+    hashes = {"backbone": "a" * 64, "experts": "e" * 64, "key": "k" * 64}
+    return TargetDescription(
+        "gamma", method="pemt", settings=settings, k=16, sources=["alpha", "beta"], **hashes, **SHARED
+    )
 
 
 @pytest.fixture
@@ -83,16 +88,15 @@ def test_a_source_adapter_comes_back_with_its_logits(world: World, tmp_path: Pat
     """Trained by the step itself; loaded onto a backbone that was loaded anew."""
     world.train_source(tmp_path / "out", learning_rate=3e-2)
     backbone = load_backbone(world.folder / "backbone")
-    adapter = load_adapter(tmp_path / "out", backbone.fingerprint)
+    adapter = load_adapter(tmp_path / "out", backbone.fingerprint, SourceDescription)
     scale = adapter.description.scale
-    assert scale is not None
     batch = tiny_batch()
     bare = backbone.model(**batch).logits
     first = build_source_model(backbone.model, adapter.tensors, scale=scale).eval()
     logits = first(**batch).logits
     save_adapter(tmp_path / "again", adapter.description, first.tensors(), RECORD)
     first.detach()
-    again = load_adapter(tmp_path / "again", backbone.fingerprint)
+    again = load_adapter(tmp_path / "again", backbone.fingerprint, SourceDescription)
     other = load_backbone(world.folder / "backbone").model
     assert torch.equal(build_source_model(other, again.tensors, scale=scale).eval()(**batch).logits, logits)
     assert not torch.allclose(logits, bare, atol=1e-2)
@@ -116,8 +120,8 @@ def test_a_target_adapter_holds_everything_that_was_trained(tmp_path: Path) -> N
         model(**batch).loss.backward()
         optimizer.step()
     trained = model(**batch)
-    save_adapter(tmp_path / "out", description("target"), model.tensors(), RECORD)
-    loaded = build(load_adapter(tmp_path / "out", "a" * 64).tensors)
+    save_adapter(tmp_path / "out", cell_description(), model.tensors(), RECORD)
+    loaded = build(load_adapter(tmp_path / "out", "a" * 64, TargetDescription).tensors)
     again = loaded(**batch)
     assert not torch.allclose(trained.logits, start, atol=1e-2)
     assert torch.equal(again.logits, trained.logits)
@@ -130,15 +134,17 @@ def test_a_target_adapter_holds_everything_that_was_trained(tmp_path: Path) -> N
 def test_a_transfer_describes_what_it_needs(world: World, tmp_path: Path) -> None:
     world.transfer(tmp_path / "out", epochs=1, methods=["pemt", "control"], seeds=[3])
     backbone = load_backbone(world.folder / "backbone")
-    experts, experts_hash = load_experts(world.folder / "experts", backbone.fingerprint)
-    adapter = load_adapter(tmp_path / "out" / "pemt-kfull-seed3", backbone.fingerprint)
+    bank = load_experts(world.folder / "experts", backbone.fingerprint)
+    adapter = load_adapter(tmp_path / "out" / "pemt-kfull-seed3", backbone.fingerprint, TargetDescription)
     found = adapter.description
-    assert (found.stage, found.task, found.method, found.k, found.seed) == ("target", "gamma", "pemt", "full", 3)
-    assert found.sources == [expert.task for expert in experts] == list(World.SOURCES)
-    assert found.experts == experts_hash
+    assert found.cell == Cell("gamma", "pemt", "full", 3)
+    assert found.sources == bank.sources == list(World.SOURCES)
+    assert found.experts == bank.mixture_hash(found.sources)
     assert found.prompt == "Decide which colour the gamma text names."
-    control = load_adapter(tmp_path / "out" / "control-kfull-seed3", backbone.fingerprint)
-    assert (control.description.sources, control.description.experts) == ([], None)
+    assert found.settings == transfer_settings(epochs=1).methods["pemt"]
+    assert stored_method(found.settings, "").model_dump() == found.settings
+    control = load_adapter(tmp_path / "out" / "control-kfull-seed3", backbone.fingerprint, TargetDescription)
+    assert (control.description.sources, control.description.experts) == ([], bank.mixture_hash([]))
     assert set(adapter.tensors) - set(control.tensors) == {n for n in adapter.tensors if n.endswith("gate")}
     shapes = read_json(tmp_path / "out" / "pemt-kfull-seed3" / "adapter.json")["tensors"]["shapes"]
     assert shapes == {name: list(tensor.shape) for name, tensor in adapter.tensors.items()}
@@ -165,7 +171,7 @@ def test_a_description_holds_no_time_host_or_commit(world: World, tmp_path: Path
 
 def test_an_adapter_for_another_backbone_names_both(stored: Path) -> None:
     with pytest.raises(ArtifactError) as caught:
-        load_adapter(stored, "b" * 64)
+        load_adapter(stored, "b" * 64, SourceDescription)
     for part in (str(stored), "a" * 12, "b" * 12, "use that backbone, or train again"):
         assert part in str(caught.value)
 
@@ -192,14 +198,14 @@ def test_experts_keep_the_order_they_are_given_in(world: World, tmp_path: Path) 
     for order in (["alpha", "beta"], ["beta", "alpha"], ["beta"]):
         given = [folders[name] for name in sorted(order)]  # a loop of Kubeflow's may end in any order
         collect_experts(given, order, output_dir=tmp_path / "experts")
-        experts, content = load_experts(tmp_path / "experts", fingerprint)
-        assert [expert.task for expert in experts] == order
-        for expert, name in zip(experts, order, strict=True):
-            adapter = load_adapter(folders[name], fingerprint)
+        bank = load_experts(tmp_path / "experts", fingerprint)
+        assert bank.sources == order
+        for expert, name in zip(bank.experts, order, strict=True):
+            adapter = load_adapter(folders[name], fingerprint, SourceDescription)
             assert expert.scale == adapter.description.scale
             assert expert.tensors.keys() == adapter.tensors.keys()
             assert all(torch.equal(tensor, adapter.tensors[key]) for key, tensor in expert.tensors.items())
-        hashes.append(content)
+        hashes.append(bank.mixture_hash(order))
     assert len(set(hashes)) == 3
 
 
@@ -209,7 +215,7 @@ def test_more_than_ten_experts_stay_apart(tmp_path: Path) -> None:
         Adapter(description(task=f"task{k}"), {"prompt": torch.full((2, 4), float(k))}, f"{k}") for k in range(14)
     ]
     save_experts(tmp_path / "experts", adapters)
-    experts, _ = load_experts(tmp_path / "experts", "a" * 64)
+    experts = load_experts(tmp_path / "experts", "a" * 64).experts
     assert [expert.tensors["prompt"][0, 0].item() for expert in experts] == list(range(14))
     assert all(expert.tensors.keys() == {"prompt"} for expert in experts)
 
@@ -224,7 +230,10 @@ def test_experts_of_different_backbones_are_refused(stored: Path, tmp_path: Path
     with pytest.raises(ArtifactError, match="source adapter beta"):
         save_experts(
             tmp_path / "experts",
-            [load_adapter(stored, "a" * 64), load_adapter(tmp_path / "other", "b" * 64)],
+            [
+                load_adapter(stored, "a" * 64, SourceDescription),
+                load_adapter(tmp_path / "other", "b" * 64, SourceDescription),
+            ],
         )
     assert not (tmp_path / "experts").exists()
 
@@ -278,7 +287,7 @@ def test_a_damaged_adapter_is_named(stored: Path, damage: str) -> None:
     path = stored / f"adapter.{suffix}"
     change(path)
     with pytest.raises(ArtifactError, match=re.escape(str(path))):
-        load_adapter(stored, "a" * 64)
+        load_adapter(stored, "a" * 64, SourceDescription)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -315,7 +324,7 @@ def test_tensors_whose_hash_was_altered_as_well_are_still_no_safetensors(stored:
     values["tensors"]["sha256"] = sha256_of_file(path)
     write_json(stored / "adapter.json", values)
     with pytest.raises(ArtifactError, match="not readable as safetensors"):
-        load_adapter(stored, "a" * 64)
+        load_adapter(stored, "a" * 64, SourceDescription)
 
 
 # --- written whole or not at all
@@ -404,7 +413,7 @@ def test_a_full_disk_while_an_adapter_is_written(full_disk: Path) -> None:
     with pytest.raises(ArtifactError, match=rf"{target}: the disk is full \(0\.\d MB free in {full_disk}\)"):
         save_adapter(target, description(), {"prompt": torch.ones(100_000)}, RECORD)
     assert names(full_disk) == {"adapter"}
-    assert torch.equal(load_adapter(target, "a" * 64).tensors["prompt"], small["prompt"])
+    assert torch.equal(load_adapter(target, "a" * 64, SourceDescription).tensors["prompt"], small["prompt"])
 
 
 def test_a_full_disk_while_a_file_is_written(full_disk: Path) -> None:
@@ -476,13 +485,13 @@ def test_a_file_of_tensors_that_is_a_pickle_is_refused(stored: Path, tmp_path: P
     values["tensors"]["sha256"] = sha256_of_file(path)
     write_json(stored / "adapter.json", values)
     with pytest.raises(ArtifactError, match="not readable as safetensors"):
-        load_adapter(stored, "a" * 64)
+        load_adapter(stored, "a" * 64, SourceDescription)
 
 
 def test_descriptions_survive_a_round_trip(tmp_path: Path) -> None:
-    made = description("target", method="pemt", k=16, learning_rate=1e-3, experts="e" * 64, sources=["alpha", "beta"])
-    save_adapter(tmp_path / "a", made, {"x": torch.zeros(1)}, RECORD)
-    assert asdict(load_adapter(tmp_path / "a", "a" * 64).description) == asdict(made)
+    for made in (description(), cell_description()):
+        save_adapter(tmp_path / "a", made, {"x": torch.zeros(1)}, RECORD)
+        assert load_adapter(tmp_path / "a", "a" * 64, type(made)).description == made
     assert load_training_record(tmp_path / "a") == RECORD
     save_file({"x": torch.zeros(1)}, tmp_path / "same")
     assert (tmp_path / "same").read_bytes() == (tmp_path / "a" / "adapter.safetensors").read_bytes()

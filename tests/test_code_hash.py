@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from source_code import REPOSITORY, closure
+from source_code import REPOSITORY, closure, imported_by, path_of
 
 from pemt_core.provenance.code import WITHOUT_EFFECT, code_files, code_hash
 
@@ -70,15 +70,25 @@ def test_blank_lines_count_inside_of_texts_alone(library: Path) -> None:
     assert hash_with('TEXT = """a\n\nb"""\nNUMBER = 1\n') != plain
 
 
-@pytest.mark.parametrize("step", ["transfer", "evaluate"])
+def without_effect(file: Path) -> bool:
+    return any(str(place) in WITHOUT_EFFECT for place in (file, *file.parents))
+
+
+@pytest.mark.parametrize("step", ["transfer", "evaluate", "prepare"])
 def test_it_covers_all_that_a_step_imports_but_what_changes_no_result(step: str) -> None:
-    imported = closure(f"pemt_core.steps.{step}")
-    without_effect = {file for file in imported if {str(place) for place in (file, *file.parents)} & {*WITHOUT_EFFECT}}
-    assert {REPOSITORY / file for file in imported - without_effect} == set(code_files(f"pemt_core.steps.{step}"))
+    """The step's module, whatever a covered one imports, and nothing that the step does not load."""
+    module = f"pemt_core.steps.{step}"
+    covered = {path.relative_to(REPOSITORY) for path in code_files(module) if path.suffix == ".py"}
+    assert path_of(module) in covered
+    assert covered <= {file for file in closure(module) if not without_effect(file)}
+    for file in covered:
+        name = ".".join(file.with_suffix("").parts).removesuffix(".__init__")
+        imported = {path_of(each) for each in imported_by(name) if each.split(".")[0] == "pemt_core"}
+        assert {each for each in imported if not without_effect(each)} <= covered
 
 
 def test_it_does_not_cover_what_only_settings_import() -> None:
-    """The check of `methods`, which are an input, reads how cells are named."""
+    """Settings, which are an input, list cells."""
     cell = REPOSITORY / "pemt_core" / "artifacts" / "cell.py"
     assert cell in code_files(TRANSFER)
     assert cell not in code_files("pemt_core.steps.prepare")

@@ -6,20 +6,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 from source_code import REPOSITORY
-from tiny import World, tiny_t5
-from workspace import lay_over
+from tiny import World, source_settings, tiny_t5, transfer_settings
+from workspace import write_params
 
 from pemt_core.backbone.store import save_backbone
 from pemt_core.backbone.tokenizer import load_tokenizer
+from pemt_core.settings import load_settings
+from pemt_core.settings.groups import STEPS
+from pemt_core.settings.steps import TrainSource, as_text
+from pemt_core.steps.plan import make_plan
 
-STEPS = ["prepare", "backbone", "train_source", "collect_experts", "transfer", "evaluate", "report"]
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "mlflow", "pandas", "sklearn"}
 
 # Runs --help of every program in one process, and prints what they printed and which heavy libraries were loaded
@@ -37,25 +38,19 @@ print(json.dumps([pages, sorted(set(sys.modules) & set(%r))]))
 """
 
 
-@pytest.fixture(scope="module")
-def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Settings for the world's tasks: one short training, tracked beside them."""
-    return write_params(tmp_path_factory.mktemp("settings") / "params.yaml", {})
+SHORT = {"max_steps": 2, "validation_rows": 4}
 
 
-def write_params(path: Path, differences: Mapping[str, Any]) -> Path:
-    values = YAML(typ="safe").load(REPOSITORY / "params.yaml")
-    training = {"max_steps": 2, "warmup_steps": 0, "batch_size": 4, "validation_rows": 4}
-    transfer = {"k": ["full"], "methods": ["pemt"], "seeds": [4096], "learning_rates": [1.0e-2], "training": training}
-    tasks: dict[str, Any] = {"per_source": {name: {} for name in World.SOURCES}, "per_target": {World.TARGET: {}}}
-    lay_over(values, {"tasks": {"sources": list(World.SOURCES), "targets": [World.TARGET]}, **tasks})
-    lay_over(values, {"train_source": {"training": training}, "transfer": transfer})
-    for recipe in values["recipes"].values():
-        lay_over(recipe, tasks)
-    lay_over(values, differences)
-    with path.open("w") as file:
-        YAML().dump(values, file)
-    return path
+def tracking_in(folder: Path, **changes: str) -> str:
+    """What plan says about tracking, with a store in `folder`."""
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    return json.dumps({"uri": uri, "experiment": "pemt", "on_unreachable": "stop", **changes})
+
+
+def source_text(task: str) -> str:
+    """What plan says about a source of the world."""
+    settings = TrainSource(source=task, train_source=source_settings(**SHORT), answer="generate", code="")
+    return as_text(settings)
 
 
 def component(step: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -75,11 +70,12 @@ def run_here(monkeypatch: pytest.MonkeyPatch, step: str, *arguments: object) -> 
     return ""
 
 
-def transfer_arguments(world: World, tmp_path: Path, params: Path, **changes: object) -> list[object]:
+def transfer_arguments(world: World, tmp_path: Path, **changes: object) -> list[object]:
+    """The flags of a short training of the world's target, with `changes`."""
     values: dict[str, object] = {
-        "params": params,
+        "settings": as_text(transfer_settings(**SHORT)),
+        "tracking": tracking_in(tmp_path),
         "provenance": tmp_path / "provenance.json",
-        "target": World.TARGET,
         "data": world.folder / "data" / World.TARGET,
         "backbone": world.folder / "backbone",
         "experts": world.folder / "experts",
@@ -114,14 +110,14 @@ def test_every_program_explains_itself_without_loading_a_library() -> None:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     pages, loaded = json.loads(done.stdout)
     assert loaded == []
-    assert list(pages) == STEPS
+    assert list(pages) == [*STEPS]
     for step, (code, page) in pages.items():
         assert code == 0
         assert page.startswith(f"usage: python -m components.{step}")
         explanation = page.split("options:")[0].split("\n\n", 1)[1]
         assert len(explanation.split()) > 15
         flags = page.split("options:")[1]
-        assert all(line.split(None, 2)[2:] for line in flags.splitlines() if line.startswith("  --params"))
+        assert all(line.split(None, 2)[2:] for line in flags.splitlines() if line.startswith("  --settings"))
 
 
 def test_help_comes_at_once() -> None:
@@ -132,21 +128,20 @@ def test_help_comes_at_once() -> None:
 
 
 def test_a_missing_flag_is_named() -> None:
-    given = ["--adapters", "adapters", "--backbone", "backbone", "--provenance", "provenance.json"]
+    given = ["--settings", "{}", "--adapters", "a", "--backbone", "b", "--provenance", "c"]
     done = component("collect_experts", *given)
     assert done.returncode == 2
     assert done.stderr.endswith("error: the following arguments are required: --output\n")
 
 
 def test_adapters_come_from_a_folder_or_from_kubeflow() -> None:
-    given = ["--backbone", "backbone", "--output", "experts", "--provenance", "provenance.json"]
+    settings = json.dumps({"sources": ["mnli"], "imported_sources": {}, "code": ""})
+    given = ["--settings", settings, "--backbone", "b", "--output", "c", "--provenance", "d"]
     done = component("collect_experts", *given)
     assert assert_one_line(done).startswith("error: --adapters is missing")
 
 
 # Settings
-
-UNREAD = ("--adapters", "a", "--backbone", "b", "--output", "c", "--provenance", "d")  # of collect_experts
 
 
 @pytest.mark.parametrize(
@@ -154,55 +149,36 @@ UNREAD = ("--adapters", "a", "--backbone", "b", "--output", "c", "--provenance",
     [
         ({"transfer": {"sparsity_coeficient": 0.1}}, "unknown key 'transfer.sparsity_coeficient'"),
         ({"evaluate": {"batch_size": "many"}}, "key 'evaluate.batch_size' is 'many'"),
-        ({"recipe": "papper"}, "recipe 'papper' is not in recipes; did you mean 'paper'?"),
+        ({"recipe": "papper"}, "recipe 'papper': there is no recipes/papper.yaml; did you mean 'paper'?"),
+        ({"tasks": {"targets": ["hotpottqa"]}}, "there is no task 'hotpottqa': did you mean 'hotpotqa'?"),
     ],
 )
 def test_bad_settings_end_in_one_line(tmp_path: Path, differences: dict[str, Any], expected: str) -> None:
     params = write_params(tmp_path / "params.yaml", differences)
     begin = time.perf_counter()
-    done = component("collect_experts", "--params", params, *UNREAD)
+    done = component("plan", "--params", params, "--output", tmp_path / "plan", "--provenance", tmp_path / "p.json")
     assert expected in assert_one_line(done)
-    assert str(params) in done.stderr
     assert time.perf_counter() - begin < 2
+    assert not (tmp_path / "plan").exists()
 
 
 def test_settings_that_are_not_there(tmp_path: Path) -> None:
-    params = tmp_path / "absent.yaml"
-    done = component("collect_experts", "--params", params, *UNREAD)
-    assert assert_one_line(done) == f"error: {params}: no such file"
+    absent, unread = tmp_path / "absent", ("--adapters", "a", "--backbone", "b", "--output", "c", "--provenance", "d")
+    done = component("plan", "--params", absent, "--provenance", "d")
+    assert assert_one_line(done) == f"error: {absent}: no such file"
+    done = component("collect_experts", "--settings", absent, *unread)
+    assert assert_one_line(done) == f"error: {absent}: no such file; `dvc repro plan` writes it"
 
 
 # Tasks and artifacts
 
 
-def test_an_unknown_task_is_answered_with_the_nearest(tmp_path: Path) -> None:
-    lines: dict[str, Any] = {"per_target": {"hotpottqa": {}}}
-    differences = {"tasks": {"sources": [], "targets": ["hotpottqa"]}, **lines}
-    params = write_params(
-        tmp_path / "params.yaml",
-        {
-            **differences,
-            "recipes": dict.fromkeys(("demo", "study", "pretrain", "scratch", "paper"), lines),
-            "prepare": {"source": "x"},
-        },
-    )
-    output = tmp_path / "data"
-    done = component("prepare", "--params", params, "--output", output, "--provenance", tmp_path / "p.json")
-    assert assert_one_line(done) == "error: there is no task 'hotpottqa': did you mean 'hotpotqa'?"
-    assert not output.exists()
-
-
-def test_a_task_without_its_line(world: World, tmp_path: Path, params: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    error = run_here(monkeypatch, "transfer", *transfer_arguments(world, tmp_path, params, target="gama"))
-    assert error.startswith("error: per_target lacks 'gama' (did you mean 'gamma'?)")
-
-
 @pytest.mark.parametrize("missing", ["data", "backbone", "experts"])
 def test_an_input_folder_that_is_missing_is_named(
-    missing: str, world: World, tmp_path: Path, params: Path, monkeypatch: pytest.MonkeyPatch
+    missing: str, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     absent = tmp_path / "absent"
-    arguments = transfer_arguments(world, tmp_path, params, **{missing: absent})
+    arguments = transfer_arguments(world, tmp_path, **{missing: absent})
     error = run_here(monkeypatch, "transfer", *arguments)
     assert error.startswith(f"error: {absent}")
     assert "no such file; the step that writes it has not run" in error
@@ -210,31 +186,34 @@ def test_an_input_folder_that_is_missing_is_named(
     assert not (tmp_path / "provenance.json").exists()
 
 
-@pytest.mark.parametrize("step", ["train_source", "collect_experts", "evaluate", "report"])
-def test_every_program_names_what_it_does_not_find(
-    step: str, tmp_path: Path, params: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    absent = tmp_path / "absent"
+@pytest.mark.parametrize("step", ["train_source", "collect_experts", "evaluate", "record", "register", "report"])
+def test_every_program_names_what_it_does_not_find(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    absent, output = tmp_path / "absent", tmp_path / "output"
+    models, tracked = ["--backbone", absent, "--experts", absent], ["--tracking", tracking_in(tmp_path)]
     flags = {
-        "train_source": ["--source", "alpha", "--data", absent, "--backbone", absent],
-        "collect_experts": ["--adapters", absent, "--backbone", absent],
-        "evaluate": ["--adapters", absent, "--data", absent, "--backbone", absent, "--experts", absent],
-        "report": ["--scores", absent, "--sources", absent],
+        "train_source": ["--data", absent, "--backbone", absent, *tracked, "--output", output],
+        "collect_experts": ["--adapters", absent, "--backbone", absent, "--output", output],
+        "evaluate": ["--adapters", absent, "--data", absent, *models, "--output", output],
+        "record": ["--scores", absent, *tracked, "--output", output],
+        "register": ["--adapters", absent, "--data", absent, *models, "--recorded", absent, *tracked],
+        "report": ["--scores", absent, "--sources", absent, "--output", output],
     }
-    common = ["--params", params, "--output", tmp_path / "output", "--provenance", tmp_path / "provenance.json"]
+    steps = make_plan(load_settings(REPOSITORY / "params.yaml"), REPOSITORY).steps
+    text = source_text("alpha") if step == "train_source" else as_text(steps[step])
+    common = ["--settings", text, "--provenance", tmp_path / "provenance.json"]
     error = run_here(monkeypatch, step, *flags[step], *common)
     assert error.startswith(f"error: {absent}")
-    assert not (tmp_path / "output").exists()
+    assert not output.exists()
 
 
 def test_another_backbone_is_an_error_that_names_both(
-    world: World, tmp_path: Path, params: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = load_tokenizer(str(world.folder / "tokenizer"))
     model = tiny_t5(vocab_size=len(tokenizer), d_model=32, seed=1)
     other = save_backbone(tmp_path / "other", model, tokenizer)
     right = json.loads((world.folder / "backbone" / "backbone.json").read_text())["fingerprint"]
-    arguments = transfer_arguments(world, tmp_path, params, backbone=tmp_path / "other")
+    arguments = transfer_arguments(world, tmp_path, backbone=tmp_path / "other")
     error = run_here(monkeypatch, "transfer", *arguments)
     assert error.startswith(f"error: {world.folder / 'experts'}: trained on the backbone {right[:12]}")
     assert f"the one at hand is {other[:12]}" in error
@@ -250,11 +229,12 @@ def test_a_transfer_in_two_workers_is_tracked_and_accounted_for(
     """One finished run per cell in a store that only the parent writes; provenance says what the workers took."""
     from mlflow import MlflowClient
 
-    params = write_params(tmp_path / "params.yaml", {"transfer": {"methods": ["pemt", "without_alpha"]}})
-    arguments = transfer_arguments(world, tmp_path, params, workers=2)
+    text = as_text(transfer_settings(methods=["pemt", "without_alpha"], **SHORT))
+    arguments = transfer_arguments(world, tmp_path, settings=text, workers=2)
     assert run_here(monkeypatch, "transfer", *arguments) == ""
     facts = json.loads((tmp_path / "provenance.json").read_text())
     assert facts["workers"] == 2
+    assert facts["trained"] == ["pemt-kfull-seed4096", "without_alpha-kfull-seed4096"]
     assert 0 < facts["workers_memory_mib"] < facts["peak_memory_mib"]
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
@@ -267,8 +247,8 @@ def test_a_transfer_in_two_workers_is_tracked_and_accounted_for(
         assert run.data.tags["pemt.artifact"]
 
 
-def test_no_worker_is_an_error(world: World, tmp_path: Path, params: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    error = run_here(monkeypatch, "transfer", *transfer_arguments(world, tmp_path, params, workers=0))
+def test_no_worker_is_an_error(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = run_here(monkeypatch, "transfer", *transfer_arguments(world, tmp_path, workers=0))
     assert error == "error: workers is 0: expected a number from 1"
 
 
@@ -277,10 +257,10 @@ def test_no_worker_is_an_error(world: World, tmp_path: Path, params: Path, monke
 
 def test_a_server_that_is_down_stops_before_anything_is_read(tmp_path: Path) -> None:
     uri = f"http://127.0.0.1:{free_port()}"
-    params = write_params(tmp_path / "params.yaml", {"tracking": {"uri": uri}})
-    for step, task in (("train_source", ["--source", "alpha"]), ("transfer", ["--target", "gamma", "--experts", "no"])):
+    for step, settings in (("train_source", source_text("alpha")), ("transfer", as_text(transfer_settings()))):
+        flags = ["--settings", settings, "--tracking", tracking_in(tmp_path, uri=uri)]
         common = ["--data", "no", "--backbone", "no", "--output", tmp_path / "out", "--provenance", tmp_path / "p.json"]
-        done = component(step, "--params", params, *task, *common)
+        done = component(step, *flags, *common, *(["--experts", "no"] if step == "transfer" else []))
         assert assert_one_line(done).startswith(f"error: {uri}: no tracking server answers there")
         assert "tracking.on_unreachable" in done.stderr
         assert not (tmp_path / "out").exists()
@@ -290,8 +270,8 @@ def test_a_server_that_is_down_is_gone_without_where_asked(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     uri = f"http://127.0.0.1:{free_port()}"
-    params = write_params(tmp_path / "params.yaml", {"tracking": {"uri": uri, "on_unreachable": "continue"}})
-    assert run_here(monkeypatch, "transfer", *transfer_arguments(world, tmp_path, params)) == ""
+    tracking = tracking_in(tmp_path, uri=uri, on_unreachable="continue")
+    assert run_here(monkeypatch, "transfer", *transfer_arguments(world, tmp_path, tracking=tracking)) == ""
     assert any("no tracking server answers" in message and "going on" in message for message in caplog.messages)
     assert (tmp_path / "adapters" / "pemt-kfull-seed4096" / "adapter.safetensors").is_file()
     assert json.loads((tmp_path / "provenance.json").read_text())["seconds"] > 0

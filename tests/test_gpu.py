@@ -22,7 +22,7 @@ def test_two_cells_train_and_score_on_the_device(
     world: World, tmp_path: Path, fresh_accelerator: None, precision: str
 ) -> None:
     """Several cells in one process: the second starts from a backbone that the first moved to the device."""
-    cells = world.transfer(tmp_path / "gamma", seeds=[1, 2], precision=precision)
+    cells = world.transfer(tmp_path / "gamma", seeds=[1, 2], precision=precision).cells
     tensors = [load_file(tmp_path / "gamma" / cell.name / "adapter.safetensors") for cell in cells]
     assert all(tensor.isfinite().all() for each in tensors for tensor in each.values())
     assert any((tensors[0][name] != tensors[1][name]).any() for name in tensors[0])

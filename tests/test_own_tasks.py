@@ -19,10 +19,12 @@ from pemt_core.doctor import Surroundings, project
 from pemt_core.errors import DataError, PemtError, SettingsError
 from pemt_core.preparation import TaskReport, prepare_task
 from pemt_core.schema.validation import merged, validate
-from pemt_core.settings import OwnTask, Settings, load_settings, parse_settings, parse_step_settings, read_params
+from pemt_core.settings import Settings, load_settings, parse_settings, read_params
 from pemt_core.settings.new_task import add_own_task, propose_entry
+from pemt_core.settings.steps import Prepare, as_text, read_step
 from pemt_core.steps.plan import make_plan
 from pemt_core.tasks import TASKS, Task, get_task, known_tasks, own_task
+from pemt_core.tasks.entry import OwnTask
 from pipelines.command import unfit_for_a_cluster
 from pipelines.local import LocalRunError, run_locally
 
@@ -156,8 +158,9 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 
 @pytest.fixture
 def params(tmp_path: Path) -> Path:
-    """The project's own params.yaml, and the example's files."""
+    """The project's own params.yaml with its recipes, and the example's files."""
     (tmp_path / "own_tasks").mkdir()
+    (tmp_path / "recipes").symlink_to(REPOSITORY / "recipes")
     for name in ("params.yaml", *EXAMPLE.values()):
         (tmp_path / name).write_bytes((REPOSITORY / name).read_bytes())
     return tmp_path / "params.yaml"
@@ -280,26 +283,25 @@ def test_names_of_tasks() -> None:
     with pytest.raises(SettingsError, match=r"own_tasks\.cb: the registry has a task of this name"):
         known_tasks(settings_with({"cb": ENTRY}).own_tasks, Path())
     with pytest.raises(SettingsError, match=r"sources and targets both list \['cb'\]"):
-        settings_with({}, tasks={"sources": ["mnli", "cb"]}, per_source={"cb": {}})
+        settings_with({}, tasks={"sources": ["mnli", "cb"]})
 
 
 # Kubeflow
 
-LISTED = {
-    "tasks": {"targets": ["tickets"]},
-    "per_target": {"tickets": {}},
-    "recipes": {recipe: {"per_target": {"tickets": {}}} for recipe in VALUES["recipes"]},
-}
+LISTED = {"tasks": {"targets": ["tickets"]}}
 
 
 def test_the_plan_has_the_entries_that_are_listed() -> None:
-    unused, used = settings_with({"tickets": ENTRY}), settings_with({"tickets": ENTRY}, **LISTED)
-    assert make_plan(unused).prepare == make_plan(settings_with({})).prepare
-    told = parse_step_settings("prepare", make_plan(used).prepare)
-    assert told.own_tasks == used.own_tasks
-    assert validate(OwnTask, told.own_tasks["tickets"].model_dump(), "a folder") == used.own_tasks["tickets"]
+    nothing, unused, used = (
+        make_plan(settings_with(entries, **lists), Path())
+        for entries, lists in (({}, {}), ({"tickets": ENTRY}, {}), ({"tickets": ENTRY}, LISTED))
+    )
+    assert unused.prepare == nothing.prepare
+    assert read_step(Prepare, as_text(used.prepare), "prepare").own_tasks == used.prepare.own_tasks
+    assert validate(OwnTask, used.prepare.own_tasks["tickets"].model_dump(), "a folder").target == "queue"
+    assert [*used.register.own_tasks] == [*used.prepare.own_tasks] == ["tickets"]
     with pytest.raises(SettingsError, match="there is no task 'tickets'"):
-        make_plan(settings_with({}, **LISTED))
+        make_plan(settings_with({}, **LISTED), Path())
 
 
 @pytest.mark.parametrize(
@@ -363,10 +365,14 @@ def test_an_added_task_leaves_all_other_text_as_it_is(params: Path) -> None:
     before = params.read_text()
     add_own_task(params, "tickets", proposed(params), differences={"k": ["full"]})
     gone, new = changed_lines(before, params.read_text())
-    assert [line.split()[0] for line in gone] == ["targets:", "own_tasks:", *["searchqa:"] * 3]  # which were added to
-    assert new.count("      tickets: {}") == 2  # recipes that are written line by line
+    assert [line.split()[0] for line in gone] == ["targets:", "own_tasks:", "per_target:"]  # which were added to
     assert "own_tasks:                      # tasks from files of yours, by name: docs/own_tasks.md" in new
-    assert len(new) == len(gone) + len(proposed(params)) + 1 + 1 + 2  # the entry, its name, per_target, two recipes
+    assert [line for line in new if "tickets" in line and "files" not in line] == [
+        f"  targets: [{', '.join(VALUES['tasks']['targets'])}, tickets]",
+        "  tickets:",
+        "  tickets: {k: [full]}",
+    ]
+    assert len(new) == len(gone) + len(proposed(params)) + 1 + 1  # the entry, and per_target
     settings = load_settings(params)
     assert settings.tasks.targets == [*VALUES["tasks"]["targets"], "tickets"]
     assert settings.transfer_for("tickets").k == ["full"]
@@ -374,8 +380,9 @@ def test_an_added_task_leaves_all_other_text_as_it_is(params: Path) -> None:
     add_own_task(params, "more", proposed(params), "source", only=True)
     assert load_settings(params).tasks.sources == ["more"]
     gone, new = changed_lines(middle, params.read_text())
-    assert {line.split()[0] for line in gone} == {"sources:", "per_source:"}
-    assert "  sources: [more]" in new
+    assert [line.split()[0] for line in gone] == ["sources:"]
+    assert {"  sources: [more]", "  more:"} < {*new}
+    assert len(new) == len(gone) + len(proposed(params)) + 1  # the entry alone
 
 
 OTHER_LAYOUTS: dict[str, Callable[[str], str]] = {
@@ -384,6 +391,8 @@ OTHER_LAYOUTS: dict[str, Callable[[str], str]] = {
     ),
     "no line break at the end": lambda text: text.rstrip("\n"),
     "no comment": lambda text: re.sub(r"own_tasks: \{\} .*", "own_tasks: {}", text),
+    "differences in braces": lambda text: text.replace("per_target: {} ", "per_target: {cb: {k: [4]}} "),
+    "differences in lines": lambda text: re.sub(r"per_target: \{\}.*", "per_target:\n    cb: {k: [4]}\n", text),
 }
 
 
@@ -393,18 +402,19 @@ def test_other_layouts(params: Path, case: str, only: bool) -> None:
     text = OTHER_LAYOUTS[case](params.read_text())
     assert text != params.read_text()
     params.write_text(text)
-    add_own_task(params, "tickets", proposed(params), only=only)
+    add_own_task(params, "tickets", proposed(params), only=only, differences={"k": ["full"]})
     assert load_settings(params).tasks.targets[-1:] == ["tickets"]
+    assert load_settings(params).transfer_for("tickets").k == ["full"]
     assert not [line for line in params.read_text().splitlines() if line != line.rstrip()]
 
 
 def test_a_layout_that_no_program_can_edit_is_refused(params: Path) -> None:
-    text = params.read_text().replace("    per_target:\n      {cola", "    per_target: &all\n      {cola", 1)
-    aliased = re.sub(r"(scratch:.*?per_target:)\n.*?\n.*?\n", r"\1 *all\n", text, flags=re.DOTALL)
-    params.write_text(aliased)
+    text = params.read_text().replace("per_source: {}", "per_source: &same {}")
+    text = text.replace("per_target: {}", "per_target: *same")
+    params.write_text(text)
     with pytest.raises(SettingsError, match=r"no program can edit a file of this layout; write these keys into it"):
-        add_own_task(params, "tickets", proposed(params))
-    assert params.read_text() == aliased
+        add_own_task(params, "tickets", proposed(params), differences={"k": ["full"]})
+    assert params.read_text() == text
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], type[PemtError], str]] = {
@@ -465,7 +475,7 @@ def test_from_files_to_results_and_what_a_changed_file_trains_again(tmp_path: Pa
     add(workspace, "moods", {"train": "own_tasks/moods.parquet"}, "source")
     add(workspace, "tickets", EXAMPLE, "target")
     trained = ["train_source@moods", "collect_experts", "transfer@tickets"]
-    assert workspace.repro("evaluate").executed == ["prepare", "backbone", *trained, "evaluate"]
+    assert workspace.repro("evaluate").executed == ["plan", "prepare", "backbone", *trained, "evaluate"]
     result = read_json(workspace.folder / "scores/tickets/pemt-kfull-seed4096/result.json")
     assert (result["suite"], result["sources"], result["test_rows_available"]) == ("Own", ["moods"], 120)
     with (folder / "tickets.csv").open("a") as file:

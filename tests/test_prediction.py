@@ -25,6 +25,7 @@ from tiny import World, write_task
 from pemt_core.answering.rule import AnswerRule
 from pemt_core.answering.split import EvaluationSplit, predict
 from pemt_core.artifacts.adapter import best_on_validation, load_adapter
+from pemt_core.artifacts.description import TargetDescription
 from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.target import restore_target
 from pemt_core.backbone.store import load_backbone
@@ -87,9 +88,9 @@ def texts_of(world: World, task: str) -> list[str]:
 
 def test_scores_are_the_probabilities_that_the_forward_pass_gives(trained: World) -> None:
     backbone = load_backbone(trained.folder / "backbone")
-    experts, _ = load_experts(trained.folder / "experts", backbone.fingerprint)
-    adapter = load_adapter(trained.folder / "targets" / "cb" / CELLS["cb"], backbone.fingerprint)
-    model, tokenizer = restore_target(backbone.model, adapter, experts).eval(), backbone.tokenizer
+    bank = load_experts(trained.folder / "experts", backbone.fingerprint)
+    adapter = load_adapter(trained.folder / "targets" / "cb" / CELLS["cb"], backbone.fingerprint, TargetDescription)
+    model, tokenizer = restore_target(backbone.model, adapter, bank).eval(), backbone.tokenizer
     for text, found in zip(texts_of(trained, "cb"), load(trained, "cb").predict(texts_of(trained, "cb")), strict=True):
         ids = torch.tensor([tokenizer(text)["input_ids"]])
         logs = []
@@ -118,11 +119,11 @@ def test_scores_are_the_probabilities_that_the_forward_pass_gives(trained: World
 def test_the_answers_are_those_that_the_evaluation_scores(trained: World, task: str) -> None:
     """By the rule that the adapter was selected by; the encoder reads every row once."""
     backbone = load_backbone(trained.folder / "backbone")
-    experts, _ = load_experts(trained.folder / "experts", backbone.fingerprint)
-    adapter = load_adapter(trained.folder / "targets" / task / CELLS[task], backbone.fingerprint)
+    bank = load_experts(trained.folder / "experts", backbone.fingerprint)
+    adapter = load_adapter(trained.folder / "targets" / task / CELLS[task], backbone.fingerprint, TargetDescription)
     prepared, tokenizer = PreparedTask.load(trained.folder / "data" / task), backbone.tokenizer
     split = EvaluationSplit.of(prepared.task, prepared.rows("test"), tokenizer, source_length=32, max_rows=None)
-    model = restore_target(backbone.model, adapter, experts)
+    model = restore_target(backbone.model, adapter, bank)
     texts = predict(model, split, tokenizer, Accelerator(cpu=True), rule=ASKED[task], batch_size=4).texts
     assert any(texts)
     assert adapter.description.answer == RULES[task]
@@ -138,11 +139,12 @@ def test_the_answers_are_those_that_the_evaluation_scores(trained: World, task: 
 def test_a_generated_answer_comes_with_its_probability_and_those_of_the_label_words(trained: World) -> None:
     """Generated or not, the label words have the same probabilities; the text's own is not among them."""
     backbone = load_backbone(trained.folder / "backbone")
-    adapter = load_adapter(trained.folder / "targets" / "rte" / CELLS["rte"], backbone.fingerprint)
+    bank = load_experts(trained.folder / "experts", backbone.fingerprint)
+    adapter = load_adapter(trained.folder / "targets" / "rte" / CELLS["rte"], backbone.fingerprint, TargetDescription)
     generated = load(trained, "rte").predict(texts_of(trained, "rte"))
     scored = load(trained, "rte", rule="score").predict(texts_of(trained, "rte"))
     assert [each.scores for each in generated] == [each.scores for each in scored]
-    model, labels, checked = restore_target(backbone.model, adapter, []).eval(), ("red", "blue"), 0
+    model, labels, checked = restore_target(backbone.model, adapter, bank).eval(), ("red", "blue"), 0
     for text, each, best in zip(texts_of(trained, "rte"), generated, scored, strict=True):
         assert best.scores is not None
         assert (best.answer, best.prediction) == ("score", max(labels, key=best.scores.__getitem__))
@@ -216,11 +218,15 @@ def test_no_rows_no_answers(trained: World) -> None:
     assert load(trained, "cb").predict([]) == []
 
 
-def test_the_code_of_the_document_runs_as_it_stands(trained: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_of_the_document_runs_as_it_stands(
+    trained: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "serving.md").read_text(), flags=re.DOTALL)
-    for task in ("cb", "rte"):
-        code = code.replace(f"adapters/targets/{task}/pemt-k32-seed31", f"targets/{task}/{CELLS[task]}")
-    monkeypatch.chdir(trained.folder)
+    (tmp_path / "adapters").mkdir()
+    for name in ("backbone", "data", "experts", "targets"):
+        (tmp_path / ("adapters" if name == "targets" else "") / name).symlink_to(trained.folder / name)
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(code, names)
     assert (names["cb"].task, names["rte"].task) == ("cb", "rte")
@@ -249,12 +255,13 @@ def test_an_own_task_reads_numbers_as_its_files_are_read() -> None:
     assert text_of_row({"subject": np.int64(7), "urgent": True}, own, "") == "subject: 7 urgent: true"
 
 
-def test_of_equal_cells_pemt_is_the_best(trained: World, tmp_path: Path) -> None:
+def test_of_equal_cells_that_of_the_method_listed_first_is_the_best(trained: World, tmp_path: Path) -> None:
     shutil.copytree(trained.folder / "targets" / "cb", tmp_path / "cb")
     for path in tmp_path.glob("cb/*/training.json"):
         values = json.loads(path.read_text())
         path.write_text(json.dumps({**values, "validation": {"main": 50.0}}))
-    assert best_on_validation(tmp_path / "cb", "main").name == "pemt-kfull-seed4096"
+    for methods in (["pemt", "control"], ["control", "pemt"], ["pemt"]):
+        assert best_on_validation(tmp_path / "cb", "main", methods).name == f"{methods[0]}-kfull-seed4096"
 
 
 @pytest.mark.parametrize(
@@ -315,13 +322,13 @@ def test_the_best_cell_is_that_of_the_highest_validation_score(trained: World, t
         path = tmp_path / "cb" / cell / "training.json"
         values = json.loads(path.read_text())
         path.write_text(json.dumps({**values, "validation": {**values["validation"], "main": score}}))
-    assert best_on_validation(tmp_path / "cb", "main").name == "control-kfull-seed4096"
+    assert best_on_validation(tmp_path / "cb", "main", ["pemt"]).name == "control-kfull-seed4096"
     with pytest.raises(SettingsError, match=r"no metric 'acuracy' of validation; did you mean 'accuracy'\?"):
-        best_on_validation(tmp_path / "cb", "acuracy")
+        best_on_validation(tmp_path / "cb", "acuracy", [])
     with pytest.raises(
         ArtifactError, match=r"no trained cell is there; once tasks\.targets lists wic, `dvc repro transfer@wic`"
     ):
-        best_on_validation(tmp_path / "wic", "main")
+        best_on_validation(tmp_path / "wic", "main", [])
 
 
 # One folder with everything

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from tiny import World, source_settings
 from torch import nn
 
+from pemt_core.artifacts.description import trained_cells
 from pemt_core.errors import ArtifactError
 from pemt_core.steps.train_source import train_source
 from pemt_core.training.checkpoint import FILE, CheckpointStore, TrainingState
@@ -54,7 +55,6 @@ def kill_after(process: subprocess.Popen[str], folder: Path, num_states: int, de
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     process.communicate()
-    assert not (folder / "out").exists()
 
 
 def points(folder: Path) -> list[dict[str, Any]]:
@@ -67,16 +67,18 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_a_killed_transfer_resumes_exactly(world: World, tmp_path: Path) -> None:
-    """Two cells; killed in the second one: the first is not trained again, the second goes on."""
+    """Two cells; killed in the second one: the first is there and not trained again, the second goes on."""
     changes = {**LONG, "seeds": [1, 2]}
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     process = start("transfer", world, cut, changes)
     kill_after(process, cut, num_states=2, delay=random.Random(os.getpid()).uniform(0.0, 0.3))
+    first = files(cut / "out")
+    assert {Path(name).parent.name for name in first} == {"pemt-kfull-seed1"}
     before = len(points(cut))
     process = start("transfer", world, cut, changes)
     _, messages = process.communicate(timeout=120)
     assert process.returncode == 0, messages
-    assert "seed1: resumed after step 120 of 120" in messages
+    assert "transfer gamma: 1 of 2 cells to train" in messages
     resumed_at = int(messages.split("seed2: resumed after step ")[1].split(" ")[0])
     assert 4 <= resumed_at < 120
     assert resumed_at % 4 == 0
@@ -84,7 +86,7 @@ def test_a_killed_transfer_resumes_exactly(world: World, tmp_path: Path) -> None
     assert {point["cell"] for point in after} == {"transfer/gamma/pemt/k=full/seed=2"}
     assert min(point["step"] for point in after) > resumed_at
     world.transfer(whole / "out", **changes)
-    assert files(cut / "out") == files(whole / "out")
+    assert files(cut / "out") == files(whole / "out") == {**files(cut / "out"), **first}
     assert len(files(cut / "out")) == 6
     assert list((cut / "checkpoints").iterdir()) == []
     assert [path.name for path in cut.iterdir() if path.name.startswith(".")] == []  # nothing half is left
@@ -93,7 +95,7 @@ def test_a_killed_transfer_resumes_exactly(world: World, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_a_transfer_killed_in_two_workers_resumes_exactly(world: World, tmp_path: Path) -> None:
     """The workers end by themselves; trainings that were finished or under way are not begun anew."""
-    changes = {**LONG, "seeds": [1, 2, 3], "workers": 2}
+    changes = {**LONG, "seeds": [1, 2, 3, 4], "workers": 2}
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     process = start("transfer", world, cut, changes)
     while len(workers := psutil.Process(process.pid).children()) < 2:
@@ -101,15 +103,18 @@ def test_a_transfer_killed_in_two_workers_resumes_exactly(world: World, tmp_path
         time.sleep(0.01)
     kill_after(process, cut, num_states=3, delay=random.Random(os.getpid()).uniform(0.0, 0.3))
     assert psutil.wait_procs(workers, timeout=10)[1] == []
+    kept = {path.name for path in trained_cells(cut / "out")}
     process = start("transfer", world, cut, changes)
     _, messages = process.communicate(timeout=120)
     assert process.returncode == 0, messages
-    resumed = dict(re.findall(r"pemt-kfull-(seed\d): resumed after step (\d+) of 120", messages))
-    assert sorted(resumed) == ["seed1", "seed2", "seed3"]
-    assert "120" in (resumed["seed1"], resumed["seed2"])  # else there would be no third checkpoint
+    assert f"transfer gamma: {4 - len(kept)} of 4 cells to train" in messages
+    resumed = dict(re.findall(r"(pemt-kfull-seed\d): resumed after step (\d+) of 120", messages))
+    assert len({*kept, *resumed}) == len(kept) + len(resumed) >= 3
+    assert kept or "120" in resumed.values()  # else there would be no third checkpoint
+    whole.mkdir()
     world.transfer(whole / "out", **{**changes, "workers": 1}, log=whole / "log.jsonl")
     assert files(cut / "out") == files(whole / "out")
-    assert len(files(cut / "out")) == 9
+    assert len(files(cut / "out")) == 12
     assert set(map(str, points(cut))) == set(map(str, points(whole)))  # a run is logged anew from its start
     assert list((cut / "checkpoints").iterdir()) == []
     assert [path.name for path in cut.iterdir() if path.name.startswith(".")] == []
@@ -122,6 +127,7 @@ def test_a_killed_source_training_resumes_exactly(world: World, tmp_path: Path) 
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     process = start("train_source", world, cut, changes)
     kill_after(process, cut, num_states=1, delay=random.Random(os.getpid()).uniform(0.05, 0.4))
+    assert not (cut / "out").exists()
     (states(cut)[0].parent / f".{FILE}.{process.pid}.tmp").write_bytes(b"half")
     process = start("train_source", world, cut, changes)
     _, messages = process.communicate(timeout=120)
@@ -160,6 +166,7 @@ def interrupted(world: World, folder: Path, at_step: int | None, **changes: Any)
             world.folder / "data" / "alpha",
             world.folder / "backbone",
             source_settings(**changes),
+            answer="generate",
             output_dir=folder / "out",
             checkpoint_dir=folder / "checkpoints",
             open_run=lambda info: nullcontext(StoppingRun(at_step)),

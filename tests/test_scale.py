@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pemt_core.artifacts.files import read_json
 from pemt_core.model.assemble import build_source_model
 from pemt_core.model.prompted import PromptedT5
-from pemt_core.settings import GROUPS_OF_STEP
+from pemt_core.settings.groups import STEPS
 from pemt_core.steps.plan import make_plan
 
 REPOSITORY = Path(__file__).parent.parent
@@ -112,13 +112,14 @@ def settings() -> Any:
 
 
 def jobs_of(settings: Any, parts: int = 1) -> list[Any]:
-    return simulation.jobs_of(make_plan(settings), lambda key: 10.0, lambda step: 1.0, parts)
+    return simulation.jobs_of(make_plan(settings, REPOSITORY), lambda key: 10.0, lambda step: 1.0, parts)
 
 
 def test_the_containers_are_those_of_the_pipeline(settings: Any) -> None:
     steps = Counter(one.name.split("/")[0] for one in jobs_of(settings))
-    assert set(steps) == {*GROUPS_OF_STEP, "plan", "report"}
-    assert (steps["train_source"], steps["transfer"], steps["evaluate"]) == (6, 17 * 3, 17 * 3)
+    assert set(steps) == set(STEPS)
+    assert steps["train_source"] == 6
+    assert {steps[name] for name in ("transfer", "evaluate", "record", "register")} == {17 * 3}
     assert len(settings.transfer.learning_rates) == 5
     assert settings.transfer.k == ["full"]
 

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,19 @@ import pytest
 from source_code import PACKAGES, REPOSITORY, closure, imported_by
 from tiny import World, write_task
 
-from pemt_core.artifacts.adapter import load_description
+import pemt_core
+from pemt_core.artifacts.description import TargetDescription, load_description
 from pemt_core.artifacts.run_info import target_run
-from pemt_core.errors import ArtifactError, SettingsError
+from pemt_core.errors import ArtifactError, PemtError, SettingsError
 from pemt_core.prediction.predictor import load_predictor
+from pemt_core.prediction.project import Project as Places
 from pemt_core.settings import ModelSettings
+from pemt_core.settings.steps import Register
 from pemt_core.steps.register import NOT_SERVED, REQUIREMENTS, Folders, register
 from pemt_core.tasks import get_task
 from pemt_core.tracking import ARTIFACT, Tracker, TrackingError, connect
 
-SETTINGS = ModelSettings(enabled=True, metric="main", alias="champion", backbone="include")
+MODELS = {"enabled": True, "metric": "main", "alias": "champion", "backbone": "include"}
 PEMT, CONTROL = "pemt-kfull-seed4096", "control-kfull-seed4096"
 
 
@@ -58,10 +61,9 @@ class Project:
         return MlflowClient(self.uri)
 
     def register(self, **changes: Any) -> dict[str, int]:
-        settings = SETTINGS.model_copy(update=changes)
-        return register(
-            self.folders, ["cb"], settings, own_tasks={}, prefix="pemt", batch_size=4, tracker=self.tracker()
-        )
+        models = ModelSettings(**{**MODELS, **changes})
+        shared: dict[str, Any] = {"methods": ["pemt", "control"], "batch_size": 4, "prefix": "pemt", "code": ""}
+        return register(self.folders, Register(targets=["cb"], own_tasks={}, models=models, **shared), self.tracker())
 
     def score(self, cell: str, value: float) -> None:
         """Let a cell have this score on validation."""
@@ -71,7 +73,7 @@ class Project:
 
     def record_run(self, cell: str) -> None:
         """The run of a cell, as its training leaves it."""
-        description, artifact = load_description(self.folder / "targets" / "cb" / cell)
+        description, artifact = load_description(self.folder / "targets" / "cb" / cell, TargetDescription)
         with self.tracker().open_run(target_run(description)) as run:
             run.tag({ARTIFACT: artifact})
 
@@ -108,7 +110,7 @@ def test_the_best_cell_becomes_a_version_linked_to_its_run(project: Project) -> 
     version = project.client().get_model_version_by_alias("pemt-cb", "champion")
     run = project.client().get_run(version.run_id)
     assert run.info.run_name == "cb pemt k=full seed=4096"
-    assert version.tags["pemt.validation"] == "80.0000"
+    assert (version.tags["pemt.validation"], version.tags["pemt.answer"]) == ("80.0000", "generate")
     assert version.tags[ARTIFACT] == run.data.tags[ARTIFACT]
     assert version.description == "transfer/cb/pemt/k=full/seed=4096: 80.0000 on validation (main)"
     assert "model" in {file.path for file in project.client().list_artifacts(version.run_id)}
@@ -155,7 +157,7 @@ def test_what_cannot_be_registered_is_named(project: Project) -> None:
     client = project.client()
     for run in client.search_runs(["1"]):
         client.delete_run(run.info.run_id)
-    with pytest.raises(TrackingError, match=r"no run of transfer/cb/pemt/.* `dvc repro -f -s report` writes it"):
+    with pytest.raises(TrackingError, match=r"no run of transfer/cb/pemt/.* `dvc repro -f -s record` writes it"):
         project.register()
     shutil.rmtree(project.folder / "targets")
     with pytest.raises(ArtifactError, match="no trained cell is there"):
@@ -247,14 +249,46 @@ def test_predict_says_what_is_wrong(project: Project, monkeypatch: pytest.Monkey
     assert said("--target", "cb", file="row.csv") == "error: row.csv: no such file; did you mean 'rows.csv'?"
     assert "has no version 7" in said("--model", "models:/pemt-cb/7")
     assert "names no model; expected models:/<name>@<alias>" in said("--model", "models:/pemt-cb")
-    assert "--model is 'elsewhere': no such folder; expected a model's folder" in said("--model", "elsewhere")
+    assert "there is no cell 'pemt-kfull'; did you mean 'pemt-kf" in said("--target", "cb", "--cell", "pemt-kfull")
+    assert "elsewhere: no such folder; expected a model's folder" in said("--model", "elsewhere")
+    assert "expected a model's folder, models:/<name>@<alias>, or a list of targets; did you mean 'data'?" in said(
+        "--model", "dat"
+    )
+    assert "cb: no such folder; the trained target is ['cb']" in said("--model", "cb")
     rows.write_text("source\ntext: red\n")
     assert said("--target", "cb", "--output", "rows.csv").startswith("error: rows.csv: is the file with the rows")
     assert "cannot be written" in said("--target", "cb", "--output", "rows.csv/answers.csv")
     shutil.rmtree(project.folder / "backbone")
     assert "backbone: no such folder; cb cannot answer" in said("--target", "cb")
     shutil.rmtree(project.folder / "data")
-    assert "list cb in tasks.targets again and run `dvc repro`, or take its registered model" in said("--target", "cb")
+    assert "list cb in tasks.targets again and run `dvc repro`, or load its registered model" in said("--target", "cb")
+
+
+def test_python_loads_targets_a_registered_model_or_its_folder(project: Project, tmp_path: Path) -> None:
+    project.register()
+    places = Places(REPOSITORY / "params.yaml", **asdict(project.folders))
+    rows = ["text: red", "text: blue stone"]
+    expected = pemt_core.load(["cb"], project=places).predict(rows)
+    assert pemt_core.load(["cb"], project=places, cell=CONTROL).predict(rows)[0].expert_weights == {}
+    assert pemt_core.load("models:/pemt-cb@champion", tracking=project.uri).predict(rows) == expected
+    (folder,) = (path.parent for path in (project.folder / "mlartifacts").rglob("model.json"))
+    assert pemt_core.load(folder).predict(rows) == pemt_core.load(str(folder)).predict(rows) == expected
+    for what, message in (
+        ([], "no target is named; .*targets has: cb"),
+        (["cbb"], "there is no task 'cbb': did you mean 'cb'?"),
+        ("models:/pemt-cd@champion", "no registered model 'pemt-cd'; did you mean 'pemt-cb'?"),
+        (folder.with_name("foldr"), r"foldr: no such folder; .*did you mean 'folder'\?"),
+    ):
+        with pytest.raises(PemtError, match=message):
+            pemt_core.load(what, project=places, tracking=project.uri)
+    with pytest.raises(SettingsError, match=r"params\.yaml: no such file"):
+        pemt_core.load(["cb"], project=tmp_path)
+
+
+def test_importing_the_package_waits_for_nothing() -> None:
+    program = "import sys, pemt_core; print({'torch', 'pydantic', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 # Over HTTP
@@ -348,6 +382,7 @@ def test_a_served_champion_answers_known_rows(trained: Project, server: Server) 
     assert answer.status == 200
     for found, known in zip(answer.body["predictions"], expected, strict=True):
         assert (found["task"], found["prediction"], found["truncated"]) == ("cb", known.prediction, False)
+        assert found["answer"] == known.answer == "generate"
         assert found["scores"] == pytest.approx(known.scores, rel=1e-4)
         assert found["expert_weights"] == pytest.approx(known.expert_weights, rel=1e-4)
 

@@ -1,7 +1,6 @@
 """params.yaml and how it is checked: every error names the key, the value and what would be right."""
 
 import copy
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,16 +8,15 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from ruamel.yaml import YAML
 
-from pemt_core.artifacts.cell import methods_over
 from pemt_core.errors import SettingsError
-from pemt_core.settings import RECIPE_GROUPS, Settings, load_settings, parse_settings, settings_text
-from pemt_core.tasks import SOURCES, TARGETS
+from pemt_core.methods import method_of
+from pemt_core.settings import RECIPE_GROUPS, Settings, load_settings, parse_settings, read_params
+from pemt_core.tasks import TASKS
 
 REPOSITORY = Path(__file__).parent.parent
 PARAMS = REPOSITORY / "params.yaml"
-VALUES: dict[str, Any] = YAML(typ="safe", pure=True).load(PARAMS)
+VALUES: dict[str, Any] = read_params(PARAMS)
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -36,7 +34,7 @@ def put(path: str, value: Any) -> Change:
 
     def change(values: dict[str, Any]) -> None:
         for group in groups:
-            values = values[group]
+            values = values.setdefault(group, {})
         values[key] = value
 
     return change
@@ -62,7 +60,7 @@ def test_every_recipe_of_params_yaml_loads(recipe: str) -> None:
     for task in settings.tasks.sources:
         assert settings.train_source_for(task).training.batch_size > 0
     for task in settings.tasks.targets:
-        assert settings.transfer_for(task).learning_rates
+        assert all(method.learning_rates for method in settings.methods_for(task).values())
 
 
 def test_params_yaml_is_what_load_settings_reads() -> None:
@@ -112,13 +110,12 @@ def test_every_key_is_read_somewhere() -> None:
     assert unread == set()
 
 
-def test_every_known_task_has_its_lines() -> None:
-    """So that any of the 23 tasks can be listed without an edit elsewhere."""
-    assert set(VALUES["per_source"]) == set(SOURCES)
-    assert set(VALUES["per_target"]) == set(TARGETS)
-    for recipe in VALUES["recipes"].values():
-        assert set(recipe["per_source"]) == set(SOURCES)
-        assert set(recipe["per_target"]) == set(TARGETS)
+def test_the_files_name_only_what_differs() -> None:
+    """Any of the 23 tasks can be listed without an edit elsewhere, so no file needs a line for each of them."""
+    files = [PARAMS, *PARAMS.parent.glob("recipes/*.yaml")]
+    lines = [line for path in files for line in path.read_text().splitlines()]
+    assert len(lines) <= 139
+    assert [line for line in lines if re.search(rf"\b({'|'.join(TASKS)}): {{}}", line)] == []
 
 
 # --- overlays
@@ -132,30 +129,56 @@ def test_a_recipe_lies_over_the_groups_and_a_task_over_both() -> None:
     )
     assert settings.transfer_for("rte").source_length == 11
     assert settings.transfer_for("rte").training.epochs == 3
-    assert settings.transfer_for("rte").training.batch_size == VALUES["transfer"]["training"]["batch_size"]
+    assert settings.transfer_for("rte").training.batch_size == VALUES["training"]["batch_size"]
     cb = settings.transfer_for("cb")
     assert (cb.training.epochs, cb.training.batch_size, cb.source_length) == (9, 5, 11)
 
 
-def test_a_task_has_methods_of_its_own() -> None:
-    settings = parsed(put("per_target.cb", {"methods": ["pemt", "control", "without_mnli"]}))
-    assert settings.transfer_for("cb").methods == ["pemt", "control", "without_mnli"]
-    assert settings.transfer_for("rte").methods == VALUES["transfer"]["methods"]
+def test_a_recipe_of_comments_alone_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes(PARAMS.read_bytes())
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "demo.yaml").write_text("# nothing\n")
+    assert load_settings(tmp_path / "params.yaml") == parsed(put("recipes", {"demo": {}}))
 
 
-def test_methods_follow_the_listed_sources() -> None:
-    two, left_out = put("tasks.sources", ["mnli", "qqp"]), put("transfer.methods", ["without_qqp"])
-    assert methods_over(["mnli", "qqp"]) == {
-        "pemt": ["mnli", "qqp"],
-        "control": [],
-        "without_mnli": ["qqp"],
-        "without_qqp": ["mnli"],
-    }
-    assert parsed(two, left_out).transfer.methods == ["without_qqp"]
-    with pytest.raises(SettingsError, match=r"'without_sst2': no such method; did you mean 'without_qqp'"):
-        parsed(two, put("transfer.methods", ["without_sst2"]))
-    with pytest.raises(SettingsError, match=r"'without_qqp': no such method; choose from: control, pemt$"):
-        parsed(put("tasks.sources", ["qqp"]), left_out)  # nothing would be left
+def test_trainings_share_what_no_group_says_otherwise() -> None:
+    settings = parsed(put("training.batch_size", 7), put("recipes.demo.transfer", {"training": {"batch_size": 5}}))
+    trainings = (settings.backbone.training, settings.train_source.training, settings.transfer.training)
+    assert [training.batch_size for training in trainings] == [7, 7, 5]
+    assert [training.validation_rows for training in trainings] == [256, 128, VALUES["training"]["validation_rows"]]
+
+
+def test_steps_share_what_every_step_has() -> None:
+    changes = put("kubeflow.resources.transfer.gpus", 2), put("kubeflow.resources.every_step.cpu", "3")
+    resources = parsed(*changes).kubeflow.resources
+    assert (resources["transfer"].gpus, resources["transfer"].cpu, resources["evaluate"].cpu) == (2, "3", "3")
+    assert (resources["plan"].gpus, resources["plan"].cpu) == (0, "1")
+
+
+# --- methods
+
+SOME: dict[str, Any] = {"kind": "pemt", "without": ["qqp"], "reduction_factor": 2}
+
+
+def test_a_method_goes_before_its_task_and_that_before_transfer() -> None:
+    settings = parsed(
+        put("methods.some", {**SOME, "training": {"epochs": 3}}),
+        put("transfer.training.epochs", 1),
+        put("per_target.cb", {"methods": ["pemt", "some"], "reduction_factor": 8, "training": {"epochs": 2}}),
+    )
+    methods = settings.methods_for("cb")
+    assert [methods[name].training.epochs for name in ("pemt", "some")] == [2, 3]
+    assert [methods[name].model_dump()["reduction_factor"] for name in ("pemt", "some")] == [8, 2]
+    assert methods["some"].training.max_steps == VALUES["transfer"]["training"]["max_steps"]
+    assert methods["some"].draws_on(settings.sources) == [name for name in settings.sources if name != "qqp"]
+    assert list(settings.methods_for("rte")) == VALUES["transfer"]["methods"]
+
+
+def test_a_kind_takes_the_settings_that_it_has() -> None:
+    shared = parsed().methods_for("cb")["pemt"].model_dump(exclude={"kind"}) | {"colour": "red"}
+    assert method_of("pemt", {}, shared, "methods.pemt") == parsed().methods_for("cb")["pemt"]
+    with pytest.raises(SettingsError, match=r"methods\.pemt: key 'colour': the kind 'pemt' has no such setting"):
+        method_of("pemt", {"colour": "blue"}, shared, "methods.pemt")
 
 
 OWN = {"adapter": "imported/own", "description": "Decide which colour the text names."}
@@ -163,29 +186,23 @@ OWN = {"adapter": "imported/own", "description": "Decide which colour the text n
 
 def test_an_imported_source_can_be_left_out_too() -> None:
     """Experts come in the file's order, after those of tasks.sources."""
-    imported, left_out = put("imported_sources", {"own": OWN, "a": OWN}), put("transfer.methods", ["without_own"])
-    settings = parsed(imported, left_out, put("recipe", "study"))
-    assert list(settings.imported_sources) == ["own", "a"]
-    assert list(json.loads(settings_text(settings, "collect_experts"))["imported_sources"].items()) == [
-        ("own", OWN),
-        ("a", OWN),
-    ]
-    with pytest.raises(SettingsError, match=r"'without_own': no such method"):
-        parsed(left_out)
-    parsed(imported, left_out, put("tasks.sources", ["mnli"]))  # one of each kind is several
-    with pytest.raises(SettingsError, match=r"'without_onw': no such method; did you mean 'without_own'"):
-        parsed(imported, put("per_target.cb", {"methods": ["without_onw"]}))
+    imported = put("imported_sources", {"own": OWN, "a": OWN})
+    listed = [put("methods.some", {**SOME, "without": ["own"]}), put("transfer.methods", ["some"])]
+    settings = parsed(imported, *listed, put("recipe", "study"))
+    assert settings.sources == [*VALUES["tasks"]["sources"], "own", "a"]
+    assert settings.sources_of("some", settings.method("some")) == [*VALUES["tasks"]["sources"], "a"]
+    with pytest.raises(SettingsError, match=r"methods\.some: without names 'own', which is no source here"):
+        parsed(*listed)
+    with pytest.raises(SettingsError, match=r"methods\.some: without leaves out every source"):
+        parsed(imported, *listed, put("methods.some.without", ["own", "a", *VALUES["tasks"]["sources"]]))
 
 
-def test_a_recipe_that_is_not_chosen_may_leave_out_sources_that_are_not_listed() -> None:
-    few = put("tasks.sources", ["mnli", "squad"])
-    assert parsed(few).tasks.sources == ["mnli", "squad"]
-    with pytest.raises(SettingsError, match=r"per_target.cb.methods.3' is 'without_sst2': no such method"):
-        parsed(few, put("recipe", "study"))
-    with pytest.raises(
-        SettingsError, match=r"recipe study.*'without_sst3': no such method; did you mean 'without_sst2'"
-    ):
-        parsed(put("recipes.study.per_target.yelp", {"methods": ["without_sst3"]}))
+def test_a_method_that_no_target_has_may_leave_out_sources_that_are_not_listed() -> None:
+    few = [put("recipe", "study"), put("tasks.sources", ["squad", "sst2"])]
+    methods = parsed(*few, put("tasks.targets", ["nq"])).methods_for("nq")
+    assert list(methods) == ["pemt", "control", "without_squad", "without_sst2"]
+    with pytest.raises(SettingsError, match=r"recipes/study\.yaml: methods\.without_mnli: without names 'mnli'"):
+        parsed(*few, put("tasks.targets", ["nq", "cb"]))
 
 
 def test_a_list_in_a_recipe_replaces_the_list() -> None:
@@ -233,56 +250,54 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
     "null": (put("prepare.split_seed", None), ["prepare.split_seed", "None", "integer"]),
     "list for a word": (put("prepare.source", ["hub"]), ["prepare.source", "['hub']", "string"]),
     "a task twice": (put("tasks.targets", ["cb", "rte", "cb"]), ["tasks", "targets lists ['cb'] more than once"]),
-    "unknown recipe": (put("recipe", "papr"), ["recipe 'papr'", "did you mean 'paper'?"]),
-    "unknown step in a recipe": (
-        put("recipes.demo.transfr", {}),
-        ["recipes.demo.transfr", "did you mean 'transfer'?"],
+    "unknown recipe": (put("recipe", "papr"), ["recipe 'papr'", "recipes/papr.yaml", "did you mean 'paper'?"]),
+    "no recipe": (put("recipes", {}), ["recipe 'demo'", "there is no file in recipes/"]),
+    "shared settings that are none": (put("training", None), ["key 'training' is None"]),
+    "a wrong shared setting": (put("training.batch_size", 0), ["params.yaml: key 'training.batch_size' is 0"]),
+    "an unknown shared setting": (
+        put("training.epoch", 3),
+        ["params.yaml: unknown key 'training.epoch'", "did you mean 'epochs'?"],
     ),
-    "a recipe without a step": (remove("recipes.demo.evaluate"), ["recipes.demo lacks 'evaluate'", "write `{}`"]),
-    "a recipe without a task": (
-        remove("recipes.paper.per_target.cb"),
-        ["recipes.paper lacks 'per_target.cb'", "write `{}`"],
+    "a missing shared setting": (remove("training.epochs"), ["params.yaml: key 'training.epochs' is missing"]),
+    "a missing setting that is not shared": (
+        remove("train_source.training.learning_rate"),
+        ["key 'train_source.training.learning_rate' is missing"],
     ),
-    "unknown key in a recipe that is not chosen": (
-        put("recipes.paper.transfer.sead", 1),
-        ["recipe paper", "transfer.sead", "did you mean 'seeds'?"],
+    "a wrong setting of every step": (
+        put("kubeflow.resources.every_step.gpus", -1),
+        ["params.yaml: key 'kubeflow.resources.every_step.gpus' is -1"],
     ),
-    "wrong value in a recipe": (
-        put("recipes.paper.backbone.size", "huge"),
-        ["recipe paper", "backbone.size", "'huge'", "'tiny', 'mini' or 'small'"],
+    "an unknown setting of every step": (
+        put("kubeflow.resources.every_step.gpu", 1),
+        ["params.yaml: unknown key 'kubeflow.resources.every_step.gpu'", "did you mean 'gpus'?"],
     ),
-    "a source without its line": (
-        remove("per_source.mnli"),
-        ["params.yaml: per_source lacks 'mnli'", "write `mnli: {}`"],
+    "resources of an unknown step": (
+        put("kubeflow.resources.transfr", {}),
+        ["params.yaml: kubeflow.resources.transfr: there is no such step", "did you mean 'transfer'?"],
     ),
-    "a target without its line": (remove("per_target.wsc"), ["params.yaml: per_target lacks 'wsc'", "write `wsc: {}`"]),
     "unknown key of a task": (
         put("per_target.cb", {"training": {"epoch": 3}}),
         ["per_target.cb", "training.epoch", "did you mean 'epochs'?"],
     ),
     "unknown key of a task that is not listed": (
-        put("per_target.searchqa", {"sed": 3}),
-        ["per_target.searchqa", "unknown key 'sed'", "did you mean 'seeds'?"],
+        put("per_source.searchqa", {"sed": 3}),
+        ["per_source.searchqa", "unknown key 'sed'", "did you mean 'seed'?"],
     ),
-    "wrong value of a task in a recipe": (
-        put("recipes.paper.per_source.squad", {"rank": "x"}),
-        ["recipe paper", "per_source.squad", "rank", "'x'"],
-    ),
-    "an unknown task's line in a recipe": (
-        put("recipes.paper.per_source.mnil", {}),
-        ["recipes.paper.per_source.mnil", "did you mean 'mnli'?"],
-    ),
-    "unknown method": (
+    "an unknown target's differences": (put("per_target.cbb", {}), ["per_target.cbb", "did you mean 'cb'?"]),
+    "an unknown source's differences": (put("per_source.mnil", {}), ["per_source.mnil", "did you mean 'mnli'?"]),
+    "a method that is not defined": (
         put("transfer.methods", ["pemt", "contrl"]),
         ["key 'transfer.methods.1' is 'contrl'", "did you mean 'control'?"],
     ),
-    "unknown source left out": (
-        put("transfer.methods", ["without_mnil"]),
-        ["key 'transfer.methods.0' is 'without_mnil'", "did you mean 'without_mnli'?"],
+    "a method of a task that is not defined": (
+        put("per_target.cb", {"methods": ["pmet"]}),
+        ["key 'per_target.cb.methods.0' is 'pmet'", "did you mean 'pemt'?"],
     ),
-    "unknown source left out for one task in a recipe": (
-        put("recipes.paper.per_target.cb", {"methods": ["pemt", "without_squda"]}),
-        ["recipe paper", "key 'per_target.cb.methods.1' is 'without_squda'", "did you mean 'without_squad'?"],
+    "no kind": (put("methods.some", {}), ["methods.some", "expected `kind`, as 'some' is the name of none"]),
+    "a method that is no name": (put("methods.Some-1", SOME), ["methods.Some-1: ", "pattern"]),
+    "an unknown source": (
+        put("methods.pemt", {"sources": ["mnil"]}),
+        ["methods.pemt: sources names 'mnil'", "did you mean 'mnli'?"],
     ),
     "an imported source with the name of a task": (
         put("imported_sources", {"mnli": OWN}),
@@ -290,7 +305,7 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
     ),
     "an imported source that is no name": (
         put("imported_sources", {"Own-1": OWN}),
-        ["imported_sources.Own-1", "'Own-1'", "pattern"],
+        ["imported_sources.Own-1: ", "pattern"],
     ),
     "an imported source without a description": (
         put("imported_sources", {"own": {"adapter": "x"}}),
@@ -300,7 +315,21 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
         put("imported_sources", {"own": {**OWN, "description": ""}}),
         ["imported_sources.own.description", "at least 1 character"],
     ),
-    "an unknown task": (put("tasks.sources", ["mnli", "squda"]), ["'squda'", "did you mean 'squad'?"]),
+}
+
+OF_A_RECIPE: dict[str, tuple[str, Any, str]] = {
+    "group": ("transfr", {}, "transfr: no such group; did you mean 'transfer'?"),
+    "group of params.yaml alone": ("tasks", {}, "tasks: no such group; choose from: backbone, evaluate"),
+    "no settings": ("transfer", None, "transfer: expected settings that differ, found NoneType"),
+    "key": ("transfer.sead", 1, "transfer.sead'; did you mean 'seeds'?"),
+    "value": ("backbone.size", "huge", "backbone.size' is 'huge': Input should be 'nano', 'tiny', 'mini' or 'small'"),
+    "key of a training": ("transfer.training.epoch", 1, "transfer.training.epoch'; did you mean 'epochs'?"),
+    "task": ("per_target.cbb", {}, "per_target.cbb: there is no such task; did you mean 'cb'?"),
+    "value of a task": ("per_source", {"squad": {"rank": "x"}}, "per_source.squad: key 'rank' is 'x'"),
+    "method": ("transfer.methods", ["pmet"], "key 'transfer.methods.0' is 'pmet', which `methods` does not define"),
+    "method of a task": ("per_target.cb", {"methods": ["pmet"]}, "key 'per_target.cb.methods.0' is 'pmet'"),
+    "setting of a method": ("methods", {"pemt": {"gaet": 1}}, "methods.pemt: unknown key 'gaet'; did you mean 'gate'?"),
+    "source of a method": ("methods", {"pemt": {"without": ["mnil"]}}, "methods.pemt: without names 'mnil'"),
 }
 
 
@@ -316,6 +345,21 @@ def test_bad_settings_are_refused_with_the_key_and_what_is_right(name: str) -> N
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("name", OF_A_RECIPE)
+def test_what_a_recipe_has_wrong_is_named_with_its_file_where_it_is_chosen(name: str) -> None:
+    path, value, expected = OF_A_RECIPE[name]
+    change = put(f"recipes.paper.{path}", value)
+    parsed(change)
+    with pytest.raises(SettingsError, match=rf"recipes/paper\.yaml: {re.escape(expected)}"):
+        parsed(put("recipe", "paper"), change)
+
+
+def test_a_shared_setting_is_named_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        parsed(put("training.batch_size", 0))
+    assert str(caught.value).count("batch_size") == 1
+
+
 def test_a_renamed_key_is_named_from_both_sides() -> None:
     with pytest.raises(SettingsError) as caught:
         parsed(remove("evaluate.batch_size"), put("evaluate.batch_sise", 4))
@@ -329,20 +373,16 @@ def test_all_problems_are_reported_at_once() -> None:
     assert all(key in str(caught.value) for key in ("evaluate.batch_size", "report.layer_groups", "prepare.source"))
 
 
-def test_a_task_that_has_no_line_is_refused_when_asked_for() -> None:
-    with pytest.raises(SettingsError, match="per_target lacks 'mnli'"):
-        parsed().transfer_for("mnli")
-
-
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         ("a: [1, 2", "not readable as YAML"),
         ("a: 1\na: 2\n", "not readable as YAML"),
         ("- a\n", "expected groups of settings, found list"),
-        ("", "expected groups of settings, found NoneType"),
+        ("# nothing", "key 'recipe' is missing; key 'tasks' is missing"),
+        ("recipes: {}", "unknown key 'recipes'; a recipe is a file"),
     ],
-    ids=["half", "a key twice", "a list", "empty"],
+    ids=["half", "a key twice", "a list", "comments alone", "recipes"],
 )
 def test_a_file_that_is_no_settings_is_named(tmp_path: Path, content: str, expected: str) -> None:
     path = tmp_path / "params.yaml"
@@ -361,6 +401,7 @@ def test_yaml_is_read_as_dvc_reads_it(tmp_path: Path) -> None:
     """YAML 1.2: `on` and `1e-3` without a point are words there, not a flag and a number."""
     path = tmp_path / "params.yaml"
     path.write_text(PARAMS.read_text().replace("on_unreachable: stop", "on_unreachable: on"))
+    (tmp_path / "recipes").symlink_to(PARAMS.parent / "recipes")
     with pytest.raises(SettingsError, match=r"tracking\.on_unreachable' is 'on'"):
         load_settings(path)
 

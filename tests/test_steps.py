@@ -1,4 +1,4 @@
-"""What steps leave on disk, on toy data: evaluate's results and which it keeps, what stage 2 trains and how."""
+"""What steps leave on disk, on toy data: what stage 2 trains and how, evaluate's results, and what each keeps."""
 
 import json
 import multiprocessing
@@ -18,19 +18,26 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score
-from tiny import World, transfer_settings, write_task
+from tiny import METHODS, World, transfer_settings, write_task
 
-from pemt_core.artifacts.adapter import load_description, load_training_record
+from pemt_core.answering.rule import AnswerRule
+from pemt_core.artifacts.description import TargetDescription, load_description, load_training_record
+from pemt_core.artifacts.experts import load_experts
+from pemt_core.artifacts.files import read_json
 from pemt_core.artifacts.result import CellResult
 from pemt_core.artifacts.run_info import RunInfo
+from pemt_core.backbone.store import load_backbone, recorded_fingerprint
+from pemt_core.data.prepared import PreparedTask, load_task_description, write_description
 from pemt_core.errors import ArtifactError, SettingsError, TrainingError
 from pemt_core.settings import EvaluateSettings
 from pemt_core.steps import evaluate as evaluate_module
 from pemt_core.steps.collect_experts import collect_experts
 from pemt_core.steps.evaluate import evaluate
 from pemt_core.steps.transfer import transfer
+from pemt_core.training import target as target_module
 from pemt_core.training.run import SilentRun
-from pemt_core.training.workers import SINGLE_THREADED, Plan
+from pemt_core.training.target import Target
+from pemt_core.training.workers import SINGLE_THREADED, Schedule
 
 CELLS = ["pemt-kfull-seed1", "pemt-kfull-seed2"]
 BRIEFLY: dict[str, Any] = {"learning_rates": [0.1], "epochs": 8, "evaluate_every": 100}  # to a part of the labels right
@@ -92,7 +99,7 @@ def test_evaluate_scores_what_is_new_and_removes_what_is_gone(
 
     fewer = SETTINGS.model_copy(update={"max_rows": 5})
     assert len(score(world, output, "gamma", settings=fewer)) == 2
-    monkeypatch.setattr(evaluate_module, "code_hash", lambda module: f"another {module}")  # as after a change of it
+    monkeypatch.setattr(evaluate_module, "code_hash", lambda *modules: f"another {modules}")  # as after a change of it
     assert len(score(world, output, "gamma", settings=fewer)) == 2
     assert score(world, output, "gamma", settings=fewer) == []
 
@@ -133,12 +140,25 @@ def test_predictions_and_score_belong_together(task: str, trained: World, tmp_pa
     assert (unreadable > 0) == (task == "delta")
 
 
+def test_the_rule_of_the_settings_answers_the_test(trained: World, tmp_path: Path) -> None:
+    """delta writes no label word yet: every answer but the most probable one is unreadable."""
+    scored = SETTINGS.model_copy(update={"answer": "score"})
+    found = []
+    for settings in (SETTINGS, scored):
+        assert score(trained, tmp_path, "delta", settings=settings) == [f"delta/{cell}" for cell in CELLS]
+        found.append(CellResult.load(tmp_path / "delta" / CELLS[0]))
+        texts = {row["prediction"] for row in predictions_of(tmp_path / "delta" / CELLS[0])}
+        assert (texts <= {"red", "blue"}) == (settings is scored)
+    assert [(result.answer, result.unreadable) for result in found] == [("generate", 8), ("score", 0)]
+
+
 def test_a_result_says_what_it_rests_on(trained: World, tmp_path: Path) -> None:
     score(trained, tmp_path, "gamma")
     adapter = trained.folder / "targets" / "gamma" / CELLS[0]
-    description, content_hash = load_description(adapter)
+    description, content_hash = load_description(adapter, TargetDescription)
     record, result = load_training_record(adapter), CellResult.load(tmp_path / "gamma" / CELLS[0])
     assert (result.artifact, result.data, result.backbone) == (content_hash, description.data, description.backbone)
+    assert (result.cell, result.key, result.learning_rate) == (description.cell, description.key, record.learning_rate)
     assert (result.history, result.validation) == (record.history, record.validation)
     assert result.settings == description.settings
     assert result.sources == list(World.SOURCES)
@@ -174,12 +194,14 @@ def test_predictions_do_not_depend_on_the_batch(trained: World, tmp_path: Path) 
 
 
 def test_other_experts_are_an_error_that_names_both(trained: World, tmp_path: Path) -> None:
+    """Others are those with other tensors: each is found by its source, wherever in the file it is."""
     world = World(shutil.copytree(trained.folder, tmp_path / "world"))
-    sources = list(reversed(World.SOURCES))
-    adapters = [world.folder / "adapters" / name for name in sources]
-    mixed = json.loads((world.folder / "experts" / "experts.json").read_text())["sha256"]
-    collect_experts(adapters, sources, output_dir=world.folder / "experts")
-    at_hand = json.loads((world.folder / "experts" / "experts.json").read_text())["sha256"]
+    collect(world, "beta", "alpha")
+    assert len(score(world, tmp_path / "in another order", "gamma")) == 2
+    mixed = mixture_of(world, "alpha", "beta")
+    world.train_source(world.folder / "adapters" / "alpha", seed=8, epochs=1)
+    collect(world, "alpha", "beta")
+    at_hand = mixture_of(world, "alpha", "beta")
     with pytest.raises(ArtifactError, match=f"mixes the experts {mixed[:12]}, those at hand are {at_hand[:12]}"):
         score(world, tmp_path / "results", "gamma")
     assert not (tmp_path / "results" / "gamma" / CELLS[0]).exists()
@@ -200,11 +222,11 @@ def test_the_learning_rate_that_is_best_on_validation_is_kept(world: World, tmp_
     rates = [0.1, 0.03, 1e-6]
     world.transfer(tmp_path / "all", learning_rates=rates, epochs=15)
     cell = tmp_path / "all" / "pemt-kfull-seed4096"
-    record, (description, _) = load_training_record(cell), load_description(cell)
+    record = load_training_record(cell)
     assert list(record.trials) == ["0.1", "0.03", "1e-06"]
     best = max(rates, key=lambda rate: record.trials[f"{rate:g}"])
     assert record.trials[f"{best:g}"] > record.trials["1e-06"]  # else the choice would show nothing
-    assert description.learning_rate == best
+    assert record.learning_rate == best
     assert record.validation["main"] == record.trials[f"{best:g}"]
 
     world.transfer(tmp_path / "alone", learning_rates=[best], epochs=15)
@@ -220,12 +242,154 @@ def test_every_method_k_and_seed_is_a_cell(world: World, tmp_path: Path) -> None
     assert len(names) == 8
     assert sorted(names) == sorted(path.name for path in (tmp_path / "gamma").iterdir())
     for name in names:
-        description, _ = load_description(tmp_path / "gamma" / name)
+        description, _ = load_description(tmp_path / "gamma" / name, TargetDescription)
         assert f"{description.method}-k{description.k}-seed{description.seed}" == name
         assert description.sources == (list(World.SOURCES) if description.method == "pemt" else [])
     control = load_file(tmp_path / "gamma" / "control-kfull-seed1" / "adapter.safetensors")
     assert not [tensor for tensor in control if "gate" in tensor]
     assert not (tmp_path / "checkpoints").exists() or not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_the_rule_selects_and_is_recorded(world: World, tmp_path: Path) -> None:
+    """After one step no label word is written: only by their probabilities can checkpoints be told apart."""
+    write_task(tmp_path / "data", "free")
+    task = load_task_description(tmp_path / "data" / "free")
+    write_description(tmp_path / "data" / "free", replace(task, labels=None, generation_length=3))
+    asked: dict[str, tuple[Path, AnswerRule]] = {
+        "generate": (world.folder / "data" / "gamma", "generate"),
+        "score": (world.folder / "data" / "gamma", "score"),
+        "free": (tmp_path / "data" / "free", "score"),
+    }
+    found = {}
+    for name, (data, answer) in asked.items():
+        places = {"output_dir": tmp_path / name, "checkpoint_dir": tmp_path / "checkpoints"}
+        inputs = (
+            data,
+            world.folder / "backbone",
+            world.folder / "experts",
+            transfer_settings(answer=answer, max_steps=1),
+        )
+        transfer(*inputs, **places, open_run=RecordedRuns().open, workers=1)
+        cell = tmp_path / name / "pemt-kfull-seed4096"
+        found[name] = load_description(cell, TargetDescription)[0].answer, load_training_record(cell).validation["main"]
+    assert {name: answer for name, (answer, _) in found.items()} == {
+        "generate": "generate",
+        "score": "score",
+        "free": "generate",
+    }
+    assert found["generate"][1] == 0 < found["score"][1]
+
+
+def test_methods_may_differ_in_what_they_share_with_others(world: World, tmp_path: Path) -> None:
+    """In how rows are read and in precision: together they give what each gives alone."""
+    methods: dict[str, Any] = {
+        "pemt": {},
+        "half": {"kind": "pemt", "training": {"precision": "bfloat16"}},
+        "short": {"kind": "pemt", "source_length": 4},
+        "again": {"kind": "pemt"},
+    }
+    for name, entry in methods.items():
+        world.transfer(tmp_path / "alone" / name, methods={name: entry}, max_steps=4)
+    for workers in (1, 2):
+        world.transfer(tmp_path / f"{workers}", methods=methods, workers=workers, max_steps=4)
+        for name in methods:
+            assert contents(tmp_path / f"{workers}" / f"{name}-kfull-seed4096") == contents(
+                tmp_path / "alone" / name / f"{name}-kfull-seed4096"
+            )
+    files = [tmp_path / "1" / f"{name}-kfull-seed4096" / "adapter.safetensors" for name in methods]
+    assert len({path.read_bytes() for path in files}) == 3
+    assert files[0].read_bytes() == files[3].read_bytes()
+
+
+# what is kept
+
+
+def names_of(cells: Any) -> list[str]:
+    return [cell.name for cell in cells]
+
+
+def test_a_cell_that_is_there_is_not_trained_again(world: World, tmp_path: Path) -> None:
+    folder, brief = tmp_path / "out", {"max_steps": 1}
+    first = folder / "pemt-kfull-seed1"
+
+    def trained(seeds: list[int], **methods: dict[str, Any]) -> list[str]:
+        done = world.transfer(folder, seeds=seeds, methods=methods, **brief)
+        assert sorted(path.name for path in folder.iterdir()) == sorted(names_of(done.cells))
+        return names_of(done.trained)
+
+    control, narrow = METHODS["control"], {**METHODS["control"], "reduction_factor": 8}
+    assert trained([1], pemt={}) == ["pemt-kfull-seed1"]
+    before, written = contents(first), first.stat().st_mtime_ns
+    assert trained([1], pemt={}) == []
+    assert trained([2, 1], pemt={}) == ["pemt-kfull-seed2"]
+    assert trained([1, 2], pemt={}, control=control) == ["control-kfull-seed1", "control-kfull-seed2"]
+    assert trained([1, 2], pemt={}, control=narrow) == ["control-kfull-seed1", "control-kfull-seed2"]
+    assert trained([1], control=narrow, pemt={}) == []  # and what is not asked for is removed
+    assert (contents(first), first.stat().st_mtime_ns) == (before, written)
+
+
+@pytest.mark.parametrize("file", ["adapter.safetensors", "adapter.json", "training.json"])
+def test_a_cell_that_is_damaged_is_trained_again(world: World, tmp_path: Path, file: str) -> None:
+    world.transfer(tmp_path / "out", max_steps=1)
+    before, path = contents(tmp_path / "out"), tmp_path / "out" / "pemt-kfull-seed4096" / file
+    path.write_bytes(path.read_bytes()[:-5])
+    assert len(world.transfer(tmp_path / "out", max_steps=1).trained) == 1
+    assert contents(tmp_path / "out") == before
+
+
+def keys_of(world: World, **changes: Any) -> dict[str, str]:
+    """The key of each method's cell, by the method."""
+    settings, backbone = (
+        transfer_settings(methods=["pemt", "control"], **changes),
+        load_backbone(world.folder / "backbone"),
+    )
+    prepared = PreparedTask.load(world.folder / "data" / "gamma")
+    bank = load_experts(world.folder / "experts", backbone.fingerprint)
+    target, data = (
+        Target(prepared, backbone, bank, settings.answer, Path(), "pemt_core.steps.transfer"),
+        prepared.content_hash(),
+    )
+    trainings = [target.training(cell, settings.method(cell.method), data) for cell in settings.cells]
+    return {training.cell.method: training.description.key for training in trainings}
+
+
+def test_a_key_follows_everything_that_a_cell_comes_from(
+    world: World, three_sources: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, other = keys_of(world), World(shutil.copytree(world.folder, tmp_path / "world"))
+    assert keys_of(other) == keys_of(world, seeds=[1]) == before
+    found = [before, keys_of(world, answer="score"), keys_of(world, epochs=3)]
+    rows = other.folder / "data" / "gamma" / "train.parquet"
+    pq.write_table(pq.read_table(rows).slice(1), rows)
+    found.append(keys_of(other))
+    config = other.folder / "backbone" / "config.json"
+    config.write_text(json.dumps({**read_json(config), "dropout_rate": 0.2}))
+    found.append(keys_of(other))
+    monkeypatch.setattr(target_module, "code_hash", lambda *modules: "of another code")
+    found.append(keys_of(world))
+    monkeypatch.undo()
+    assert [len({keys[method] for keys in found}) for method in before] == [6, 6]
+
+    more = keys_of(three_sources)
+    assert more["control"] == before["control"]
+    assert more["pemt"] != before["pemt"]
+
+
+def test_another_expert_concerns_what_mixes_it(three_sources: World, tmp_path: Path) -> None:
+    """Added to the bank: what does not mix it is neither trained nor scored again."""
+    world, output = World(shutil.copytree(three_sources.folder, tmp_path / "world")), tmp_path / "scores"
+    collect(world, "alpha", "beta")
+    changes: dict[str, Any] = {"methods": ["pemt", "control", "without_alpha"], "seeds": [1], "max_steps": 1}
+    gamma = world.folder / "targets" / "gamma"
+    world.transfer(gamma, **changes)
+    assert len(score(world, output, "gamma")) == 3
+    kept = "control-kfull-seed1"
+    before = contents(gamma / kept), contents(output / "gamma" / kept)
+    collect(world, "alpha", "delta", "beta")
+    mixing = ["pemt-kfull-seed1", "without_alpha-kfull-seed1"]
+    assert names_of(world.transfer(gamma, **changes).trained) == mixing
+    assert score(world, output, "gamma") == [f"gamma/{name}" for name in mixing]
+    assert (contents(gamma / kept), contents(output / "gamma" / kept)) == before
 
 
 # leaving one source out
@@ -243,6 +407,12 @@ def three_sources(tmp_path_factory: pytest.TempPathFactory, world: World) -> Wor
 
 def collect(world: World, *names: str) -> None:
     collect_experts([world.folder / "adapters" / name for name in names], names, output_dir=world.folder / "experts")
+
+
+def mixture_of(world: World, *names: str) -> str:
+    """The hash of the experts of these sources."""
+    fingerprint = recorded_fingerprint(world.folder / "backbone")
+    return load_experts(world.folder / "experts", fingerprint).mixture_hash(names)
 
 
 def test_leaving_a_source_out_is_pemt_on_the_other_experts(three_sources: World, tmp_path: Path) -> None:
@@ -271,13 +441,13 @@ def test_leaving_a_source_out_is_pemt_on_the_other_experts(three_sources: World,
     assert results["by name"].sources == results["by hand"].sources == ["alpha", "beta"]
     assert results["by name"].expert_weights == results["by hand"].expert_weights != results["with all"].expert_weights
     assert results["by name"].test == results["by hand"].test
-    described, _ = load_description(world.folder / "targets" / "gamma" / "without_delta-kfull-seed1")
+    described, _ = load_description(world.folder / "targets" / "gamma" / "without_delta-kfull-seed1", TargetDescription)
     assert (described.method, described.sources) == ("without_delta", ["alpha", "beta"])
-    assert described.experts == json.loads((world.folder / "experts" / "experts.json").read_text())["sha256"]
+    assert described.experts == mixture_of(without, "alpha", "beta") == mixture_of(world, "alpha", "beta")
 
 
 def test_a_source_that_the_experts_lack_cannot_be_left_out(world: World, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"no method 'without_delta' with the experts of alpha, beta; did you mean"):
+    with pytest.raises(SettingsError, match=r"without names 'delta', which is no source here; did you mean 'beta'\?"):
         world.transfer(tmp_path / "out", methods=["without_delta"])
     assert not (tmp_path / "out").exists()
 
@@ -332,29 +502,52 @@ class RecordedRuns:
         self.ends[info.cell] = "finished"
 
 
-def transfer_in_two(world: World, folder: Path, runs: RecordedRuns, **changes: Any) -> None:
-    """Stage 2 in two workers."""
+def transfer_recorded(world: World, folder: Path, runs: RecordedRuns, workers: int = 2, **changes: Any) -> Any:
+    """Stage 2 with `runs`."""
     inputs = (world.folder / "data" / "gamma", world.folder / "backbone", world.folder / "experts")
-    settings = transfer_settings(**changes)
     places = {"output_dir": folder / "out", "checkpoint_dir": folder / "checkpoints"}
-    transfer(*inputs, settings, answer="generate", **places, open_run=runs.open, workers=2)
+    return transfer(*inputs, transfer_settings(**changes), **places, open_run=runs.open, workers=workers)
 
 
-def test_an_error_in_a_worker_stops_all(world: World, tmp_path: Path) -> None:
-    runs = RecordedRuns()
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_training_that_diverges_costs_its_cell_alone(world: World, tmp_path: Path, workers: int) -> None:
+    """It leaves nothing on the backbone, and what others gave is kept until it is corrected."""
+    runs, control = RecordedRuns(), METHODS["control"]
+    diverging = {"control": {**control, "learning_rates": [0.1, 1e30]}, "pemt": {}}
     with pytest.raises(
-        TrainingError, match=r"^transfer gamma pemt-kfull-seed4096: the loss is nan .* learning rate 1e\+30"
+        TrainingError,
+        match=r"^1 of 2 cells failed: control-kfull-seed4096; the others are trained and kept\. "
+        r"transfer gamma control-kfull-seed4096: .* learning rate 1e\+30",
     ):
-        transfer_in_two(world, tmp_path, runs, learning_rates=[0.1, 1e30], epochs=500, checkpoint_every=1)
+        transfer_recorded(world, tmp_path, runs, workers, methods=diverging)
     assert multiprocessing.active_children() == []
-    assert runs.ends == {"transfer/gamma/pemt/k=full/seed=4096": "failed"}
+    ends = {"control": "failed", "pemt": "finished"}
+    assert runs.ends == {f"transfer/gamma/{method}/k=full/seed=4096": end for method, end in ends.items()}
+    first = contents(tmp_path / "out")
+    assert {Path(name).parent.name for name in first} == {"pemt-kfull-seed4096"}
+    world.transfer(tmp_path / "alone" / "out")
+    assert contents(tmp_path / "alone" / "out") == first
+
+    corrected = {"control": control, "pemt": {}}
+    done = transfer_recorded(world, tmp_path, RecordedRuns(), workers, methods=corrected)
+    assert names_of(done.trained) == ["control-kfull-seed4096"]
+    assert contents(tmp_path / "out") == {**contents(tmp_path / "out"), **first}
+
+
+def test_any_other_error_in_a_worker_stops_all(world: World, tmp_path: Path) -> None:
+    runs = RecordedRuns()
+    (tmp_path / "checkpoints").write_text("a file where a folder is to be")
+    with pytest.raises(OSError, match="checkpoints"):
+        transfer_recorded(world, tmp_path, runs, seeds=[1, 2])
+    assert multiprocessing.active_children() == []
+    assert set(runs.ends.values()) == {"failed"}
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]  # no output, whole or half
 
 
 def test_a_killed_worker_is_an_error_that_says_what_to_do(world: World, tmp_path: Path) -> None:
     runs = RecordedRuns(lambda: os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL))
     with pytest.raises(TrainingError, match=r"a worker was killed, for want of memory perhaps; .* Ask for fewer"):
-        transfer_in_two(world, tmp_path, runs, seeds=[1, 2], epochs=500)
+        transfer_recorded(world, tmp_path, runs, seeds=[1, 2], epochs=500)
     assert multiprocessing.active_children() == []
     assert set(runs.ends.values()) == {"failed"}
 
@@ -369,39 +562,39 @@ SMALL, LARGE = SINGLE_THREADED - 1, SINGLE_THREADED
 @pytest.mark.parametrize(
     ("asked", "trainings", "parameters", "planned"),
     [
-        (None, 6, SMALL, Plan(4, True)),
-        (None, 3, SMALL, Plan(3, True)),
-        (None, 1, SMALL, Plan(1, True)),
-        (1, 6, SMALL, Plan(1, True)),
-        (9, 6, SMALL, Plan(6, True)),
-        (None, 6, LARGE, Plan(1, False)),
-        (2, 6, LARGE, Plan(2, True)),
-        (2, 1, LARGE, Plan(1, False)),
+        (None, 6, SMALL, Schedule(4, True)),
+        (None, 3, SMALL, Schedule(3, True)),
+        (None, 1, SMALL, Schedule(1, True)),
+        (1, 6, SMALL, Schedule(1, True)),
+        (9, 6, SMALL, Schedule(6, True)),
+        (None, 6, LARGE, Schedule(1, False)),
+        (2, 6, LARGE, Schedule(2, True)),
+        (2, 1, LARGE, Schedule(1, False)),
     ],
 )
 def test_workers_and_threads(
-    asked: int | None, trainings: int, parameters: int, planned: Plan, monkeypatch: pytest.MonkeyPatch
+    asked: int | None, trainings: int, parameters: int, planned: Schedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A small backbone has one thread per training whatever else is trained, a large one all cores if it is alone."""
     monkeypatch.setattr("joblib.cpu_count", lambda: 4)
-    assert Plan.make(asked, trainings, parameters, accelerator_on("cpu")) == planned
+    assert Schedule.make(asked, trainings, parameters, accelerator_on("cpu")) == planned
 
 
 @pytest.mark.parametrize("accelerator", [accelerator_on("cuda"), accelerator_on("cpu", 2)], ids=["GPU", "launched"])
 def test_a_gpu_and_several_processes_have_one_worker(accelerator: Any) -> None:
-    assert Plan.make(None, 6, SMALL, accelerator) == Plan.make(1, 6, SMALL, accelerator) == Plan(1, False)
+    assert Schedule.make(None, 6, SMALL, accelerator) == Schedule.make(1, 6, SMALL, accelerator) == Schedule(1, False)
     with pytest.raises(SettingsError, match=r"workers is 2: on a GPU, and in several processes, trainings take turns"):
-        Plan.make(2, 6, SMALL, accelerator)
+        Schedule.make(2, 6, SMALL, accelerator)
 
 
-def test_a_plan_gives_the_threads_back() -> None:
+def test_a_schedule_gives_the_threads_back() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with Plan(1, single_threaded=True).threads():
+        with Schedule(1, single_threaded=True).threads():
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
-        with Plan(1, single_threaded=False).threads():
+        with Schedule(1, single_threaded=False).threads():
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

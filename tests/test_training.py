@@ -19,14 +19,14 @@ from tiny import TRAINING, World, tiny_tokenizer
 from torch import Tensor, nn
 from transformers import get_linear_schedule_with_warmup
 
-from pemt_core.artifacts.adapter import load_description, load_training_record
+from pemt_core.artifacts.description import load_training_record
 from pemt_core.artifacts.files import read_json
 from pemt_core.data.batches import epoch_batches
 from pemt_core.errors import TrainingError
-from pemt_core.settings import TrainingSettings
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore
 from pemt_core.training.loop import Evaluation, Trainer, linear_schedule
+from pemt_core.training.settings import TrainingSettings
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
@@ -350,9 +350,8 @@ def test_stage_2_learns(still_world: World, tmp_path: Path) -> None:
 
 def test_the_best_learning_rate_on_validation_is_kept(world: World, tmp_path: Path) -> None:
     world.transfer(tmp_path / "out", learning_rates=[1e-9, 3e-2], epochs=100, max_steps=60, evaluate_every=30)
-    description, _ = load_description(tmp_path / "out" / CELL)
     record = load_training_record(tmp_path / "out" / CELL)
-    assert description.learning_rate == 3e-2
+    assert record.learning_rate == 3e-2
     assert record.trials.keys() == {"1e-09", "0.03"}
     assert record.trials["0.03"] > record.trials["1e-09"]
 
@@ -410,11 +409,8 @@ def close_adapters(first: Path, second: Path) -> None:
 
 def test_a_bfloat16_stage_stays_close_to_float32(world: World, tmp_path: Path) -> None:
     """Mixed precision: what is trained and stored is float32."""
-    from accelerate.state import AcceleratorState
-
     histories = []
     for precision in ("float32", "bfloat16"):
-        AcceleratorState._reset_state(reset_partial_state=True)
         world.transfer(tmp_path / precision / "out", precision=precision, epochs=3, prompt_dropout=0.0)
         folder = tmp_path / precision / "out" / CELL
         assert {tensor.dtype for tensor in load_file(folder / "adapter.safetensors").values()} == {torch.float32}

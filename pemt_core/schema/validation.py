@@ -51,7 +51,8 @@ def parse_object(text: str, origin: str) -> dict[str, Any]:
 
 def _line(model: type[BaseModel], problem: Any, named: Callable[[Sequence[str]], str]) -> str:
     """One problem as a user reads it: the key, what is wrong, the value, the nearest valid key."""
-    location = [str(part) for part in problem["loc"]]
+    of_name = "[key]" in problem["loc"]  # it is the key itself that is wrong
+    location = [str(part) for part in problem["loc"] if part != "[key]"]
     key = named([part for part in location if not part.startswith(("literal[", "constrained-", "function-"))])
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{key}'; {nearest(location[-1], _fields_at(model, location[:-1]))}"
@@ -61,7 +62,7 @@ def _line(model: type[BaseModel], problem: Any, named: Callable[[Sequence[str]],
         match = difflib.get_close_matches(location[-1], unknown, n=1)
         return f"key '{key}' is missing" + (f"; is '{match[0]}' meant for it?" if match else "")
     reason = problem["msg"].removeprefix("Value error, ")
-    if isinstance(problem["input"], dict):
+    if of_name or isinstance(problem["input"], dict):
         return f"{key}: {reason}"
     return f"key '{key}' is {problem['input']!r}: {reason}"
 

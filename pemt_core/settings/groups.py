@@ -1,7 +1,7 @@
 """The groups of params.yaml as typed values. Nothing here has a default: params.yaml is the only home of numbers."""
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,11 +13,10 @@ from pemt_core.training.settings import FixedRateTraining, SelectBy, TrainingSet
 HUB, EMBEDDED = "hub", "embedded"  # prepare.source where it is no folder
 
 PromptInit = Literal["vocab", "normal"]
-StepName = Literal[
+STEPS = (
     "plan", "prepare", "backbone", "train_source", "collect_experts",
     "transfer", "evaluate", "record", "register", "report",
-]  # fmt: skip
-STEPS: tuple[StepName, ...] = get_args(StepName)
+)  # fmt: skip
 
 
 class TaskSettings(Group):
@@ -199,7 +198,7 @@ class KubeflowSettings(Group):
     gpu_resource: str
     runtime: str
     nodes: Nodes
-    resources: dict[StepName, Resources]  # in params.yaml what differs from `every_step`
+    resources: dict[str, Resources]  # by step; in params.yaml what differs from `every_step`
 
     @model_validator(mode="after")
     def _shared_volume(self) -> "KubeflowSettings":

@@ -4,7 +4,8 @@ The files are read as YAML 1.2, as DVC reads them. `recipe` names a file of the 
 whose differences are laid over the groups.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pemt_core.schema.validation import merged, parse_object, validate
 from pemt_core.settings.groups import STEPS
 from pemt_core.settings.settings import Settings
 from pemt_core.tasks import TASKS
+from pemt_core.training.settings import TrainingSettings
 
 RECIPE_GROUPS = ("methods", "prepare", "backbone", "train_source", "transfer", "evaluate", "per_source", "per_target")
 RECIPES = "recipes"  # the folder, and the key that its files have in what `read_params` returns
@@ -83,15 +85,20 @@ def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
 
     def named(location: Sequence[str]) -> str:
         """The key as the user wrote it, with the recipe's file before it where the recipe did."""
-        group, *rest = location
-        if group in OF_TRAINING and rest[:1] == [TRAINING] and not _holds(layered, location):
-            location = rest
-        if group == "kubeflow" and rest[:1] == ["resources"] and not _holds(layered, location):
-            location = [group, "resources", EVERY_STEP, *rest[2:]]
+        location = _as_written(location, layered)
         return f"{RECIPES}/{name}.yaml: {'.'.join(location)}" if _holds(recipe, location) else ".".join(location)
 
-    settings = validate(Settings, _completed(layered), origin, named)
-    _check(settings, origin)
+    @contextmanager
+    def problems_of(*location: str) -> Iterator[None]:
+        """What is found at a key, with the file that has it."""
+        try:
+            yield
+        except SettingsError as error:
+            file = f"{RECIPES}/{name}.yaml" if _holds(recipe, location) else origin
+            raise SettingsError(f"{file}: {error}") from error
+
+    settings = validate(Settings, _completed(layered, origin), origin, named)
+    _check(settings, problems_of)
     return settings
 
 
@@ -124,20 +131,39 @@ def _recipe(name: str, recipes: Mapping[str, Any], origin: str) -> Mapping[str, 
     return recipe
 
 
-def _completed(values: Mapping[str, Any]) -> dict[str, Any]:
+def _completed(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
     """`values` with shared settings laid below those of each training and of each step's container."""
+
+    def shared(group: dict[str, Any], key: str, name: str) -> dict[str, Any]:
+        found = group.pop(key, {})
+        if not isinstance(found, Mapping):
+            raise SettingsError(f"{origin}: key '{name}' is {found!r}: expected a group of settings")
+        return dict(found)
+
     completed = dict(values)
-    shared = completed.pop(TRAINING, {})
+    training = shared(completed, TRAINING, TRAINING)
     for group in OF_TRAINING:
-        if isinstance(completed.get(group), Mapping) and isinstance(shared, Mapping):
-            completed[group] = merged({TRAINING: dict(shared)}, completed[group])
+        if isinstance(completed.get(group), Mapping):
+            completed[group] = merged({TRAINING: training}, completed[group])
     kubeflow = completed.get("kubeflow")
     if isinstance(kubeflow, Mapping) and isinstance(kubeflow.get("resources"), Mapping):
         steps = dict(kubeflow["resources"])
-        every_step = steps.pop(EVERY_STEP, {})
-        below: dict[str, Any] = {name: dict(every_step) for name in STEPS} if isinstance(every_step, Mapping) else {}
+        every_step = shared(steps, EVERY_STEP, f"kubeflow.resources.{EVERY_STEP}")
+        below = dict.fromkeys((*STEPS, *steps), every_step)
         completed["kubeflow"] = {**kubeflow, "resources": merged(below, steps)}
     return completed
+
+
+def _as_written(location: Sequence[str], values: Mapping[str, Any]) -> Sequence[str]:
+    """The key of completed settings as `values` have it: a shared group's, where that has it or should."""
+    group, *rest = location
+    if _holds(values, location):
+        return location
+    if group in OF_TRAINING and rest[:1] == [TRAINING] and len(rest) > 1:
+        return rest if _holds(values, rest) or rest[1] in TrainingSettings.model_fields else location
+    if group == "kubeflow" and rest[:1] == ["resources"]:
+        return [group, "resources", EVERY_STEP, *rest[2:]]
+    return location
 
 
 def _holds(values: Any, location: Sequence[str]) -> bool:
@@ -151,21 +177,32 @@ def _holds(values: Any, location: Sequence[str]) -> bool:
     return True
 
 
-def _check(settings: Settings, origin: str) -> None:
-    """What no single group shows: names of tasks, sources and methods that refer to one another."""
+def _check(settings: Settings, problems_of: Callable[..., AbstractContextManager[None]]) -> None:
+    """What no single group shows: names of steps, and of tasks, sources and methods that refer to one another."""
     for name in settings.imported_sources:
-        if name in settings.tasks.sources:
-            raise SettingsError(f"{origin}: imported_sources.{name}: a source task has this name; choose another")
+        with problems_of("imported_sources", name):
+            if name in settings.tasks.sources:
+                raise SettingsError(f"imported_sources.{name}: a source task has this name; choose another")
+    for step in settings.kubeflow.resources:
+        with problems_of("kubeflow", "resources", step):
+            if step not in STEPS:
+                raise SettingsError(f"kubeflow.resources.{step}: there is no such step; {nearest(step, STEPS)}")
     known = {*TASKS, *settings.own_tasks}
-    for group in ("per_source", "per_target"):
-        for task in getattr(settings, group):
-            if task not in known:
-                raise SettingsError(f"{origin}: {group}.{task}: there is no such task; {nearest(task, known)}")
-    try:
-        settings.all_methods()
-        for task in settings.per_source:
-            settings.train_source_for(task)
-        for task in {*settings.per_target, *settings.tasks.targets}:
-            settings.methods_for(task)
-    except SettingsError as error:
-        raise SettingsError(f"{origin}: {error}") from error
+    for group, differences, settings_for in (
+        ("per_source", settings.per_source, settings.train_source_for),
+        ("per_target", settings.per_target, settings.transfer_for),
+    ):
+        for task in differences:
+            with problems_of(group, task):
+                if task not in known:
+                    raise SettingsError(f"{group}.{task}: there is no such task; {nearest(task, known)}")
+                settings_for(task)
+    for name in settings.methods:
+        with problems_of("methods", name):
+            settings.method(name)
+    for task in dict.fromkeys([*settings.tasks.targets, *settings.per_target]):
+        with problems_of(*settings.lists_methods_of(task)):
+            methods = settings.methods_for(task)
+        for name, method in methods.items() if task in settings.tasks.targets else ():
+            with problems_of("methods", name):
+                settings.sources_of(name, method)

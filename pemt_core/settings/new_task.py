@@ -112,7 +112,7 @@ def add_own_task(
     wanted = merged(values, added)
     known_tasks(parse_settings(wanted, str(params)).own_tasks, params.parent)
     try:
-        text = _with_task(params.read_text(encoding="utf-8"), name, added, listed, per_task, only)
+        text = _with_task(params.read_text(encoding="utf-8"), name, added, listed, only)
         is_as_wanted = {**YAML(typ="safe", pure=True).load(text), "recipes": wanted["recipes"]} == wanted
     except (KeyError, YAMLError):
         is_as_wanted = False
@@ -150,10 +150,9 @@ def _check_rows(name: str, entry: Mapping[str, Any], folder: Path) -> None:
             raise DataError(f"{path}: {num_rows} rows; at least {FEWEST_ROWS} are needed to split them")
 
 
-def _with_task(text: str, name: str, added: Mapping[str, Any], listed: str, per_task: str, only: bool) -> str:
+def _with_task(text: str, name: str, added: Mapping[str, Any], listed: str, only: bool) -> str:
     """The text of params.yaml with what is added, part by part. KeyError where a part has no place."""
-    text = with_key(text, ("own_tasks",), name, added["own_tasks"][name])
-    if per_task in added:
-        text = with_key(text, (per_task,), name, added[per_task][name])
+    for group in added.keys() - {"tasks"}:
+        text = with_key(text, group, name, added[group][name])
     tasks = ("tasks", listed)
     return with_list(text, tasks, [name]) if only else with_item(text, tasks, name)

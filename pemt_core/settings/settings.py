@@ -81,33 +81,38 @@ class Settings(Group):
         A method's entry goes before `per_target`, and that before `transfer`. SettingsError where a method is not
         defined, or its entry is not valid.
         """
-        transfer = self.transfer_for(task)
-        key = f"per_target.{task}.methods" if "methods" in self.per_target.get(task, {}) else "transfer.methods"
+        transfer, key = self.transfer_for(task), ".".join(self.lists_methods_of(task))
         for place, name in enumerate(transfer.methods):
             if name not in self.methods:
                 raise SettingsError(
                     f"key '{key}.{place}' is '{name}', which `methods` does not define; {nearest(name, self.methods)}"
                 )
-        shared = transfer.model_dump(exclude=set(NOT_OF_A_METHOD))
-        return {name: self._method(name, shared) for name in dict.fromkeys(transfer.methods)}
+        return {name: self._method(name, transfer) for name in dict.fromkeys(transfer.methods)}
 
-    def all_methods(self) -> dict[str, Method]:
-        """Every method that `methods` defines, as `transfer` without a target's differences has it, in their order."""
-        shared = self.transfer.model_dump(exclude=set(NOT_OF_A_METHOD))
-        return {name: self._method(name, shared) for name in self.methods}
+    def lists_methods_of(self, task: str) -> list[str]:
+        """The key that lists a target's methods, in parts."""
+        group = ["per_target", task] if "methods" in self.per_target.get(task, {}) else ["transfer"]
+        return [*group, "methods"]
+
+    def method(self, name: str) -> Method:
+        """A method of the group `methods`, as `transfer` without a target's differences has it."""
+        return self._method(name, self.transfer)
+
+    def sources_of(self, name: str, method: Method) -> list[str]:
+        """Those that a method draws on. SettingsError where its entry names one that there is not."""
+        try:
+            return method.draws_on(self.sources)
+        except SettingsError as error:
+            raise SettingsError(f"methods.{name}: {error}") from error
 
     def cells_for(self, task: str) -> list[Cell]:
         """All cells of a target, in a fixed order."""
         transfer = self.transfer_for(task)
         return cells_of(task, transfer.methods, transfer.k, transfer.seeds)
 
-    def _method(self, name: str, shared: Mapping[str, Any]) -> Method:
-        method = method_of(name, self.methods[name], shared, f"methods.{name}")
-        try:
-            method.draws_on(self.sources)
-        except SettingsError as error:
-            raise SettingsError(f"methods.{name}: {error}") from error
-        return method
+    def _method(self, name: str, transfer: TransferSettings) -> Method:
+        shared = transfer.model_dump(exclude=set(NOT_OF_A_METHOD))
+        return method_of(name, self.methods[name], shared, f"methods.{name}")
 
 
 def cells_of(task: str, methods: Sequence[str], ks: Sequence[Any], seeds: Sequence[int]) -> list[Cell]:

@@ -10,29 +10,27 @@ from ruamel.yaml.nodes import MappingNode, SequenceNode
 _WIDTH = 120  # a longer line is broken
 
 
-def with_key(text: str, path: Sequence[str], key: str, value: Any) -> str:
-    """`text` with `key: value` as the last of the mapping at `path`. KeyError where there is no such mapping."""
-    *_, parent, node = _nodes_along(text, path)
+def with_key(text: str, group: str, key: str, value: Any) -> str:
+    """`text` with `key: value` as the last of the file's mapping `group`. KeyError where there is no such mapping."""
+    node = _node_at(text, (group,))
     if not isinstance(node, MappingNode):
-        raise KeyError(".".join(path))
-    if node.flow_style and (node.value or parent.flow_style):
-        children = [name for name, _ in node.value]
-        return _with_flow(text, node, children, node.value[-1][1] if node.value else None, f"{key}: {_flow(value)}")
+        raise KeyError(group)
+    if node.value and node.flow_style:
+        return _with_flow(text, node, f"{key}: {_flow(value)}")
     if node.value:
         return _with_lines(text, _end(node), _lines(key, value, node.value[0][0].start_mark.column))
     # {} gives way to lines below; a comment beside it stays in its column
     begin, end = node.start_mark.index, node.end_mark.index
     rest = text[end:].partition("\n")[0]
     before = text[:begin] + " " * (end - begin) if rest.strip() else text[:begin].rstrip(" ")
-    lines = _lines(key, value, parent.value[0][0].start_mark.column + 2)
-    return _with_lines(before + text[end:], len(before), lines)
+    return _with_lines(before + text[end:], len(before), _lines(key, value, 2))
 
 
 def with_item(text: str, path: Sequence[str], item: str) -> str:
     """`text` with `item` as the last of the list at `path`. KeyError where there is no such list."""
     node = _list_at(text, path)
     if node.flow_style:
-        return _with_flow(text, node, node.value, node.value[-1] if node.value else None, _flow(item))
+        return _with_flow(text, node, _flow(item))
     indent = " " * node.value[0].start_mark.column
     return _with_lines(text, _end(node), [f"{indent[:-2]}- {_flow(item)}"])
 
@@ -47,20 +45,20 @@ def with_list(text: str, path: Sequence[str], items: Sequence[str]) -> str:
     return f"{text[:start_of_line]} {_flow(list(items))}{text[_end(node) :]}"
 
 
-def _nodes_along(text: str, path: Sequence[str]) -> list[Any]:
-    """The whole text's node, and one for each key of `path`."""
-    nodes = [YAML(typ="safe", pure=True).compose(text)]
+def _node_at(text: str, path: Sequence[str]) -> Any:
+    """The node that the keys of `path` lead to."""
+    node = YAML(typ="safe", pure=True).compose(text)
     for part in path:
-        pairs = nodes[-1].value if isinstance(nodes[-1], MappingNode) else []
+        pairs = node.value if isinstance(node, MappingNode) else []
         found = [value for key, value in pairs if key.value == part]
         if not found:
             raise KeyError(".".join(path))
-        nodes.append(found[0])
-    return nodes
+        node = found[0]
+    return node
 
 
 def _list_at(text: str, path: Sequence[str]) -> Any:
-    node = _nodes_along(text, path)[-1]
+    node = _node_at(text, path)
     if not isinstance(node, SequenceNode):
         raise KeyError(".".join(path))
     return node
@@ -73,16 +71,14 @@ def _end(node: Any) -> int:
     return int(node.end_mark.index)
 
 
-def _with_flow(text: str, node: Any, children: Sequence[Any], last: Any, added: str) -> str:
-    """`added` after the last of a collection in brackets; in a new line below the first where the line is full."""
-    if last is None:
+def _with_flow(text: str, node: Any, added: str) -> str:
+    """`added` as the last of a collection in brackets."""
+    if not node.value:
         place = node.start_mark.index + 1
         return text[:place] + added + text[place:]
+    last = node.value[-1][1] if isinstance(node, MappingNode) else node.value[-1]
     place = last.end_mark.index
-    line = text[text.rfind("\n", 0, place) + 1 : place]
-    full = len(line) + len(added) + len(", }") > _WIDTH and isinstance(node, MappingNode)
-    between = ",\n" + " " * children[0].start_mark.column if full else ", "
-    return text[:place] + between + added + text[place:]
+    return f"{text[:place]}, {added}{text[place:]}"
 
 
 def _with_lines(text: str, place: int, lines: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from pemt_core.artifacts.files import atomic_directory, sha256_of_json
 from pemt_core.errors import SettingsError, nearest
 from pemt_core.methods import Method
 from pemt_core.provenance.code import code_hash
-from pemt_core.provenance.provenance import git_commit
+from pemt_core.provenance.commit import git_commit
 from pemt_core.settings import Settings, TrackingSettings
 from pemt_core.settings.steps import (
     Backbone,
@@ -207,10 +207,10 @@ def _report(settings: Settings) -> Report:
 def _namings(settings: Settings) -> dict[str, MethodNaming]:
     """The methods that any target has, in the order of the group `methods`."""
     listed = {name for target in settings.tasks.targets for name in settings.methods_for(target)}
+    methods = {name: settings.method(name) for name in settings.methods if name in listed}
     return {
         name: MethodNaming(title=method.title if name == method.kind else name, about=method.about(settings.sources))
-        for name, method in settings.all_methods().items()
-        if name in listed
+        for name, method in methods.items()
     }
 
 
