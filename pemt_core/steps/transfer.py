@@ -137,11 +137,10 @@ class _Work:
     def check_complete(self, wanted: int) -> None:
         """TrainingError that names the cells which failed, if any did."""
         if self.failed:
-            reasons = "; ".join(str(error) for error in self.failed.values())
-            raise TrainingError(
-                f"{len(self.failed)} of {wanted} cells failed: {', '.join(cell.name for cell in self.failed)}; the "
-                f"others are trained and kept. {reasons}"
-            )
+            reasons = "; ".join(str(error) for error in self.failed.values())  # each names its cell
+            names = ", ".join(cell.name for cell in self.failed)
+            count = f"{len(self.failed)} of {wanted} cells failed: {names}; the others are trained and kept. "
+            raise TrainingError(f"{count if len(self.failed) < wanted else ''}{reasons}")
 
 
 class _OpenCell:
