@@ -1,4 +1,4 @@
-"""Make a task of your own from a CSV, JSONL or parquet file: writes its entry and its lines into params.yaml.
+"""Make a task of your own from a CSV, JSONL or parquet file: writes its entry and its name into params.yaml.
 
 What is not given is read off the file: every other column is text, the different answers are the label words. The entry
 is printed; edit it there, above all the description, whose words start the task's prompt. docs/own_tasks.md has more.

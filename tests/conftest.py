@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("pemt_core.model", "beartype.beartype")  # every test checks the shapes that signatures state
-
 if TYPE_CHECKING:
     from tiny import World
 
 REPOSITORY = Path(__file__).parent.parent
 DEFAULT_MIRROR = Path("..") / "shared" / "hub"
+
+# Every test checks the shapes that signatures state
+GATES = sorted(path.stem for path in (REPOSITORY / "pemt_core" / "methods" / "gates").glob("[a-z]*.py"))
+install_import_hook(["pemt_core.model", *(f"pemt_core.methods.gates.{name}" for name in GATES)], "beartype.beartype")
 
 
 @pytest.fixture(scope="session")

@@ -180,7 +180,7 @@ def test_each_branch_registers_the_champion_that_dvc_registers(root: Path, first
     assert champions == {f"pemt-{target}": 1 for target in TARGETS}
     with closing(sqlite3.connect(root / "local" / "mlflow.db")) as database:
         aliases = database.execute("SELECT name, alias, version FROM registered_model_aliases").fetchall()
-    assert sorted(aliases) == [(f"pemt-{target}", "champion", 1) for target in TARGETS]
+    assert sorted(aliases) == [(f"pemt-{target}", "champion", 1) for target in sorted(TARGETS)]
 
 
 def test_a_second_run_takes_all_but_the_report_from_the_cache(root: Path, first: LocalRun) -> None:

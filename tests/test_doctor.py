@@ -20,8 +20,8 @@ from moto.server import ThreadedMotoServer
 from packaging.requirements import Requirement
 from source_code import REPOSITORY
 from test_components import free_port
-from test_submit import nothing, write_params
-from workspace import Workspace, new_workspace
+from test_submit import nothing
+from workspace import Workspace, new_workspace, write_params
 
 from pemt_core.doctor import CHECKS, Finding, Status, Surroundings, containers, finding, machine, project, services
 
@@ -212,7 +212,7 @@ def test_memory_and_disk_against_what_is_needed(
 @pytest.mark.parametrize(
     ("differences", "expected"),
     [
-        ({"recipe": "papper"}, "recipe 'papper' is not in recipes; did you mean 'paper'?"),
+        ({"recipe": "papper"}, "recipe 'papper': there is no recipes/papper.yaml; did you mean 'paper'?"),
         ({"train_source": {"rnak": 3}}, "unknown key 'train_source.rnak'"),
     ],
 )
@@ -232,10 +232,8 @@ def test_a_folder_without_settings(tmp_path: Path) -> None:
     assert "--params" in found.mend
 
 
-def test_a_listed_task_that_there_is_not(look: Callable[..., Surroundings], tmp_path: Path) -> None:
-    lines: dict[str, Any] = {"per_target": {"hotpottqa": {}}}
-    recipes = dict.fromkeys(("demo", "study", "pretrain", "scratch", "paper"), lines)
-    found = only(project.settings(look({"tasks": {"targets": ["hotpottqa"]}, **lines, "recipes": recipes})), "settings")
+def test_a_listed_task_that_there_is_not(look: Callable[..., Surroundings]) -> None:
+    found = only(project.settings(look({"tasks": {"targets": ["hotpottqa"]}})), "settings")
     assert found.status == FAILURE
     assert "did you mean 'hotpotqa'?" in found.found
 

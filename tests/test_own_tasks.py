@@ -475,7 +475,7 @@ def test_from_files_to_results_and_what_a_changed_file_trains_again(tmp_path: Pa
     add(workspace, "moods", {"train": "own_tasks/moods.parquet"}, "source")
     add(workspace, "tickets", EXAMPLE, "target")
     trained = ["train_source@moods", "collect_experts", "transfer@tickets"]
-    assert workspace.repro("evaluate").executed == ["prepare", "backbone", *trained, "evaluate"]
+    assert workspace.repro("evaluate").executed == ["plan", "prepare", "backbone", *trained, "evaluate"]
     result = read_json(workspace.folder / "scores/tickets/pemt-kfull-seed4096/result.json")
     assert (result["suite"], result["sources"], result["test_rows_available"]) == ("Own", ["moods"], 120)
     with (folder / "tickets.csv").open("a") as file:

@@ -16,14 +16,14 @@ from plain_model import PlainExpert, PlainTarget
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from source_code import REPOSITORY
-from test_components import run_here, write_params
+from test_components import run_here
 from tiny import KINDS, World, random_experts, random_target_tensors, tiny_batch, tiny_t5
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
 from pemt_core.artifacts.adapter import Adapter, save_adapter
 from pemt_core.artifacts.description import SourceDescription, TrainingRecord
-from pemt_core.artifacts.experts import ImportedExpert
+from pemt_core.artifacts.experts import ImportedExpert, load_experts
 from pemt_core.artifacts.result import load_results
 from pemt_core.backbone.store import Backbone, load_backbone, save_backbone
 from pemt_core.backbone.tokenizer import load_tokenizer
@@ -208,7 +208,7 @@ def test_what_cannot_be_exported_is_named(
     world.transfer(tmp_path / "gamma", max_steps=1, methods=["control"])
     (cell,) = (path for path in (tmp_path / "gamma").iterdir() if path.is_dir())
     of_target = error(new, adapter=cell, backbone=world.folder / "backbone")
-    assert of_target.startswith("error: the adapter of gamma is one of stage 'target': expected 'source'")
+    assert f"{cell / 'adapter.json'}: not the description of a source, as train_source writes it" in of_target
     assert not new.exists()
 
 
@@ -339,23 +339,24 @@ def test_the_pipeline_mixes_an_imported_source(
     for name in ("data", "backbone", "adapters"):
         (tmp_path / name).symlink_to(world.folder / name)
     source = {"adapter": str(tmp_path / "lora"), "description": DESCRIPTION}
-    params = write_params(
-        tmp_path / "params.yaml",
-        {"imported_sources": {"own": source}, "transfer": {"methods": ["pemt", "without_own"]}},
-    )
-    arguments = ["--params", params, "--adapters", tmp_path / "adapters", "--backbone", tmp_path / "backbone"]
-    arguments += ["--output", tmp_path / "experts", "--provenance", tmp_path / "provenance.json"]
+    settings = {"sources": list(World.SOURCES), "imported_sources": {"own": source}, "code": ""}
+    arguments = ["--settings", json.dumps(settings), "--adapters", tmp_path / "adapters"]
+    arguments += ["--backbone", tmp_path / "backbone", "--output", tmp_path / "experts"]
+    arguments += ["--provenance", tmp_path / "provenance.json"]
     assert run_here(monkeypatch, "collect_experts", *arguments) == ""
     manifest = json.loads((tmp_path / "experts" / "experts.json").read_text())
     assert [expert["task"] for expert in manifest["experts"]] == [*World.SOURCES, "own"]
     sha256 = hashlib.sha256((tmp_path / "lora" / TENSORS).read_bytes()).hexdigest()
-    assert manifest["experts"][-1] == {"task": "own", "scale": 4 / 3, "sha256": sha256, "imported": True}
+    content = load_experts(tmp_path / "experts", backbone.fingerprint).contents["own"]
+    of_own = {"task": "own", "scale": 4 / 3, "sha256": sha256, "content": content, "imported": True}
+    assert manifest["experts"][-1] == of_own
     trained = json.loads((world.folder / "experts" / "experts.json").read_text())["experts"]
     assert manifest["experts"][:-1] == trained
-    assert all(expert.keys() == {"task", "scale", "sha256"} for expert in trained)
+    assert all(expert.keys() == of_own.keys() - {"imported"} for expert in trained)
 
     targets = {"gamma": tmp_path / "targets" / "gamma"}
-    project.transfer(targets["gamma"], methods=["pemt", "without_own"], epochs=1)
+    methods = {"pemt": {}, "without_own": {"kind": "pemt", "without": ["own"]}}
+    project.transfer(targets["gamma"], methods=methods, epochs=1)
     settings = EvaluateSettings(answer="generate", batch_size=4, precision="float32", max_rows=None)
     evaluate(
         targets, tmp_path / "data", tmp_path / "backbone", tmp_path / "experts", settings, output_dir=tmp_path / "out"

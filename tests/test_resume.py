@@ -111,6 +111,7 @@ def test_a_transfer_killed_in_two_workers_resumes_exactly(world: World, tmp_path
     resumed = dict(re.findall(r"(pemt-kfull-seed\d): resumed after step (\d+) of 120", messages))
     assert len({*kept, *resumed}) == len(kept) + len(resumed) >= 3
     assert kept or "120" in resumed.values()  # else there would be no third checkpoint
+    whole.mkdir()
     world.transfer(whole / "out", **{**changes, "workers": 1}, log=whole / "log.jsonl")
     assert files(cut / "out") == files(whole / "out")
     assert len(files(cut / "out")) == 12

@@ -29,11 +29,12 @@ from pemt_core.errors import ArtifactError, PemtError, SettingsError
 from pemt_core.prediction.predictor import load_predictor
 from pemt_core.prediction.project import Project as Places
 from pemt_core.settings import ModelSettings
+from pemt_core.settings.steps import Register
 from pemt_core.steps.register import NOT_SERVED, REQUIREMENTS, Folders, register
 from pemt_core.tasks import get_task
 from pemt_core.tracking import ARTIFACT, Tracker, TrackingError, connect
 
-SETTINGS = ModelSettings(enabled=True, metric="main", alias="champion", backbone="include")
+MODELS = {"enabled": True, "metric": "main", "alias": "champion", "backbone": "include"}
 PEMT, CONTROL = "pemt-kfull-seed4096", "control-kfull-seed4096"
 
 
@@ -60,10 +61,9 @@ class Project:
         return MlflowClient(self.uri)
 
     def register(self, **changes: Any) -> dict[str, int]:
-        settings = SETTINGS.model_copy(update=changes)
-        return register(
-            self.folders, ["cb"], settings, own_tasks={}, prefix="pemt", batch_size=4, tracker=self.tracker()
-        )
+        models = ModelSettings(**{**MODELS, **changes})
+        shared: dict[str, Any] = {"methods": ["pemt", "control"], "batch_size": 4, "prefix": "pemt", "code": ""}
+        return register(self.folders, Register(targets=["cb"], own_tasks={}, models=models, **shared), self.tracker())
 
     def score(self, cell: str, value: float) -> None:
         """Let a cell have this score on validation."""

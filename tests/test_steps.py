@@ -289,9 +289,9 @@ def test_methods_may_differ_in_what_they_share_with_others(world: World, tmp_pat
         "again": {"kind": "pemt"},
     }
     for name, entry in methods.items():
-        world.transfer(tmp_path / "alone" / name, methods={name: entry})
+        world.transfer(tmp_path / "alone" / name, methods={name: entry}, max_steps=4)
     for workers in (1, 2):
-        world.transfer(tmp_path / f"{workers}", methods=methods, workers=workers)
+        world.transfer(tmp_path / f"{workers}", methods=methods, workers=workers, max_steps=4)
         for name in methods:
             assert contents(tmp_path / f"{workers}" / f"{name}-kfull-seed4096") == contents(
                 tmp_path / "alone" / name / f"{name}-kfull-seed4096"
@@ -447,7 +447,7 @@ def test_leaving_a_source_out_is_pemt_on_the_other_experts(three_sources: World,
 
 
 def test_a_source_that_the_experts_lack_cannot_be_left_out(world: World, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"without names 'delta', which is not a source; choose from: alpha, beta"):
+    with pytest.raises(SettingsError, match=r"without names 'delta', which is not a source; did you mean 'beta'\?"):
         world.transfer(tmp_path / "out", methods=["without_delta"])
     assert not (tmp_path / "out").exists()
 

@@ -84,8 +84,10 @@ def load_description(directory: Path, kind: type[Description]) -> tuple[Descript
         content = values.pop("tensors")
         return kind(**values), content["sha256"]
     except (AttributeError, KeyError, TypeError) as error:
-        expected = "a source adapter" if kind is SourceDescription else "a target's cell"
-        raise ArtifactError(f"{path}: not the description of {expected} ({error})") from error
+        expected = "a source, as train_source" if kind is SourceDescription else "a target's cell, as transfer"
+        raise ArtifactError(
+            f"{path}: not the description of {expected} writes it; it describes something else, or another version wrote it"
+        ) from error
 
 
 def load_training_record(directory: Path) -> TrainingRecord:

@@ -106,7 +106,7 @@ class CellResult:
                 raise ArtifactError(f"{path}: unknown key '{key}'; {nearest(key, known)}")
         missing = [key for key in known if key not in values]
         if missing:
-            raise ArtifactError(f"{path}: key '{missing[0]}' is missing: written by another version; evaluate again")
+            raise ArtifactError(f"{path}: key '{missing[0]}' is missing; another version wrote it, evaluate again")
         try:
             return cls(**values)
         except ValidationError as error:

@@ -99,11 +99,11 @@ class Predictor:
         return str(name)
 
     def _predict_for(self, target: TrainedTarget, texts: Sequence[str]) -> list[Prediction]:
-        tokenized = TokenizedTexts.of(texts, self.backbone.tokenizer, target.source_length)
-        batches = length_batches(tokenized.texts.lengths, self.batch_size)
-        answerer = Answerer(self.backbone.tokenizer, target.task, target.adapter.description.answer)
         found: dict[int, Prediction] = {}
-        with self._lock, target.model.attached() as model:
+        with self._lock, target.model.attached() as model:  # the tokenizer's last truncation is shared state
+            tokenized = TokenizedTexts.of(texts, self.backbone.tokenizer, target.source_length)
+            batches = length_batches(tokenized.texts.lengths, self.batch_size)
+            answerer = Answerer(self.backbone.tokenizer, target.task, target.adapter.description.answer)
             for batch in answerer.answer(model, tokenized, batches, probabilities=True):
                 answers = _predictions(target, answerer.rule, batch, tokenized.truncated[batch.rows])
                 found.update(zip(map(int, batch.rows), answers, strict=True))

@@ -2,21 +2,19 @@
 
 import platform
 import resource
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pemt_core.artifacts.files import write_json
+from pemt_core.provenance.commit import git_commit
 from pemt_core.provenance.energy import measured_energy
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "numpy", "scikit-learn", "mlflow", "dvc")
-PACKAGE_ROOT = Path(__file__).parents[1]
 
 
 @contextmanager
@@ -49,24 +47,3 @@ def provenance(path: Path | None, **facts: Any) -> Iterator[dict[str, Any]]:
             "versions": {package: version(package) for package in PACKAGES},
         },
     )
-
-
-@cache
-def git_commit() -> str:
-    """The commit of the working directory, with "+changes" if it differs; "unknown" outside a repository.
-
-    An image has no repository, so its build writes the commit beside the package.
-    """
-    image_commit = PACKAGE_ROOT.with_name("COMMIT")
-    if image_commit.is_file():
-        return image_commit.read_text(encoding="utf-8").strip()
-    try:
-        commit = _git("rev-parse", "HEAD")
-        return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()

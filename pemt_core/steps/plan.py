@@ -14,7 +14,7 @@ from pemt_core.artifacts.files import atomic_directory, sha256_of_json
 from pemt_core.errors import SettingsError, nearest
 from pemt_core.methods import Method
 from pemt_core.provenance.code import code_hash
-from pemt_core.provenance.provenance import git_commit
+from pemt_core.provenance.commit import git_commit
 from pemt_core.settings import Settings, TrackingSettings
 from pemt_core.settings.steps import (
     Backbone,

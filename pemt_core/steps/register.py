@@ -14,7 +14,7 @@ from pemt_core.artifacts.description import TargetDescription, load_description,
 from pemt_core.prediction import served
 from pemt_core.prediction.model_folder import write_model_folder
 from pemt_core.prediction.rows import TEXT
-from pemt_core.provenance.provenance import PACKAGE_ROOT
+from pemt_core.provenance.commit import PACKAGE_ROOT
 from pemt_core.settings import ModelSettings
 from pemt_core.settings.steps import Register
 from pemt_core.tasks.entry import OwnTask

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pemt_core.artifacts.run_info import ARTIFACT_TAG, RunInfo
-from pemt_core.provenance.provenance import git_commit
+from pemt_core.provenance.commit import git_commit
 from pemt_core.settings.dotted import flatten
 from pemt_core.tracking.address import TrackingError
 from pemt_core.tracking.store import Point, Store, StoredRun, open_store

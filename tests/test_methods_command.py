@@ -1,0 +1,80 @@
+"""`pemt methods`: what each method trains on a backbone, known without training or downloading anything."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from source_code import REPOSITORY
+from test_cli import DOCUMENT
+from workspace import write_params
+
+from components.methods import main, make_parser
+from pemt_core.errors import SettingsError
+
+
+def shown(capsys: pytest.CaptureFixture[str], *words: str, params: Path = REPOSITORY / "params.yaml") -> str:
+    main(make_parser().parse_args([*words, "--params", str(params)]))
+    return capsys.readouterr().out
+
+
+def document(capsys: pytest.CaptureFixture[str], *words: str, **given: Path) -> tuple[Any, dict[str, Any]]:
+    """What --json prints: the whole, and each method by its name."""
+    found = json.loads(shown(capsys, *words, "--json", **given))
+    return found, {method["name"]: method for method in found["methods"]}
+
+
+@pytest.mark.parametrize("name", ["t5-base", "google-t5/t5-base"])
+def test_the_counts_on_t5_base_are_those_of_the_paper(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Six sources; a prompt of P tokens adds 768 P."""
+    found, methods = document(capsys, "--backbone", name)
+    assert (found["backbone"], found["parameters"]) == (name, 222_903_552)
+    counts = {method: (each["trained_parameters"], each["per_prompt_token"]) for method, each in methods.items()}
+    assert counts == {"pemt": (2_113_152, 768), "control": (1_836_672, 768)}
+    assert all(each["by_target"] == {} for each in methods.values())  # no tokenizer tells P
+
+
+def test_a_folder_tells_the_count_of_each_target(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """With the differences that a target has."""
+    kept = {"backbone": {"name": str(REPOSITORY / "pemt_core" / "embedded" / "backbone")}}
+    found, plain = document(capsys, params=write_params(tmp_path / "a.yaml", kept))
+    other = {"per_target": {"cb": {"reduction_factor": 8}}}
+    _, changed = document(capsys, params=write_params(tmp_path / "b.yaml", kept, other))
+    assert found["parameters"] == 1_029_248
+    for name, method in plain.items():
+        differs = method["by_target"].items() ^ changed[name]["by_target"].items()
+        assert {target for target, _ in differs} == {"cb"}
+        for count in method["by_target"].values():
+            assert count > method["trained_parameters"]
+            assert (count - method["trained_parameters"]) % method["per_prompt_token"] == 0
+    keys = {*found, *plain["pemt"]}
+    assert {key for key in keys if f"`{key}`" not in DOCUMENT} == set()
+
+
+def test_the_table_has_a_row_for_each_method(capsys: pytest.CaptureFixture[str]) -> None:
+    head, pemt, control, _, last = shown(capsys, "--backbone", "t5-base").splitlines()
+    assert head.split() == ["method", "kind", "trained", "parameters", "of", "backbone", "sources"]
+    assert re.split(" {2,}", pemt)[:4] == ["pemt", "pemt", "2,113,152 + 768 per prompt token", "0.95 %"]
+    assert re.split(" {2,}", control)[-1] == "none"
+    assert last == "on t5-base, 222,903,552 parameters"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("nonsense", "'nonsense' is not a folder, nor a T5 of known shapes; choose from: flan-t5-base, "),
+        ("google-t5/t5-bsae", "not a folder, nor a T5 of known shapes; did you mean 't5-base'"),
+        (str(REPOSITORY / "docs"), "docs: no readable config.json of a T5 in this folder"),
+    ],
+)
+def test_an_unknown_backbone_is_named(capsys: pytest.CaptureFixture[str], name: str, expected: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        shown(capsys, "--backbone", name)
+    assert expected in str(caught.value)
+
+
+def test_a_backbone_that_is_not_pretrained_yet_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    params = write_params(tmp_path / "params.yaml", {"recipe": "scratch"})
+    with pytest.raises(SettingsError, match=r"backbone: no such folder; `dvc repro backbone` makes it"):
+        shown(capsys, params=params)
