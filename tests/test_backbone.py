@@ -465,7 +465,7 @@ def test_an_altered_backbone_is_refused_with_both_fingerprints(stored: Path, tok
     else:
         write_json(stored / "backbone.json", {"fingerprint": "0" * 64, "parameters": 1})
         recorded = "0" * 64
-    with pytest.raises(ArtifactError, match=f"its backbone.json says {recorded[:12]}: the files were altered"):
+    with pytest.raises(ArtifactError, match=f"its backbone.json says {recorded[:12]}: files were altered"):
         load_backbone(stored)
 
 

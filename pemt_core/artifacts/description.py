@@ -86,7 +86,7 @@ def load_description(directory: Path, kind: type[Description]) -> tuple[Descript
     except (AttributeError, KeyError, TypeError) as error:
         expected = "a source, as train_source" if kind is SourceDescription else "a target's cell, as transfer"
         raise ArtifactError(
-            f"{path}: not the description of {expected} writes it; it describes something else, or another version wrote it"
+            f"{path}: not the description of {expected} writes it; it is for something else, or from another version"
         ) from error
 
 

@@ -59,7 +59,7 @@ def backbone_of_shapes(name: str) -> Any:
     else:
         short = name.rpartition("/")[2]
         if short not in SHAPES:
-            raise SettingsError(f"'{name}' is not a folder, nor a T5 of known shapes; {nearest(short, SHAPES)}")
+            raise SettingsError(f"'{name}' is neither a folder nor a T5 of known shapes; {nearest(short, SHAPES)}")
         config = T5Config(**SHAPES[short])
     with torch.device("meta"):
         return architecture_class(config.model_type, name)(config)
