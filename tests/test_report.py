@@ -268,10 +268,10 @@ def test_load_orders_by_suite_target_method_k_and_seed(tmp_path: Path) -> None:
         ({"main_metric": "acuracy"}, "main_metric 'acuracy' is not in test; did you mean 'accuracy'?"),
         ({"seed": "42"}, "seed: Input should be a valid integer, found '42'"),
         ({"test": {"accuracy": None}}, "test: Input should be a valid number, found None"),
-        ({"k": 0}, "k is 0; it is 'full' or a number of rows from 1"),
-        ({"test_rows": 29}, "test_rows is 29 of 28 available"),
+        ({"k": 0}, "k is 0; expected 'full' or at least 1 row"),
+        ({"test_rows": 29}, "test_rows is 29; expected 1 to 28"),
         ({"history": [{"train/loss": 1.0}]}, "a point of history has no step"),
-        ({"expert_weights": {"encoder": [[1.0]], "decoder": [[1.0]]}}, "not one row of 6 (sources) per layer"),
+        ({"expert_weights": {"encoder": [[1.0]], "decoder": [[1.0]]}}, "expected 6 weights per layer, one per source"),
         ({"expert_weights": {"encoder": []}}, "expected encoder and decoder"),
     ],
 )

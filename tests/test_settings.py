@@ -191,7 +191,7 @@ def test_an_imported_source_can_be_left_out_too() -> None:
     settings = parsed(imported, *listed, put("recipe", "study"))
     assert settings.sources == [*VALUES["tasks"]["sources"], "own", "a"]
     assert settings.sources_of("some", settings.method("some")) == [*VALUES["tasks"]["sources"], "a"]
-    with pytest.raises(SettingsError, match=r"methods\.some: without names 'own', which is no source here"):
+    with pytest.raises(SettingsError, match=r"methods\.some: without names 'own', which is not a source"):
         parsed(*listed)
     with pytest.raises(SettingsError, match=r"methods\.some: without leaves out every source"):
         parsed(imported, *listed, put("methods.some.without", ["own", "a", *VALUES["tasks"]["sources"]]))
@@ -293,7 +293,7 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
         put("per_target.cb", {"methods": ["pmet"]}),
         ["key 'per_target.cb.methods.0' is 'pmet'", "did you mean 'pemt'?"],
     ),
-    "no kind": (put("methods.some", {}), ["methods.some", "expected `kind`, as 'some' is the name of none"]),
+    "no kind": (put("methods.some", {}), ["methods.some", "expected the key `kind`, as 'some' is not a kind"]),
     "a method that is no name": (put("methods.Some-1", SOME), ["methods.Some-1: ", "pattern"]),
     "an unknown source": (
         put("methods.pemt", {"sources": ["mnil"]}),
