@@ -1,7 +1,7 @@
-# One image for every step; `python -m pipelines.image` builds it and tags it by its content (docs/kubeflow.md).
+# The image of every step; `python -m pipelines.image` builds it and tags it by its content (docs/kubeflow.md).
 #   --build-arg BASE_IMAGE=...   any Debian or Ubuntu with Python 3.11 and its venv
-#   --build-arg TORCH_INDEX=...  where torch is taken from: CPU builds, or https://download.pytorch.org/whl/cu130 for CUDA
-#   --secret id=ca,src=FILE      certificates to trust while building, behind a proxy that opens TLS
+#   --build-arg TORCH_INDEX=...  index with torch: CPU builds, or https://download.pytorch.org/whl/cu130 for CUDA
+#   --secret id=ca,src=FILE      certificates to trust during the build, behind a proxy that opens TLS
 
 ARG BASE_IMAGE=python:3.11.14-slim-bookworm
 
@@ -11,7 +11,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 RUN python3 -m venv /opt/venv
 COPY constraints.txt .
-# torch before the rest: only another constraint makes its layer anew
+# torch before the rest: only a change of the constraints rebuilds its layer
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt,required=false \
     if [ -s /run/secrets/ca.crt ]; then export PIP_CERT=/run/secrets/ca.crt; fi; \
     /opt/venv/bin/pip install --extra-index-url "$TORCH_INDEX" --constraint constraints.txt torch
@@ -23,8 +23,8 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt,required=false \
     && /opt/venv/bin/pip install --constraint constraints.txt --requirement requirements.txt
 
 FROM ${BASE_IMAGE}
-# A user without rights, in group 0: what that group may write, any user id that a cluster chooses may write too.
-# KFP mounts /minio, /s3 and /gcs; /pemt holds checkpoints and caches, on a volume where there is one
+# An unprivileged user in group 0, so that any user id that a cluster chooses can write what this group can write.
+# KFP mounts /minio, /s3 and /gcs; /pemt holds checkpoints and caches, on a volume if one is mounted
 RUN useradd --uid 1000 --gid 0 --home-dir /home/pemt --create-home pemt \
     && chmod 770 /home/pemt \
     && mkdir --mode 1777 /minio /s3 /gcs /pemt

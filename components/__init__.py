@@ -1,1 +1,1 @@
-"""One program per step: `python -m components.<step> --help`. They parse, call pemt_core once, and write."""
+"""One program per step: `python -m components.<step> --help`. Each parses its flags, calls pemt_core and writes."""

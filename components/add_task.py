@@ -1,7 +1,8 @@
-"""Make a task of your own from a CSV, JSONL or parquet file: writes its entry and its name into params.yaml.
+"""Make a task from a CSV, JSONL or parquet file: write its entry and its name into params.yaml.
 
-What is not given is read off the file: every other column is text, the different answers are the label words. The entry
-is printed; edit it there, above all the description, whose words start the task's prompt. docs/own_tasks.md has more.
+Flags that are not given are inferred from the file: every other column is text, the distinct answers are the labels.
+The entry is printed; edit it in params.yaml, above all the description, whose words initialize the task's prompt.
+docs/own_tasks.md has more.
 """
 
 import argparse
@@ -41,13 +42,13 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def as_written(file: Path, folder: Path) -> str:
-    """A file inside the project counts from its folder, as in params.yaml; any other has its whole path."""
+    """Return the path for params.yaml: relative to the project folder for files inside it, absolute for others."""
     path = file.resolve()
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
 def named_column(text: str) -> tuple[str, str]:
-    """ "subject", a column under its own name, or "question=body"."""
+    """Split "question=body" into name and column; "subject" stands for both."""
     name, _, column = text.partition("=")
     return name, column or name
 
@@ -55,23 +56,26 @@ def named_column(text: str) -> tuple[str, str]:
 def make_parser() -> argparse.ArgumentParser:
     parser = explained(__doc__, "add_task")
     parser.add_argument(
-        "file", type=Path, help="rows to train on; validation and test are taken from them if not given"
+        "file", type=Path, help="training rows; validation and test rows are split off from them if not given"
     )
-    parser.add_argument("--validation", type=Path, help="file with rows to choose by")
-    parser.add_argument("--test", type=Path, help="file with rows to score on")
-    parser.add_argument("--name", required=True, help="of the task: small letters, digits and _")
-    parser.add_argument("--target", required=True, metavar="COLUMN", help="the column of the answer")
+    parser.add_argument("--validation", type=Path, help="file with validation rows, which select the model")
+    parser.add_argument("--test", type=Path, help="file with test rows, which are scored")
+    parser.add_argument("--name", required=True, help="name of the task: lowercase letters, digits and _")
+    parser.add_argument("--target", required=True, metavar="COLUMN", help="column with the answer")
     parser.add_argument("--text", nargs="+", metavar="COLUMN", help="columns that the model reads, or NAME=COLUMN")
     answers = parser.add_mutually_exclusive_group()
-    answers.add_argument("--labels", nargs="+", metavar="WORD", help="all answers that there are")
+    answers.add_argument("--labels", nargs="+", metavar="WORD", help="all possible answers")
     answers.add_argument("--free-text", action="store_true", help="the answer may be any text")
-    parser.add_argument("--description", help="one sentence: what is given, and what is to be decided")
-    parser.add_argument("--metrics", nargs="+", metavar="METRIC", help="the main one first")
-    parser.add_argument("--id", metavar="COLUMN", help="the column that names a row")
-    parser.add_argument("--source", action="store_true", help="as a source, an expert for all targets")
-    parser.add_argument("--only", action="store_true", help="take the other tasks out of the list: run this one alone")
+    parser.add_argument("--description", help="one sentence: what is given, and what to decide")
+    parser.add_argument("--metrics", nargs="+", metavar="METRIC", help="metrics, the main one first")
+    parser.add_argument("--id", metavar="COLUMN", help="column with the name of each row")
+    parser.add_argument("--source", action="store_true", help="add a source, an expert for all targets")
+    parser.add_argument("--only", action="store_true", help="remove the other tasks from the list: run this one alone")
     parser.add_argument(
-        "--differences", default="{}", metavar="YAML", help="from the group transfer: '{k: [full], seeds: [1, 2]}'"
+        "--differences",
+        default="{}",
+        metavar="YAML",
+        help="settings to replace transfer's: '{k: [full], seeds: [1, 2]}'",
     )
     add_params(parser)
     return parser

@@ -1,4 +1,4 @@
-"""The T5 that everything is attached to: a checkpoint from the hub or a folder, or one pretrained here.
+"""Make the T5 that all adapters attach to: load a checkpoint from the hub or a folder, or pretrain one.
 
 Writes OUTPUT in transformers' layout, with the fingerprint that every adapter records.
 """

@@ -1,6 +1,6 @@
-"""The command line: `pemt COMMAND`. Each command is a program of its own, loaded when it is called.
+"""The command line: `pemt COMMAND`. Each command is a separate program, loaded only when it is called.
 
-Exit codes: 0 it went well, 1 a problem, said in one line, 2 wrong usage, 130 stopped by Ctrl-C.
+Exit codes: 0 success, 1 a problem, explained in one line, 2 wrong usage, 130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 from pemt_core import __version__
 from pemt_core.errors import PemtError, nearest
 
-STOPPED, READER_GONE = 130, 141  # 128 and the number of SIGINT, of SIGPIPE: as shells count
+STOPPED, READER_GONE = 130, 141  # 128 plus the number of SIGINT or SIGPIPE, as in shells
 
 
 class CommandError(PemtError):
@@ -23,20 +23,20 @@ class CommandError(PemtError):
 
 @dataclass(frozen=True)
 class Command:
-    """A program with `make_parser`, `main`, and the `run` that calls it; its explanation in a line."""
+    """A module with `make_parser`, `main` and the `run` that calls it, and its summary in one line."""
 
     module: str
     summary: str
-    extra: str = ""  # of pyproject.toml: the packages that it needs beside those of all
+    extra: str = ""  # the extra of pyproject.toml with the packages that only it needs
 
     def load(self) -> Any:
-        """The program's module. CommandError where a package is missing that it needs."""
+        """Import the module. CommandError if a package that it needs is missing."""
         try:
             return import_module(self.module)
         except ModuleNotFoundError as error:
             extra = f"[{self.extra}]" if self.extra else ""
             raise CommandError(
-                f"the package {error.name} is not installed, which {self.module} needs: "
+                f"{self.module} needs the package {error.name}, which is not installed: "
                 f"pip install -e '.{extra}' -c constraints.txt"
             ) from error
 
@@ -44,23 +44,23 @@ class Command:
 COMMANDS = {
     "tasks": Command("components.tasks", "list the tasks, or show one"),
     "methods": Command("components.methods", "list the methods, and what each trains"),
-    "add-task": Command("components.add_task", "make a task from a file of yours"),
-    "doctor": Command("components.doctor", "check this machine and project, and say what to mend"),
+    "add-task": Command("components.add_task", "make a task from a data file"),
+    "doctor": Command("components.doctor", "check this machine and project, and say what to fix"),
     "report": Command("components.results", "show the results"),
-    "predict": Command("components.predict", "predict for the rows of a file"),
-    "serve": Command("components.serve", "answer for a trained target over HTTP"),
+    "predict": Command("components.predict", "predict the rows of a file"),
+    "serve": Command("components.serve", "serve a trained target over HTTP"),
     "export": Command("components.export_adapter", "write a source adapter in PEFT's layout"),
-    "ui": Command("components.ui", "show the runs in MLflow's pages"),
-    "image": Command("pipelines.image", "build the image that containers run in", "kubeflow"),
+    "ui": Command("components.ui", "show the runs in MLflow"),
+    "image": Command("pipelines.image", "build the container image of all steps", "kubeflow"),
     "local": Command("pipelines.local", "run the pipeline in containers on this machine", "kubeflow"),
     "submit": Command("pipelines.submit", "start a run on a cluster", "kubeflow"),
-    "compile": Command("pipelines.compile", "write the pipeline as a file for Kubeflow", "kubeflow"),
-    "completion": Command("components.completion", "print what completes all this in a shell"),
+    "compile": Command("pipelines.compile", "compile the pipeline to a file for Kubeflow", "kubeflow"),
+    "completion": Command("components.completion", "print the script for completion in a shell"),
 }
 
 
 def make_parser(loaded: Collection[str]) -> argparse.ArgumentParser:
-    """The whole command line, with the flags of the commands in `loaded`: a module takes time to load."""
+    """Return the parser of all commands, with the flags of those in `loaded`: loading a module takes time."""
     parser = argparse.ArgumentParser(
         prog="pemt", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -77,13 +77,13 @@ def make_parser(loaded: Collection[str]) -> argparse.ArgumentParser:
             description=program.description,
             formatter_class=program.formatter_class,
             parents=[program],
-            add_help=False,  # the program has it
+            add_help=False,  # the program's parser has it
         )
     return parser
 
 
 def whole_parser() -> argparse.ArgumentParser:
-    """The whole command line, with the flags of every command that can run here."""
+    """Return the parser of all commands, with the flags of those whose packages are installed."""
     loaded = []
     for name, command in COMMANDS.items():
         try:
@@ -95,7 +95,7 @@ def whole_parser() -> argparse.ArgumentParser:
 
 
 def dispatch() -> None:
-    """Run the command that the first word names."""
+    """Run the command that the first argument names."""
     name = next(iter(sys.argv[1:]), "")
     try:
         parser = make_parser({name} & COMMANDS.keys())
@@ -103,7 +103,7 @@ def dispatch() -> None:
         sys.exit(f"error: {error}")
     if name in COMMANDS:
         program = COMMANDS[name].load()
-        parser.set_defaults(whole_parser=whole_parser)  # completion, which is one of the commands, cannot import it
+        parser.set_defaults(whole_parser=whole_parser)  # for `completion`, which cannot import it
         program.run(program.main, parser)
     elif not name:
         parser.print_help(sys.stderr)
@@ -115,16 +115,16 @@ def dispatch() -> None:
 
 
 def main() -> None:
-    """The program `pemt`: without a trace where it is stopped, or nobody reads what it prints."""
+    """Run `pemt`. Ctrl-C and a closed output pipe end it without a traceback."""
     try:
         try:
             dispatch()
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:
-        os._exit(STOPPED)  # at once: a thread that waits for a server would hold the interpreter up
-    except BrokenPipeError:  # as of `pemt tasks | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        os._exit(STOPPED)  # at once: the interpreter would wait for threads that wait for a server
+    except BrokenPipeError:  # as in `pemt tasks | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes again at exit
         sys.exit(READER_GONE)
 
 

@@ -1,7 +1,7 @@
-"""The adapters of all sources in one file, in the order of params.yaml: expert k is the same source everywhere.
+"""Collect the adapters of all sources in the order of params.yaml, so that expert k is the same source everywhere.
 
-Reads ADAPTERS/<source> for each source, or what Kubeflow collected from its loop over them, and after them the LoRAs of
-imported_sources; writes OUTPUT/{experts.safetensors,experts.json}.
+Reads ADAPTERS/<source> for each source, or the adapters that Kubeflow collected from its loop over the sources; appends
+the LoRAs of imported_sources. Writes OUTPUT/{experts.safetensors,experts.json}.
 """
 
 import argparse
@@ -31,8 +31,8 @@ def main(arguments: argparse.Namespace, job: Job[CollectExperts]) -> None:
 def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "collect_experts")
     add_settings(parser)
-    parser.add_argument("--adapters", type=Path, help="folder with one adapter per source; Kubeflow names each")
-    parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote, for LoRAs to import")
+    parser.add_argument("--adapters", type=Path, help="folder with one adapter per source; not needed on Kubeflow")
+    parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote, to check LoRAs")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     return parser
 

@@ -1,4 +1,4 @@
-"""What the commands for people share: their parser, and errors as a line instead of a trace."""
+"""Shared by the user's commands: the parser, common flags, and errors in one line instead of a traceback."""
 
 import argparse
 import socket
@@ -10,15 +10,15 @@ from pemt_core.errors import PemtError
 
 Main = Callable[[argparse.Namespace], int | None]
 
-HOST = "127.0.0.1"  # servers that a command starts are for this machine alone
+HOST = "127.0.0.1"  # only this machine can reach the servers that a command starts
 
 
 class PortError(PemtError):
-    """A server cannot listen there."""
+    """A server cannot listen on this port."""
 
 
 def explained(module_doc: str | None, program: str) -> argparse.ArgumentParser:
-    """The parser of `components.<program>`, which its module's docstring explains."""
+    """Return a parser for `components.<program>` with its module's docstring as the description."""
     return argparse.ArgumentParser(
         prog=f"python -m components.{program}",
         description=module_doc,
@@ -27,17 +27,17 @@ def explained(module_doc: str | None, program: str) -> argparse.ArgumentParser:
 
 
 def add_params(parser: argparse.ArgumentParser) -> None:
-    """The flag for the settings."""
+    """Add the flag for the settings."""
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="settings (default: params.yaml)")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """The flag for scripts that read the output."""
-    parser.add_argument("--json", action="store_true", help="print one JSON document, and nothing else")
+    """Add the flag for machine-readable output."""
+    parser.add_argument("--json", action="store_true", help="print a single JSON document")
 
 
 def run(main: Main, parser: argparse.ArgumentParser) -> None:
-    """Parse and call `main`, which may return an exit code. Exit code 1 and one line where the user can mend it."""
+    """Parse the flags and call `main`, which may return an exit code. A PemtError becomes one line and exit code 1."""
     try:
         sys.exit(main(parser.parse_args()))
     except PemtError as error:
@@ -45,11 +45,11 @@ def run(main: Main, parser: argparse.ArgumentParser) -> None:
 
 
 def check_port(port: int) -> None:
-    """PortError, which names a free port, where something listens at this one."""
-    with socket.socket() as wanted, socket.socket() as other:
-        wanted.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that has just ended is no obstacle
+    """Raise PortError, which names a free port, if a server could not listen on this one."""
+    with socket.socket() as probe, socket.socket() as other:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the port of a server that just ended is free
         try:
-            wanted.bind((HOST, port))
+            probe.bind((HOST, port))
         except (OSError, OverflowError) as error:
             other.bind((HOST, 0))
             reason = error.strerror if isinstance(error, OSError) else error

@@ -1,4 +1,4 @@
-"""Completion of `pemt` for a shell: commands, flags, files, and the names of tasks.
+"""Print the script with which a shell completes the commands, flags, files and task names of `pemt`.
 
 bash   pemt completion bash > ~/.local/share/bash-completion/completions/pemt
 zsh    pemt completion zsh > FOLDER/_pemt, with FOLDER in fpath
@@ -12,14 +12,14 @@ from pathlib import Path
 from components.command import explained, run
 from pemt_core.tasks import TASKS
 
-__all__ = ["main", "make_parser", "run"]  # what pemt calls; alone, this program would have nothing to complete
+__all__ = ["main", "make_parser", "run"]  # pemt calls these; there is nothing to complete without it
 
 SHELLS = ("bash", "zsh", "tcsh")
-TASK = "TASK"  # the metavar of what takes a task
+TASK = "TASK"  # the metavar of arguments that take a task
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Print the script for `arguments.whole_parser()`, the parser of `pemt` with all commands, which pemt sets."""
+    """Print the script for `arguments.whole_parser()`, which pemt sets to the parser of all its commands."""
     import shtab
 
     parser = arguments.whole_parser()
@@ -32,7 +32,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """All arguments of a parser and of its commands."""
+    """Yield all arguments of a parser and of its commands."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():

@@ -1,6 +1,6 @@
-"""Whether this machine and project can run the pipeline, and how to mend what stands in the way.
+"""Check whether this machine and project can run the pipeline, and say how to fix problems.
 
-Exit code 1 where something stops `make demo` or what the settings ask for; warnings and what is skipped do not.
+The exit code is 1 if a problem blocks `make demo` or something that the settings ask for, 0 otherwise.
 """
 
 import argparse
@@ -29,31 +29,31 @@ def main(arguments: argparse.Namespace) -> int:
         print(json.dumps({"ok": not counts[Status.FAILURE], "checks": [asdict(one) for one in findings]}, indent=2))
     else:
         summary = ", ".join(f"{counts[status]} {status}" for status in Status if counts[status])
-        print(f"\n{summary}: {'mend what failed first' if counts[Status.FAILURE] else '`make demo` can run'}")
+        print(f"\n{summary}: {'fix the failures first' if counts[Status.FAILURE] else '`make demo` can run'}")
     return 1 if counts[Status.FAILURE] else 0
 
 
 def waiting(name: str) -> None:
-    """Say on a terminal what takes its time."""
+    """Show on a terminal which check is still running."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r... {name}\x1b[K\r")
         sys.stderr.flush()
 
 
 def print_finding(finding: Finding) -> None:
-    """One line, and one below it for what to do."""
+    """Print a finding on one line, and its fix on the next."""
     mark = f"{finding.status:{STATUS_WIDTH}}"
     if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
         mark = f"\x1b[{COLOURS[finding.status]}m{mark}\x1b[0m"
-    clear = "\x1b[K" if sys.stdout.isatty() else ""  # of what was written while waiting
+    clear = "\x1b[K" if sys.stdout.isatty() else ""  # erase what `waiting` wrote
     print(f"{mark}{finding.name:{NAME_WIDTH}}{finding.found}{clear}", flush=True)
-    if finding.mend:
-        print(f"{'':{STATUS_WIDTH + NAME_WIDTH}}-> {finding.mend}")
+    if finding.fix:
+        print(f"{'':{STATUS_WIDTH + NAME_WIDTH}}-> {finding.fix}")
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = explained(__doc__, "doctor")
-    parser.add_argument("--host", metavar="URL", help="ask the API of Kubeflow Pipelines there too")
+    parser.add_argument("--host", metavar="URL", help="also check the API of Kubeflow Pipelines there")
     add_params(parser)
     add_json(parser)
     return parser

@@ -1,4 +1,4 @@
-"""Test scores of the targets' cells; a cell whose result still holds is not scored again.
+"""Score the targets' cells on their test splits, except those whose result is still valid.
 
 Reads ADAPTERS/<target>/<cell>, writes OUTPUT/<target>/<cell>/{result.json,predictions.jsonl}.
 """
@@ -30,7 +30,7 @@ def main(arguments: argparse.Namespace, job: Job[Evaluate]) -> Outcome:
 def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "evaluate")
     add_settings(parser)
-    parser.add_argument("--targets", nargs="+", help="target tasks (default: all of the settings)")
+    parser.add_argument("--targets", nargs="+", help="target tasks (default: all in the settings)")
     parser.add_argument("--adapters", type=Path, required=True, help="folder with one folder of cells per target")
     parser.add_argument("--data", type=Path, required=True, help="folder that prepare wrote")
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")

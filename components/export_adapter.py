@@ -1,4 +1,4 @@
-"""A source adapter and its prompt in the layout in which PEFT stores a LoRA, for use outside of the pipeline.
+"""Write a source adapter and its prompt as PEFT stores a LoRA, for use outside the pipeline.
 
 Writes OUTPUT/{adapter_config.json,adapter_model.safetensors,prompt.safetensors,README.md}.
 """
@@ -23,9 +23,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = explained(__doc__, "export_adapter")
     parser.add_argument("adapter", type=Path, help="folder that train_source wrote, such as adapters/sources/mnli")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--backbone", type=Path, default=Path("backbone"), help="its backbone's folder (%(default)s)")
+    parser.add_argument("--backbone", type=Path, default=Path("backbone"), help="folder of its backbone (%(default)s)")
     parser.add_argument(
-        "--base-model", help="what PEFT is to load the backbone by, such as google-t5/t5-base (default: --backbone)"
+        "--base-model", help="name by which PEFT loads the backbone, such as google-t5/t5-base (default: --backbone)"
     )
     return parser
 

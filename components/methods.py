@@ -1,7 +1,7 @@
-"""The methods of params.yaml: name, kind, sources, and exactly how many parameters each trains for a target.
+"""List the methods of params.yaml: name, kind, sources, and the exact number of parameters each trains for a target.
 
-A target's prompt has a vector for each token of its description, so the count is a number and so many per token. With a
-backbone's folder, which has a tokenizer, it is also given for the targets of params.yaml.
+A target's prompt has one vector per token of its description, so the count has a fixed part and a part per token. If
+the backbone is a folder, which has a tokenizer, the range over the targets of params.yaml is shown too.
 """
 
 import argparse
@@ -23,13 +23,13 @@ def main(arguments: argparse.Namespace) -> None:
     if settings.backbone.kind == "scratch" and not arguments.backbone:
         backbone = "backbone"
         if not (folder / backbone).is_dir():
-            raise SettingsError(f"{folder / backbone}: no such folder; `dvc repro backbone` makes it")
+            raise SettingsError(f"{folder / backbone}: no such folder; `dvc repro backbone` creates it")
     described = describe(settings, backbone, folder)
     print(json.dumps(described, indent=2, ensure_ascii=False) if arguments.json else table(described))
 
 
 def describe(settings: Settings, backbone: str, folder: Path) -> dict[str, Any]:
-    """All methods, with what they train on this backbone."""
+    """Describe all methods and what they train on this backbone."""
     from pemt_core.backbone.shapes import backbone_of_shapes
 
     place = folder / backbone if (folder / backbone).is_dir() else Path(backbone)
@@ -61,7 +61,7 @@ def describe(settings: Settings, backbone: str, folder: Path) -> dict[str, Any]:
 
 
 def prompt_tokens(settings: Settings, backbone: Path, folder: Path) -> dict[str, int]:
-    """By target, how many tokens its description has for this backbone."""
+    """Return the number of tokens in each target's description, for this backbone's tokenizer."""
     from pemt_core.backbone.tokenizer import load_tokenizer
 
     tokenizer, known = load_tokenizer(str(backbone)), known_tasks(settings.own_tasks, folder)
@@ -70,7 +70,7 @@ def prompt_tokens(settings: Settings, backbone: Path, folder: Path) -> dict[str,
 
 
 def table(described: dict[str, Any]) -> str:
-    """A row per method, in columns as wide as they must be."""
+    """Format the methods as a table with one row each."""
     rows = [("method", "kind", "trained parameters", "of backbone", "sources")]
     for each in described["methods"]:
         counts = list(each["by_target"].values())
@@ -86,7 +86,9 @@ def table(described: dict[str, Any]) -> str:
 def make_parser() -> argparse.ArgumentParser:
     parser = explained(__doc__, "methods")
     parser.add_argument(
-        "--backbone", metavar="FOLDER|NAME", help="a folder, or a name such as t5-base (default: that of params.yaml)"
+        "--backbone",
+        metavar="FOLDER|NAME",
+        help="folder, or name such as t5-base (default: the one in params.yaml)",
     )
     add_params(parser)
     add_json(parser)

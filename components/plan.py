@@ -1,7 +1,7 @@
-"""What every other step reads, resolved from params.yaml and its recipe: one JSON text for each step.
+"""Resolve params.yaml and its recipe into the settings of every other step, one JSON text each.
 
-Writes OUTPUT/<step>.json, OUTPUT/train_source/<source>.json and OUTPUT/transfer/<target>.json. In a run on a cluster it
-reads --run instead, and gives the texts to Kubeflow as parameters. With neither it prints them.
+Writes OUTPUT/<step>.json, OUTPUT/train_source/<source>.json and OUTPUT/transfer/<target>.json. On a cluster, it reads
+--run instead and returns the texts to Kubeflow as parameters. Elsewhere, it prints them if there is no --output.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main(arguments: argparse.Namespace, executor: Executor | None) -> Outcome:
 def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "plan")
     add_params(parser)
-    parser.add_argument("--run", metavar="JSON", help="content of params.yaml and a run's choices, instead of the file")
+    parser.add_argument("--run", metavar="JSON", help="content of params.yaml and a run's choices, instead of --params")
     parser.add_argument("--output", type=Path, help="folder to write")
     return parser
 

@@ -1,7 +1,7 @@
-"""Predict for every row of a CSV, JSONL or parquet file, of any size, with trained targets or a registered model.
+"""Predict every row of a CSV, JSONL or parquet file of any size, with trained targets or a registered model.
 
-A row has the columns of its task, or its finished text in the column "source". The output has a row for each: task,
-prediction, answer, score, scores, expert_weights, truncated.
+A row has the columns of its task, or its complete text in the column "source". The output has one row for each, with
+task, prediction, answer, score, scores, expert_weights and truncated.
 """
 
 import argparse
@@ -33,14 +33,14 @@ def make_parser() -> argparse.ArgumentParser:
         "--target",
         nargs="+",
         metavar="TASK",
-        help="trained targets; of several, each row's column 'task' names its own",
+        help="trained targets; if several, the column 'task' names the target of each row",
     )
     what.add_argument("--model", help="models:/<name>@<alias>, models:/<name>/<version>, or a model's folder")
-    parser.add_argument("--cell", help="such as pemt-k32-seed31 (default: the target's best on validation)")
-    parser.add_argument("--keep", nargs="+", default=[], metavar="COLUMN", help="columns of the input to carry along")
+    parser.add_argument("--cell", help="cell, such as pemt-k32-seed31 (default: the target's best on validation)")
+    parser.add_argument("--keep", nargs="+", default=[], metavar="COLUMN", help="input columns to copy to the output")
     for name in FOLDERS:
         default = getattr(Project, name)
-        parser.add_argument(f"--{name}", type=Path, default=default, help="with --target: its folder (%(default)s)")
+        parser.add_argument(f"--{name}", type=Path, default=default, help="with --target: folder to read (%(default)s)")
     add_params(parser)
     return parser
 

@@ -1,7 +1,7 @@
-"""Datasets of all tasks to text pairs, with their corpus, tokenizer and statistics.
+"""Convert the datasets of all tasks to text pairs, and build their corpus, tokenizer and statistics.
 
 Writes OUTPUT/<task>/{task.json,train,validation,test.parquet}, OUTPUT/corpus.parquet, OUTPUT/tokenizer/ and
-OUTPUT/statistics.json. With --pin it writes the hub's newest commits into the records instead, and stops.
+OUTPUT/statistics.json. With --pin, it only writes the hub's newest commits into the task records.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "prepare")
     add_settings(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--pin", action="store_true", help="pin the datasets' newest commits, prepare nothing")
+    parser.add_argument("--pin", action="store_true", help="only pin the newest commits of the datasets")
     return parser
 
 

@@ -1,6 +1,6 @@
-"""What every step's program does around its one call: settings, logging, errors as a line instead of a trace.
+"""Shared by the programs of all steps: settings, logging, tracking, and errors in one line instead of a traceback.
 
-A program imports its step within `main`: --help and an error in the settings need not wait for torch.
+Programs import their step within `main`, so that --help and errors in the settings do not wait for torch.
 """
 
 import argparse
@@ -26,18 +26,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job(Generic[StepType]):
-    """What one process of a step is given beside its flags."""
+    """What one process of a step gets besides its flags."""
 
     settings: StepType
-    provenance: Path | None  # the file to write; None in processes whose results another one writes
-    executor: Executor | None  # Kubeflow, where it started the program
+    provenance: Path | None  # file to write; None if another process writes the results
+    executor: Executor | None  # set if Kubeflow started the program
 
 
 Main = Callable[[argparse.Namespace, Job[StepType]], Outcome | None]
 
 
 def new_parser(module_doc: str | None, step: str) -> argparse.ArgumentParser:
-    """A parser that explains the step by its module's docstring, with the flags that every step has."""
+    """Return a parser described by the step's module docstring, with the flags that every step has."""
     parser = explained(module_doc, step)
     parser.add_argument("--executor-input", metavar="JSON", help="Kubeflow's request to a container")
     parser.add_argument("--provenance", type=Path, required=True, help="file to write: commit, time, versions, cost")
@@ -45,29 +45,29 @@ def new_parser(module_doc: str | None, step: str) -> argparse.ArgumentParser:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """The flag for the settings of a step."""
-    parser.add_argument("--settings", metavar="FILE|JSON", required=True, help="what plan wrote for this step")
+    """Add the flag for the settings of a step."""
+    parser.add_argument("--settings", metavar="FILE|JSON", required=True, help="settings that plan wrote for this step")
 
 
 def add_tracking(parser: argparse.ArgumentParser) -> None:
-    """The flags of steps that write runs."""
+    """Add the flags of steps that write runs."""
     parser.add_argument(
-        "--tracking", metavar="FILE|JSON", required=True, help="plan's tracking.json: where runs are kept"
+        "--tracking", metavar="FILE|JSON", required=True, help="tracking.json of plan: where runs are stored"
     )
-    parser.add_argument("--plan", metavar="KEY", help="of a branch of a cluster's run, whose report looks for its runs")
+    parser.add_argument("--plan", metavar="KEY", help="key of a cluster run's branch, by which its report finds runs")
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
-    """The flags of steps that train."""
+    """Add the flags of steps that train."""
     add_tracking(parser)
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="training states to resume from")
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="folder of states to resume from")
     parser.add_argument(
-        "--processes", type=int, default=1, help="share every batch among this many processes, one per GPU (default: 1)"
+        "--processes", type=int, default=1, help="split every batch among this many processes, one per GPU (default: 1)"
     )
 
 
 def run(main: Main[StepType], parser: argparse.ArgumentParser, kind: type[StepType]) -> None:
-    """Parse, read the step's settings, call `main`."""
+    """Parse the flags, read the step's settings and call `main`."""
 
     step = parser.prog.rpartition(".")[2]
 
@@ -82,7 +82,7 @@ def run(main: Main[StepType], parser: argparse.ArgumentParser, kind: type[StepTy
 def run_program(
     main: Callable[[argparse.Namespace, Executor | None], Outcome | None], parser: argparse.ArgumentParser
 ) -> None:
-    """Parse and call `main`, then answer Kubeflow. Exit code 1 and one line where the user can fix what is wrong."""
+    """Parse the flags, call `main` and answer Kubeflow. A PemtError becomes one line and exit code 1."""
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for chatty in ("httpx", "alembic", "mlflow"):
@@ -100,26 +100,26 @@ def run_program(
 
 
 def answers() -> bool:
-    """Whether this is the first of the processes that share a training: the one that writes for all."""
+    """Whether this is the first of the processes that share a training, which writes for all."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def tracker_of(arguments: argparse.Namespace) -> Tracker:
-    """The store that --tracking or MLFLOW_TRACKING_URI names.
+    """Connect to the store that --tracking or MLFLOW_TRACKING_URI names.
 
-    Results of a run on a cluster travel through it: with --plan, whose key its runs get as a tag, a store that is lost
-    stops the step, whatever the settings say.
+    With --plan, runs are tagged with its key, and an unreachable store stops the step regardless of the settings:
+    cluster runs pass their results through the store.
     """
     tracking = read_step(TrackingSettings, arguments.tracking, "tracking")
     return open_tracker(tracking, arguments.plan)
 
 
 def open_tracker(tracking: TrackingSettings, plan: str | None, *, must_answer: bool = False) -> Tracker:
-    """The store of these settings; with `plan`, or where it `must_answer`, one that is lost stops the step."""
+    """Connect to the store of these settings. With `plan` or `must_answer`, an unreachable store stops the step."""
     uri = tracking_uri(tracking.uri)
     if uri == tracking.uri and holds_password(uri):
         logger.warning(
-            "tracking.uri holds a password, which git and dvc.lock would keep: set MLFLOW_TRACKING_URI to it instead"
+            "tracking.uri contains a password, which git and dvc.lock would store: set MLFLOW_TRACKING_URI instead"
         )
     on_unreachable = "stop" if plan or must_answer else tracking.on_unreachable
     tracker = connect(uri, tracking.experiment, tracking_dir(Path("params.yaml")), on_unreachable)
@@ -127,11 +127,11 @@ def open_tracker(tracking: TrackingSettings, plan: str | None, *, must_answer: b
 
 
 def share_among_processes(step: str, processes: int) -> None:
-    """Become several processes that train together, by `accelerate launch`, where more than one is asked for."""
+    """Relaunch the program under `accelerate launch` if more than one process is to train."""
     if processes != 1:
         from pemt_core.training.accelerator import launch_command
 
         words, variables = launch_command(processes)
-        alone = ["--processes", "1"]  # the last of a flag counts: else each of them would do the same
+        alone = ["--processes", "1"]  # overrides the user's flag, so that they do not relaunch too
         command = [*words, f"components.{step}", *sys.argv[1:], *alone]
         os.execve(sys.executable, command, {**os.environ, **variables})

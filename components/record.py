@@ -1,7 +1,7 @@
-"""Tracking runs of all results: one per source and cell, and above them one per method and k.
+"""Record all results in tracking: one run per source and cell, and a parent run per method and k.
 
-Reads SCORES/<target>/<cell>/result.json, writes OUTPUT, which says what has a run. With --plan, in a branch of a
-cluster's run, it records the branch's cells alone and keeps their results for the report.
+Reads SCORES/<target>/<cell>/result.json, writes OUTPUT, a list of what has a run. With --plan, in a branch of a cluster
+run, it records only the branch's cells and stores their results for the report.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""The best cell of every target as a version of a model in MLflow's registry, the best version under an alias.
+"""Register the best cell of every target as a model version in MLflow, and give the best version an alias.
 
-Reads ADAPTERS/<target>/<cell> and what it was trained on; `models` in params.yaml has the rule.
+Reads ADAPTERS/<target>/<cell> and what it was trained on; the group `models` of params.yaml sets the rule.
 """
 
 import argparse
@@ -22,13 +22,13 @@ def main(arguments: argparse.Namespace, job: Job[Register]) -> None:
 def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "register")
     add_settings(parser)
-    parser.add_argument("--targets", nargs="+", help="target tasks (default: all of the settings)")
+    parser.add_argument("--targets", nargs="+", help="target tasks (default: all in the settings)")
     parser.add_argument("--adapters", type=Path, required=True, help="folder with one folder of cells per target")
     parser.add_argument("--data", type=Path, required=True, help="folder that prepare wrote")
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")
     parser.add_argument("--experts", type=Path, required=True, help="folder that collect_experts wrote")
     parser.add_argument(
-        "--recorded", type=Path, required=True, help="file that record wrote: the cells have their runs"
+        "--recorded", type=Path, required=True, help="file that record wrote; it shows that the cells have runs"
     )
     add_tracking(parser)
     return parser

@@ -1,8 +1,8 @@
-"""Tables, figures and a page of all results.
+"""Write tables, figures and a page of all results.
 
 Reads SCORES/<target>/<cell>/result.json, writes OUTPUT/{table.csv,table.md,summary.json,*.png,report.html,...}. The
-last step of a run on a cluster can be given no files: --run makes it fetch the run's results from tracking into SCORES,
-record what they come to, and state what failed.
+last step of a cluster run receives no files: with --run, it fetches the run's results from tracking into SCORES,
+records the parent runs, and lists what failed.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main(arguments: argparse.Namespace, executor: Executor | None) -> Outcome:
 
 
 def fetch(arguments: argparse.Namespace) -> tuple[Report, "Tables"]:
-    """The results of a cluster's run, from its tracking store, and their parents written there."""
+    """Fetch the results of a cluster run from its tracking store, and record their parent runs there."""
     from pemt_core.steps.plan import make_plan
     from pemt_core.steps.record import record
     from pemt_core.tracking.gather import gather
@@ -52,7 +52,7 @@ def fetch(arguments: argparse.Namespace) -> tuple[Report, "Tables"]:
 
 
 def tables_of(settings: Report, scores: Path, failed: Sequence[str] = ()) -> "Tables":
-    """The frames of the results in `scores`; `failed` are sentences on what has no result."""
+    """Build the tables of the results in `scores`; `failed` has a sentence for each missing result."""
     from pemt_core.artifacts.result import load_results
     from pemt_core.report.names import MethodNames
     from pemt_core.report.table import Tables
@@ -62,7 +62,7 @@ def tables_of(settings: Report, scores: Path, failed: Sequence[str] = ()) -> "Ta
 
 
 def write(settings: Report, tables: "Tables", arguments: argparse.Namespace) -> dict[str, float]:
-    """Write the report; returns the means over all targets by method and k."""
+    """Write the report and return the means over all targets by method and k."""
     from pemt_core.report.cost import read_processes
     from pemt_core.report.origin import Origin, num_parameters_of
     from pemt_core.steps.report import report
@@ -76,13 +76,13 @@ def write(settings: Report, tables: "Tables", arguments: argparse.Namespace) -> 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "report")
-    parser.add_argument("--settings", metavar="FILE|JSON", help="what plan wrote for this step")
-    parser.add_argument("--run", metavar="JSON", help="content of params.yaml and a cluster run's choices, instead")
+    parser.add_argument("--settings", metavar="FILE|JSON", help="settings that plan wrote for this step")
+    parser.add_argument("--run", metavar="JSON", help="content of params.yaml and a cluster run's choices")
     parser.add_argument("--scores", type=Path, required=True, help="folder that evaluate wrote")
     parser.add_argument("--sources", type=Path, help="folder with one adapter per source, to show them too")
     parser.add_argument("--backbone", type=Path, help="folder of the backbone, to show its size")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--page", type=Path, help="file to write the tables to once more")
+    parser.add_argument("--page", type=Path, help="file for a copy of table.md")
     return parser
 
 

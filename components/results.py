@@ -1,4 +1,4 @@
-"""The results of the last report: its table, and where its pages are."""
+"""Show the table of the last report, and where its page is."""
 
 import argparse
 import json
@@ -14,20 +14,20 @@ from pemt_core.errors import ArtifactError
 def main(arguments: argparse.Namespace) -> None:
     table, page = arguments.results / "table.md", arguments.results / "report.html"
     if not table.is_file():
-        raise ArtifactError(f"{table}: there are no results yet; `make demo` or `dvc repro` makes them")
+        raise ArtifactError(f"{table}: no results yet; run `make demo` or `dvc repro`")
     if arguments.json:
         print(json.dumps(read_json(arguments.results / "summary.json"), indent=2))
     else:
         sys.stdout.write(table.read_text(encoding="utf-8"))
-        print(f"\nBeside the table: {page if page.is_file() else arguments.results}")
+        print(f"\nFull report: {page if page.is_file() else arguments.results}")
     if arguments.open and not webbrowser.open((page if page.is_file() else table).resolve().as_uri()):
-        raise ArtifactError(f"{page}: no browser could be started to open it")
+        raise ArtifactError(f"{page}: no browser could be started")
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = explained(__doc__, "results")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder that the report step wrote")
-    parser.add_argument("--open", action="store_true", help="open the page in a browser too")
+    parser.add_argument("--open", action="store_true", help="also open the page in a browser")
     add_json(parser)
     return parser
 

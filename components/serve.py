@@ -1,6 +1,6 @@
-"""Serve a target's registered model over HTTP, on this machine alone. Ctrl-C ends it.
+"""Serve a target's registered model over HTTP, to this machine only. Stop it with Ctrl-C.
 
-Becomes `mlflow models serve` once model, alias, backbone and port are there.
+It checks model, alias, backbone and port, and then becomes `mlflow models serve`.
 """
 
 import argparse
@@ -24,13 +24,13 @@ def main(arguments: argparse.Namespace) -> None:
     backbone = find_version(store, uri).tags.get(BACKBONE_DIR)
     if backbone and not Path(backbone).is_dir():
         raise ArtifactError(
-            f"{backbone}: no such folder; {uri} refers to it for its backbone. `dvc pull backbone` or `dvc repro "
-            "backbone` brings it back, or models.backbone: include puts it into the next version"
+            f"{backbone}: no such folder; {uri} needs it as its backbone. Restore it by `dvc pull backbone` or `dvc "
+            "repro backbone`, or set models.backbone: include to store it in the next version"
         )
     check_port(arguments.port)
     print(f"http://{HOST}:{arguments.port}/invocations answers for {uri}", flush=True)
     words = ["models", "serve", "--model-uri", uri, "--env-manager", "local", "--host", HOST]
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # MLflow starts one of these
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # MLflow looks for uvicorn here
     variables = {"MLFLOW_TRACKING_URI": store.uri, "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": programs}
     command = [sys.executable, "-m", "mlflow", *words, "--port", str(arguments.port)]
     os.execve(sys.executable, command, {**os.environ, **variables})
@@ -38,9 +38,9 @@ def main(arguments: argparse.Namespace) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = explained(__doc__, "serve")
-    parser.add_argument("target", metavar="TASK", help="the target whose model is served")
-    parser.add_argument("--alias", help="of the version (default: models.alias)")
-    parser.add_argument("--port", type=int, default=5056, help="to answer on (default: %(default)s)")
+    parser.add_argument("target", metavar="TASK", help="target whose model is served")
+    parser.add_argument("--alias", help="alias of the version to serve (default: models.alias)")
+    parser.add_argument("--port", type=int, default=5056, help="port to listen on (default: %(default)s)")
     add_params(parser)
     return parser
 

@@ -1,4 +1,4 @@
-"""The tasks that there are: all in a table, or one in full. params.yaml says which of them the pipeline runs."""
+"""List all tasks in a table, or show one in full. `listed` tells which of them params.yaml runs."""
 
 import argparse
 import json
@@ -25,7 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def describe(task: Task, settings: Settings) -> dict[str, Any]:
-    """A record as plain values, with the lists of the settings that name it."""
+    """Return a task's record as plain values, with the lists of the settings that contain it."""
     lists = {"source": settings.tasks.sources, "target": settings.tasks.targets}
     parts = {role: f"{portion.split} ({portion.share.value})" for role, portion in task.splits.roles.items()}
     return {
@@ -44,7 +44,7 @@ def describe(task: Task, settings: Settings) -> dict[str, Any]:
 
 
 def page(record: dict[str, Any]) -> str:
-    """One task, a line for each fact."""
+    """Format one task, with one fact per line."""
     first, *others = record["metrics"]
     parts = [f"{role}: {part}" for role, part in record["splits"].items()]
     facts = {
@@ -62,7 +62,7 @@ def page(record: dict[str, Any]) -> str:
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """All tasks, a row each, in columns as wide as they must be."""
+    """Format the tasks as a table with one row each."""
     rows = [COLUMNS, *(cells(record) for record in records)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
@@ -85,7 +85,7 @@ def cells(record: dict[str, Any]) -> tuple[str, ...]:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = explained(__doc__, "tasks")
-    parser.add_argument("name", nargs="?", metavar="TASK", help="the task to show (default: list all)")
+    parser.add_argument("name", nargs="?", metavar="TASK", help="task to show (default: list all)")
     add_params(parser)
     add_json(parser)
     return parser

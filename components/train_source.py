@@ -1,6 +1,6 @@
-"""Stage 1 for one source task: source adapters and task prompt on the frozen backbone.
+"""Stage 1 for one source task: train source adapters and task prompt on the frozen backbone.
 
-Writes OUTPUT/{adapter.safetensors,adapter.json,training.json}. A killed run resumes from --checkpoints.
+Writes OUTPUT/{adapter.safetensors,adapter.json,training.json}. An interrupted run resumes from --checkpoints.
 """
 
 import argparse

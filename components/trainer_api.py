@@ -12,7 +12,7 @@ API = ("trainer.kubeflow.org", "v1alpha1")
 RULES = "trainjobs.trainer.kubeflow.org: create, list, delete; pods: list; pods/log, persistentvolumeclaims: get"
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 NODE = "node"  # what Trainer's runtimes call the job of the nodes, and its container
-TORCHRUN = "torch/distributed/elastic"  # in the first line of torchrun's own failure report
+TORCHRUN = "torch/distributed/elastic"  # in the first line of torchrun's failure report
 
 
 class TrainerJobError(PemtError):

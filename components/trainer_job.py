@@ -1,7 +1,7 @@
-"""Run a step on several nodes: this program starts the step's own as a job of Kubeflow Trainer (2.1 or newer).
+"""Run a step on several nodes: start its program as a job of Kubeflow Trainer (2.1 or newer), and wait for it.
 
 It shares a volume with the job's pods, copies the step's inputs there and its outputs back. The job's name is a hash
-of all arguments, so a retry finds the job that an earlier attempt started. The step's own flags follow after --.
+of all arguments, so a retry finds the job that an earlier attempt started. The flags of the step's program follow --.
 """
 
 import argparse

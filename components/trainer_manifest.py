@@ -51,7 +51,7 @@ def manifests(name: str, arguments: argparse.Namespace, flags: list[str]) -> lis
         ),
     )
     older = job.to_dict()
-    # 2.2 replaced podTemplateOverrides by runtimePatches, so the types of today do not have it
+    # 2.2 replaced podTemplateOverrides by runtimePatches, so the current types lack it
     older["spec"]["podTemplateOverrides"] = [{"targetJobs": [{"name": NODE}], **pod.to_dict()}]
     job.spec.runtime_patches = [_patch(pod)]
     return [job.to_dict(), older]

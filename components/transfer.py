@@ -1,6 +1,6 @@
-"""Stage 2 for one target task: every method, few-shot k and seed that it has, if it is not there already.
+"""Stage 2 for one target task: train a cell for every method, few-shot k and seed, except those that are still valid.
 
-Writes OUTPUT/<method>-k<k>-seed<seed>/{adapter.safetensors,adapter.json,training.json}. A killed run resumes from
+Writes OUTPUT/<method>-k<k>-seed<seed>/{adapter.safetensors,adapter.json,training.json}. An interrupted run resumes from
 --checkpoints.
 """
 
@@ -38,10 +38,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")
     parser.add_argument("--experts", type=Path, required=True, help="folder that collect_experts wrote")
     parser.add_argument(
-        "--output", type=Path, required=True, help="folder to write; cells in it that still hold are kept"
+        "--output", type=Path, required=True, help="folder to write; cells in it that are still valid are kept"
     )
     add_training(parser)
-    parser.add_argument("--workers", type=int, help="trainings at a time (default: as many as suit the machine)")
+    parser.add_argument("--workers", type=int, help="number of parallel trainings (default: what suits the machine)")
     return parser
 
 

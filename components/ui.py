@@ -1,6 +1,6 @@
-"""The runs in MLflow's pages, on this machine alone. Ctrl-C ends it.
+"""Show the runs in MLflow, on this machine only. Stop it with Ctrl-C.
 
-Shows the tracking file of the settings, or of another folder: kubeflow-local after `pemt local`.
+The runs come from the tracking file of the settings, or from that of another folder: kubeflow-local after `pemt local`.
 """
 
 import argparse
@@ -15,14 +15,14 @@ from pemt_core.tracking.address import sqlite_path, without_password
 from pemt_core.tracking.store import open_store, tracking_dir, tracking_uri
 
 DATABASE = "mlflow.db"
-SERVER = {  # jobs, which nothing here uses, would take 2 GB; an address to report to is nobody's wish
+SERVER = {  # job execution, which is not used here, would take 2 GB
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 
 
 class UiError(PemtError):
-    """There is nothing to show from here."""
+    """The runs cannot be shown from here."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -34,9 +34,9 @@ def main(arguments: argparse.Namespace) -> None:
     folder = tracking_dir(arguments.params)
     database = sqlite_path(uri, folder)
     if database is None:
-        raise UiError(f"the runs are in {without_password(uri)}, which shows them itself: open that in a browser")
+        raise UiError(f"the runs are in {without_password(uri)}, not in a file: open that server in a browser")
     check_port(arguments.port)
-    # Its file is made here where there is none: the server's processes, racing to make it, can leave it broken
+    # Creates a missing database here: the server's processes would race to create it, and could corrupt it
     store = open_store(uri, settings.tracking.experiment, folder)
     words = ["--workers", "1", "--host", HOST, "--port", str(arguments.port)]
     artifacts = database.parent / "mlartifacts"
@@ -48,9 +48,9 @@ def main(arguments: argparse.Namespace) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = explained(__doc__, "ui")
-    store = f"where {DATABASE} is (default: as tracking.uri says)"
+    store = f"folder with {DATABASE} (default: that of tracking.uri)"
     parser.add_argument("--store", type=Path, metavar="FOLDER", help=store)
-    parser.add_argument("--port", type=int, default=5055, help="of the pages (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=5055, help="port to listen on (default: %(default)s)")
     add_params(parser)
     return parser
 

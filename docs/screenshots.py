@@ -1,6 +1,6 @@
-"""Pictures of the tracking pages for docs/mlflow.md: `make ui`, then `python docs/screenshots.py`.
+"""Take the screenshots of MLflow for docs/mlflow.md: `make ui`, then `python docs/screenshots.py`.
 
-Needs the development dependencies and Chromium. What is photographed is what the server's store holds.
+Needs the development dependencies and Chromium. The screenshots show the runs of the server's store.
 """
 
 import argparse
@@ -27,13 +27,13 @@ FLAGS = [
 ]
 NO_ASSISTANT = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 PICTURES = {"view": 460, "charts": 900, "compare": 820}  # page to pixels of height
-FIRST = "mean/All"  # what every page shows once it is drawn
-SETTLED = 3000  # milliseconds for what a page draws after its texts
+FIRST = "mean/All"  # a text that every page shows once it is drawn
+SETTLED = 3000  # milliseconds until a page has drawn what follows its texts
 
 
 @contextmanager
 def open_browser(playwright: Playwright) -> Iterator[Page]:
-    """A page of Chromium with a profile of its own, without MLflow's assistant, which opens by itself."""
+    """Open a page in Chromium with a temporary profile, without MLflow's assistant, which would open on its own."""
     with TemporaryDirectory() as profile:
         context = playwright.chromium.launch_persistent_context(
             profile, executable_path=CHROMIUM, headless=True, args=FLAGS, viewport={"width": 1400, "height": 900}
@@ -44,7 +44,7 @@ def open_browser(playwright: Playwright) -> Iterator[Page]:
 
 
 def addresses(server: str, experiment: str) -> dict[str, str]:
-    """The pages of an experiment's newest methods: list, view, charts, compare, and run, that of the best method."""
+    """Return the pages of an experiment's newest methods: list, view, charts, compare, and run, for the best method."""
     found = _ask(server, f"experiments/get-by-name?experiment_name={experiment}", None)
     number = found["experiment"]["experiment_id"]
     newest = "tags.`pemt.current` = 'true' AND tags.`pemt.method` != ''"
@@ -69,7 +69,7 @@ def _ask(server: str, what: str, values: Any) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", default="http://127.0.0.1:5055", help="what `make ui` serves")
+    parser.add_argument("--server", default="http://127.0.0.1:5055", help="address that `make ui` serves")
     parser.add_argument("--experiment", default="pemt")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     arguments = parser.parse_args()
@@ -81,7 +81,7 @@ def main() -> None:
             page.goto(pages[name])
             page.set_viewport_size({"width": 1400, "height": height})
             page.get_by_text(FIRST, exact=True).first.wait_for()
-            if name == "compare":  # fold what stands between the runs' names and their metrics
+            if name == "compare":  # fold the sections between the runs' names and their metrics
                 for section in ("Visualizations", "Parameters"):
                     page.get_by_text(section, exact=True).first.click()
             page.wait_for_timeout(SETTLED)

@@ -1,4 +1,4 @@
-"""Where and how a step runs: image, resources, retries, secret and volume, as `kubeflow` in params.yaml says."""
+"""Where and how a step runs: image, resources, retries, secret and volume, from the group `kubeflow` of params.yaml."""
 
 import json
 from copy import deepcopy
@@ -11,14 +11,14 @@ from kfp.dsl.base_component import BaseComponent
 
 from pemt_core.settings import KubeflowSettings, Resources
 
-VOLUME = "/pemt"  # checkpoints, and the hub's cache (HF_HOME of the image)
-ALWAYS = ("MLFLOW_TRACKING_URI",)  # keys of the secret, each a variable of the container
+VOLUME = "/pemt"  # holds checkpoints and the hub's cache (HF_HOME of the image)
+ALWAYS = ("MLFLOW_TRACKING_URI",)  # keys of the Secret that become environment variables
 IF_THERE = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "HF_TOKEN")
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Settings of containers, applied step by step."""
+    """Settings of containers, applied to each step."""
 
     settings: KubeflowSettings
     image: str
@@ -26,16 +26,16 @@ class Cluster:
 
     @property
     def parallelism(self) -> int:
-        """How many of a loop's iterations run at a time."""
+        """How many iterations of a loop run at a time."""
         return self.settings.parallelism
 
     def run(self, step: BaseComponent, **inputs: Any) -> PipelineTask:
-        """A task of the pipeline: `step` with its inputs, image, resources, retries, secret and volume."""
+        """Return a task of the pipeline: `step` with its inputs, image, resources, retries, secret and volume."""
         name = step.name.replace("-", "_")
         resources, nodes = self.settings.resources[name], getattr(self.settings.nodes, name, 1)
-        if "processes" in step.component_spec.inputs:  # that share its training, one per GPU
+        if "processes" in step.component_spec.inputs:  # they share its training, one per GPU
             inputs["processes"] = max(1, resources.gpus)
-        if nodes > 1:  # the step's container only starts them and waits
+        if nodes > 1:  # the step's container only starts a job on them and waits
             step, resources = self._on_nodes(step, name, nodes, resources), self.settings.resources["plan"]
         task = step(**inputs)
         task.set_container_image(self.image).set_caching_options(self.cache)
@@ -55,7 +55,7 @@ class Cluster:
         return task
 
     def _on_nodes(self, step: BaseComponent, name: str, nodes: int, resources: Resources) -> BaseComponent:
-        """`step` as a program that starts the step's own, with the same flags, as a job on so many nodes."""
+        """Return `step` with a program that runs the step's program, with the same flags, as a job on `nodes` nodes."""
         tolerations = [{key: word for key, word in one.model_dump().items() if word} for one in resources.tolerations]
         options = {
             "--step": name,

@@ -1,4 +1,4 @@
-"""The pipeline as a file: YAML for Kubeflow's UI, API and SDK, or manifests for `kubectl apply`.
+"""Write the pipeline to a file: YAML for Kubeflow's UI, API and SDK, or manifests for `kubectl apply`.
 
 pemt compile --output pemt.yaml
 pemt compile --output manifests.yaml --manifests --namespace team
@@ -35,9 +35,9 @@ def compile_pipeline(
     cache: bool = True,
     manifests: KubernetesManifestOptions | None = None,
 ) -> None:
-    """Write the pipeline in `image` as YAML, or, with options for them, as Kubernetes manifests."""
+    """Write the pipeline, with `image` for its steps, as YAML, or as Kubernetes manifests if `manifests` is given."""
     with TemporaryDirectory() as folder, atomic_file(output) as temporary:
-        compiled = Path(folder) / "pipeline.yaml"  # kfp insists on the suffix
+        compiled = Path(folder) / "pipeline.yaml"  # kfp requires the suffix
         compiler.Compiler().compile(
             make_pipeline(settings, params, image, cache=cache),
             str(compiled),
@@ -48,7 +48,7 @@ def compile_pipeline(
 
 
 def version_name(image: str, package: Path) -> str:
-    """The name of a compiled pipeline's version: its image's tag and a hash of it, as Kubernetes allows names."""
+    """Name a compiled pipeline's version after its image's tag and a hash of the file, as Kubernetes allows names."""
     tag = image.rpartition("/")[2].partition(":")[2] or "untagged"
     content = hashlib.sha256(package.read_bytes()).hexdigest()[:8]
     return f"{NAME}-{re.sub('[^a-z0-9]+', '-', tag.lower())[:40].strip('-')}-{content}"
@@ -58,7 +58,7 @@ def main(arguments: argparse.Namespace) -> None:
     settings, params = load(arguments.params)
     image = arguments.image or image_name(settings.kubeflow)
     if arguments.output.is_dir():
-        raise CompileError(f"--output is {arguments.output}, a folder: expected the name of a file")
+        raise CompileError(f"--output is {arguments.output}, a folder: expected a file name")
     compile_pipeline(settings, params, image, arguments.output)
     if arguments.manifests:
         manifests = KubernetesManifestOptions(
@@ -81,7 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, help="file to write")
     parser.add_argument("--image", help="image of all steps (default: kubeflow.image, tagged by its content)")
     parser.add_argument("--manifests", action="store_true", help="write Pipeline and PipelineVersion resources")
-    parser.add_argument("--namespace", help="the namespace of these resources")
+    parser.add_argument("--namespace", help="namespace of these resources")
     return parser
 
 

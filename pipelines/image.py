@@ -1,7 +1,7 @@
-"""The image that every step runs in: its name, made from its content, and the command that builds it.
+"""Build the image that every step runs in, tagged by its content.
 
 pemt image            builds it on the local Docker engine
-pemt image --push     and pushes it to the registry in its name (kubeflow.image of params.yaml)
+pemt image --push     also pushes it to the registry in its name (kubeflow.image of params.yaml)
 """
 
 import argparse
@@ -25,15 +25,18 @@ class ImageError(PemtError):
 
 
 def image_name(kubeflow: KubeflowSettings) -> str:
-    """The image's name with a tag: the last commit that changed its content, a hash of what is not committed, and the
-    builds of torch in it where they are not for the CPU."""
+    """Return the image's name with its tag.
+
+    The tag has the last commit that changed the content, a hash of uncommitted changes, and the builds of torch unless
+    they are for the CPU.
+    """
     commit, changes = _commit()
     builds = "" if kubeflow.torch == "cpu" else f"-{kubeflow.torch}"
     return f"{kubeflow.image}:{commit[:12]}{changes}{builds}"
 
 
 def build(image: str, torch_index: str, *, base_image: str | None, ca: Path | None) -> None:
-    """Run `docker build`, its output shown as it comes. ImageError where it fails."""
+    """Run `docker build` and show its output. ImageError if it fails."""
     revision = "".join(_commit())
     given = {"BASE_IMAGE": base_image, "TORCH_INDEX": torch_index, "VERSION": __version__, "COMMIT": revision}
     arguments = [word for key, value in given.items() if value for word in ("--build-arg", f"{key}={value}")]
@@ -42,14 +45,14 @@ def build(image: str, torch_index: str, *, base_image: str | None, ca: Path | No
 
 
 def _commit() -> tuple[str, str]:
-    """The last commit that changed the content, and "-" with a hash of what differs from it, if anything does."""
+    """Return the last commit that changed the content, and "-" with a hash of uncommitted changes, if any."""
     changed = _changes()
     suffix = f"-{hashlib.sha256(changed).hexdigest()[:8]}" if changed else ""
     return _git("log", "-1", "--format=%H", "--", *CONTENT).strip(), suffix
 
 
 def _changes() -> bytes:
-    """What differs from the last commit, new files with their content; empty where nothing does."""
+    """Return the uncommitted changes, including the content of new files; empty if there are none."""
     new = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *CONTENT).split("\0")
     contents = [name.encode() + b"\0" + (REPOSITORY / name).read_bytes() for name in sorted(filter(None, new))]
     return _git("diff", "HEAD", "--", *CONTENT).encode() + b"".join(contents)
@@ -59,7 +62,7 @@ def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise ImageError(f"{REPOSITORY}: the image's tag is made from git, which failed: {error}") from error
+        raise ImageError(f"{REPOSITORY}: the image's tag needs git, which failed: {error}") from error
     return done.stdout
 
 
@@ -67,9 +70,9 @@ def _docker(*arguments: str) -> None:
     try:
         done = subprocess.run(["docker", *arguments], env={**os.environ, "DOCKER_BUILDKIT": "1"})
     except OSError as error:
-        raise ImageError(f"the program docker did not start: {error}") from error
+        raise ImageError(f"docker did not start: {error}") from error
     if done.returncode:
-        raise ImageError(f"docker {arguments[0]} ended with exit code {done.returncode}; its output is above")
+        raise ImageError(f"docker {arguments[0]} failed with exit code {done.returncode}; its output is above")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -89,10 +92,10 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m pipelines.image", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_params(parser)
-    parser.add_argument("--base-image", help="any Debian or Ubuntu with Python 3.11 (default: as the Dockerfile says)")
-    parser.add_argument("--torch-index", help="where else to take the builds of torch from that kubeflow.torch names")
-    parser.add_argument("--ca", type=Path, help="certificates to trust while building, behind a proxy that opens TLS")
-    parser.add_argument("--push", action="store_true", help="push it to its registry")
+    parser.add_argument("--base-image", help="any Debian or Ubuntu with Python 3.11 (default: the Dockerfile's)")
+    parser.add_argument("--torch-index", help="index with torch (default: PyTorch's for kubeflow.torch)")
+    parser.add_argument("--ca", type=Path, help="certificates to trust in the build, behind a proxy that opens TLS")
+    parser.add_argument("--push", action="store_true", help="push the image to its registry")
     return parser
 
 

@@ -1,7 +1,7 @@
-"""The compiled pipeline on this machine's Docker engine: the same containers as on a cluster, two at a time.
+"""Run the pipeline on this machine's Docker engine, in the same containers as on a cluster, two at a time.
 
-Everything is in --root: the artifacts of every run, the tracking database, checkpoints, and the cache from which a
-second run takes the steps that have not changed. `pemt ui --store ROOT` shows its runs.
+--root holds all files: the artifacts of every run, the tracking database, checkpoints, and the cache from which later
+runs take unchanged steps. `pemt ui --store ROOT` shows the runs.
 """
 
 import argparse
@@ -29,11 +29,11 @@ from pipelines.image import image_name
 
 DATABASE = "mlflow.db"
 NOISE = ("Applying expression selector", "After expression selector")  # kfp prints all settings of every branch
-LABEL = "pemt.local"  # of containers: the process that started them
+LABEL = "pemt.local"  # label of containers: the process that started them
 
 
 class LocalRunError(PemtError):
-    """The engine is not there, lacks the image, or a container failed: then there is a folder of what the run did."""
+    """The engine does not answer or lacks the image, or a step failed: then `folder` has the run's artifacts."""
 
     def __init__(self, message: str, folder: Path | None = None) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class LocalRunError(PemtError):
 
 
 def run_locally(package: Path, arguments: Mapping[str, Any], settings: Settings, root: Path) -> Path:
-    """Run a compiled pipeline; returns the folder of its artifacts. LocalRunError with the messages of failed steps."""
+    """Run a compiled pipeline and return its artifacts' folder. LocalRunError has the messages of failed steps."""
     runs = root.resolve() / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     before = set(runs.iterdir())
@@ -53,25 +53,25 @@ def run_locally(package: Path, arguments: Mapping[str, Any], settings: Settings,
     failure = ""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Task .* settings .* have no effect")  # they are a cluster's
+            warnings.filterwarnings("ignore", message="Task .* settings .* have no effect")  # for clusters
             pipeline(**arguments)
     except RuntimeError as error:
         failure = str(error)
     new = [path for path in set(runs.iterdir()) - before if not path.name.startswith(".")]
     if len(new) != 1:
-        raise LocalRunError(failure or f"{runs}: another run was started there meanwhile; give each its own --root")
+        raise LocalRunError(failure or f"{runs}: another run started there meanwhile; use another --root for each run")
     (folder,) = new
     reasons = [f"{path.parent.relative_to(folder)}: {path.read_text().strip()}" for path in folder.rglob("error.txt")]
     if failure or reasons:
-        raise LocalRunError(f"{'; '.join(sorted(reasons)) or failure}. What this run did is in {folder}", folder)
+        raise LocalRunError(f"{'; '.join(sorted(reasons)) or failure}. The run's artifacts are in {folder}", folder)
     return folder
 
 
 def _run_container(client: Any, image: str, command: list[str], volumes: dict[str, Any], **arguments: Any) -> int:
-    """Run a container to its end, its output shown as it comes; returns its exit code. It leaves nothing behind.
+    """Run a container, show its output, remove it and return its exit code.
 
-    In place of kfp's own, which has the engine remove the container, and takes one that is removed before it asked for
-    the exit code for one that succeeded.
+    It replaces kfp's function, where the engine removes the container. If that happens before kfp asks for the exit
+    code, kfp takes a failed container for a successful one.
     """
     container = client.containers.run(image, command, detach=True, volumes=volumes, **arguments)
     try:
@@ -83,18 +83,18 @@ def _run_container(client: Any, image: str, command: list[str], volumes: dict[st
 
 
 def _stop(*_: Any) -> NoReturn:
-    """Ctrl-C: kfp would wait for every step that runs, and for its retries."""
+    """Handle Ctrl-C: remove all containers and exit, since kfp would wait for running steps and their retries."""
     client = docker.from_env()
-    for _round in range(2):  # one may be about to start
+    for _round in range(2):  # another may be starting meanwhile
         for container in client.containers.list(filters={"label": f"{LABEL}={os.getpid()}"}):
             container.remove(force=True)
         time.sleep(0.5)
-    sys.stderr.write("\nerror: stopped; what was finished will be taken from the cache\n")
+    sys.stderr.write("\nerror: stopped; the next run takes finished steps from the cache\n")
     os._exit(130)
 
 
 def check_image(image: str) -> None:
-    """LocalRunError where no Docker engine answers, or it does not have the image."""
+    """Raise LocalRunError if no Docker engine answers, or it does not have the image."""
     try:
         client = docker.from_env()
         client.images.get(image)
@@ -104,21 +104,19 @@ def check_image(image: str) -> None:
         raise LocalRunError(f"the Docker engine refuses the image {image}: {error.explanation}") from error
     except docker.errors.DockerException as error:
         where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-        raise LocalRunError(
-            f"{where}: no Docker engine answers there ({error}); start it, or set DOCKER_HOST"
-        ) from error
+        raise LocalRunError(f"{where}: no Docker engine answers ({error}); start it, or set DOCKER_HOST") from error
     client.close()
 
 
 def _runner(settings: Settings, root: Path) -> local.DockerRunner:
-    """Containers that write as this user, and share checkpoints, the hub's cache and a tracking store."""
+    """Return a runner of containers that write as this user, and share checkpoints, the hub's cache and tracking."""
     volume = root / "volume"
     volume.mkdir(exist_ok=True)
     mounts = [Mount(VOLUME, str(volume), type="bind"), Mount(str(root), str(root), type="bind"), *_data(settings)]
     asked = max(resources.gpus for resources in settings.kubeflow.resources.values())
     given = {name: os.environ[name] for name in (*IF_THERE, "OMP_NUM_THREADS") if name in os.environ}
     tracking = os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri
-    if tracking.startswith("sqlite:"):  # one file for all containers, and for this machine
+    if tracking.startswith("sqlite:"):  # one database for all containers and this machine
         tracking = f"sqlite:///{root / DATABASE}"
     return local.DockerRunner(
         user=f"{os.getuid()}:0",
@@ -131,21 +129,21 @@ def _runner(settings: Settings, root: Path) -> local.DockerRunner:
 
 
 def _data(settings: Settings) -> list[Mount]:
-    """What the steps read of this machine, for containers to read too."""
+    """Mount the folders and files of this machine that the steps read. LocalRunError if one is missing."""
     paths = list(settings.folders.values())
     for key, folder in settings.folders.items():
         if not folder.is_absolute():
             raise LocalRunError(f"{key} is {folder}: containers need a folder's absolute path")
         if not folder.is_dir():
             other = ", or hub, or embedded" if key == "prepare.source" else ""
-            raise LocalRunError(f"{key} is {folder}: no such folder; expected one that is there{other}")
+            raise LocalRunError(f"{key} is {folder}: no such folder; expected an existing one{other}")
     for name, entry in settings.listed_own_tasks.items():
         for split, file in entry.files.by_split.items():
             path = Path(file)
             if not path.is_absolute():
                 raise LocalRunError(f"own_tasks.{name}.files.{split} is {file}: containers need a file's absolute path")
             if path.is_relative_to(VOLUME):
-                continue  # in the folder that stands for it
+                continue  # it is in the folder that is mounted there
             if not path.is_file():
                 raise LocalRunError(f"own_tasks.{name}.files.{split} is {file}: no such file")
             paths.append(path)
@@ -172,7 +170,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _show(folder: Path | None) -> None:
-    """The report of a run, where there is one."""
+    """Print the report of a run, if there is one."""
     page = folder / "report" / "page" if folder else None
     if page and page.is_file():
         sys.stdout.write(f"\n{page.read_text(encoding='utf-8')}\n")
@@ -185,7 +183,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_params(parser)
     add_choices(parser)
     parser.add_argument(
-        "--root", type=Path, default=Path("kubeflow-local"), help="of all files (default: kubeflow-local)"
+        "--root", type=Path, default=Path("kubeflow-local"), help="folder for all files (default: kubeflow-local)"
     )
     parser.add_argument("--image", help="image of all steps (default: kubeflow.image, tagged by its content)")
     parser.add_argument("--no-cache", action="store_true", help="run every step again")

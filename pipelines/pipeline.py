@@ -1,4 +1,4 @@
-"""The pipeline on one page, in the order that data flows; dvc.yaml is the same for one machine."""
+"""The pipeline in the order that data flows; dvc.yaml is its counterpart for one machine."""
 
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
@@ -11,9 +11,10 @@ NAME = "pemt"
 
 
 def make_pipeline(settings: Settings, params: str, image: str, *, cache: bool = True) -> BaseComponent:
-    """The pipeline in `image`, with `params`, the content of params.yaml as JSON, as the default of its parameter.
+    """Make the pipeline, whose steps run in `image`. `params`, params.yaml as JSON, is the default of its parameter.
 
-    Its other parameters go before what that says; an empty list stands for it. Without `cache` every step runs.
+    The other parameters take precedence over `params`; an empty list leaves the value of `params`. Without `cache`,
+    every step runs.
     """
     on, tasks = Cluster(settings.kubeflow, image, cache), settings.tasks
 
@@ -23,7 +24,7 @@ def make_pipeline(settings: Settings, params: str, image: str, *, cache: bool = 
         recipe: str = settings.recipe,
         sources: list = tasks.sources,
         targets: list = tasks.targets,
-        k: list = [],  # noqa: B006  # of the recipe
+        k: list = [],  # noqa: B006  # empty: the recipe's
         seeds: list = [],  # noqa: B006
     ) -> None:
         run = {"params": params, "recipe": recipe, "sources": sources, "targets": targets, "k": k, "seeds": seeds}

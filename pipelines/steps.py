@@ -1,6 +1,6 @@
-"""Each step as a container: the program of `components` with its name, and what of the pipeline its flags get.
+"""Each step as a container: its program in `components`, with the pipeline's values as flags.
 
-Nothing runs here. The image is set where the pipeline is made; `{{$}}` is how Kubeflow tells a program what it gives.
+Nothing runs here, and `Cluster` sets the image. Kubeflow replaces `{{$}}` by a description of inputs and outputs.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from kfp.dsl import Artifact, Dataset, Input, Markdown, Metrics, Model, Output
 
 from pipelines.cluster import VOLUME
 
-CHECKPOINTS = f"{VOLUME}/checkpoints"  # a step that is tried again goes on from there
+CHECKPOINTS = f"{VOLUME}/checkpoints"  # a retried step resumes from there
 
 
 def _program(step: str, *arguments: Any) -> dsl.ContainerSpec:
@@ -19,7 +19,7 @@ def _program(step: str, *arguments: Any) -> dsl.ContainerSpec:
 
 
 def _run(params: str, recipe: str, sources: list, targets: list, k: list, seeds: list) -> str:
-    """A JSON text once Kubeflow has put the values in."""
+    """Return a text that becomes JSON when Kubeflow inserts the values."""
     lists = f'"sources": {sources}, "targets": {targets}, "k": {k}, "seeds": {seeds}'
     return f'{{"params": {params}, "choices": {{"recipe": "{recipe}", {lists} }} }}'
 
@@ -43,14 +43,14 @@ def plan(
     tracking: dsl.OutputPath(str),  # type: ignore[valid-type]
     provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
-    """Settles what every other step reads: one text of settings each."""
+    """Resolve the settings of every other step, one text each."""
     run = _run(params, recipe, sources, targets, k, seeds)
     return _program("plan", "--run", run, "--provenance", provenance.path)
 
 
 @dsl.container_component
 def prepare(settings: str, data: Output[Dataset], provenance: Output[Artifact]) -> dsl.ContainerSpec:
-    """Datasets of all tasks to text pairs, with corpus, tokenizer and statistics."""
+    """Convert the datasets of all tasks to text pairs, and build corpus, tokenizer and statistics."""
     return _program("prepare", "--settings", settings, "--output", data.path, "--provenance", provenance.path)
 
 
@@ -63,7 +63,7 @@ def backbone(
     backbone: Output[Model],
     provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
-    """The T5 that everything is attached to."""
+    """Make the T5 that all adapters attach to."""
     what = ["--settings", settings, "--tracking", tracking, "--processes", processes]
     inputs = ["--tokenizer", f"{data.path}/tokenizer", "--corpus", f"{data.path}/corpus.parquet"]
     outputs = ["--output", backbone.path, "--checkpoints", CHECKPOINTS, "--provenance", provenance.path]
@@ -96,7 +96,7 @@ def collect_experts(
     experts: Output[Model],
     provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
-    """The source adapters in the order of the sources; the program finds the list in its executor input."""
+    """Collect the source adapters in the order of the sources; the program finds the list in its executor input."""
     inputs = ["--settings", settings, "--backbone", backbone.path]
     return _program("collect_experts", *inputs, "--output", experts.path, "--provenance", provenance.path)
 
@@ -133,7 +133,7 @@ def evaluate(
     metrics: Output[Metrics],
     provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
-    """Test scores of one target task and seed."""
+    """Score one target task and seed on the test split."""
     inputs = ["--data", data.path, "--backbone", backbone.path, "--experts", experts.path, "--adapters", adapters.path]
     outputs = ["--output", scores.path, "--provenance", provenance.path]
     return _program("evaluate", "--targets", target, "--settings", settings, *inputs, *outputs)
@@ -148,7 +148,7 @@ def record(
     recorded: Output[Artifact],
     provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
-    """Tracking runs of the results of one target task and seed."""
+    """Record the results of one target task and seed in tracking."""
     what = ["--settings", settings, "--tracking", tracking, "--plan", plan]
     outputs = ["--output", recorded.path, "--provenance", provenance.path]
     return _program("record", *what, "--scores", scores.path, *outputs)
@@ -167,7 +167,7 @@ def register(
     adapters: Input[Model],
     provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
-    """The best cell of one target task and seed in MLflow's registry, once it has a run."""
+    """Register the best cell of one target task and seed in MLflow, once it has a run."""
     what = ["--targets", target, "--settings", settings, "--tracking", tracking, "--plan", plan]
     inputs = ["--data", data.path, "--backbone", backbone.path, "--experts", experts.path, "--adapters", adapters.path]
     after = ["--recorded", recorded.path]
@@ -188,7 +188,7 @@ def report(
     metrics: Output[Metrics],
     provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
-    """Tables and figures of what tracking holds of the run's plan, whatever failed: it can be given no files."""
+    """Report what tracking holds of the run's plan, even if steps failed; an exit handler receives no files."""
     run = _run(params, recipe, sources, targets, k, seeds)
     outputs = ["--scores", scores.path, "--output", results.path, "--page", page.path]
     return _program("report", "--run", run, *outputs, "--provenance", provenance.path)

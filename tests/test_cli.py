@@ -129,7 +129,7 @@ def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:
     hidden = f"{tmp_path}{os.pathsep}{REPOSITORY}"
     error = assert_one_line(pemt("submit", "--host", "http://localhost", PYTHONPATH=hidden))
     assert error.startswith(
-        "error: the package kfp is not installed, which pipelines.submit needs: pip install -e '.[kubeflow]'"
+        "error: pipelines.submit needs the package kfp, which is not installed: pip install -e '.[kubeflow]'"
     )
     assert pemt("completion", "bash", PYTHONPATH=hidden).returncode == 0
 
@@ -214,7 +214,7 @@ def results(tmp_path: Path) -> Path:
 def test_results_as_table_and_as_json(results: Path) -> None:
     (results / "report.html").write_text("<html></html>")
     done = pemt("report", "--results", results)
-    assert done.stdout == f"# Results\n\nBeside the table: {results / 'report.html'}\n"
+    assert done.stdout == f"# Results\n\nFull report: {results / 'report.html'}\n"
     assert document_of("report", "--results", results) == {"pemt-k32": {"all": 66.4}}
 
 
@@ -231,7 +231,7 @@ def test_the_browser_is_given_the_page(results: Path) -> None:
 
 def test_no_results_yet(tmp_path: Path) -> None:
     error = assert_one_line(pemt("report", "--results", tmp_path))
-    assert error == f"error: {tmp_path / 'table.md'}: there are no results yet; `make demo` or `dvc repro` makes them"
+    assert error == f"error: {tmp_path / 'table.md'}: no results yet; run `make demo` or `dvc repro`"
 
 
 # The pages of MLflow
@@ -292,7 +292,7 @@ def test_a_store_that_is_not_there(tmp_path: Path) -> None:
 
 def test_runs_on_a_server_are_shown_there() -> None:
     error = assert_one_line(pemt("ui", MLFLOW_TRACKING_URI="https://user:secret@mlflow.example"))
-    assert error.endswith("the runs are in https://mlflow.example, which shows them itself: open that in a browser")
+    assert error.endswith("the runs are in https://mlflow.example, not in a file: open that server in a browser")
 
 
 # Completion
@@ -366,7 +366,7 @@ def test_the_examples_of_the_document_are_understood() -> None:
 
 
 def test_the_document_names_every_key_of_the_json() -> None:
-    for key in (*document_of("tasks", "cb"), "ok", "checks", "found", "mend", "status"):
+    for key in (*document_of("tasks", "cb"), "ok", "checks", "found", "fix", "status"):
         assert f"`{key}`" in DOCUMENT, key
 
 

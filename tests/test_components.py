@@ -261,7 +261,7 @@ def test_a_server_that_is_down_stops_before_anything_is_read(tmp_path: Path) -> 
         flags = ["--settings", settings, "--tracking", tracking_in(tmp_path, uri=uri)]
         common = ["--data", "no", "--backbone", "no", "--output", tmp_path / "out", "--provenance", tmp_path / "p.json"]
         done = component(step, *flags, *common, *(["--experts", "no"] if step == "transfer" else []))
-        assert assert_one_line(done).startswith(f"error: {uri}: no tracking server answers there")
+        assert assert_one_line(done).startswith(f"error: {uri}: no tracking server answers")
         assert "tracking.on_unreachable" in done.stderr
         assert not (tmp_path / "out").exists()
 

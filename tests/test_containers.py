@@ -320,6 +320,6 @@ def test_ctrl_c_ends_the_containers_at_once(root: Path, first: LocalRun) -> None
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert errors.endswith("error: stopped; what was finished will be taken from the cache\n")
+    assert errors.endswith("error: stopped; the next run takes finished steps from the cache\n")
     assert "Traceback" not in errors
     assert str(folder) not in docker("ps", "--no-trunc", "--format", "{{.Command}}")

@@ -59,9 +59,9 @@ def at(workspace: Workspace) -> Surroundings:
 
 
 def only(findings: Iterator[Finding], name: str) -> Finding:
-    """The one finding of this name; what is not well says how to mend it."""
+    """The one finding of this name; a problem comes with a fix."""
     (found,) = [one for one in findings if one.name == name]
-    assert found.mend or found.status in (OK, SKIPPED)
+    assert found.fix or found.status in (OK, SKIPPED)
     return found
 
 
@@ -98,7 +98,7 @@ def answering(answers: Mapping[str, tuple[int, str]], *, token: str = "") -> Ite
 
 
 def test_a_lost_server_alone_fails(workspace: Workspace) -> None:
-    """All checks in one run: what fails is what is broken, and everything that is not well says how to mend it."""
+    """All checks in one run: only what is broken fails, and every problem comes with a fix."""
     uri = f"http://127.0.0.1:{free_port()}"
     done = subprocess.run(
         [sys.executable, "-m", "components.cli", "doctor", "--json"],
@@ -112,7 +112,7 @@ def test_a_lost_server_alone_fails(workspace: Workspace) -> None:
     assert set(CHECKS) <= set(checks)
     assert [name for name, check in checks.items() if check["status"] == FAILURE] == ["tracking"]
     assert uri in checks["tracking"]["found"]
-    assert [check for check in checks.values() if check["status"] in (WARNING, FAILURE) and not check["mend"]] == []
+    assert [check for check in checks.values() if check["status"] in (WARNING, FAILURE) and not check["fix"]] == []
 
 
 def test_a_server_that_is_silent_is_not_waited_for(look: Callable[..., Surroundings]) -> None:
@@ -142,7 +142,7 @@ def test_torch_that_does_not_load(look: Callable[..., Surroundings], tmp_path: P
         patch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
         (found,) = machine.torch_and_devices(look())
     assert found.status == FAILURE
-    assert found.found == "it does not load: ImportError: libcudart.so.13: cannot open shared object file"
+    assert found.found == "does not load: ImportError: libcudart.so.13: cannot open shared object file"
 
 
 NO_GPU = {"version": "2.13.0+cpu", "cuda": None, "threads": 1, "gpus": [], "warning": ""}
@@ -152,13 +152,13 @@ OLD_DRIVER = "CUDA initialization: The NVIDIA driver on your system is too old (
 @pytest.mark.parametrize(
     ("seen", "on_the_bus", "status", "expected"),
     [
-        (NO_GPU, False, OK, "no GPU: the CPU is used, which suits `make demo`"),
-        (NO_GPU, True, WARNING, "NVIDIA H200 is there, but torch 2.13.0+cpu is a build for the CPU"),
+        (NO_GPU, False, OK, "no GPU; the CPU is enough for `make demo`"),
+        (NO_GPU, True, WARNING, "NVIDIA H200 is present, but torch 2.13.0+cpu is a CPU build"),
         (
             {**NO_GPU, "cuda": "13.0", "warning": OLD_DRIVER},
             True,
             WARNING,
-            f"NVIDIA H200 is there, driver 570.86.15, but torch with CUDA 13.0 cannot use it ({OLD_DRIVER})",
+            f"NVIDIA H200 is present with driver 570.86.15, but torch with CUDA 13.0 cannot use it ({OLD_DRIVER})",
         ),
         (
             {**NO_GPU, "cuda": "13.0", "gpus": ["NVIDIA H200 (140 GiB, bfloat16)"]},
@@ -229,7 +229,7 @@ def test_settings_that_cannot_be_used(
 def test_a_folder_without_settings(tmp_path: Path) -> None:
     found = only(project.settings(Surroundings.of(tmp_path / "params.yaml", {}, None)), "settings")
     assert (found.status, found.found) == (FAILURE, f"{tmp_path / 'params.yaml'}: no such file")
-    assert "--params" in found.mend
+    assert "--params" in found.fix
 
 
 def test_a_listed_task_that_there_is_not(look: Callable[..., Surroundings]) -> None:
@@ -245,10 +245,10 @@ def test_good_settings_say_what_they_ask_for(look: Callable[..., Surroundings]) 
 def test_the_state_of_the_repository(workspace: Workspace, tmp_path: Path) -> None:
     changed = workspace.clone(tmp_path / "clone")
     commit = changed.run("git", "rev-parse", "--short", "HEAD").stdout.strip()
-    assert only(project.git(at(changed)), "git").found == f"commit {commit}, nothing differs from it"
+    assert only(project.git(at(changed)), "git").found == f"commit {commit}, no changes"
     (changed.folder / "new.txt").write_text("new")
     (changed.folder / "Makefile").write_text("all:")
-    assert only(project.git(at(changed)), "git").found == f"commit {commit}, 2 files differ from it"
+    assert only(project.git(at(changed)), "git").found == f"commit {commit}, 2 changed files"
 
 
 def test_a_folder_without_git_or_dvc(look: Callable[..., Surroundings], tmp_path: Path) -> None:
@@ -261,24 +261,24 @@ def test_a_folder_without_git_or_dvc(look: Callable[..., Surroundings], tmp_path
         patch.setenv("PATH", str(tmp_path))
         assert only(project.git(look()), "git").found == "git did not start (No such file or directory)"
     found = only(project.dvc(look()), "DVC")
-    assert (found.status, found.found) == (FAILURE, f"{tmp_path} is no DVC project")
+    assert (found.status, found.found) == (FAILURE, f"{tmp_path} is not a DVC project")
 
 
 def test_a_folder_as_remote(workspace: Workspace, tmp_path: Path) -> None:
     here, storage = workspace.clone(tmp_path / "clone"), tmp_path / "storage"
     found = only(project.dvc(at(here)), "DVC remote")
-    assert (found.status, found.mend) == (SKIPPED, "dvc remote add -d storage FOLDER")
+    assert (found.status, found.fix) == (SKIPPED, "dvc remote add -d storage FOLDER")
     here.run("dvc", "remote", "add", "--default", "shared", str(storage))
     found = only(project.dvc(at(here)), "DVC remote")
-    assert (found.status, found.found) == (WARNING, f"shared, {storage}: not there")
+    assert (found.status, found.found) == (WARNING, f"shared, {storage}: does not exist")
     storage.write_text("a file")
-    assert only(project.dvc(at(here)), "DVC remote").found == f"shared, {storage}: no folder"
+    assert only(project.dvc(at(here)), "DVC remote").found == f"shared, {storage}: not a folder"
     storage.unlink()
     storage.mkdir()
     assert only(project.dvc(at(here)), "DVC remote") == Finding("DVC remote", OK, f"shared, {storage}")
     here.run("dvc", "config", "core.remote", "sahred")
     found = only(project.dvc(at(here)), "DVC remote")
-    assert (found.status, found.found) == (WARNING, "core.remote is sahred, which there is not")
+    assert (found.status, found.found) == (WARNING, "core.remote is sahred, which does not exist")
     (here.folder / ".dvc" / "config").write_text("no section\n")
     assert only(project.dvc(at(here)), "DVC").status == FAILURE
 
@@ -301,7 +301,7 @@ def test_a_bucket_as_remote(workspace: Workspace, tmp_path: Path, monkeypatch: p
             Bucket="team"
         )
         found = only(project.dvc(at(here)), "DVC remote")
-        assert (found.status, found.found) == (OK, "bucket, s3://team/pemt, which answers")
+        assert (found.status, found.found) == (OK, "bucket, s3://team/pemt: reachable")
     finally:
         server.stop()
 
@@ -312,7 +312,7 @@ def test_a_bucket_as_remote(workspace: Workspace, tmp_path: Path, monkeypatch: p
 def test_a_tracking_file(look: Callable[..., Surroundings], tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
     found = only(services.tracking(look()), "tracking")
-    assert (found.status, found.found) == (OK, f"{path}: the first run makes it")
+    assert (found.status, found.found) == (OK, f"{path}: the first run creates it")
     path.write_text("no database" * 100)
     found = only(services.tracking(look()), "tracking")
     assert (found.status, "file is not a database" in found.found) == (FAILURE, True)
@@ -324,7 +324,7 @@ def test_a_tracking_file_below_a_file(look: Callable[..., Surroundings], tmp_pat
     (tmp_path / "runs").write_text("a file")
     found = only(services.tracking(look({"tracking": {"uri": "sqlite:///runs/mlflow.db"}})), "tracking")
     assert found.status == FAILURE
-    assert f"{tmp_path / 'runs'} is no folder that can be written to" in found.found
+    assert f"{tmp_path / 'runs'} is not a writable folder" in found.found
 
 
 HEALTHY = {"/health": (200, "OK"), "/api/2.0/mlflow/experiments/search": (200, '{"experiments": []}')}
@@ -354,8 +354,8 @@ def test_a_tracking_server_that_asks_who_you_are(look: Callable[..., Surrounding
         refused = only(services.tracking(look({"tracking": {"uri": url}})), "tracking")
         known = {"MLFLOW_TRACKING_USERNAME": "user", "MLFLOW_TRACKING_PASSWORD": "secret"}
         let_in = only(services.tracking(look(variables={"MLFLOW_TRACKING_URI": url, **known})), "tracking")
-    assert (refused.status, refused.found) == (FAILURE, f"{url} does not let you in (401)")
-    assert "MLFLOW_TRACKING_TOKEN" in refused.mend
+    assert (refused.status, refused.found) == (FAILURE, f"{url} refuses access (401)")
+    assert "MLFLOW_TRACKING_TOKEN" in refused.fix
     assert let_in.status == OK
 
 
@@ -373,7 +373,7 @@ def test_the_hub_has_what_the_settings_name(look: Callable[..., Surroundings], t
         hub.publish("datasets", "rajpurkar/squad", tmp_path)
         found = only(services.hub(look(FROM_THE_HUB, variables)), "hub")
         assert found.status == FAILURE
-        assert "refuses models/google-t5/t5-small (404), asked with no token" in found.found
+        assert "refuses models/google-t5/t5-small without a token (404)" in found.found
         hub.publish("models", "google-t5/t5-small", tmp_path)
         found = only(services.hub(look(FROM_THE_HUB, variables)), "hub")
         assert (found.status, found.found.partition(" has ")[2]) == (
@@ -441,12 +441,12 @@ def test_the_api_of_kubeflow(look: Callable[..., Surroundings]) -> None:
     assert only(services.kubeflow(look()), "Kubeflow").status == SKIPPED
     with KfpServer(nothing) as kfp:
         found = only(services.kubeflow(look(host=kfp.url)), "Kubeflow")
-        assert (found.status, found.found) == (OK, f"{kfp.url} answers, a single user")
+        assert (found.status, found.found) == (OK, f"{kfp.url} answers; single user")
     with KfpServer(nothing, namespaces=["team"]) as kfp:
-        assert only(services.kubeflow(look(host=kfp.url)), "Kubeflow").found.endswith("namespaces: --namespace")
+        assert only(services.kubeflow(look(host=kfp.url)), "Kubeflow").found.endswith("needs --namespace")
     with KfpServer(nothing, token="secret") as kfp:
         found = only(services.kubeflow(look(host=kfp.url)), "Kubeflow")
-        assert (found.status, "--token-file" in found.mend) == (WARNING, True)
+        assert (found.status, "--token-file" in found.fix) == (WARNING, True)
     with answering({"/apis/v2beta1/healthz": (200, "<html>log in</html>")}) as url:
         assert only(services.kubeflow(look(host=url)), "Kubeflow").status == WARNING
     with HubServer() as another:

@@ -76,5 +76,5 @@ def test_an_unknown_backbone_is_named(capsys: pytest.CaptureFixture[str], name: 
 
 def test_a_backbone_that_is_not_pretrained_yet_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     params = write_params(tmp_path / "params.yaml", {"recipe": "scratch"})
-    with pytest.raises(SettingsError, match=r"backbone: no such folder; `dvc repro backbone` makes it"):
+    with pytest.raises(SettingsError, match=r"backbone: no such folder; `dvc repro backbone` creates it"):
         shown(capsys, params=params)

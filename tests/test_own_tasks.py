@@ -318,7 +318,7 @@ def test_files_that_no_pod_has(file: str, volume: str, fits: bool) -> None:
     found = [reason for reason in unfit_for_a_cluster(settings) if "own_tasks" in reason]
     assert found == ([] if fits else [found[0]])
     assert all(
-        reason.startswith(f"own_tasks.tickets.files.train is {file}, a file that no pod has") for reason in found
+        reason.startswith(f"own_tasks.tickets.files.train is {file}, a file that pods do not have") for reason in found
     )
 
 

@@ -372,7 +372,9 @@ def test_folders_that_no_pod_has_are_named() -> None:
 
     assert reasons("/pemt/own", volume="claim") == []
     (reason,) = reasons("imported/own", volume="claim")
-    assert reason.startswith("imported_sources.own.adapter is imported/own, a folder that no pod has: expected one on")
+    assert reason.startswith(
+        "imported_sources.own.adapter is imported/own, a folder that pods do not have: expected one below"
+    )
     assert [reason.split()[0] for reason in reasons("/pemt/own")] == ["prepare.source", "imported_sources.own.adapter"]
 
 

@@ -280,9 +280,9 @@ def test_adapters_are_found_in_any_order_and_a_missing_one_is_named(told: Told, 
     text = executor_input(tmp_path, ["experts"], {"adapters": [adapters[0], tmp_path / "absent"]})
     error = told("collect_experts", *flags, "--executor-input", text)
     assert error.startswith(
-        f"error: {tmp_path / 'absent'}: Kubeflow named it as one of 2 adapters, and did not bring it"
+        f"error: {tmp_path / 'absent'}: Kubeflow lists it as one of 2 adapters, but did not provide it"
     )
-    assert "did not bring it" in (tmp_path / "error.txt").read_text()
+    assert "did not provide it" in (tmp_path / "error.txt").read_text()
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_uris_are_where_a_launcher_keeps_them(uri: str, path: str) -> None:
 @pytest.mark.parametrize("text", ["{}", "[]", "{", '{"outputs": {}}'])
 def test_what_is_no_executor_input_is_named(told: Told, text: str, tmp_path: Path) -> None:
     error = told("plan", "--provenance", tmp_path / "p", "--executor-input", text)
-    assert error.startswith("error: --executor-input: not what Kubeflow gives a container")
+    assert error.startswith("error: --executor-input: expected the JSON that Kubeflow passes to a container")
 
 
 # From transfer to the report, by way of the tracking store
@@ -371,7 +371,7 @@ def test_a_branch_leaves_its_results_where_the_report_finds_them(branch: BranchR
     assert json.loads((folder / "of-evaluate" / "metrics").read_text()) == scores
     assert branch.gathered("key-1") is None
     assert (folder / "gathered" / RESULT).read_bytes() == (folder / "scores" / RESULT).read_bytes()
-    assert branch.gathered("key-2", into="other") == "it was not started, or failed before its training"
+    assert branch.gathered("key-2", into="other") == "it did not start, or failed before its training"
     fewer = WHOLE.model_copy(update={"max_rows": 3})
     assert (
         branch.gathered("key-1", fewer, into="other")
@@ -418,7 +418,7 @@ def test_a_report_without_any_result_names_every_branch(told: Told, tmp_path: Pa
     run = run_text({"targets": ["cb"], "k": [], "seeds": [], "sources": []})
     out = ["--scores", tmp_path / "scores", "--output", tmp_path / "results", "--provenance", tmp_path / "p"]
     error = told("report", "--run", run, *out, MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path / 'mlflow.db'}")
-    assert error.startswith("error: not one result is there to report. cb, pemt, k = 32, seed 31: it was not started")
+    assert error.startswith("error: there are no results to report. cb, pemt, k = 32, seed 31: it did not start")
     assert not (tmp_path / "results").exists()
 
 
@@ -466,6 +466,6 @@ def test_a_password_does_not_travel(tmp_path: Path) -> None:
     from pipelines.command import load
 
     params = write_params(tmp_path / "params.yaml", {"tracking": {"uri": "postgresql://me:secret@db/mlflow"}})
-    with pytest.raises(SettingsError, match="holds a user or a password") as error:
+    with pytest.raises(SettingsError, match="contains a user or a password") as error:
         load(params)
     assert "secret@" not in str(error.value)

@@ -165,9 +165,9 @@ def test_tables_show_caps_single_seeds_and_what_is_missing(tmp_path: Path) -> No
     assert "| cb | accuracy | pemt | full | 92.8 | - | 1 | 28 | 2,126,208 | 2 of 28 |" in text
     assert "| pemt | full | all | 2 | 91.4 | - | 1 |" in text
     assert "| adapter | full | all |" not in text  # it lacks a target: a row of blanks would say no more
-    assert "1 of 2 targets were scored on a part of their test split" in text
+    assert "1 of 2 targets were scored on part of their test split" in text
     missing = text[text.index("## Missing") :]
-    assert "- wsc: no result at all; no mean counts it." in missing
+    assert "- wsc: no result; means leave it out." in missing
     assert "- adapter, k=full: no result for paws; means that need one are not shown." in missing
     assert "- pemt, k=16: no result for paws; means that need one are not shown." in missing
     assert "- pemt, k=full: cb lacks seed 2; means leave such seeds out." in missing

@@ -209,7 +209,7 @@ def test_the_headline_of_one_seed_says_so() -> None:
 
 def test_the_headline_claims_nothing_over_targets_that_no_method_has_whole() -> None:
     (only,) = headline(tables_of(make("cb", "pemt"), make("rte", "control")))
-    assert only == "No method has a result for every target with all training data: only single targets compare."
+    assert only == "No method has a result for every target with all training data, so only single targets compare."
 
 
 # Incomplete and unusual results
@@ -246,7 +246,7 @@ def test_several_k_one_layer_and_missing_targets(tmp_path: Path) -> None:
     assert missing.one("summary").text == "3 things missing or unequal"
     assert [item.text for item in missing.all("li")][:2] == [
         "paws: it failed",
-        "wsc: no result at all; no mean counts it.",
+        "wsc: no result; means leave it out.",
     ]
 
 
@@ -309,9 +309,9 @@ def test_a_target_that_was_capped_has_no_published_number(tmp_path: Path) -> Non
     [
         ({}, {}, "the data is generated"),
         ({}, on_paper(name="google/t5-v1_1-base"), "the backbone is not T5-base"),
-        ({}, on_paper(max_train_rows=1000), "the datasets were cut short"),
+        ({}, on_paper(max_train_rows=1000), "the datasets were truncated"),
         ({"k": 16}, on_paper(), "no published target was trained on all its data"),
-        ({"test_rows_available": 56}, on_paper(), "test splits were scored in part"),
+        ({"test_rows_available": 56}, on_paper(), "test splits were scored only in part"),
     ],
 )
 def test_elsewhere_they_are_not_shown_and_the_page_says_why(
@@ -390,7 +390,7 @@ def test_durations_read_well(seconds: float, text: str) -> None:
 def test_one_commit_is_to_be_checked_out_several_are_listed(tmp_path: Path) -> None:
     one = page_of(tmp_path / "one", make("cb"), processes=[process_of("prepare", commit="b" * 40 + "+changes")])
     assert one.one("pre").text == f"git checkout {'b' * 40} dvc repro"
-    assert "not committed" in one.text
+    assert "uncommitted changes" in one.text
     two = page_of(
         tmp_path / "two", make("cb"), processes=[process_of("prepare", commit="b" * 40), process_of("evaluate")]
     )

@@ -193,7 +193,7 @@ def command(monkeypatch: pytest.MonkeyPatch, project: Project, *words: str) -> s
 
 
 def test_serve_says_what_is_not_there(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "no registered model 'pemt-cb'; none is registered" in command(monkeypatch, project, "serve", "cb")
+    assert "no registered model 'pemt-cb'; no model is registered" in command(monkeypatch, project, "serve", "cb")
     project.register(backbone="refer")
     said = command(monkeypatch, project, "serve", "cd")
     assert "there is no registered model 'pemt-cd'; did you mean 'pemt-cb'?" in said
@@ -206,7 +206,7 @@ def test_serve_says_what_is_not_there(project: Project, monkeypatch: pytest.Monk
         assert f"error: --port is {port}: " in command(monkeypatch, project, "serve", "cb", "--port", str(port))
     shutil.rmtree(project.folder / "backbone")
     said = command(monkeypatch, project, "serve", "cb")
-    assert f"{project.folder / 'backbone'}: no such folder; models:/pemt-cb@champion refers to it" in said
+    assert f"{project.folder / 'backbone'}: no such folder; models:/pemt-cb@champion needs it" in said
 
 
 def test_predict_takes_a_target_or_a_registered_model(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +248,7 @@ def test_predict_says_what_is_wrong(project: Project, monkeypatch: pytest.Monkey
     assert "`dvc repro transfer@rte` trains its cells" in said("--target", "rte")
     assert said("--target", "cb", file="row.csv") == "error: row.csv: no such file; did you mean 'rows.csv'?"
     assert "has no version 7" in said("--model", "models:/pemt-cb/7")
-    assert "names no model; expected models:/<name>@<alias>" in said("--model", "models:/pemt-cb")
+    assert "is not a model; expected models:/<name>@<alias>" in said("--model", "models:/pemt-cb")
     assert "there is no cell 'pemt-kfull'; did you mean 'pemt-kf" in said("--target", "cb", "--cell", "pemt-kfull")
     assert "elsewhere: no such folder; expected a model's folder" in said("--model", "elsewhere")
     assert "expected a model's folder, models:/<name>@<alias>, or a list of targets; did you mean 'data'?" in said(

@@ -170,7 +170,7 @@ def test_a_failed_run_is_an_error_with_the_messages_of_its_steps(submit: Submit)
         done = submit(kfp.url, "--wait")
         run = kfp.runs[0]["run_id"]
     assert "failed: transfer: the loss is nan at step 2\n" in done.stdout
-    steps = "transfer: the loss is nan at step 2; transfer: no rows; evaluate: its log says why"
+    steps = "transfer: the loss is nan at step 2; transfer: no rows; evaluate: see its log"
     assert error_of(done) == f"error: the run {run} ended as FAILED: {steps}"  # without the group `root`
 
 
@@ -210,8 +210,8 @@ def test_a_token_that_runs_out_while_waiting_is_an_error(submit: Submit, tmp_pat
 
         kfp.executor = expire
         error = error_of(submit(kfp.url, "--wait", "--token-file", tmp_path / "token"))
-        assert f"asked for the run {kfp.runs[0]['run_id']}, which goes on" in error
-        assert f"what is in {tmp_path / 'token'} is wrong or too old" in error
+        assert f"the request for the run {kfp.runs[0]['run_id']}, which continues" in error
+        assert f"the content of {tmp_path / 'token'} is wrong or expired" in error
 
 
 # Secrets
@@ -234,10 +234,10 @@ def test_a_secret_that_is_rejected_is_not_shown(submit: Submit, tmp_path: Path) 
     with KfpServer(nothing, token="another") as kfp:
         for flag in ("--token-file", "--cookie-file"):
             error = error_of(submit(kfp.url, flag, tmp_path / "secret"))
-            assert "it does not let you in (401 Request header error" in error
-            assert f"what is in {tmp_path / 'secret'} is wrong or too old" in error
+            assert "it rejects the login for the request for its health (401 Request header error" in error
+            assert f"the content of {tmp_path / 'secret'} is wrong or expired" in error
             assert "s3cret" not in error
-        assert "name a --token-file or --cookie-file" in error_of(submit(kfp.url))
+        assert "pass --token-file or --cookie-file" in error_of(submit(kfp.url))
         assert (kfp.experiments, kfp.pipelines) == ([], [])
 
 
@@ -268,11 +268,11 @@ def test_a_run_in_a_namespace(submit: Submit) -> None:
 def test_a_namespace_that_is_missing_or_unknown(submit: Submit, tmp_path: Path) -> None:
     with KfpServer(nothing, namespaces=["team"]) as kfp:
         assert error_of(submit(kfp.url)) == (
-            f"error: {kfp.url}: each of its users has a namespace; name yours in --namespace"
+            f"error: {kfp.url}: each user has a namespace there; name yours in --namespace"
         )
         error = error_of(submit(kfp.url, "--namespace", "taem"))
-        assert "asked for the experiment pemt, it refuses (403 User 'user@example.com' is not authorized" in error
-        assert error.endswith("is taem a namespace that you may use?")
+        assert "it refuses the request for the experiment pemt (403 User 'user@example.com' is not authorized" in error
+        assert error.endswith("may you use the namespace taem?")
         assert (kfp.experiments, kfp.pipelines, kfp.runs) == ([], [], [])
 
 
@@ -291,8 +291,8 @@ def test_a_namespace_that_is_missing_or_unknown(submit: Submit, tmp_path: Path) 
 def test_what_the_server_refuses_is_said_in_its_words(submit: Submit, route: str, status: int, asked: str) -> None:
     with KfpServer(nothing, refusals={route: (status, "Invalid input error: its own words")}) as kfp:
         error = error_of(submit(kfp.url))
-        assert error.startswith(f"error: {kfp.url}: asked {asked}")
-        assert error.endswith(f", it refuses ({status} Invalid input error: its own words)")
+        assert error.startswith(f"error: {kfp.url}: it refuses the request {asked}")
+        assert error.endswith(f" ({status} Invalid input error: its own words)")
         assert kfp.requests[-1] == route
         assert kfp.runs == []
 
@@ -303,17 +303,17 @@ def test_what_the_server_refuses_is_said_in_its_words(submit: Submit, route: str
 def test_nothing_there(submit: Submit) -> None:
     host = f"http://127.0.0.1:{free_port()}"
     error = error_of(submit(host))
-    assert error.startswith(f"error: {host}: no answer, asked for its health")
+    assert error.startswith(f"error: {host}: no answer to the request for its health")
     assert "Connection refused" in error
 
 
-@pytest.mark.parametrize(("status", "found"), [(404, "404 Not Found"), (200, "text/html: a page to log in")])
+@pytest.mark.parametrize(("status", "found"), [(404, "404 Not Found"), (200, "text/html: a login page")])
 def test_something_else_there(submit: Submit, status: int, found: str) -> None:
     with another_program(status) as host:
         begin = time.monotonic()
         error = error_of(submit(host))
         assert time.monotonic() - begin < 15  # kfp's own five tries take longer where a status is not 200
-    assert error.startswith(f"error: {host}: what answers is not the API of Kubeflow Pipelines")
+    assert error.startswith(f"error: {host}: the server is not the API of Kubeflow Pipelines")
     assert found in error
 
 
@@ -403,4 +403,4 @@ def test_a_message_from_a_container_reaches_the_user(
         assert kfp.runs[0]["state"] == "FAILED"
     assert "ended as FAILED: transfer: transfer nq pemt-k32-seed31: the loss is nan" in error
     assert "learning rate 1e+30" in error
-    assert "; report: not one result is there to report" in error  # which is run whatever failed
+    assert "; report: there are no results to report" in error  # which is run whatever failed

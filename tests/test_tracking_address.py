@@ -54,13 +54,13 @@ def error_of(uri: str, folder: Path) -> str:
     ("statuses", "text", "variables", "expected"),
     [
         ((502, 502), "", {}, "answers 502 Bad Gateway: the tracking server behind it is down, starting or failing"),
-        ((200, 500), "", {}, "it answers 500: its database or its artifact store may be away; its log says why"),
-        ((401, 401), "no", {}, "it asks who you are: set MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN"),
+        ((200, 500), "", {}, "it answers 500: its database or its artifact store may be down; see its log"),
+        ((401, 401), "no", {}, "it asks for credentials: set MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN"),
         ((200, 401), "no", {"MLFLOW_TRACKING_USERNAME": "ada"}, "it does not accept the user 'ada': correct"),
         ((200, 401), "no", {"MLFLOW_TRACKING_TOKEN": "abc"}, "it does not accept MLFLOW_TRACKING_TOKEN: correct"),
-        ((200, 403), "Permission denied", {"MLFLOW_TRACKING_USERNAME": "ada"}, "the user 'ada' may not do this there"),
-        ((200, 403), "Permission denied", {}, "without a name, you may not do this there"),
-        ((200, 403), "Invalid Host header - possible", {}, "it is not told of the name it was called by: HOST_NAME"),
+        ((200, 403), "Permission denied", {"MLFLOW_TRACKING_USERNAME": "ada"}, "the user 'ada' may not do this; ask"),
+        ((200, 403), "Permission denied", {}, "an anonymous user may not do this; ask"),
+        ((200, 403), "Invalid Host header - possible", {}, "it does not know this host name: add it to HOST_NAME"),
     ],
 )
 def test_a_server_that_refuses_or_fails_is_explained(
@@ -109,14 +109,14 @@ def test_a_certificate_that_is_not_trusted_is_explained_and_one_that_is_named_is
     """By MLflow's own variable, which the first probe does not read."""
     with answering(200, 401, "no", with_certificate(tmp_path)) as port:
         error = error_of(f"https://127.0.0.1:{port}", tmp_path)
-        assert f"https://127.0.0.1:{port}: its certificate is not trusted: name the file of its authority in" in error
+        assert f"https://127.0.0.1:{port}: its certificate is not trusted: set MLFLOW_TRACKING_SERVER" in error
         monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(tmp_path / "certificate.pem"))
-        assert "it asks who you are" in error_of(f"https://127.0.0.1:{port}", tmp_path)
+        assert "it asks for credentials" in error_of(f"https://127.0.0.1:{port}", tmp_path)
 
 
 def test_a_name_that_nobody_knows(tmp_path: Path) -> None:
     error = error_of("https://mlflow.team.invalid", tmp_path)
-    assert error.startswith("https://mlflow.team.invalid: no tracking server answers there (its name is not known)")
+    assert error.startswith("https://mlflow.team.invalid: no tracking server answers (unknown host name)")
     assert "correct tracking.uri (or MLFLOW_TRACKING_URI)" in error
 
 

@@ -267,7 +267,7 @@ def test_a_server_that_does_not_know_us_names_the_variables(
     server: TeamServer, ada: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = opened(server.uri, tmp_path, monkeypatch, {})
-    assert error.startswith(f"{server.uri}: it asks who you are: set MLFLOW_TRACKING_USERNAME and _PASSWORD")
+    assert error.startswith(f"{server.uri}: it asks for credentials: set MLFLOW_TRACKING_USERNAME and _PASSWORD")
     wrong = {**ada, "MLFLOW_TRACKING_PASSWORD": "not-the-one"}
     error = opened(server.uri, tmp_path, monkeypatch, wrong)
     assert error.startswith(f"{server.uri}: it does not accept the user 'ada': correct MLFLOW_TRACKING_USERNAME")
@@ -285,7 +285,7 @@ def test_postgresql_that_is_away_fails_requests_until_it_is_back(
         done = server.migrate()
     finally:
         server.postgres.start()
-    assert error.startswith(f"{server.uri}: it answers 503: its database or its artifact store may be away")
+    assert error.startswith(f"{server.uri}: it answers 503: its database or its artifact store may be down")
     assert done.returncode == 1
     assert "Connection refused" in done.stderr
     assert opened(server.uri, tmp_path, monkeypatch, ada) == ""
@@ -360,7 +360,7 @@ def test_a_database_in_the_settings_is_used_and_its_password_shown_nowhere(
         printed = project.run("report", {})
     finally:
         project.change_settings({"tracking": {"uri": "sqlite:///mlflow.db", "experiment": "pemt"}})
-    assert "tracking.uri holds a password, which git and dvc.lock would keep: set MLFLOW_TRACKING_URI" in printed
+    assert "tracking.uri contains a password, which git and dvc.lock would store: set MLFLOW_TRACKING_URI" in printed
     found = postgres.query(
         raced,
         """SELECT run_uuid, artifact_uri FROM runs JOIN experiments USING (experiment_id) JOIN tags USING (run_uuid)
@@ -381,11 +381,11 @@ def test_a_database_in_the_settings_is_used_and_its_password_shown_nowhere(
 def test_a_database_that_refuses_or_lacks_says_so_within_seconds(postgres: Postgres, tmp_path: Path) -> None:
     begin = time.monotonic()
     wrong = f"postgresql://{USER}:not-the-password@127.0.0.1:{postgres.port}/postgres"
-    with pytest.raises(TrackingError, match=r"lets? us in: .*password authentication failed") as caught:
+    with pytest.raises(TrackingError, match=r"rejects the login: .*password authentication failed") as caught:
         connect(wrong, "pemt", tmp_path, "stop")
     assert "not-the-password" not in str(caught.value)
     with pytest.raises(TrackingError, match='database "absent" does not exist'):
         connect(direct(postgres, "absent"), "pemt", tmp_path, "stop")
-    with pytest.raises(TrackingError, match=r"the driver MySQLdb is missing; pip install"):
+    with pytest.raises(TrackingError, match=r"the driver MySQLdb is missing; for PostgreSQL, run pip install"):
         connect(f"mysql://u:p@127.0.0.1:{postgres.port}/x", "pemt", tmp_path, "stop")
     assert time.monotonic() - begin < 10

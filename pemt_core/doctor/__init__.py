@@ -1,6 +1,6 @@
-"""Whether this machine and project can run the pipeline: one function per check, each saying how to mend what it finds.
+"""Checks of this machine and project: one function per check; each finding of a problem says how to fix it.
 
-examine(...)   all findings, in order, as they come
+examine(...)   yields all findings in order
 """
 
 from pemt_core.doctor.examine import CHECKS, examine

@@ -1,6 +1,6 @@
-"""The current context's cluster, as JSON: `python -m pemt_core.doctor.cluster_probe`.
+"""Probe the cluster of the current context and print JSON: `python -m pemt_core.doctor.cluster_probe`.
 
-A process of its own, which can be ended: what a context names as its way to log in may wait for a person.
+It runs in a separate process that can be killed, since the login command of a context may wait for input.
 """
 
 import json
@@ -13,7 +13,7 @@ SECONDS = 3.0
 
 
 def see() -> dict[str, str]:
-    """Context, server, and version or error; nothing where there is no context."""
+    """Return context, server, and version or error; an empty dict without a current context."""
     settings = client.Configuration()
     settings.retries = Retry(0)
     try:

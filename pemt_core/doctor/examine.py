@@ -1,4 +1,4 @@
-"""All checks at once, their findings in order."""
+"""Run all checks at once and yield their findings in order."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +24,7 @@ CHECKS: dict[str, Check] = {
 
 
 def examine(place: Surroundings, waiting: Callable[[str], None]) -> Iterator[Finding]:
-    """Run all checks side by side; `waiting` is told which one the next finding depends on."""
+    """Run all checks in parallel; `waiting` gets the name of the check that the next finding waits for."""
     pool = ThreadPoolExecutor(len(CHECKS))
     try:
         found = {name: pool.submit(_all_of, check, place) for name, check in CHECKS.items()}

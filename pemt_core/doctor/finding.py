@@ -1,4 +1,4 @@
-"""What a check is given and what it gives back, and the two ways in which checks ask others."""
+"""The input and the results of checks, and the functions by which they query programs and servers."""
 
 import http.client
 import subprocess
@@ -13,12 +13,12 @@ from pemt_core.errors import SettingsError
 from pemt_core.settings import Settings, load_settings
 from pemt_core.tracking.address import first_line
 
-ANSWER_SECONDS = 4.0  # a server that has not answered by then is reported as silent
-PROGRAM_SECONDS = 10.0  # likewise a program, whose start alone takes seconds on a busy machine
+ANSWER_SECONDS = 4.0  # a server that has not answered by then counts as silent
+PROGRAM_SECONDS = 10.0  # the same for a program, whose start alone takes seconds on a busy machine
 
 
 class Status(StrEnum):
-    """FAILURE alone stops `make demo`, or what the settings ask for."""
+    """The result of a check. Only a FAILURE blocks `make demo`, or something that the settings ask for."""
 
     OK = "ok"
     WARNING = "warning"
@@ -28,27 +28,27 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found of `name`, and how to mend it; empty where nothing is to be mended."""
+    """What a check found about `name`. `fix` says what to do, and is empty where nothing needs fixing."""
 
     name: str
     status: Status
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the checks look at. `settings` is None where params.yaml cannot be used; `problem` says why."""
+    """What the checks examine. `settings` is None if params.yaml is invalid; `problem` then says why."""
 
     params: Path
-    variables: Mapping[str, str]  # of the environment
+    variables: Mapping[str, str]  # environment variables
     kubeflow_host: str | None
     settings: Settings | None
     problem: str
 
     @classmethod
     def of(cls, params: Path, variables: Mapping[str, str], kubeflow_host: str | None) -> "Surroundings":
-        """With the settings of `params`, where they can be used."""
+        """Load the settings of `params` if they are valid."""
         try:
             return cls(params, variables, kubeflow_host, load_settings(params), "")
         except SettingsError as error:
@@ -56,7 +56,7 @@ class Surroundings:
 
     @property
     def folder(self) -> Path:
-        """The project's."""
+        """The project folder."""
         return self.params.resolve().parent
 
 
@@ -65,11 +65,11 @@ Check = Callable[[Surroundings], Iterator[Finding]]
 
 
 class SilenceError(Exception):
-    """Nothing answers."""
+    """A program or a server does not answer."""
 
 
 def ask(*command: str, folder: Path | None = None, seconds: float = PROGRAM_SECONDS) -> Answer:
-    """Run a program to its end. SilenceError where it does not start, or takes longer."""
+    """Run a program. SilenceError if it does not start, or takes longer than `seconds`."""
     try:
         return subprocess.run(
             command, cwd=folder, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL
@@ -83,7 +83,7 @@ def ask(*command: str, folder: Path | None = None, seconds: float = PROGRAM_SECO
 def fetch(
     url: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes | None = None
 ) -> tuple[int, str]:
-    """Status and text of an answer. SilenceError where there is none."""
+    """Return the status and the text of a server's answer. SilenceError if it does not answer."""
     try:
         request = urllib.request.Request(url, body, dict(headers or {}), method=method)
         with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:

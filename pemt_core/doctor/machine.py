@@ -1,4 +1,4 @@
-"""Python, packages, torch and its devices, memory, disk."""
+"""Checks of Python, packages, torch and its devices, memory and disk."""
 
 import json
 import os
@@ -17,40 +17,40 @@ from pemt_core.settings import HUB
 DISTRIBUTION = "pemt-pipeline"
 INSTALL = "make setup"
 INSTALL_KUBEFLOW = "pip install -e '.[kubeflow]' -c constraints.txt"
-TORCH_SECONDS = 60.0  # torch's libraries come from a cold disk
+TORCH_SECONDS = 60.0  # time to load torch's libraries from a cold disk
 GIB = 2**30
-DEMO_MEMORY = 3 * GIB  # two processes of 0.8 GiB, and DVC around each
-DEMO_DISK = GIB  # it writes 0.1 GiB; torch, MLflow and DVC want room for temporary files
-HUB_DISK = 30 * GIB  # the datasets as files and again as `datasets` caches them, T5-base, its adapters
+DEMO_MEMORY = 3 * GIB  # two processes of 0.8 GiB, each under DVC
+DEMO_DISK = GIB  # it writes 0.1 GiB; torch, MLflow and DVC need space for temporary files
+HUB_DISK = 30 * GIB  # the datasets as files and again in the cache of `datasets`, T5-base, its adapters
 
 
 def python(place: Surroundings) -> Iterator[Finding]:
-    """The interpreter, against what the package asks for."""
+    """Check the interpreter against the version that the package requires."""
     try:
-        wanted = metadata(DISTRIBUTION)["Requires-Python"]
+        required = metadata(DISTRIBUTION)["Requires-Python"]
     except PackageNotFoundError:
         yield Finding("Python", Status.FAILURE, f"{sys.executable} lacks {DISTRIBUTION}", INSTALL)
         return
     found = platform.python_version()
-    if Requirement(f"python{wanted}").specifier.contains(found, prereleases=True):
+    if Requirement(f"python{required}").specifier.contains(found, prereleases=True):
         yield Finding("Python", Status.OK, f"{found} ({sys.executable})")
     else:
-        yield Finding("Python", Status.FAILURE, f"{found}, expected {wanted}", f"{INSTALL} PYTHON=python3.11")
+        yield Finding("Python", Status.FAILURE, f"{found}, expected {required}", f"{INSTALL} PYTHON=python3.11")
 
 
 def packages(place: Surroundings) -> Iterator[Finding]:
-    """What is installed, against the ranges of pyproject.toml, and what Kubeflow alone needs."""
+    """Check the installed packages against the ranges of pyproject.toml, and those that only Kubeflow needs."""
     try:
-        wanted = [Requirement(line) for line in requires(DISTRIBUTION) or []]
+        listed = [Requirement(line) for line in requires(DISTRIBUTION) or []]
     except PackageNotFoundError:
-        return  # the check of Python says so
-    always = [one for one in wanted if not one.marker or one.marker.evaluate({"extra": ""})]
+        return  # the check of Python reports this
+    always = [one for one in listed if not one.marker or one.marker.evaluate({"extra": ""})]
     problems = _unmet(always)
     if problems:
         yield Finding("packages", Status.FAILURE, "; ".join(problems), INSTALL)
     else:
-        yield Finding("packages", Status.OK, f"{len(always)} are installed, in the ranges of pyproject.toml")
-    sdk = [one for one in wanted if one not in always and one.marker and one.marker.evaluate({"extra": "kubeflow"})]
+        yield Finding("packages", Status.OK, f"{len(always)} installed, within the ranges of pyproject.toml")
+    sdk = [one for one in listed if one not in always and one.marker and one.marker.evaluate({"extra": "kubeflow"})]
     problems = _unmet(sdk)
     if problems:
         use = "for `pemt image`, `local`, `submit` and `compile`"
@@ -60,7 +60,7 @@ def packages(place: Surroundings) -> Iterator[Finding]:
 
 
 def _unmet(requirements: list[Requirement]) -> list[str]:
-    """The packages that are missing or of another version than asked for."""
+    """Describe the packages that are missing, or whose version is outside the required range."""
     problems = []
     for one in requirements:
         try:
@@ -74,15 +74,15 @@ def _unmet(requirements: list[Requirement]) -> list[str]:
 
 
 def torch_and_devices(place: Surroundings) -> Iterator[Finding]:
-    """torch in a process of its own, which a broken driver may end, and what it computes on."""
+    """Check torch and the device that it uses, in a separate process, which a broken driver may kill."""
     try:
         done = ask(sys.executable, "-m", "pemt_core.doctor.torch_probe", seconds=TORCH_SECONDS)
     except SilenceError as error:
         yield Finding("torch", Status.FAILURE, str(error), INSTALL)
         return
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"it ended with exit code {done.returncode}"]
-        yield Finding("torch", Status.FAILURE, f"it does not load: {lines[-1]}", INSTALL)
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        yield Finding("torch", Status.FAILURE, f"does not load: {lines[-1]}", INSTALL)
         return
     seen = json.loads(done.stdout)
     cores = len(os.sched_getaffinity(0))
@@ -91,7 +91,7 @@ def torch_and_devices(place: Surroundings) -> Iterator[Finding]:
 
 
 def _device(place: Surroundings, seen: dict[str, object]) -> Finding:
-    """The GPUs that torch can use, or why it can use none."""
+    """Name the GPUs that torch can use, or say why it cannot use any."""
     on_the_bus = nvidia_gpus()
     if seen["gpus"]:
         driver = f", driver {on_the_bus[0][1]}" if on_the_bus else ""
@@ -100,23 +100,23 @@ def _device(place: Surroundings, seen: dict[str, object]) -> Finding:
         return Finding(
             "device",
             Status.WARNING,
-            f"{on_the_bus[0][0]} is there, but torch {seen['version']} is a build for the CPU",
-            "install a CUDA build over it, from the index that https://pytorch.org/get-started/locally names",
+            f"{on_the_bus[0][0]} is present, but torch {seen['version']} is a CPU build",
+            "install a CUDA build from the index shown at https://pytorch.org/get-started/locally",
         )
     if on_the_bus:
         name, driver = on_the_bus[0]
         why = f" ({seen['warning']})" if seen["warning"] else ""
-        found = f"{name} is there, driver {driver}, but torch with CUDA {seen['cuda']} cannot use it{why}"
-        return Finding("device", Status.WARNING, found, "install a newer driver, or a build of torch for this one")
+        found = f"{name} is present with driver {driver}, but torch with CUDA {seen['cuda']} cannot use it{why}"
+        return Finding("device", Status.WARNING, found, "install a newer driver, or a build of torch for this driver")
     backbone = place.settings.backbone if place.settings else None
     if backbone and backbone.kind == "hub" and not (place.folder / backbone.name).is_dir():
         found = f"no GPU: {backbone.name} would train on the CPU, which takes days"
-        return Finding("device", Status.WARNING, found, "run it on a machine with a GPU, or on a cluster: pemt submit")
-    return Finding("device", Status.OK, "no GPU: the CPU is used, which suits `make demo`")
+        return Finding("device", Status.WARNING, found, "use a machine with a GPU, or a cluster: pemt submit")
+    return Finding("device", Status.OK, "no GPU; the CPU is enough for `make demo`")
 
 
 def nvidia_gpus() -> list[tuple[str, str]]:
-    """Name and driver of each GPU that the driver's own program lists; none where there is no such program."""
+    """Return name and driver of each GPU that nvidia-smi lists; empty if nvidia-smi is not installed."""
     try:
         done = ask("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
     except SilenceError:
@@ -126,7 +126,7 @@ def nvidia_gpus() -> list[tuple[str, str]]:
 
 
 def memory(place: Surroundings) -> Iterator[Finding]:
-    """What is free, of the machine or of the control group that this process is in."""
+    """Check the free memory of the machine, or of this process's control group."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     machine = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
     total, free = machine["MemTotal"], machine["MemAvailable"]
@@ -139,17 +139,17 @@ def memory(place: Surroundings) -> Iterator[Finding]:
     if free >= DEMO_MEMORY:
         yield Finding("memory", Status.OK, found)
     else:
-        mend = f"end other programs; {DEMO_MEMORY / GIB:.0f} GiB suit `make demo`, and `make demo JOBS=1` takes half"
-        yield Finding("memory", Status.WARNING, found, mend)
+        fix = f"close other programs; `make demo` needs {DEMO_MEMORY / GIB:.0f} GiB, `make demo JOBS=1` half of that"
+        yield Finding("memory", Status.WARNING, found, fix)
 
 
 def disk(place: Surroundings) -> Iterator[Finding]:
-    """Room in the project, and in the hub's cache where the settings read from the hub."""
+    """Check the free space of the project, and of the hub's cache if the settings read from the hub."""
     free = shutil.disk_usage(place.folder).free
     found = f"{free / GIB:.1f} GiB are free in {place.folder}"
     if free < DEMO_DISK:
-        mend = f"make room: {DEMO_DISK / GIB:.0f} GiB at least; `rm -rf checkpoints` and `dvc gc --workspace` free some"
-        yield Finding("disk", Status.FAILURE, found, mend)
+        fix = f"free at least {DEMO_DISK / GIB:.0f} GiB, for example by `rm -rf checkpoints` and `dvc gc --workspace`"
+        yield Finding("disk", Status.FAILURE, found, fix)
     else:
         yield Finding("disk", Status.OK, found)
     if place.settings and place.settings.prepare.source == HUB:
@@ -157,11 +157,11 @@ def disk(place: Surroundings) -> Iterator[Finding]:
         free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.is_dir())).free
         found = f"{free / GIB:.1f} GiB are free for the hub's cache, {cache}"
         enough = free >= HUB_DISK
-        mend = "" if enough else f"all datasets want {HUB_DISK / GIB:.0f} GiB; HF_HOME names another place"
-        yield Finding("hub's cache", Status.OK if enough else Status.WARNING, found, mend)
+        fix = "" if enough else f"all datasets need {HUB_DISK / GIB:.0f} GiB; HF_HOME sets another folder"
+        yield Finding("hub's cache", Status.OK if enough else Status.WARNING, found, fix)
 
 
 def hub_cache(place: Surroundings) -> Path:
-    """Where the hub's libraries keep what they fetch."""
+    """The folder in which the hub's libraries keep downloads."""
     base = place.variables.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     return Path(place.variables.get("HF_HOME") or Path(base) / "huggingface").expanduser().resolve()

@@ -1,4 +1,4 @@
-"""The project's folder: settings, git, DVC and its remote."""
+"""Checks of the project folder: settings, git, DVC and its remote."""
 
 import os
 import re
@@ -13,15 +13,15 @@ from pemt_core.tracking.address import without_password
 
 DVC = (sys.executable, "-m", "dvc")
 NEW_REMOTE = "dvc remote add -d storage FOLDER"
-NOTHING_PUSHED = re.compile(r"does not exist: \S+$")  # DVC's words for a place in a store that answers
+NOTHING_PUSHED = re.compile(r"does not exist: \S+$")  # DVC's message when the store answers and nothing has been pushed
 
 
 def settings(place: Surroundings) -> Iterator[Finding]:
-    """params.yaml, and that the tasks that it lists are tasks."""
+    """Check params.yaml and the tasks that it lists."""
     if place.settings is None:
-        there = place.params.is_file()
-        mend = "correct it; its comments say what it takes" if there else "call it in the project's folder, or --params"
-        yield Finding("settings", Status.FAILURE, place.problem, mend)
+        exists = place.params.is_file()
+        fix = "correct it as its comments explain" if exists else "run this in the project folder, or pass --params"
+        yield Finding("settings", Status.FAILURE, place.problem, fix)
         return
     tasks = place.settings.tasks
     try:
@@ -36,7 +36,7 @@ def settings(place: Surroundings) -> Iterator[Finding]:
 
 
 def git(place: Surroundings) -> Iterator[Finding]:
-    """The repository that DVC works in, and that results name as their origin."""
+    """Check the repository, which DVC needs and which results cite as their origin."""
     try:
         head = ask("git", "rev-parse", "--short", "HEAD", folder=place.folder)
         changed = ask("git", "status", "--porcelain", folder=place.folder)
@@ -44,21 +44,21 @@ def git(place: Surroundings) -> Iterator[Finding]:
         yield Finding("git", Status.FAILURE, str(error), "install git: DVC needs it")
         return
     if changed.returncode:
-        said = (changed.stderr.strip().splitlines() or ["git does not say why"])[0]
-        yield Finding("git", Status.FAILURE, f"{place.folder}: {said}", "clone the project with git: DVC needs it")
+        message = (changed.stderr.strip().splitlines() or ["git gives no reason"])[0]
+        yield Finding("git", Status.FAILURE, f"{place.folder}: {message}", "clone the project with git: DVC needs it")
         return
     if head.returncode:
-        yield Finding("git", Status.WARNING, "no commit yet: results will not say what code made them", "git commit")
+        yield Finding("git", Status.WARNING, "no commit yet: results cannot record their code", "git commit")
         return
     files = len(changed.stdout.splitlines())
-    state = f", {files} files differ from it" if files else ", nothing differs from it"
+    state = f", {files} changed files" if files else ", no changes"
     yield Finding("git", Status.OK, f"commit {head.stdout.strip()}{state}")
 
 
 def dvc(place: Surroundings) -> Iterator[Finding]:
-    """DVC in this folder, and whether its default remote is within reach."""
+    """Check that DVC is set up in this folder, and that its default remote is reachable."""
     if not (place.folder / ".dvc").is_dir():
-        yield Finding("DVC", Status.FAILURE, f"{place.folder} is no DVC project", "dvc init, or clone the project")
+        yield Finding("DVC", Status.FAILURE, f"{place.folder} is not a DVC project", "dvc init, or clone the project")
         return
     try:
         listed = ask(*DVC, "config", "--list", folder=place.folder)  # `dvc remote list` breaks long lines
@@ -71,37 +71,37 @@ def dvc(place: Surroundings) -> Iterator[Finding]:
         if url := values.get(f"remote.{name}.url"):
             yield _remote(place, name, url)
         elif name:
-            found = f"core.remote is {name}, which there is not"
-            yield Finding("DVC remote", Status.WARNING, found, "name another: dvc remote default NAME")
+            found = f"core.remote is {name}, which does not exist"
+            yield Finding("DVC remote", Status.WARNING, found, "choose another: dvc remote default NAME")
         else:
-            found = "no default one: needed to share data and adapters, by dvc push and pull"
+            found = "no default remote; dvc push and pull need one to share data and adapters"
             yield Finding("DVC remote", Status.SKIPPED, found, NEW_REMOTE)
     except SilenceError as error:
-        yield Finding("DVC", Status.WARNING, str(error), "`dvc doctor` says more")
+        yield Finding("DVC", Status.WARNING, str(error), "run `dvc doctor` for details")
 
 
 def _remote(place: Surroundings, name: str, url: str) -> Finding:
-    """Whether `dvc push` could write to the remote: a folder, or a store that DVC itself is asked to list."""
+    """Check that a remote is a writable folder, or a store that DVC can list."""
     label = f"{name}, {without_password(url)}"
     if "://" not in url:
         folder = Path(url)
         if folder.is_dir() and os.access(folder, os.W_OK):
             return Finding("DVC remote", Status.OK, label)
-        state = "not writable" if folder.is_dir() else "no folder" if folder.exists() else "not there"
-        mend = f"mount or make it, or name another: {NEW_REMOTE} --force"
-        return Finding("DVC remote", Status.WARNING, f"{label}: {state}", mend)
+        state = "not writable" if folder.is_dir() else "not a folder" if folder.exists() else "does not exist"
+        fix = f"mount or create it, or add another: {NEW_REMOTE} --force"
+        return Finding("DVC remote", Status.WARNING, f"{label}: {state}", fix)
     try:
         done = ask(*DVC, "list-url", f"remote://{name}/", folder=place.folder)
     except SilenceError as error:
         return Finding("DVC remote", Status.WARNING, f"{label}: {error}", "check the network and its endpointurl")
-    said = _error(done.stderr)
-    if done.returncode and not NOTHING_PUSHED.search(said):
-        mend = f"check its address and your credentials; `dvc list-url remote://{name}/ --verbose` says more"
-        return Finding("DVC remote", Status.WARNING, f"{label}: {said}", mend)
-    return Finding("DVC remote", Status.OK, f"{label}, which answers")
+    message = _error(done.stderr)
+    if done.returncode and not NOTHING_PUSHED.search(message):
+        fix = f"check its address and your credentials; details: `dvc list-url remote://{name}/ --verbose`"
+        return Finding("DVC remote", Status.WARNING, f"{label}: {message}", fix)
+    return Finding("DVC remote", Status.OK, f"{label}: reachable")
 
 
 def _error(text: str) -> str:
-    """DVC's own words for what went wrong."""
+    """Extract DVC's error message."""
     lines = [line for line in text.splitlines() if line.startswith("ERROR: ")] or text.strip().splitlines() or [""]
     return lines[0].removeprefix("ERROR: ").removeprefix("unexpected error - ")

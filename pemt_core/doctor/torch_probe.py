@@ -1,4 +1,7 @@
-"""What torch sees, as JSON: `python -m pemt_core.doctor.torch_probe`. A driver that ends its process ends no other."""
+"""Print what torch detects as JSON: `python -m pemt_core.doctor.torch_probe`.
+
+It runs in a separate process, since a broken driver may kill it.
+"""
 
 import json
 import warnings
@@ -7,10 +10,10 @@ import torch
 
 
 def see() -> dict[str, object]:
-    """Version, CUDA of the build, threads, GPUs in words, and the first warning about them."""
+    """Return torch's version, its CUDA version, threads, GPUs, and the first warning about the GPUs."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        gpus = [_words(index) for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+        gpus = [_describe(index) for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     return {
         "version": torch.__version__,
         "cuda": torch.version.cuda,
@@ -20,10 +23,10 @@ def see() -> dict[str, object]:
     }
 
 
-def _words(index: int) -> str:
-    about = torch.cuda.get_device_properties(index)
+def _describe(index: int) -> str:
+    device = torch.cuda.get_device_properties(index)
     bfloat16 = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
-    return f"{about.name} ({about.total_memory / 2**30:.0f} GiB, {bfloat16})"
+    return f"{device.name} ({device.total_memory / 2**30:.0f} GiB, {bfloat16})"
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Tables, figures and a page from results; nothing here reads a model or a tracking server."""
+"""Tables, figures and a page from results. Nothing here reads a model or a tracking server."""

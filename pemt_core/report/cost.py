@@ -1,4 +1,4 @@
-"""What the results cost, from the provenance that each step wrote: time, memory, energy."""
+"""The cost of the results in time, memory and energy, from the provenance that each step wrote."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ WATT_HOUR = 3600.0  # joules
 
 @dataclass(frozen=True)
 class Process:
-    """One process of a step, as its provenance describes it. `task` is empty where a step is one process."""
+    """One process of a step, as its provenance describes it. `task` is empty if the step has a single process."""
 
     step: str
     task: str
@@ -22,18 +22,18 @@ class Process:
 
     @property
     def memory_mib(self) -> int:
-        """Peak of the process and its workers. A GPU's memory is not in it."""
+        """Peak memory of the process and its workers, without GPU memory."""
         return int(self.facts["peak_memory_mib"]) + int(self.facts.get("workers_memory_mib", 0))
 
     def watt_hours(self, part: str) -> float | None:
-        """Energy of the whole machine meanwhile; None where it was not measurable."""
+        """Energy of the whole machine while the process ran; None if it could not be measured."""
         joules = self.facts.get("energy_joules", {}).get(part)
         return None if joules is None else joules / WATT_HOUR
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What some processes took together."""
+    """The cost of several processes together."""
 
     processes: list[Process]
 
@@ -43,20 +43,20 @@ class Cost:
 
     @property
     def memory_mib(self) -> int:
-        """The highest of any process: what a machine must have where they run one after another."""
+        """The highest peak of any process: what a machine needs to run them one after another."""
         return max(process.memory_mib for process in self.processes)
 
     def watt_hours(self, part: str) -> float | None:
-        """The sum over processes; None where one of them could not be measured."""
+        """The sum over processes; None if one of them could not be measured."""
         parts = [process.watt_hours(part) for process in self.processes]
         known = [energy for energy in parts if energy is not None]
         return sum(known) if len(known) == len(parts) else None
 
 
 def read_processes(provenance_dir: Path, tasks: Iterable[str]) -> list[Process]:
-    """The processes that left their provenance in a folder, in the pipeline's order; none where they ran elsewhere.
+    """Read the processes from their provenance in a folder, in the pipeline's order; empty if they ran elsewhere.
 
-    Of steps that run once per task only those of `tasks`: other tasks' files stay when a list is changed.
+    Of steps that run once per task, it reads only `tasks`, since files of tasks that are no longer listed remain.
     """
     paths = [(step, path) for step in STEPS for path in _files(Path(provenance_dir), step)]
     processes = [Process(step, "" if path.stem == step else path.stem, read_json(path)) for step, path in paths]
@@ -70,22 +70,22 @@ def _files(folder: Path, step: str) -> Iterable[Path]:
 
 
 def by_step(processes: Iterable[Process]) -> dict[str, Cost]:
-    """The cost of each step that left any."""
+    """Return the cost of each step that has processes."""
     groups: dict[str, list[Process]] = {}
     for process in processes:
         groups.setdefault(process.step, []).append(process)
-    return {step: Cost(own) for step, own in groups.items()}
+    return {step: Cost(group) for step, group in groups.items()}
 
 
 def elapsed(processes: Sequence[Process]) -> float:
-    """Seconds from the first start to the last end; 0 for no process."""
+    """Return the seconds from the first start to the last end; 0 without processes."""
     starts = [datetime.fromisoformat(process.facts["started"]).timestamp() for process in processes]
     ends = [start + process.facts["seconds"] for start, process in zip(starts, processes, strict=True)]
     return max(ends) - min(starts) if processes else 0.0
 
 
 def duration(seconds: float) -> str:
-    """ "12 s", "6 min 12 s", "3 h 05 min"."""
+    """Format a duration: "12 s", "6 min 12 s", "3 h 05 min"."""
     whole = round(seconds)
     if seconds < 0.1:
         return "under 0.1 s"

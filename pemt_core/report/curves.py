@@ -1,4 +1,4 @@
-"""Learning curves: every recorded point as a CSV file, and the main metric on validation as small multiples."""
+"""Learning curves: all recorded points as a frame, and the main metric on validation as small multiples."""
 
 import math
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from matplotlib.ticker import MaxNLocator
 from pemt_core.artifacts.result import CellResult
 from pemt_core.report.palette import Series, Style, drop_frame, figure_without, lay_out, page_colours
 
-VALIDATION = "validation/main"  # the metric of `history` that is drawn
+VALIDATION = "validation/main"  # the drawn metric of `history`
 
 
 def curve_frame(results: Sequence[CellResult]) -> pd.DataFrame:
-    """One row per recorded step: target, method, k, seed, step, then a column for each metric that was recorded."""
+    """Return one row per recorded step: target, method, k, seed, step, then a column for each recorded metric."""
     rows = [
         {"target": result.task, "method": result.method, "k": str(result.k), "seed": result.seed, **point}
         for result in results
@@ -31,23 +31,23 @@ def curve_frame(results: Sequence[CellResult]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Curve:
-    """One method and k on one target: points by step, of each seed."""
+    """One method and k on one target: for each seed, points by step."""
 
     style: Style
     seeds: list[dict[float, float]]
 
     @property
     def mean(self) -> dict[float, float]:
-        """The mean over seeds, at the steps that all of them reached."""
+        """The mean over seeds, at the steps that all seeds reached."""
         shared = sorted(set.intersection(*map(set, self.seeds)))
         return {step: fmean(seed[step] for seed in self.seeds) for step in shared}
 
 
 @page_colours
 def draw_curves(results: Sequence[CellResult], series: Series, most_columns: int) -> Figure:
-    """A panel per target with curves, so many in a row: the main metric on validation against the step.
+    """Draw a panel per target, at most `most_columns` in a row: the main metric on validation against the step.
 
-    A thin line per seed, a thick one for their mean. Each panel's label says where its curves end.
+    Each seed has a thin line, their mean a thick one. The label of a panel says where its curves end.
     """
     metrics = {result.task: result.main_metric for result in results}
     found = {target: _curves_of(results, target, series) for target in metrics}
@@ -72,11 +72,11 @@ def draw_curves(results: Sequence[CellResult], series: Series, most_columns: int
 
 
 def _curves_of(results: Sequence[CellResult], target: str, series: Series) -> list[Curve]:
-    """The curves of a target, without methods that recorded none or whose seeds share no step."""
+    """Return the curves of a target, without methods that recorded none or whose seeds share no step."""
     curves = []
     for name, style in series.items():
-        own = [result for result in results if result.task == target and (result.method, str(result.k)) == name]
-        seeds = [{point["step"]: point[VALIDATION] for point in r.history if VALIDATION in point} for r in own]
+        cell = [result for result in results if result.task == target and (result.method, str(result.k)) == name]
+        seeds = [{point["step"]: point[VALIDATION] for point in r.history if VALIDATION in point} for r in cell]
         if seeds := [seed for seed in seeds if seed]:
             curves.append(Curve(style, seeds))
     return [curve for curve in curves if curve.mean]
@@ -88,7 +88,7 @@ def _draw_panel(panel: Axes, curves: Sequence[Curve], title: str) -> None:
         look: dict[str, Any] = {"color": style.colour, "linestyle": style.line}
         for seed in curve.seeds if len(curve.seeds) > 1 else ():
             panel.plot(list(seed), list(seed.values()), linewidth=0.7, alpha=0.4, **look)
-        last = [len(mean) - 1]  # a line of one point would not be seen without its marker
+        last = [len(mean) - 1]  # without its marker, a line of one point would be invisible
         panel.plot(list(mean), list(mean.values()), linewidth=1.8, markersize=5, markevery=last, **look, **style.marks)
     panel.set_title(title, fontsize=10)
     panel.tick_params(labelsize=9)

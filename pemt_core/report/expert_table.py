@@ -9,13 +9,13 @@ from pemt_core.artifacts.result import STACKS, CellResult
 from pemt_core.report.heat_map import Weights
 from pemt_core.report.palette import in_order_of_k
 
-SHADES = 11  # colours from 0 to 1: enough to see the difference, few enough for one CSS class each
+SHADES = 11  # colours from 0 to 1: enough to tell weights apart, few enough for a CSS class each
 _LIGHTEST, _MIDDLE, _DARKEST = (247, 251, 255), (107, 174, 214), (8, 48, 107)  # of ColorBrewer's Blues
 
 
 @dataclass(frozen=True)
 class TargetWeights:
-    """One target: weights averaged over seeds and layers, (E,), and the same for each layer by its name."""
+    """One target: weights averaged over seeds and layers, (E,), and by name for each layer."""
 
     name: str
     weights: Weights
@@ -24,7 +24,7 @@ class TargetWeights:
 
 @dataclass(frozen=True)
 class ExpertTable:
-    """The targets of one k by suite; columns are `sources`, NaN where a target lacks one."""
+    """The targets of one k by suite. The columns are `sources`; a weight is NaN if the target lacks the source."""
 
     k: str
     sources: list[str]
@@ -32,18 +32,18 @@ class ExpertTable:
 
 
 def expert_tables(results: Sequence[CellResult]) -> list[ExpertTable]:
-    """A table per k of `results`, which are of one method and have expert weights."""
+    """Return a table per k of `results`, which belong to one method and have expert weights."""
     groups: dict[str, list[CellResult]] = {}
     for result in results:
         groups.setdefault(str(result.k), []).append(result)
     return [_table(k, groups[k]) for k in sorted(groups, key=in_order_of_k)]
 
 
-def _table(k: str, own: Sequence[CellResult]) -> ExpertTable:
-    sources = list(dict.fromkeys(source for result in own for source in result.sources))
+def _table(k: str, results: Sequence[CellResult]) -> ExpertTable:
+    sources = list(dict.fromkeys(source for result in results for source in result.sources))
     suites: dict[str, list[TargetWeights]] = {}
-    for suite, name in dict.fromkeys((result.suite, result.task) for result in own):
-        seeds = [result for result in own if result.task == name]
+    for suite, name in dict.fromkeys((result.suite, result.task) for result in results):
+        seeds = [result for result in results if result.task == name]
         suites.setdefault(suite, []).append(_target(name, sources, seeds))
     return ExpertTable(k, sources, suites)
 
@@ -56,7 +56,7 @@ def _target(name: str, sources: Sequence[str], seeds: Sequence[CellResult]) -> T
 
 
 def _all_layers(result: CellResult, sources: Sequence[str]) -> Weights:
-    """The weights of one result, encoder first, with a column per source: (layers, E)."""
+    """Return the weights of one result, encoder first, with a column per source: (layers, E)."""
     assert result.expert_weights is not None
     layers = np.concatenate([np.asarray(result.expert_weights[stack], dtype=np.float64) for stack in STACKS])
     columns = [layers[:, result.sources.index(s)] if s in result.sources else np.full(len(layers), np.nan)
@@ -65,12 +65,12 @@ def _all_layers(result: CellResult, sources: Sequence[str]) -> Weights:
 
 
 def shade_of(weight: float) -> int:
-    """Which of the SHADES shows a weight from 0 to 1."""
+    """Return the index, among SHADES, for a weight from 0 to 1."""
     return min(SHADES - 1, max(0, round(weight * (SHADES - 1))))
 
 
 def heat_colours() -> list[tuple[str, str]]:
-    """Background and text of each shade, light to dark; the text is black or white, whichever stands out more."""
+    """Return background and text colour of each shade, light to dark; the text is black or white by contrast."""
     colours = []
     for shade in range(SHADES):
         position = 2 * shade / (SHADES - 1)  # 0 lightest, 1 middle, 2 darkest
@@ -84,7 +84,7 @@ def heat_colours() -> list[tuple[str, str]]:
 
 
 def contrast(first: str, second: str) -> float:
-    """The contrast ratio of two colours "#rrggbb", from 1 to 21, as WCAG 2.2 defines it."""
+    """Return the contrast ratio of two colours "#rrggbb", from 1 to 21, as defined by WCAG 2.2."""
     high, low = sorted((_luminance(first), _luminance(second)), reverse=True)
     return (high + 0.05) / (low + 0.05)
 

@@ -1,4 +1,4 @@
-"""Atomic, repeatable files of a report: the same numbers give the same bytes."""
+"""Write the files of a report atomically and reproducibly: the same numbers give the same bytes."""
 
 import math
 from io import BytesIO
@@ -19,7 +19,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
-    """Write `frame` without its index; absent values are empty fields, numbers have six decimals."""
+    """Write `frame` without its index; missing values are empty fields, numbers have six decimals."""
     with atomic_file(path) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
 
@@ -31,9 +31,9 @@ def write_figure(path: Path, figure: Figure) -> None:
 
 
 def png(figure: Figure, max_width: float = math.inf) -> bytes:
-    """`figure` as a PNG file's bytes, at most `max_width` pixels wide.
+    """Return `figure` as the bytes of a PNG file, at most `max_width` pixels wide.
 
-    Its metadata, which would name matplotlib's version, is left out.
+    The metadata are left out, since they would contain matplotlib's version.
     """
     drawn = BytesIO()
     dots_per_inch = min(DOTS_PER_INCH, max_width / figure.get_figwidth())

@@ -1,4 +1,4 @@
-"""The main finding in words, from the numbers: what the method reached against the others, and how sure that is."""
+"""The main finding in words: the scores of the first method and the others, and how certain the differences are."""
 
 import math
 from statistics import fmean
@@ -8,16 +8,16 @@ from pemt_core.report.table import Tables, half_width
 
 
 def headline(tables: Tables) -> list[str]:
-    """For each k one sentence with the means over all targets, then sentences on what they rest on.
+    """Return, for each k, a sentence with the means over all targets, then a comparison with each other method.
 
-    The first method is compared with the others. The difference of two is taken seed by seed, since a seed gives both
-    the same few-shot sample.
+    The first method is compared with the others. Differences are taken per seed, since a seed gives both methods the
+    same few-shot sample.
     """
     sentences, title = [], tables.names.title
     for k in sorted(tables.means["k"].unique(), key=in_order_of_k):
         overall = [row for row in tables.overall if row["k"] == k]
         if not overall:
-            sentences.append(f"No method has a result for every target with {_k(k)}: only single targets compare.")
+            sentences.append(f"No method has a result for every target with {_k(k)}, so only single targets compare.")
             continue
         first, *others = overall
         against = " and ".join(f"{_value(row)} for {title(row['method'])}" for row in others)
@@ -29,7 +29,7 @@ def headline(tables: Tables) -> list[str]:
 
 
 def _beside(tables: Tables, one: str, other: str, k: str) -> str:
-    """On how many targets `one` is ahead of `other`, and their difference over seeds where there are several."""
+    """Say on how many targets `one` is ahead of `other`, and their mean difference if there are several seeds."""
     seeds, title = tables.seeds, tables.names.title
     table = tables.cells[tables.cells["k"] == k].pivot(index="target", columns="method", values="mean")
     gap = (table[one] - table[other]).dropna()
@@ -38,7 +38,7 @@ def _beside(tables: Tables, one: str, other: str, k: str) -> str:
     scores = seeds[seeds["k"] == k].pivot_table(index=["seed", "target"], columns="method", values="score")
     both = scores[[one, other]].dropna()
     per_seed = [
-        fmean(own[one] - own[other]) for _, own in both.groupby("seed") if len(own) == seeds["target"].nunique()
+        fmean(rows[one] - rows[other]) for _, rows in both.groupby("seed") if len(rows) == seeds["target"].nunique()
     ]
     half = half_width(per_seed, tables.confidence)
     if math.isnan(half):

@@ -1,4 +1,4 @@
-"""Which sources each target drew on: expert weights averaged over the test set, seeds and groups of layers."""
+"""Heat maps of expert weights, averaged over the test set, seeds and groups of layers."""
 
 from collections.abc import Sequence
 
@@ -15,9 +15,9 @@ Weights = NDArray[np.float64]
 
 
 def group_layers(layers: Sequence[Sequence[float]], num_groups: int) -> list[tuple[str, Weights]]:
-    """Mean weights of consecutive groups of layers with the group's name: [("1-4", (E,)), ...].
+    """Return name and mean weights of consecutive groups of layers: [("1-4", (E,)), ...].
 
-    The layers are split as evenly as they can be; no group is empty, so there are at most as many as layers.
+    The groups are as even as possible. No group is empty, so there are at most as many groups as layers.
     """
     matrix = np.asarray(layers, dtype=np.float64)  # layers, E
     parts = np.array_split(np.arange(len(matrix)), min(num_groups, len(matrix)))
@@ -26,9 +26,9 @@ def group_layers(layers: Sequence[Sequence[float]], num_groups: int) -> list[tup
 
 
 def weight_panels(results: Sequence[CellResult], sources: Sequence[str], num_groups: int) -> dict[str, Weights]:
-    """Panel title to weights of shape (targets, sources), NaN where a target lacks a source; encoder panels first.
+    """Map panel titles to weights (targets, sources), NaN if a target lacks a source; encoder panels come first.
 
-    `results` are those of one method and k; a target's seeds are averaged.
+    `results` belong to one method and k; the seeds of a target are averaged.
     """
     targets = list(dict.fromkeys(result.task for result in results))
     cells: dict[str, list[list[Weights]]] = {}  # title -> target -> one vector per seed
@@ -44,9 +44,9 @@ def weight_panels(results: Sequence[CellResult], sources: Sequence[str], num_gro
 
 
 def draw_expert_weights(results: Sequence[CellResult], num_groups: int, title: str) -> Figure:
-    """A row of panels per k: targets down, sources across, a panel per group of layers.
+    """Draw a row of panels per k: targets down, sources across, a panel per group of layers.
 
-    `results` are those of one method with that title; those without expert weights are left out.
+    `results` belong to the method with this title; those without expert weights are left out.
     """
     groups: dict[str, list[CellResult]] = {}
     for result in results:
@@ -54,10 +54,10 @@ def draw_expert_weights(results: Sequence[CellResult], num_groups: int, title: s
             groups.setdefault(str(result.k), []).append(result)
     if not groups:
         return figure_without("expert weights")
-    sources = list(dict.fromkeys(source for own in groups.values() for result in own for source in result.sources))
-    rows = {name: weight_panels(own, sources, num_groups) for name, own in groups.items()}
+    sources = list(dict.fromkeys(source for group in groups.values() for result in group for source in result.sources))
+    rows = {name: weight_panels(group, sources, num_groups) for name, group in groups.items()}
     columns = max(len(panels) for panels in rows.values())
-    most = max(len({result.task for result in own}) for own in groups.values())
+    most = max(len({result.task for result in group}) for group in groups.values())
     size = (columns * max(1.5, 0.27 * len(sources)) + 2.0, len(rows) * (0.26 * most + 1.5) + 0.4)
     figure = Figure(figsize=size, layout="constrained")
     highest = max(float(np.nanmax(panel)) for panels in rows.values() for panel in panels.values())
@@ -69,7 +69,7 @@ def draw_expert_weights(results: Sequence[CellResult], num_groups: int, title: s
 
 
 def draw_weights_of(result: CellResult) -> Figure:
-    """The expert weights of one cell: a panel per stack, layers down, sources across."""
+    """Draw the expert weights of one cell: a panel per stack, layers down, sources across."""
     assert result.expert_weights is not None
     stacks = {stack: np.asarray(result.expert_weights[stack]) for stack in STACKS}  # layers, E
     deepest = max(map(len, stacks.values()))
@@ -88,7 +88,7 @@ def draw_weights_of(result: CellResult) -> Figure:
 def _draw_row(
     figure: SubFigure, panels: dict[str, Weights], targets: list[str], sources: list[str], highest: float
 ) -> None:
-    """One k's panels with a shared colour bar from 0; a dark cell is a source that the target leans on."""
+    """Draw the panels of one k with a shared colour bar from 0; dark cells are sources with high weights."""
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for panel, (title, weights) in zip(axes, panels.items(), strict=True):
         image = panel.imshow(weights, cmap="Blues", vmin=0.0, vmax=highest, aspect="auto")

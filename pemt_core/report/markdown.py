@@ -1,4 +1,4 @@
-"""The report's tables as Markdown: a whole report, an overview of it, and the page of one method or of one cell."""
+"""The report's tables as Markdown: the whole report, an overview, and the pages of a method and of a cell."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import pandas as pd
 from pemt_core.artifacts.result import CellResult
 from pemt_core.report.table import ALL, Tables
 
-NOTHING = "-"  # shown where there is no number: an interval of one seed
+NOTHING = "-"  # shown if there is no number, such as the interval of one seed
 _NO_MEANS = "No method has a seed with every target of a suite."
 _MEANS_HEADER = ["Method", "k", "Over", "Targets", "Mean", "±", "Seeds"]
 _CELLS_HEADER = [
@@ -18,19 +18,19 @@ _CELLS_HEADER = [
 
 
 def write_tables(tables: Tables) -> str:
-    """The text of table.md."""
+    """Return the text of table.md."""
     groups = tables.cells.groupby("suite", sort=False)
     suites = [part for suite, rows in groups for part in (f"## {suite}", _cells_table(rows))]
     return _join(["# Results", *_overview(tables), *suites, *_missing(tables.gaps)])
 
 
 def write_overview(tables: Tables) -> str:
-    """The same without the suites' tables, below one line that stands for all of it."""
+    """Return the text without the tables of suites, below one line with the means."""
     return _join([_mean_line(tables.means), *_overview(tables), *_missing(tables.gaps)])
 
 
 def write_method_page(cells: pd.DataFrame, means: pd.DataFrame, confidence: float) -> str:
-    """Means and targets of one method and k, whose rows of both frames are given."""
+    """Return the page of one method and k from its rows of both frames."""
     formed = [row[2:] for row in _means_rows(means)]
     return _join(
         [
@@ -44,7 +44,7 @@ def write_method_page(cells: pd.DataFrame, means: pd.DataFrame, confidence: floa
 
 
 def write_cell_page(result: CellResult) -> str:
-    """What one cell scored, metric by metric."""
+    """Return the page of one cell: its scores by metric."""
     names = list(dict.fromkeys([result.main_metric, *result.test]))
     rows = [[name, _points(result.test[name]), _points(result.validation.get(name, math.nan))] for name in names]
     scored = _test_rows({"test_rows": result.test_rows, "test_rows_available": result.test_rows_available})
@@ -58,10 +58,11 @@ def write_cell_page(result: CellResult) -> str:
 
 
 def write_sources_page(metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """The sources with their metrics on validation, from those of each one's run."""
+    """Return the page of the sources with their validation metrics; `metrics` has those of each source's run."""
     rows = []
-    for source, own in metrics.items():
-        on_validation = {name.partition("/")[2]: own[name] for name in sorted(own) if name.startswith("validation/")}
+    for source, of_run in metrics.items():
+        names = sorted(name for name in of_run if name.startswith("validation/"))
+        on_validation = {name.partition("/")[2]: of_run[name] for name in names}
         main = _points(on_validation.pop("main"))
         rows.append([source, main, ", ".join(f"{name} {_points(value)}" for name, value in on_validation.items())])
     return _join(["Source adapters on validation, in points.", _table(["Source", "Main metric", "All"], rows)])
@@ -78,7 +79,7 @@ def _overview(tables: Tables) -> list[str]:
 
 
 def _mean_line(means: pd.DataFrame) -> str:
-    """The mean over all targets of each method that has one, the best first."""
+    """Return a line with the mean over all targets of each method that has one, best first."""
     overall = means[(means["suite"] == ALL) & (means["seeds"] > 0)].sort_values("mean", ascending=False)
     shown = [f"{row['method']} k={row['k']}: **{row['mean']:.1f}**" for row in overall.to_dict("records")]
     return f"Mean over all targets: {', '.join(shown)}" if shown else _NO_MEANS
@@ -116,21 +117,19 @@ def _means_rows(means: pd.DataFrame) -> list[list[Any]]:
             row["seeds"],
         ]
         for row in _all_first(means)
-        if row[
-            "seeds"
-        ]  # a method that was trained for a few targets has no mean: the section on what is missing says so
+        if row["seeds"]  # a method without some targets has no mean, which the section "Missing" explains
     ]
 
 
 def _all_first(means: pd.DataFrame) -> list[dict[Any, Any]]:
-    """The rows over every target, so that methods stand under one another, then each suite's."""
+    """Return the rows over all targets first, so that methods are easy to compare, then those of each suite."""
     rows = means.to_dict("records")
     suites = [ALL, *dict.fromkeys(row["suite"] for row in rows if row["suite"] != ALL)]
     return sorted(rows, key=lambda row: suites.index(row["suite"]))
 
 
 def _methods_table(cells: pd.DataFrame) -> str:
-    """A row per target and k, a column per method; blank where the method was not trained."""
+    """Return a table with a row per target and k and a column per method; blank if the method was not trained."""
     methods = sorted(cells["method"].unique())
     points = {(r["target"], r["k"], r["method"]): _points(r["mean"]) for r in cells.to_dict("records")}
     rows = dict.fromkeys((target, k) for target, k, _ in points)
@@ -164,13 +163,13 @@ def _points(value: float) -> str:
 
 
 def _test_rows(row: dict[Any, Any]) -> str:
-    """ "28", or "400 of 8,000" where the test split was capped."""
+    """Format the number of test rows: "28", or "400 of 8,000" if the test split was capped."""
     scored, available = row["test_rows"], row["test_rows_available"]
     return f"{scored:,}" if scored == available else f"{scored:,} of {available:,}"
 
 
 def _unreadable(row: dict[Any, Any]) -> str:
-    """ "3 of 84": unreadable predictions of all that were made, over every seed."""
+    """Format the unreadable predictions among all predictions of all seeds: "3 of 84"."""
     return f"{row['unreadable']:,} of {row['predictions']:,}" if row["unreadable"] else "0"
 
 
@@ -178,9 +177,7 @@ def _capped_note(cells: pd.DataFrame) -> str:
     capped = cells.loc[cells["test_rows"] < cells["test_rows_available"], "target"].nunique()
     if not capped:
         return ""
-    return (
-        f"{capped} of {cells['target'].nunique()} targets were scored on a part of their test split, as marked below."
-    )
+    return f"{capped} of {cells['target'].nunique()} targets were scored on part of their test split, as marked below."
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -1,4 +1,4 @@
-"""Each method and k as a whole, as a tracking store shows it: metrics under names that all share, a page, figures."""
+"""Each method and k as a tracking store shows it: metrics under names that all methods share, a page, figures."""
 
 import math
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ class MethodSummary:
     title: str
     k: str
     results: list[CellResult]
-    style: Style  # that of all figures
+    style: Style  # the same in all figures
     metrics: dict[str, float]  # see `_metrics`
     page: str  # Markdown
     layer_groups: int
 
     @property
     def name(self) -> str:
-        """Such as "pemt k=32"."""
+        """The name of method and k, such as "pemt k=32"."""
         return f"{self.method} k={self.k}"
 
     def draw(self) -> dict[str, Figure]:
-        """Its figures by name, for a narrow page; expert weights only where it has experts."""
+        """Draw its figures, by name, for a narrow page; expert weights only if it has experts."""
         series = {(self.method, self.k): self.style}
         figures = {"learning_curves": curves.draw_curves(self.results, series, most_columns=3)}
         if any(result.expert_weights is not None for result in self.results):
@@ -43,19 +43,19 @@ class MethodSummary:
 class Comparison:
     """All methods of a report."""
 
-    methods: list[MethodSummary]  # the lowest mean first, those without one before them
+    methods: list[MethodSummary]  # lowest mean first, before them those without a mean
     overview: str  # Markdown: methods side by side
 
 
 def compare_methods(tables: Tables, layer_groups: int) -> Comparison:
-    """What there is to say of each method and k, and of all of them.
+    """Summarize each method and k, and compare them all.
 
-    `layer_groups` is how many groups of layers per stack the expert weights are averaged over.
+    `layer_groups` is the number of groups of layers per stack over which the expert weights are averaged.
     """
     methods, cells, means = [], tables.cells, tables.means
     for (method, k), style in tables.series.items():
-        own_cells = cells[(cells["method"] == method) & (cells["k"] == k)]
-        own_means = means[(means["method"] == method) & (means["k"] == k)]
+        cell_rows = cells[(cells["method"] == method) & (cells["k"] == k)]
+        mean_rows = means[(means["method"] == method) & (means["k"] == k)]
         methods.append(
             MethodSummary(
                 method=method,
@@ -63,8 +63,8 @@ def compare_methods(tables: Tables, layer_groups: int) -> Comparison:
                 k=k,
                 results=[result for result in tables.results if (result.method, str(result.k)) == (method, k)],
                 style=style,
-                metrics=_metrics(own_cells, own_means),
-                page=markdown.write_method_page(own_cells, own_means, tables.confidence),
+                metrics=_metrics(cell_rows, mean_rows),
+                page=markdown.write_method_page(cell_rows, mean_rows, tables.confidence),
                 layer_groups=layer_groups,
             )
         )
@@ -73,10 +73,10 @@ def compare_methods(tables: Tables, layer_groups: int) -> Comparison:
 
 
 def _metrics(cells: pd.DataFrame, means: pd.DataFrame) -> dict[str, float]:
-    """mean/All, mean/<suite>, target/<target> in points, the interval of each below half_width/, and the parameters.
+    """Return mean/All, mean/<suite>, target/<target> in points, their intervals as half_width, and the parameters.
 
     MLflow draws a section of charts per prefix and sorts them, capitals first; its page of two runs begins with the
-    first metric. What could not be formed is absent.
+    first metric. Values that could not be computed are absent.
     """
     all_first = means.sort_values("suite", key=lambda suite: suite != ALL, kind="stable").to_dict("records")
     named = [("mean", "All" if row["suite"] == ALL else row["suite"], row) for row in all_first]

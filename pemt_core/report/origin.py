@@ -9,14 +9,14 @@ from pemt_core.artifacts.files import read_json
 from pemt_core.report.cost import Process
 from pemt_core.settings.groups import BackboneSettings, PrepareSettings
 
-CHANGED = "+changes"  # what `git_commit` adds where the checkout differs from the commit
+CHANGED = "+changes"  # what `git_commit` appends if the checkout differs from the commit
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a report is told beside the results: settings of the data and the backbone, and what the steps left.
+    """What a report knows besides the results: settings of data and backbone, and what the steps recorded.
 
-    `processes` and `num_parameters` (of the backbone) are empty and None where a cluster ran the steps.
+    If a cluster ran the steps, `processes` is empty and `num_parameters`, of the backbone, is None.
     """
 
     prepare: PrepareSettings
@@ -27,25 +27,25 @@ class Origin:
 
     @property
     def backbone_title(self) -> str:
-        """The checkpoint's name, or the size of what was pretrained from scratch."""
+        """The name of the checkpoint, or the size of a backbone that was pretrained from scratch."""
         backbone = self.backbone
         return backbone.name if backbone.kind == "hub" else f"{backbone.size} T5, pretrained here"
 
     @property
     def date(self) -> str:
-        """When the newest process began, as "2026-11-21 15:23 UTC"; empty where nothing was recorded."""
+        """The start of the newest process, such as "2026-11-21 15:23 UTC"; empty if nothing was recorded."""
         newest = max((process.facts["started"] for process in self.processes), default="")
         return f"{newest[:16].replace('T', ' ')} UTC" if newest else ""
 
     @property
     def commits(self) -> list[str]:
-        """The commits that the processes ran at, in the order of their starts."""
+        """The commits at which the processes ran, in the order of their starts."""
         processes = sorted(self.processes, key=lambda process: str(process.facts["started"]))
         return list(dict.fromkeys(process.facts["commit"] for process in processes))
 
     @property
     def software(self) -> dict[str, list[str]]:
-        """Platform, Python and packages, each with all that processes ran with."""
+        """Platform, Python and packages, each with all the versions that processes used."""
         found: dict[str, list[str]] = {}
         for process in self.processes:
             facts = process.facts
@@ -57,13 +57,13 @@ class Origin:
 
 
 def num_parameters_of(backbone_dir: Path) -> int:
-    """How many parameters a backbone has, from the folder that the backbone step wrote."""
+    """Read a backbone's number of parameters from the folder that the backbone step wrote."""
     return int(read_json(Path(backbone_dir) / "backbone.json")["parameters"])
 
 
 @dataclass(frozen=True)
 class Source:
-    """A source adapter that the experts were made of."""
+    """A source adapter that became an expert."""
 
     description: SourceDescription
     content_hash: str
@@ -72,7 +72,7 @@ class Source:
 
 
 def read_sources(directories: Sequence[Path]) -> list[Source]:
-    """The source adapters of these folders. ArtifactError where one is incomplete."""
+    """Read the source adapters of these folders. ArtifactError if one is incomplete."""
     sources = []
     for directory in directories:
         (description, content_hash), record = (

@@ -1,6 +1,6 @@
-"""results/report.html: everything of a report on one page that needs no other file, no script and no network.
+"""Write results/report.html: the whole report on one page, which needs no other file, no script and no network.
 
-It may hold times and hosts: no later step reads it.
+It may contain times and host names, since no later step reads it.
 """
 
 import math
@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parent
 
 
 def write_page(path: Path, tables: Tables, found: origin.Origin, figures: Mapping[str, Figure]) -> None:
-    """Write the page, which shows `figures` "parameters" and "curves". The same input gives the same bytes."""
+    """Write the page, which shows the `figures` "parameters" and "curves". The same input gives the same bytes."""
     methods = tables.names.ordered(result.method for result in tables.results)
     weighted = tables.with_experts
     page = {
@@ -51,7 +51,7 @@ def write_page(path: Path, tables: Tables, found: origin.Origin, figures: Mappin
 
 
 def _scores(tables: Tables, comparable: Comparable) -> dict[str, Any]:
-    """What the page shows of the tables: means, targets by suite, sizes, and published numbers where they compare."""
+    """Return what the page shows of the tables: means, targets by suite, sizes, and comparable published numbers."""
     suites = rows_by_suite(tables, comparable)
     groups = {ALL: tables.targets, **{name: [row.target for row in rows] for name, rows in suites.items()}}
     sizes = tables.cells.groupby(["method", "k"], as_index=False)["trained_parameters"].agg(["min", "max"])
@@ -71,7 +71,7 @@ def _scores(tables: Tables, comparable: Comparable) -> dict[str, Any]:
 
 
 def _costs(found: origin.Origin) -> dict[str, Any]:
-    """What the page shows of the steps: cost, the parts whose energy was measured, and the sources."""
+    """Return what the page shows of the steps: cost, the parts whose energy was measured, and the sources."""
     sources = origin.read_sources(found.source_dirs)
     energies = {part: [process.watt_hours(part) for process in found.processes] for part in ("cpu", "gpu")}
     names = {"Sources": [source.description.task for source in sources]}

@@ -1,4 +1,4 @@
-"""What all figures of a report share: the page's colours, a colour and a marker per method, a line per k, a frame."""
+"""The style of all figures of a report: the page's colours, a colour and marker per method, a line per k, a frame."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from pemt_core.artifacts.result import CellResult
 from pemt_core.report.names import MethodNames
 
-PAGE, TEXT, SOFT, LINE = "#ffffff", "#1b1f24", "#57606a", "#d9dee3"  # behind all, words, numbers and axes, grid
-# Okabe and Ito's palette without its yellow, which vanishes on white: tells apart under all common colour blindness.
-# Grey makes it eight: two methods and six sources left out.
+PAGE, TEXT, SOFT, LINE = "#ffffff", "#1b1f24", "#57606a", "#d9dee3"  # background, text, numbers and axes, grid
+# Okabe and Ito's palette, which people with any common colour blindness can tell apart, without yellow, which vanishes
+# on white. Grey makes eight: two methods, and six with one source left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
-ON_DARK = {"#000000": "#FFFFFF"}  # what would vanish on a dark page
+ON_DARK = {"#000000": "#FFFFFF"}  # colours that would vanish on a dark page
 LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "D", "s", "^", "v", "P", "H", "*")
 DASHES = ("none", "5 3", "1.5 2.5", "6 2 1.5 2")  # LINES in SVG
@@ -29,7 +29,7 @@ SHAPES = (  # MARKERS in SVG, around (0, 0)
     "M-5,0L-2.5,-4.3H2.5L5,0L2.5,4.3H-2.5Z",
     "M0,-5.8L1.3,-1.8H5.5L2.1,0.7L3.4,4.7L0,2.2L-3.4,4.7L-2.1,0.7L-5.5,-1.8H-1.3Z",
 )
-# Every colour of a figure that a page shows, by the variable of page.css that it becomes there
+# The colours of figures, and the variables of page.css that replace them on the page
 VARIABLES = {
     PAGE: "page",
     TEXT: "text",
@@ -48,15 +48,15 @@ _DRAWN: dict[Any, Any] = {
     "xtick.color": SOFT,
     "ytick.color": SOFT,
 }
-page_colours = rc_context(_DRAWN)  # decorator of what draws a figure
+page_colours = rc_context(_DRAWN)  # decorator of functions that draw a figure
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one method at one k looks in every table and figure."""
+    """The look of one method at one k in every table and figure."""
 
-    title: str  # the method's, with its k where there are several
-    label: str  # always with its k
+    title: str  # the method's title, with its k if there are several
+    label: str  # the method's title with its k
     colour: str
     line: str
     marker: str
@@ -66,7 +66,7 @@ class Style:
 
     @property
     def marks(self) -> dict[str, Any]:
-        """Its marker, as matplotlib takes one."""
+        """The marker as arguments of matplotlib."""
         edge = {"markeredgecolor": self.colour, "markeredgewidth": 1.4 if self.hollow else 0.0}
         return {"marker": self.marker, "markerfacecolor": PAGE if self.hollow else self.colour, **edge}
 
@@ -75,7 +75,10 @@ Series = dict[tuple[str, str], Style]  # (method, k) to its style, in the order 
 
 
 def series_of(results: Sequence[CellResult], names: MethodNames) -> Series:
-    """The (method, k) pairs of `results` by method, then k with "full" first; styles repeat after 8 methods, 4 k."""
+    """Give each (method, k) of `results` a style, sorted by method and k, "full" first.
+
+    Styles repeat after 8 methods and 4 k.
+    """
     methods = names.ordered(result.method for result in results)
     ks = sorted({str(result.k) for result in results}, key=in_order_of_k)
     found = {(result.method, str(result.k)) for result in results}
@@ -84,7 +87,7 @@ def series_of(results: Sequence[CellResult], names: MethodNames) -> Series:
 
 
 def in_order_of_k(k: str) -> int:
-    """A key to sort by: "full", then the fewest rows first."""
+    """Return a sort key: "full" first, then the fewest rows."""
     return 0 if k == "full" else int(k)
 
 
@@ -104,21 +107,21 @@ def _style(title: str, k: str, method: int, ks: Sequence[str]) -> Style:
 
 
 def drop_frame(axes: Axes) -> None:
-    """Keep the two axis lines that carry numbers, and a faint grid behind the data."""
+    """Keep the two axis lines with numbers, and draw a faint grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
 
 
 def lay_out(figure: Figure) -> None:
-    """Place everything once, so that each file of the figure has it at the same place."""
+    """Compute the layout once, so that it is the same in each file of the figure."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 
 
 @page_colours
 def figure_without(what: str) -> Figure:
-    """A figure that says that there is nothing to draw: the pipeline's outputs do not depend on the results."""
+    """Return a figure that says that there is nothing to draw, since the pipeline always writes the same files."""
     figure = Figure(figsize=(5.0, 1.5))
     figure.text(0.5, 0.5, f"No {what} among the results", ha="center", va="center")
     return figure

@@ -20,7 +20,7 @@ GAP = 7  # points from a mark to its label
 
 @dataclass(frozen=True)
 class Mark:
-    """A mean over all targets: of a method and k, or published where it has no style."""
+    """A mean over all targets: of a method and k, or, without a style, a published one."""
 
     parameters: float
     points: float
@@ -31,18 +31,18 @@ class Mark:
 
 @page_colours
 def draw_parameters(tables: Tables, published: Sequence[Published]) -> Figure:
-    """The mean over all targets of each method and k with its interval; crosses where others published theirs.
+    """Draw the mean over all targets of each method and k with its interval, and published means as crosses.
 
-    Where nothing is published a faint dot per target stands beside them. Where no seed has every target there is no
-    mean, which the legend says. Intervals may leave the axes: those of two seeds can be wider than the scale.
+    Without published means, each target is a faint dot. If no seed has every target there is no mean, as the legend
+    says. Intervals may extend beyond the axes, since those of two seeds can be wider than the scale.
     """
     figure = Figure(figsize=(5.0, 3.9), layout="constrained")
     axes = figure.subplots()
     marks = _marks(tables, published)
     dots = tables.cells.iloc[:0] if published else tables.cells
     for (method, k), style in tables.series.items():
-        own = dots[(dots["method"] == method) & (dots["k"] == k)]
-        axes.scatter(own["trained_parameters"], own["mean"], s=18, color=style.colour, alpha=0.45, linewidths=0)
+        rows = dots[(dots["method"] == method) & (dots["k"] == k)]
+        axes.scatter(rows["trained_parameters"], rows["mean"], s=18, color=style.colour, alpha=0.45, linewidths=0)
         if not any(mark.style is style for mark in marks):
             label = f"{style.label}: targets missing, no mean"
             axes.scatter([], [], marker=style.marker, color=style.colour, alpha=0.45, label=label)
@@ -75,7 +75,7 @@ def _marks(tables: Tables, published: Sequence[Published]) -> list[Mark]:
 
 
 def _beside(marks: Sequence[Mark], size: float) -> float:
-    """`size`, moved a little where an earlier mark is as large, so that intervals stand side by side."""
+    """Return `size`, shifted a little if an earlier mark has it, so that intervals do not overlap."""
     while any(math.isclose(mark.parameters, size, rel_tol=0.05) for mark in marks):
         size *= 1.1
     return size
@@ -91,7 +91,7 @@ def _draw(axes: Axes, mark: Mark) -> None:
 
 
 def _scale(axes: Axes, parameters: Sequence[float], points: Sequence[float]) -> None:
-    """Axes around the marks and dots: "2 M" on a logarithmic scale."""
+    """Fit the axes to marks and dots, with a logarithmic scale of parameters, labelled like "2 M"."""
     low, high = min(parameters) / 2.2, max(parameters) * 2.2
     axes.set_ylim(min(points) - 4, max(points) + 4)
     axes.set_xscale("log")
@@ -102,7 +102,10 @@ def _scale(axes: Axes, parameters: Sequence[float], points: Sequence[float]) -> 
 
 
 def _label(axes: Axes, marks: Sequence[Mark]) -> None:
-    """A label beside each mark: left where the right has no room, below what it meets; published ones give way."""
+    """Label each mark on its right, or on its left if there is no room; move labels down until they do not overlap.
+
+    Labels of published marks come last, so that they move.
+    """
     placed: list[Bbox] = []
     for mark in marks:
         x, y = axes.transData.transform((mark.parameters, mark.points))  # pixels

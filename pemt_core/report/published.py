@@ -1,7 +1,7 @@
-"""What others report for the paper's setting: T5-base, all training data, the whole test split.
+"""Published results in the paper's setting: T5-base, all training data, the whole test split.
 
-From the tables of the ULPT paper, which takes them from DePT (Shi and Lipani, ICLR 2024): main metric in points, each
-method trained per target. Label conventions and splits differ a little between papers.
+They are from the tables of the ULPT paper, which takes them from DePT (Shi and Lipani, ICLR 2024): main metric in
+points, each method trained per target. Label conventions and splits differ slightly between papers.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class Published:
     points: dict[str, float]
 
     def mean(self, targets: Sequence[str]) -> float | None:
-        """The mean over `targets`; None where one of them was not published."""
+        """Return the mean over `targets`; None if one of them was not published."""
         return fmean(self.points[target] for target in targets) if set(targets) <= set(self.points) else None
 
 
@@ -55,38 +55,38 @@ PUBLISHED = tuple(_parse(line) for line in _TABLE.strip().splitlines())
 
 @dataclass(frozen=True)
 class Comparable:
-    """The targets whose published points may stand beside results, or why there is none, as a clause."""
+    """The targets whose published points are comparable with the results, or a clause that says why there are none."""
 
     targets: list[str]
     reason: str
 
     @property
     def rows(self) -> Sequence[Published]:
-        """What is published of any of these targets."""
+        """The published methods, if there are comparable targets."""
         return PUBLISHED if self.targets else ()
 
     def mean(self, row: Published, targets: Sequence[str]) -> float | None:
-        """The published mean over `targets`; None where one of them does not compare."""
+        """Return the published mean over `targets`; None if one of them is not comparable."""
         return row.mean(targets) if set(targets) <= set(self.targets) else None
 
     def over(self, targets: Sequence[str]) -> Sequence[Published]:
-        """What is published of all `targets`."""
+        """Return the published methods that have all `targets`."""
         return [row for row in self.rows if self.mean(row, targets) is not None]
 
 
 def comparable_with(results: Sequence[CellResult], backbone: BackboneSettings, prepare: PrepareSettings) -> Comparable:
-    """What of the published numbers compares: targets with a result in the paper's setting, in the results' order."""
+    """Return the targets with a result in the paper's setting, in the order of the results."""
     caps = prepare.max_rows.model_dump().values()
     if not any(result.task in TARGETS for result in results):
-        return Comparable([], "there is none of the published targets")
+        return Comparable([], "no published target is included")
     if prepare.source == EMBEDDED:
         return Comparable([], "the data is generated")
     if backbone.kind != "hub" or Path(backbone.name).name != BACKBONE:
         return Comparable([], "the backbone is not T5-base")
     if any(cap is not None for cap in caps):
-        return Comparable([], "the datasets were cut short")
+        return Comparable([], "the datasets were truncated")
     full = [result for result in results if result.k == "full" and result.task in TARGETS]
     if not full:
         return Comparable([], "no published target was trained on all its data")
     whole = list(dict.fromkeys(result.task for result in full if not result.capped))
-    return Comparable(whole, "" if whole else "test splits were scored in part")
+    return Comparable(whole, "" if whole else "test splits were scored only in part")

@@ -1,4 +1,4 @@
-"""Settings of several things beside one another: what all share once, what differs by the coarsest grouping."""
+"""Compare the settings of several results: list shared values once, and different values by the coarsest grouping."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pemt_core.settings.dotted import flatten
 
 @dataclass(frozen=True)
 class Value:
-    """A value of a setting, and whose it is."""
+    """A value of a setting, and the names that have it."""
 
     key: str
     value: str
@@ -20,17 +20,17 @@ class Value:
 
 @dataclass(frozen=True)
 class SharedSettings:
-    """Settings that all share by their dotted keys, then the values of each grouping that some differ by."""
+    """The settings that all share, by dotted key, and the values that differ, by grouping."""
 
     shared: dict[str, str]
     different: dict[str, list[Value]]
 
 
 def share_settings(settings: Sequence[Mapping[str, Any]], groupings: Mapping[str, Sequence[str]]) -> SharedSettings:
-    """Lay nested settings beside one another; a key that one lacks differs.
+    """Compare nested settings; a missing key counts as a different value.
 
-    `groupings` has the name of each one's group, the coarsest grouping first; the last names each alone. A key that
-    differs is listed by the first grouping whose groups agree on it.
+    Each of `groupings` has the group of each of `settings`, the coarsest grouping first; in the last, every group has
+    one member. A key that differs is listed under the first grouping whose groups agree on it.
     """
     flat = [flatten(values, in_words) for values in settings]
     shared: dict[str, str] = {}
@@ -54,7 +54,7 @@ def _agree(groups: Sequence[str], values: Sequence[str]) -> bool:
 
 
 def settings_of_results(results: Sequence[CellResult], names: MethodNames) -> SharedSettings:
-    """The settings of stage 2: what differs by method, else by target, else by both or by single results."""
+    """Compare the settings of stage 2, grouped by method, by target, by both, or by single results."""
     both = [f"{result.task} ({names.title(result.method)})" for result in results]
     cells = [f"{r.task} ({names.title(r.method)}, k={r.k}, seed {r.seed})" for r in results]
     groupings = {
@@ -67,7 +67,7 @@ def settings_of_results(results: Sequence[CellResult], names: MethodNames) -> Sh
 
 
 def in_words(value: Any) -> str:
-    """A setting's value as the page shows it."""
+    """Format a setting's value as the page shows it."""
     if value is None:
         return "none"
     if isinstance(value, list):

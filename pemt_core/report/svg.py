@@ -1,4 +1,4 @@
-"""Figures as SVG within the page: in its colours and its font, with a name for readers who do not see them."""
+"""Figures as inline SVG in the page's colours and font, with a label for screen readers."""
 
 import re
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ LEFT, RIGHT, BELOW, ABOVE = 0.42, 0.12, 0.28, 0.3  # inches around a panel, for 
 
 
 def inline_svg(figure: Figure, name: str) -> Markup:
-    """A whole figure, named by its label; `name` tells its parts from those of the page's other figures."""
+    """Return a whole figure, labelled as in matplotlib; `name` keeps its ids distinct from those of other figures."""
     return _drawn(figure, name, str(figure.get_label()))
 
 
 def panel_svgs(figure: Figure, name: str) -> list[Markup]:
-    """Each panel of a figure alone, named by the panel's label: a narrow page stacks what a file has side by side."""
+    """Return each panel of a figure separately, with the panel's label, so that a narrow page can stack them."""
     panels = list(figure.axes)
     around = [*figure.legends, *figure.texts]
     drawn = []
@@ -40,14 +40,14 @@ def panel_svgs(figure: Figure, name: str) -> list[Markup]:
 
 
 def _drawn(figure: Figure, name: str, label: str, **options: Any) -> Markup:
-    """The figure as matplotlib draws it, the same bytes each time."""
+    """Return the figure as matplotlib draws it, with the same bytes each time."""
     file = BytesIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, **options)
     root = ElementTree.fromstring(file.getvalue())
     for parent in list(root.iter()):
         for child in [child for child in parent if _bare(child.tag) in ("metadata", "style")]:
-            parent.remove(child)  # links outwards, and a rule for every element of the page
+            parent.remove(child)  # they contain external links, and a CSS rule for every element of the page
     for element in root.iter():
         element.tag = _bare(element.tag)
         element.attrib = _attributes(element.tag, element.attrib)
@@ -56,12 +56,12 @@ def _drawn(figure: Figure, name: str, label: str, **options: Any) -> Markup:
 
 
 def _bare(name: str) -> str:
-    """A tag or an attribute without its namespace: HTML knows SVG."""
+    """Return a tag or an attribute without its namespace, which SVG in HTML does not need."""
     return name.rpartition("}")[2]
 
 
 def _attributes(tag: str, attributes: Mapping[str, str]) -> dict[str, str]:
-    """The attributes of an element in the page's colours and font; groups are numbered alike in every figure."""
+    """Return an element's attributes in the page's colours and font, without ids of groups, which figures repeat."""
     bare = {_bare(name): value for name, value in attributes.items() if not (tag == "g" and name == "id")}
     if "style" in bare:
         coloured = re.sub("#[0-9a-f]{6}", lambda found: _variable(found[0]), bare["style"])

@@ -1,7 +1,7 @@
 """The numbers of a report as frames: one row per target, method and k, and means over suites and over all targets.
 
-On test sets of 28 to 750 rows one standard error is 2 to 7 points, so every mean over seeds comes with its interval,
-and a mean is only formed over seeds that have every target: otherwise an easy target's absence would raise it.
+On test sets of 28 to 750 rows, one standard error is 2 to 7 points, so every mean over seeds comes with its interval.
+Means over targets use only seeds that have every target: without a hard target, a mean would be too high.
 """
 
 import math
@@ -17,12 +17,12 @@ from pemt_core.report.names import MethodNames
 from pemt_core.report.palette import Series, series_of
 
 CELL = ["suite", "target", "method", "k"]
-ALL = "all"  # the name of the mean over every target, beside the suites'
+ALL = "all"  # names the mean over all targets, as suites name theirs
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Results with all that is computed from them, once, for files, page and tracking store."""
+    """Results and everything computed from them, once, for files, page and tracking store."""
 
     results: list[CellResult]
     names: MethodNames
@@ -42,7 +42,7 @@ class Tables:
         targets: Sequence[str] = (),
         failed: Sequence[str] = (),
     ) -> "Tables":
-        """The tables of `results`, in their order; gaps tell of `targets` without a result, and of what `failed`."""
+        """Compute the tables of `results`, in their order; `gaps` lists `failed` and the `targets` without a result."""
         seeds = seed_frame(results)
         return cls(
             results=results,
@@ -70,7 +70,7 @@ class Tables:
     def with_experts(self) -> list[CellResult]:
         """The results whose expert weights a report shows: those of the first method that has any.
 
-        One method says most: where a source is left out the others' weights rise together.
+        One method is enough: without a source, the weights of the others just rise together.
         """
         weighted = [result for result in self.results if result.expert_weights is not None]
         first = self.names.ordered(result.method for result in weighted)[:1]
@@ -78,9 +78,9 @@ class Tables:
 
 
 def half_width(values: Sequence[float], confidence: float) -> float:
-    """Half the width of Student's t interval for the mean of `values`, with n - 1 degrees of freedom.
+    """Return half the width of Student's t interval for the mean of `values`, with n - 1 degrees of freedom.
 
-    NaN for a single value: one seed says nothing about the spread over seeds.
+    It is NaN for a single value: one seed says nothing about the spread over seeds.
     """
     from scipy.stats import t
 
@@ -91,7 +91,7 @@ def half_width(values: Sequence[float], confidence: float) -> float:
 
 
 def seed_frame(results: Sequence[CellResult]) -> pd.DataFrame:
-    """One row per result, in their order: the columns of CELL, seed, metric, score, and what the score rests on."""
+    """Return one row per result, in order: the columns of CELL, seed, metric, score, and facts about the score."""
     return pd.DataFrame(
         [
             {
@@ -114,10 +114,9 @@ def seed_frame(results: Sequence[CellResult]) -> pd.DataFrame:
 
 
 def cell_frame(seeds: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """One row per suite, target, method and k of a `seed_frame`: mean and interval over its seeds, in points.
+    """Return one row per suite, target, method and k of a `seed_frame`: mean and interval over its seeds, in points.
 
-    `unreadable` and `predictions` are sums over seeds. Where seeds were scored on different numbers of rows the
-    smallest is shown.
+    `unreadable` and `predictions` are sums over seeds. `test_rows` is the smallest number over seeds.
     """
     rows = []
     for key, group in seeds.groupby(CELL, sort=False):
@@ -140,16 +139,16 @@ def cell_frame(seeds: pd.DataFrame, confidence: float) -> pd.DataFrame:
 
 
 def mean_frame(seeds: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """One row per method, k and suite, and one for all targets: the mean of the per-seed means over targets.
+    """Return one row per method, k and suite, and one for all targets: the mean of the per-seed means over targets.
 
-    A seed counts where it has every target that any method has in this suite; without one, mean is NaN and seeds 0.
+    A seed counts if it has every target that any method has in this suite; without such seeds, mean is NaN and seeds 0.
     """
     rows = []
     suites = list(dict.fromkeys(seeds["suite"]))
-    for (method, k), own in seeds.groupby(["method", "k"], sort=False):
+    for (method, k), group in seeds.groupby(["method", "k"], sort=False):
         for suite in [*suites, ALL]:
             needed = _targets(seeds, suite)
-            per_seed = _per_seed_means(own[own["target"].isin(needed)], len(needed))
+            per_seed = _per_seed_means(group[group["target"].isin(needed)], len(needed))
             rows.append(
                 {
                     "method": method,
@@ -168,26 +167,26 @@ def _targets(seeds: pd.DataFrame, suite: str) -> list[str]:
     return list(dict.fromkeys(seeds["target"] if suite == ALL else seeds.loc[seeds["suite"] == suite, "target"]))
 
 
-def _per_seed_means(own: pd.DataFrame, num_targets: int) -> list[float]:
-    """The mean over targets of each seed that has all of them."""
-    return [fmean(group["score"]) for _, group in own.groupby("seed") if len(group) == num_targets]
+def _per_seed_means(seeds: pd.DataFrame, num_targets: int) -> list[float]:
+    """Return the mean over targets of each seed that has all of them."""
+    return [fmean(group["score"]) for _, group in seeds.groupby("seed") if len(group) == num_targets]
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame, each by the names of its columns."""
+    """Return the rows of a frame as dicts by column name."""
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def gaps(seeds: pd.DataFrame, targets: Sequence[str]) -> list[str]:
-    """One sentence for all that makes the tables incomplete or unequal: targets, seeds, backbones."""
+    """Return a sentence for each gap or difference in the tables: targets, seeds, backbones."""
     found = list(dict.fromkeys(seeds["target"]))
-    sentences = [f"{target}: no result at all; no mean counts it." for target in targets if target not in found]
-    for (method, k), own in seeds.groupby(["method", "k"], sort=False):
-        absent = [target for target in found if target not in set(own["target"])]
+    sentences = [f"{target}: no result; means leave it out." for target in targets if target not in found]
+    for (method, k), group in seeds.groupby(["method", "k"], sort=False):
+        absent = [target for target in found if target not in set(group["target"])]
         if absent:
             sentences.append(f"{method}, k={k}: no result for {', '.join(absent)}; means that need one are not shown.")
-        for target, present in own.groupby("target", sort=False)["seed"]:
-            if missing := sorted(set(own["seed"]) - set(present)):
+        for target, present in group.groupby("target", sort=False)["seed"]:
+            if missing := sorted(set(group["seed"]) - set(present)):
                 numbers = ", ".join(map(str, missing))
                 sentences.append(f"{method}, k={k}: {target} lacks seed {numbers}; means leave such seeds out.")
     if seeds["backbone"].nunique() > 1:
@@ -196,9 +195,9 @@ def gaps(seeds: pd.DataFrame, targets: Sequence[str]) -> list[str]:
 
 
 def summary(cells: pd.DataFrame, means: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """{method: {"all": mean, suite: mean, target: mean}} in points; the method is named "<method>-k<k>" in few-shot.
+    """Return {method: {"all": mean, suite: mean, target: mean}} in points, with few-shot methods as "<method>-k<k>".
 
-    Means that could not be formed are absent.
+    Means that could not be computed are absent.
     """
     flat: dict[str, dict[str, float]] = {}
     rows = [*means.sort_values("suite", key=lambda s: s != ALL, kind="stable").to_dict("records")]

@@ -1,4 +1,4 @@
-"""Runs in MLflow: an embedded sqlite store or a tracking server. Only `store` and `models` import mlflow."""
+"""Runs in MLflow, in an embedded sqlite store or on a tracking server. Only `store` and `models` import mlflow."""
 
 from pemt_core.tracking.address import TrackingError
 from pemt_core.tracking.tracker import (

@@ -1,4 +1,4 @@
-"""Tracking URIs: the file behind a relative sqlite URI, whether a server answers, and what its refusal means."""
+"""Tracking URIs: find the file of a relative sqlite URI, check that a server answers, and explain its refusals."""
 
 import http.client
 import re
@@ -11,16 +11,16 @@ from urllib.parse import urlsplit
 
 from pemt_core.errors import PemtError
 
-PROBE_SECONDS = 3.0  # a server that has not answered by then is reported as down
+PROBE_SECONDS = 3.0  # a server that has not answered by then counts as down
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 class TrackingError(PemtError):
-    """The tracking store cannot be reached or refuses what it is sent."""
+    """The tracking store cannot be reached, or refuses a request."""
 
 
 def sqlite_path(uri: str, base_dir: Path) -> Path | None:
-    """The absolute path of a sqlite URI's file, relative ones counting from `base_dir`; None for any other URI."""
+    """Return the absolute path of a sqlite URI's file, relative to `base_dir`; None for any other URI."""
     if not uri.startswith("sqlite:"):
         return None
     path = uri.removeprefix("sqlite:///")
@@ -30,10 +30,9 @@ def sqlite_path(uri: str, base_dir: Path) -> Path | None:
 
 
 def check_reachable(uri: str) -> None:
-    """Raise TrackingError where nothing answers at `uri` within PROBE_SECONDS; MLflow itself would retry for long.
+    """Raise TrackingError if nothing answers at `uri` within PROBE_SECONDS; MLflow would retry for minutes.
 
-    Whether a server that answers knows us, and its certificate is to be trusted, MLflow's first request shows: it
-    reads variables of its own for both.
+    Login and certificate are left to MLflow's first request, since MLflow reads its own variables for both.
     """
     try:
         _probe(uri)
@@ -42,32 +41,32 @@ def check_reachable(uri: str) -> None:
         if error.code >= 500:
             raise TrackingError(
                 f"{without_password(uri)}: answers {error.code} {error.reason}: the tracking server behind it is down, "
-                "starting or failing; its log says why"
+                "starting or failing; see its log"
             ) from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if not isinstance(reason, ssl.SSLError):
             raise TrackingError(
-                f"{without_password(uri)}: no tracking server answers there ({_said(reason)}). Start it, correct "
+                f"{without_password(uri)}: no tracking server answers ({_reason(reason)}). Start it, correct "
                 "tracking.uri (or MLFLOW_TRACKING_URI), use sqlite:///mlflow.db, or set tracking.on_unreachable to "
                 "continue"
             ) from error
 
 
 def _probe(uri: str) -> None:
-    """Ask a server for its health, or open a connection to a database's port."""
+    """Ask a server for its health, or connect to a database's port."""
     try:
         parts = urlsplit(uri)
         port = parts.port or DATABASE_PORTS.get(scheme(uri))
     except ValueError as error:
         raise TrackingError(
-            f"{without_password(uri)}: not a tracking address: in a user or password each of : / @ ? # % is written as "
-            "% and its code, as in %40 for @"
+            f"{without_password(uri)}: not a valid tracking address; in a user or password, write each of : / @ ? # % "
+            "as % and its code, such as %40 for @"
         ) from error
     if parts.scheme in ("http", "https"):
         if parts.username is not None:
             raise TrackingError(
-                f"{without_password(uri)}: a user or password in a server's address would be shown in logs: put them "
+                f"{without_password(uri)}: a user or password in a server's address would be shown in logs; put them "
                 "into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             )
         urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE_SECONDS).close()
@@ -76,51 +75,51 @@ def _probe(uri: str) -> None:
 
 
 def is_database_server(uri: str) -> bool:
-    """Whether `uri` is a database that other machines may use too."""
+    """Whether `uri` is a database that other machines can use too."""
     return scheme(uri) in DATABASE_PORTS
 
 
 def scheme(uri: str) -> str:
-    """The scheme without a driver: postgresql for postgresql+psycopg2://host/db."""
+    """Return the scheme without a driver: postgresql for postgresql+psycopg2://host/db."""
     return uri.partition(":")[0].partition("+")[0]
 
 
-def refusal(status: int, said: str, user: str | None) -> str:
-    """What a server's answer means for whoever runs the pipeline as `user` (None: without a name or token).
+def refusal(status: int, message: str, user: str | None) -> str:
+    """Explain a server's refusal to someone who runs the pipeline as `user` (None: without name and token).
 
-    `status` is HTTP's and `said` what came with it; both empty hands and a wrong password are a 401.
+    `status` and `message` are those of the HTTP answer. A missing and a wrong password both give status 401.
     """
     if status == 401 and user is None:
-        advice = "it asks who you are: set MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN"
+        advice = "it asks for credentials: set MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN"
     elif status == 401:
         advice = f"it does not accept {user}: correct MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN"
-    elif status == 403 and "Host header" in said:
-        advice = "it is not told of the name it was called by: HOST_NAME, or MLFLOW_SERVER_ALLOWED_HOSTS, of the server"
+    elif status == 403 and "Host header" in message:
+        advice = "it does not know this host name: add it to HOST_NAME, or MLFLOW_SERVER_ALLOWED_HOSTS, of the server"
     elif status == 403:
-        advice = f"{user or 'without a name, you'} may not do this there; its administrator can allow it"
-    elif "CERTIFICATE_VERIFY_FAILED" in said:
-        advice = "its certificate is not trusted: name the file of its authority in MLFLOW_TRACKING_SERVER_CERT_PATH"
-    elif failed := re.search(r"too many (5\d\d) error", said):
-        advice = f"it answers {failed[1]}: its database or its artifact store may be away; its log says why"
+        advice = f"{user or 'an anonymous user'} may not do this; ask the server's administrator for permission"
+    elif "CERTIFICATE_VERIFY_FAILED" in message:
+        advice = "its certificate is not trusted: set MLFLOW_TRACKING_SERVER_CERT_PATH to the file of its authority"
+    elif failed := re.search(r"too many (5\d\d) error", message):
+        advice = f"it answers {failed[1]}: its database or its artifact store may be down; see its log"
     else:
         advice = "the tracking store failed"
-    return f"{advice}: {said}"
+    return f"{advice}: {message}"
 
 
 def holds_password(uri: str) -> bool:
-    """Whether `uri` says user:password@."""
+    """Whether `uri` contains user:password@."""
     return re.search(r"//[^/]*:.*@", uri) is not None
 
 
 def without_password(uri: str) -> str:
-    """`uri` as it may be shown: a database's often holds a user and a password, also in its query."""
+    """Return `uri` without user, password and query, so that it can be shown."""
     return re.sub(r"//.*@", "//", re.sub(r"[?&]password=.*", "", uri)).partition("?")[0]
 
 
-def _said(error: BaseException | str) -> str:
-    return "its name is not known" if isinstance(error, socket.gaierror) else first_line(error)
+def _reason(error: BaseException | str) -> str:
+    return "unknown host name" if isinstance(error, socket.gaierror) else first_line(error)
 
 
 def first_line(error: BaseException | str) -> str:
-    """The first line of an error's message, or its type where it has none."""
+    """Return the first line of an error's message, or its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

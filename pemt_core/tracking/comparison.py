@@ -1,6 +1,6 @@
 """Methods side by side in the tracking store: a parent run per method and k, pages for all runs, a view of the table.
 
-Everything is found in the store by the hash of the adapter, so that it does not matter which process recorded a cell.
+Runs are found by the hash of their adapter, so it does not matter which process recorded a cell.
 """
 
 import json
@@ -24,7 +24,7 @@ LONGEST_OVERVIEW = 19000  # characters; MLflow refuses more than 20000 in an exp
 
 
 def record_comparison(tables: Tables, settings: ReportSettings, tracker: Tracker) -> int:
-    """Write the pages and parents of results that are not there yet; returns how many runs were written."""
+    """Write missing and outdated pages and parents of results; return the number of runs that were written."""
     comparison = compare_methods(tables, settings.layer_groups)
     written = 0
     with tracker.tolerance() as store:
@@ -39,13 +39,13 @@ def record_comparison(tables: Tables, settings: ReportSettings, tracker: Tracker
 
 
 def _runs_of(store: Store, result: CellResult) -> list[StoredRun]:
-    """The run that trained or recorded what `result` scored; none where tracking was off."""
+    """Return the run that trained or recorded what `result` scored; empty if tracking was off."""
     runs = store.runs_with(ARTIFACT, result.artifact)
     return [run for run in runs if (run.tags.get(CELL), run.tags.get(KEY)) == (result.cell.run, result.key)][:1]
 
 
 def _show_cell(store: Store, run: StoredRun, result: CellResult) -> bool:
-    """Give a cell's run its page, its heat map and its dataset, unless it has them."""
+    """Add the page, the heat map and the dataset to a cell's run unless it has them; return whether it changed."""
     state = result.content_hash()
     if run.tags.get(PAGE) == state:
         return False
@@ -63,7 +63,7 @@ def _add_dataset(store: Store, run: StoredRun) -> None:
 
 
 def _record_sources(store: Store, results: Sequence[CellResult]) -> int:
-    """The datasets and the parent of the runs of all sources that `results` draw on."""
+    """Record datasets and the parent for the runs of all sources that `results` draw on; return the runs written."""
     names = list(dict.fromkeys(source for result in results for source in result.sources))
     found = {name: store.runs_with(CELL, f"train_source/{name}") for name in names}
     runs = {name: runs[0] for name, runs in found.items() if runs and ARTIFACT in runs[0].tags}
@@ -110,12 +110,12 @@ def _parent_of(summary: MethodSummary, settings: ReportSettings) -> Parent:
 
 
 def _shared(params: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """The parameters that have the same value everywhere."""
+    """Return the parameters that have the same value in all of `params`."""
     return {name: value for name, value in params[0].items() if all(other.get(name) == value for other in params)}
 
 
 def _describe_experiment(store: Store, comparison: Comparison) -> None:
-    """The experiment's description and its view, each where it is another than before."""
+    """Set the experiment's description and view if they changed."""
     link = f"[Methods side by side](#/experiments/{store.experiment_id}/runs?viewStateShareKey=methods)"
     page = f"{link}. {comparison.overview[:LONGEST_OVERVIEW]}"
     before = store.tags()
@@ -125,7 +125,7 @@ def _describe_experiment(store: Store, comparison: Comparison) -> None:
 
 
 def _view(comparison: Comparison) -> str:
-    """A table of the newest parents with a column per mean and target, the best first, as MLflow's pages save one."""
+    """Return a view as MLflow saves it: a table of the newest parents, best first, a column per mean and target."""
     metrics = list(dict.fromkeys(name for summary in comparison.methods for name in summary.metrics))
     shown = sorted(name for name in metrics if "half_width" not in name)
     state = {

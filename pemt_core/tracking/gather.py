@@ -1,4 +1,4 @@
-"""Results back from the tracking store: the last step of a run on a cluster can be given no files."""
+"""Fetch results from the tracking store, since the last step of a cluster run receives no files."""
 
 import logging
 from collections.abc import Iterable
@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 def gather(
     cells: Iterable[tuple[str, Cell]], settings: EvaluateSettings, tracker: Tracker, *, results_dir: Path
 ) -> list[str]:
-    """Fetch the result of each cell, found by the key of its branch, into `results_dir`, which evaluate writes else.
+    """Fetch the result of each cell, by the key of its branch, into `results_dir`, in the layout that evaluate writes.
 
-    Returns a sentence on each that is not there. ArtifactError, with all of these, where there is no result.
+    Returns a sentence on each missing result. ArtifactError, with all these sentences, if there is no result at all.
     """
     failed = []
     for key, cell in cells:
@@ -30,14 +30,14 @@ def gather(
             logger.warning("report: %s", failed[-1])
     if not results_dir.is_dir():
         raise ArtifactError(
-            f"not one result is there to report. {'; '.join(failed)}. Steps taken from a cache left theirs in the "
-            "tracking store of their day: --no-cache runs them again"
+            f"there are no results to report. {'; '.join(failed)}. Steps taken from a cache have their results in the "
+            "tracking store of their first run: --no-cache runs them again"
         )
     return failed
 
 
 def gather_result(cell: Cell, settings: EvaluateSettings, tracker: Tracker, results_dir: Path) -> str | None:
-    """Fetch a cell's result, scored with `settings`, from its run below `results_dir`; None, or why there is none."""
+    """Fetch a cell's result, scored with `settings`, into `results_dir`; return None, or why the result is missing."""
     run = tracker.find(cell.run)
     text = tracker.read_file(run, published_name(settings)) if run else None
     if text is not None:
@@ -45,9 +45,9 @@ def gather_result(cell: Cell, settings: EvaluateSettings, tracker: Tracker, resu
             temporary.write_text(text, encoding="utf-8")
         return None
     if run is None:
-        return "it was not started, or failed before its training"
+        return "it did not start, or failed before its training"
     if run.status == "FAILED":
         return f"its training failed: {run.tags.get(ERROR, 'the reason was not recorded')}"
     if run.status == "FINISHED":  # another training of its branch failed, or evaluate, or record
         return "it was trained, but its branch failed before its scores were recorded"
-    return "its training was cut off"
+    return "its training was interrupted"

@@ -1,4 +1,4 @@
-"""Versions of models in MLflow's registry: a folder becomes one, and the best of them gets an alias."""
+"""Model versions in MLflow's registry: make one from a folder, give one an alias, find and fetch one."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ from pemt_core.tasks.pairs import Kind
 from pemt_core.tracking.address import TrackingError, without_password
 from pemt_core.tracking.store import Store, named_errors
 
-MODEL, FOLDER = "model", "folder"  # the folder of a run's artifacts that holds a version; what it was made of, in there
+MODEL, FOLDER = "model", "folder"  # a run's artifact folder with a version; the package's folder in it
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<number>\d+))")
-BACKBONE_DIR = "pemt.backbone_dir"  # the tag that says where a version's backbone is, if it is not in it
-BACKBONE = "backbone"  # the key of a model's configuration by which a server names the folder of the backbone
+BACKBONE_DIR = "pemt.backbone_dir"  # tag: where a version's backbone is, unless the version contains it
+BACKBONE = "backbone"  # key of a model's configuration: the backbone's folder, as a server may set it
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,18 @@ class Version:
 
 @dataclass(frozen=True)
 class Package:
-    """What makes a folder a model that MLflow can load and serve anywhere."""
+    """A folder with all that MLflow needs to load and serve it as a model anywhere."""
 
     loader_module: str  # defines _load_pyfunc
     folder: Path  # named FOLDER
     code: Path  # the package that `loader_module` is in
     requirements: Sequence[str]  # pinned
-    columns: Mapping[str, Kind]  # that a row may have
+    columns: Mapping[str, Kind]  # possible columns of a row
     example: Mapping[str, Any]  # a row
 
 
 def versions_of(store: Store, name: str) -> list[Version]:
-    """All versions of a registered model, the newest first; none where there is no such model."""
+    """Return all versions of a registered model, newest first; empty if the model does not exist."""
     with named_errors(store.uri):
         found = store.client.search_model_versions(f"name='{name}'")
     versions = [Version(int(each.version), each.run_id or "", each.tags) for each in found]
@@ -79,52 +79,52 @@ def add_version(
 
 
 def set_alias(store: Store, name: str, alias: str, version: Version) -> None:
-    """Let `alias` name this version, and no other of the model."""
+    """Give `alias` to this version, and take it from any other version of the model."""
     with named_errors(store.uri):
         store.client.set_registered_model_alias(name, alias, str(version.number))
 
 
 def aliases_of(store: Store, name: str) -> dict[str, int]:
-    """The version that each alias of a registered model names; TrackingError, with the nearest, at an unknown model."""
+    """Return the version of each alias of a registered model. TrackingError names the nearest to an unknown model."""
     with named_errors(store.uri):
         found = {model.name: model.aliases for model in store.client.search_registered_models()}
     if name not in found:
-        hint = nearest(name, found) if found else "none is registered; `dvc repro register` does that"
+        hint = nearest(name, found) if found else "no model is registered; run `dvc repro register`"
         raise TrackingError(f"{without_password(store.uri)}: there is no registered model '{name}'; {hint}")
     return {alias: int(number) for alias, number in found[name].items()}
 
 
 def find_version(store: Store, uri: str) -> Version:
-    """The version that models:/<name>@<alias> or models:/<name>/<number> names. TrackingError, with the nearest."""
+    """Return the version at models:/<name>@<alias> or models:/<name>/<number>. TrackingError names the nearest."""
     match = MODEL_URI.fullmatch(uri)
     if not match:
-        raise TrackingError(f"'{uri}' names no model; expected models:/<name>@<alias> or models:/<name>/<version>")
-    name, alias, number = match["name"], match["alias"], match["number"]
+        raise TrackingError(f"'{uri}' is not a model; expected models:/<name>@<alias> or models:/<name>/<version>")
+    name, alias = match["name"], match["alias"]
     aliases, versions = aliases_of(store, name), {each.number: each for each in versions_of(store, name)}
     if alias and alias not in aliases:
         hint = nearest(alias, aliases) if aliases else "it has none"
         raise TrackingError(f"the model {name} has no alias '{alias}'; {hint}")
-    wanted = aliases[alias] if alias else int(number)
-    if wanted not in versions:
-        raise TrackingError(f"the model {name} has no version {wanted}; {nearest(str(wanted), map(str, versions))}")
-    return versions[wanted]
+    number = aliases[alias] if alias else int(match["number"])
+    if number not in versions:
+        raise TrackingError(f"the model {name} has no version {number}; {nearest(str(number), map(str, versions))}")
+    return versions[number]
 
 
 def fetch_version(store: Store, version: Version, folder: Path) -> Path:
-    """Copy what a version was made of (`Package.folder`) below `folder`; returns where it is."""
+    """Copy `Package.folder` of a version into `folder` and return its path."""
     with named_errors(store.uri):
         return Path(store.client.download_artifacts(version.run_id, f"{MODEL}/data/{FOLDER}", str(folder)))
 
 
 def rejected_input(message: str) -> Exception:
-    """The exception that MLflow's scoring server answers with status 400 and this message, without a trace."""
+    """Return the exception for which MLflow's scoring server answers 400 with this message and no traceback."""
     from mlflow.exceptions import MlflowException
 
     return MlflowException.invalid_parameter_value(message)
 
 
 def _signature(columns: Mapping[str, Kind]) -> Any:
-    """Every column may be absent: a row has those of its task, or its finished text."""
+    """Return the model's signature. All columns are optional: a row has those of its task, or its complete text."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import Array, Map

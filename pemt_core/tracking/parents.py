@@ -1,7 +1,7 @@
-"""Runs above others: what the runs of one method and k have in common, under names that all methods share.
+"""Parent runs: what the runs of one method and k have in common, under names that all methods share.
 
-A parent shows one state of its children. When they change another parent is written and gets them, and the earlier one
-stays to be compared with, without the tag CURRENT. The same state writes nothing.
+A parent shows one state of its children. When they change, a new parent gets them, and the earlier parent remains for
+comparison, with CURRENT set to "false". An unchanged state writes nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +13,13 @@ from pemt_core.tracking.tracker import ARTIFACT, CELL, RESULT, add_params
 
 CURRENT = "pemt.current"  # tag: "true" on the newest parent of its cell, "false" on earlier ones
 PARENT, NOTE, COLOUR = "mlflow.parentRunId", "mlflow.note.content", "mlflow.runColor"  # tags that MLflow's pages read
-WIDTH = 760  # pixels of an image on a run's page, which shows it as it is
+WIDTH = 760  # pixels of an image on a run's page, which does not scale it
 LONGEST_NOTE = 7500  # characters; MLflow cuts a run's tag at 8000, and links to images follow
 
 
 @dataclass(frozen=True)
 class Parent:
-    """All that a parent shows."""
+    """The content of a parent run."""
 
     name: str
     state: str  # hash of what it shows
@@ -27,18 +27,18 @@ class Parent:
     params: Mapping[str, Any]
     metrics: Mapping[str, float]
     page: str  # Markdown
-    draw: Callable[[], Mapping[str, bytes]]  # PNG files by name; only called where they are needed
+    draw: Callable[[], Mapping[str, bytes]]  # PNG files by name; called only if they are needed
 
     @property
     def cell(self) -> str:
-        """What earlier states of it have as tag CELL."""
+        """The tag CELL, which all states of the parent share."""
         return f"report/{self.name}"
 
 
 def record_parent(store: Store, parent: Parent, children: Sequence[StoredRun]) -> bool:
-    """Make the store hold one run of this state of `parent`, above `children`; says whether it had to be written.
+    """Make sure that one run shows this state of `parent`, above `children`; return whether it had to be written.
 
-    RESULT is its last tag: a run without it was cut off and is written anew.
+    RESULT is the last tag: a run without it is incomplete and is replaced.
     """
     runs = store.runs_with(CELL, parent.cell)
     same = [run for run in runs if run.tags.get(ARTIFACT) == parent.state]
@@ -58,7 +58,7 @@ def record_parent(store: Store, parent: Parent, children: Sequence[StoredRun]) -
 
 
 def show(store: Store, run_id: str, page: str, images: Mapping[str, bytes]) -> None:
-    """Give a run a description in Markdown with its images below: the server has them at these addresses."""
+    """Set a run's description to a Markdown page with the images below, linked by their addresses on the server."""
     for name, png in images.items():
         store.add_image(run_id, name, png)
     shown = page if len(page) <= LONGEST_NOTE else page[: page.rindex("\n", 0, LONGEST_NOTE)] + "\n\n(cut)\n"

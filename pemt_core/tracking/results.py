@@ -1,6 +1,6 @@
-"""Results as runs of the tracking store, so that it shows every cell, whether it was computed here or restored.
+"""Record results as runs, so that the tracking store shows every cell, whether it was computed here or restored.
 
-A run on a cluster takes them from there again, see `pemt_core.tracking.gather`.
+`pemt_core.tracking.gather` fetches the results of a cluster run from the store.
 """
 
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ SHOWN_PREDICTIONS = 50  # lines of predictions.jsonl that a run shows
 
 
 def record_results(results: Sequence[CellResult], results_dir: Path, tracker: Tracker, provenance_dir: Path) -> int:
-    """Record `results`, whose files are below `results_dir`; returns how many runs had to be written or completed."""
+    """Record `results`, whose files are in `results_dir`; return how many runs had to be written or completed."""
     return sum(tracker.record(result_record(result, results_dir, provenance_dir)) for result in results)
 
 
 def record_sources(adapter_dirs: Sequence[Path], tracker: Tracker, provenance_dir: Path) -> int:
-    """Record the source adapters in `adapter_dirs`; returns how many runs had to be written or completed."""
+    """Record the source adapters in `adapter_dirs`; return how many runs had to be written or completed."""
     return sum(tracker.record(source_record(directory, provenance_dir)) for directory in adapter_dirs)
 
 
 def result_record(result: CellResult, results_dir: Path, provenance_dir: Path) -> RunRecord:
-    """The run that shows `result`. The losses are the last points of its curves; see `final_metrics` for the rest."""
+    """The run that shows `result`. Final losses are the last points of its curves; see `final_metrics` for the rest."""
     directory = cell_directory(results_dir, result)
     info = target_run(result)
     links = {"pemt.suite": result.suite, "pemt.result_path": directory.as_posix()}
@@ -86,9 +86,9 @@ def final_metrics(result: CellResult) -> dict[str, float]:
 def publish_results(
     results: Sequence[CellResult], results_dir: Path, settings: EvaluateSettings, tracker: Tracker, provenance_dir: Path
 ) -> None:
-    """Record `results`, whose files are below `results_dir`, and keep each in its run for `gather`, last of all.
+    """Record `results`, whose files are in `results_dir`, then store each in its run for `gather`.
 
-    A run holds one for each way of scoring: what a cache gives back of an earlier way is still to be found.
+    A run keeps one result per settings of evaluate, so that `gather` also finds those of steps taken from a cache.
     """
     record_results(results, results_dir, tracker, provenance_dir)
     for result in results:
@@ -97,12 +97,12 @@ def publish_results(
 
 
 def published_name(settings: EvaluateSettings) -> str:
-    """The file of a run that has the result of scoring with `settings`."""
+    """Name the file, in a run, of the result that was scored with `settings`."""
     return f"result-{sha256_of_json(settings.model_dump())[:12]}.json"
 
 
 def _head(path: Path) -> dict[str, str]:
-    """The first predictions as a file of the run; none where they were not kept."""
+    """The first predictions as a file of the run; empty if they were not kept."""
     if not path.is_file():
         return {}
     with path.open(encoding="utf-8") as lines:
@@ -110,5 +110,5 @@ def _head(path: Path) -> dict[str, str]:
 
 
 def _commit(provenance_path: Path) -> dict[str, str]:
-    """The commit that a step ran at, as a tag; none where its provenance was not kept."""
+    """The commit at which a step ran, as a tag; empty if its provenance was not kept."""
     return {"pemt.commit": read_json(provenance_path)["commit"]} if provenance_path.is_file() else {}

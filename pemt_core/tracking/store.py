@@ -1,6 +1,6 @@
-"""One MLflow experiment behind the few calls that a tracker makes; `models` has the calls of the registry.
+"""One MLflow experiment, reduced to the calls that a tracker makes; `models` has those of the registry.
 
-Clients are used directly; MLflow's fluent functions keep one active run per process in global state.
+It uses MLflow's client directly, since the fluent functions keep one active run per process in global state.
 """
 
 import fcntl
@@ -35,7 +35,7 @@ Point = tuple[str, float, int]  # metric, value, step
 
 @contextmanager
 def named_errors(uri: str) -> Iterator[None]:
-    """Turn what MLflow and the network raise into a TrackingError that names the store."""
+    """Turn errors of MLflow and the network into a TrackingError that names the store."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -46,28 +46,28 @@ def named_errors(uri: str) -> Iterator[None]:
 
 
 def _user() -> str | None:
-    """Whom MLflow's variables name to a server; None where they name nobody."""
+    """Describe the login in MLflow's environment variables; None without one."""
     token = "MLFLOW_TRACKING_TOKEN" if os.environ.get("MLFLOW_TRACKING_TOKEN") else None
     name = os.environ.get("MLFLOW_TRACKING_USERNAME")
     return f"the user '{name}'" if name else token
 
 
 def tracking_uri(of_settings: str) -> str:
-    """The store of MLflow's own variable MLFLOW_TRACKING_URI, or `of_settings` where it is not set."""
+    """Return MLflow's variable MLFLOW_TRACKING_URI if it is set, otherwise `of_settings`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or of_settings
 
 
 def tracking_dir(params: Path) -> Path:
-    """The folder that a relative path of a tracking file counts from: that of params.yaml.
+    """Return the folder to which the path of a tracking file is relative: that of params.yaml.
 
-    In `dvc exp run --temp` and `--queue` that folder is thrown away: DVC names the project's own in DVC_ROOT.
+    `dvc exp run --temp` and `--queue` run in a temporary copy; DVC_ROOT then names the project folder.
     """
     return Path(os.environ.get("DVC_ROOT") or params.resolve().parent)
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """What the store knows of a run."""
+    """A run as the store has it."""
 
     run_id: str
     status: str
@@ -78,7 +78,7 @@ class StoredRun:
 
 @dataclass(frozen=True)
 class Store:
-    """An experiment; every method raises TrackingError where the store is lost or refuses."""
+    """An experiment. Every method raises TrackingError if the store is unreachable or refuses a request."""
 
     client: Any  # MlflowClient
     experiment_id: str
@@ -99,7 +99,7 @@ class Store:
             return {point.step for point in self.client.get_metric_history(run_id, metric)}
 
     def tags(self) -> dict[str, str]:
-        """The experiment's own tags."""
+        """The experiment's tags."""
         with named_errors(self.uri):
             return dict(self.client.get_experiment(self.experiment_id).tags)
 
@@ -162,7 +162,7 @@ class Store:
             self.client.log_artifact(run_id, str(path))
 
     def add_dataset(self, run_id: str, name: str, content_hash: str, path: str, contexts: str) -> None:
-        """Link a run to a dataset, which is another one for every hash; a link that is there stays."""
+        """Link a run to a dataset, identified by name and hash; an existing link stays."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         dataset = Dataset(name, content_hash[:DIGEST], "local", json.dumps({"uri": path}))
@@ -170,7 +170,7 @@ class Store:
             self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", contexts)])])
 
     def read_file(self, run_id: str, name: str) -> str | None:
-        """The text of the artifact `name` of a run; None where it has none."""
+        """Return the text of the artifact `name` of a run; None if it does not exist."""
         with named_errors(self.uri):
             if name not in {file.path for file in self.client.list_artifacts(run_id)}:
                 return None
@@ -179,10 +179,10 @@ class Store:
 
 
 def open_store(uri: str, experiment: str, base_dir: Path) -> Store:
-    """Open `experiment` in the store at `uri`, creating both where they do not exist.
+    """Open `experiment` in the store at `uri`, creating both if they do not exist.
 
-    A relative sqlite path counts from `base_dir`; the artifacts of an sqlite store go to the folder `mlartifacts`
-    beside its file, those of a database server to `base_dir`/mlartifacts, those of MLflow's server where that says.
+    A sqlite path is relative to `base_dir`. Artifacts of a sqlite store go to the folder `mlartifacts` beside its file,
+    those of a database server to `base_dir`/mlartifacts; an MLflow server decides about its own.
     """
     _prepare_import()
     path = sqlite_path(uri, base_dir)
@@ -207,7 +207,7 @@ def _opened(uri: str, experiment: str, artifacts: Path | None) -> Store:
 
 
 def _prepare_import() -> None:
-    """MLflow reads these when it is imported or called; what the user has set stays."""
+    """Set defaults of environment variables that MLflow reads on import or later; the user's values stay."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -218,7 +218,7 @@ def _prepare_import() -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file beside `path`: migrations of one fresh sqlite file that race leave it corrupt."""
+    """Hold a lock file beside `path`, since racing migrations corrupt a fresh sqlite file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -226,7 +226,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _create_database(path: Path) -> None:
-    """Build an absent or empty database under another name first, so that a crash never leaves half a schema."""
+    """Create a missing or empty database under a temporary name first, so that a crash never leaves half a schema."""
     from mlflow import MlflowClient
 
     if path.exists() and path.stat().st_size:
@@ -237,7 +237,7 @@ def _create_database(path: Path) -> None:
 
 
 def _check_database(path: Path) -> None:
-    """Raise TrackingError where `path` is no store of this MLflow, which would try again for a minute and a half."""
+    """Raise TrackingError if `path` is not a store of this MLflow version; MLflow would retry for 90 seconds."""
     from mlflow.store.db.utils import _get_latest_schema_revision
 
     try:
@@ -251,13 +251,13 @@ def _check_database(path: Path) -> None:
         ) from error
     if found != [expected := _get_latest_schema_revision()]:
         raise TrackingError(
-            f"{path}: its schema is {', '.join(found) or 'none of MLflow'}, this MLflow has {expected}. An older one "
-            f"can be brought up to date: copy the file, then `mlflow db upgrade sqlite:///{path}`"
+            f"{path}: its schema is {', '.join(found) or 'not from MLflow'}, this MLflow has {expected}. Update an "
+            f"older one: copy the file, then run `mlflow db upgrade sqlite:///{path}`"
         )
 
 
 def _experiment_id(client: Any, name: str, artifacts: str | None) -> str:
-    """The id of the experiment `name`, created where it does not exist."""
+    """Return the id of the experiment `name`, created if it does not exist."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
@@ -271,8 +271,8 @@ def _experiment_id(client: Any, name: str, artifacts: str | None) -> str:
                 raise
     if found.lifecycle_stage == "deleted":
         raise TrackingError(
-            f"the experiment '{name}' was deleted: `mlflow experiments restore --experiment-id {found.experiment_id}` "
-            "brings it back, or change tracking.experiment"
+            f"the experiment '{name}' was deleted; restore it by `mlflow experiments restore --experiment-id "
+            f"{found.experiment_id}`, or change tracking.experiment"
         )
     return str(found.experiment_id)
 

@@ -1,9 +1,9 @@
 """Runs by cell: "transfer/cb/pemt/k=full/seed=4096" or "train_source/mnli".
 
-A run is found again by its tags CELL and KEY, the hash of what a target's cell came from, with PLAN where a cluster's
-run gave one, never by a stored id. A re-run replaces its run; the run of the same cell with other settings stays to be
-compared with. `Tracker.record` completes or rewrites a run from result files, so that steps which DVC restored without
-executing show up too.
+Runs are found by their tags, never by a stored id: CELL, KEY (the hash of everything that a target's cell depends on),
+and PLAN in a cluster run. Training a cell again replaces its run; runs of the same cell with other settings remain for
+comparison. `Tracker.record` completes or rewrites a run from result files, so that steps that DVC restored without
+running them have runs too.
 """
 
 import json
@@ -23,21 +23,21 @@ from pemt_core.tracking.store import Point, Store, StoredRun, open_store
 logger = logging.getLogger(__name__)
 
 CELL, ARTIFACT, RESULT = "pemt.cell", ARTIFACT_TAG, "pemt.result"  # tags: which cell, what was trained and shown
-KEY = "pemt.key"  # tag: the hash of what a target's cell came from; other runs have none
-PLAN, ERROR = "pemt.plan", "pemt.error"  # tags: the key of a branch of a cluster's run; why a run failed
-LONGEST_TAG = 1000  # characters of an error that are kept
+KEY = "pemt.key"  # tag: the hash of everything that a target's cell depends on; other runs have none
+PLAN, ERROR = "pemt.plan", "pemt.error"  # tags: the key of a cluster run's branch; why a run failed
+LONGEST_TAG = 1000  # characters; longer error messages are cut
 LONGEST_PARAM = 500  # characters; longer values are cut, and the whole parameters become the file params.json
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """All that a finished cell shows, as result files hold it."""
+    """The run of a finished cell, read from its result files."""
 
     cell: str
-    key: str  # empty where the cell's name is enough
+    key: str  # empty if the cell's name identifies the run
     name: str
-    artifact: str  # hash of what was trained: a run with the same one is completed, any other is rewritten
-    result: str  # hash of everything below: a run with the same one is left alone
+    artifact: str  # hash of what was trained: a run with the same hash is completed, any other is replaced
+    result: str  # hash of everything below: a run with the same hash is left alone
     tags: Mapping[str, str]
     params: Mapping[str, Any]  # may be nested
     metrics: Mapping[str, float]  # final values
@@ -46,7 +46,7 @@ class RunRecord:
 
 
 class LiveRun:
-    """A run while its cell trains; does nothing where there is no tracking."""
+    """A run while its cell trains; does nothing without tracking."""
 
     def __init__(self, tracker: "Tracker", run_id: str) -> None:
         self._tracker, self._run_id = tracker, run_id
@@ -58,14 +58,14 @@ class LiveRun:
                 store.add_metrics(self._run_id, [(name, value, step) for name, value in metrics.items()])
 
     def tag(self, tags: Mapping[str, str]) -> None:
-        """Set tags; ARTIFACT, once it is known, lets `Tracker.record` complete this run instead of rewriting it."""
+        """Set tags. With ARTIFACT set, `Tracker.record` completes this run instead of replacing it."""
         with self._tracker.tolerance() as store:
             if store:
                 store.set_tags(self._run_id, tags)
 
 
 class Tracker:
-    """The runs of one experiment. Without a store it takes every call and does nothing."""
+    """The runs of one experiment. Without a store, it accepts every call and does nothing."""
 
     def __init__(
         self, store: Store | None, on_unreachable: Literal["stop", "continue"], plan: str | None = None
@@ -75,25 +75,25 @@ class Tracker:
 
     @property
     def active(self) -> bool:
-        """Whether runs are stored; turns false where the store is lost and `on_unreachable` is "continue"."""
+        """Whether runs are stored; becomes false when the store fails and `on_unreachable` is "continue"."""
         return self._store is not None
 
     @contextmanager
     def tolerance(self) -> Iterator[Store | None]:
-        """The store, or None without one. If it fails inside: stop, or end all tracking, as `on_unreachable` says."""
+        """Yield the store, or None. If the store fails in the body, stop or end tracking, as `on_unreachable` says."""
         try:
             yield self._store
         except TrackingError as error:
             if self._on_unreachable == "stop":
                 raise
-            logger.warning("%s; going on without tracking", error)
+            logger.warning("%s; continuing without tracking", error)
             self._store = None
 
     @contextmanager
     def run(
         self, cell: str, name: str, tags: Mapping[str, str], params: Mapping[str, Any], key: str = ""
     ) -> Iterator[LiveRun]:
-        """A new run of `cell` in place of those with this key; FINISHED at the end, FAILED where the body raises."""
+        """Open a run of `cell` that replaces those with this key; it ends FINISHED, or FAILED if the body raises."""
         run_id = ""
         with self.tolerance() as store:
             if store:
@@ -112,58 +112,58 @@ class Tracker:
                 store.end(run_id, "FINISHED")
 
     def open_run(self, info: RunInfo) -> AbstractContextManager[LiveRun]:
-        """`run` of what `info` describes."""
+        """Open the `run` that `info` describes."""
         return self.run(info.cell, info.name, {**info.tags, "pemt.commit": git_commit()}, info.params, info.key)
 
     def record(self, record: RunRecord) -> bool:
-        """Make the store hold exactly one FINISHED run of the record's cell, which shows it; says whether it wrote.
+        """Make sure that exactly one FINISHED run shows the record's cell; return whether something was written.
 
-        A run of the same artifact (the live one) keeps its curves and gets what it lacks; otherwise the cell's runs
-        are deleted and one is written whole. Without a plan, what a run of some plan trained is left as it is there.
+        A run of the same artifact (from the training) keeps its curves and is completed; otherwise the cell's runs are
+        deleted and a new one is written. Without a plan, runs that belong to a plan stay unchanged.
         """
         with self.tolerance() as store:
             if store:
                 found = _with_key(store.runs_with(CELL, record.cell), record.key)
-                own = [run for run in found if run.tags.get(PLAN) == self._plan]
-                if not own and not self._plan and any(run.tags.get(ARTIFACT) == record.artifact for run in found):
+                of_plan = [run for run in found if run.tags.get(PLAN) == self._plan]
+                if not of_plan and not self._plan and any(run.tags.get(ARTIFACT) == record.artifact for run in found):
                     return False
-                return _record(store, replace(record, tags={**record.tags, **self._tags}), own)
+                return _record(store, replace(record, tags={**record.tags, **self._tags}), of_plan)
         return False
 
     def of_plan(self, key: str) -> "Tracker":
-        """The same store, for the runs of the branch of a cluster's run that has this key."""
+        """Return a tracker of the same store for the branch of a cluster run with this key."""
         return Tracker(self._store, self._on_unreachable, key)
 
     def find(self, cell: str, key: str | None = None) -> StoredRun | None:
-        """The newest run of a cell, of those with this key where one is given; None where there is none."""
+        """Return the newest run of a cell, with this key if one is given; None if there is no such run."""
         with self.tolerance() as store:
             if store:
                 return next(iter(self._runs_of(store, cell, key)), None)
         return None
 
     def add_file(self, cell: str, key: str, name: str, text: str) -> None:
-        """Add a file to the run of a cell with this key. TrackingError where there is no such run."""
+        """Add a file to the run of a cell with this key. TrackingError if there is no such run."""
         with self.tolerance() as store:
             if store:
                 runs = self._runs_of(store, cell, key)
                 if not runs:
-                    raise TrackingError(f"there is no run of {cell} to add {name} to; somebody deleted it")
+                    raise TrackingError(f"the run of {cell} was deleted; cannot add {name} to it")
                 store.add_file(runs[0].run_id, name, text)
 
     def read_file(self, run: StoredRun, name: str) -> str | None:
-        """The text of a file of a run; None where it has no such file."""
+        """Return the text of a file of a run; None if it has no such file."""
         with self.tolerance() as store:
             if store:
                 return store.read_file(run.run_id, name)
         return None
 
     def _runs_of(self, store: Store, cell: str, key: str | None = None) -> list[StoredRun]:
-        """The runs of a cell that count as the same: those of another plan, or with another key, stay beside it."""
+        """Return the runs of a cell that belong to this plan and, if it is given, have this key."""
         runs = [run for run in store.runs_with(CELL, cell) if run.tags.get(PLAN) == self._plan]
         return runs if key is None else _with_key(runs, key)
 
     def _fail(self, run_id: str, error: BaseException) -> None:
-        """Mark a run FAILED, and say why; that this fails as well must not hide it."""
+        """Mark a run FAILED with the reason; an error of the store must not hide it."""
         try:
             if self._store:
                 self._store.set_tags(run_id, {ERROR: (str(error) or type(error).__name__)[:LONGEST_TAG]})
@@ -173,10 +173,10 @@ class Tracker:
 
 
 def connect(uri: str, experiment: str, base_dir: Path, on_unreachable: Literal["stop", "continue"]) -> Tracker:
-    """A tracker of `experiment` in the store at `uri`; both are created where they do not exist.
+    """Return a tracker of `experiment` in the store at `uri`; both are created if they do not exist.
 
-    A relative sqlite path counts from `base_dir`. A store that cannot be opened is a TrackingError, or with
-    "continue" a warning and a tracker that does nothing.
+    A sqlite path is relative to `base_dir`. If the store cannot be opened, this raises TrackingError or, with
+    "continue", logs a warning and returns a tracker that does nothing.
     """
     tracker = Tracker(None, on_unreachable)
     with tracker.tolerance():
@@ -185,7 +185,7 @@ def connect(uri: str, experiment: str, base_dir: Path, on_unreachable: Literal["
 
 
 def flat_params(params: Mapping[str, Any]) -> dict[str, str]:
-    """Nested parameters as dotted names and texts: {"a": {"b": [1, None]}} gives {"a.b": "[1, null]"}."""
+    """Flatten nested parameters to dotted names and texts: {"a": {"b": [1, None]}} gives {"a.b": "[1, null]"}."""
     return flatten(params, lambda value: value if isinstance(value, str) else json.dumps(value, default=str))
 
 
@@ -210,7 +210,7 @@ def _record(store: Store, record: RunRecord, runs: Sequence[StoredRun]) -> bool:
 
 
 def _complete(store: Store, run: StoredRun | None, record: RunRecord) -> None:
-    """Add to `run` (None: to a new one) all of `record` that it lacks; RESULT last, so that a crash is made up for."""
+    """Add to `run`, or to a new run, what it lacks of `record`; RESULT last, so that a crash leaves it incomplete."""
     run = run or StoredRun(store.create(record.name, _identity(record.cell, record.key)), "RUNNING", {}, {}, {})
     add_params(store, run.run_id, record.params, already=run.params)
     store.set_tags(run.run_id, {**record.tags, ARTIFACT: record.artifact})
@@ -224,14 +224,14 @@ def _complete(store: Store, run: StoredRun | None, record: RunRecord) -> None:
 
 
 def _missing_points(store: Store, run: StoredRun, record: RunRecord) -> list[Point]:
-    """The points of the record's curves that `run` does not have."""
+    """Return the points of the record's curves that `run` does not have."""
     points = [(k, v, int(point["step"])) for point in record.history for k, v in point.items() if k != "step"]
     stored = {name: store.steps_of(run.run_id, name) for name in {name for name, _, _ in points} & run.metrics.keys()}
     return [(name, value, step) for name, value, step in points if step not in stored.get(name, ())]
 
 
 def add_params(store: Store, run_id: str, params: Mapping[str, Any], already: Collection[str]) -> None:
-    """Log flattened parameters; those in `already` are left, since MLflow refuses to change one."""
+    """Log flattened parameters, except those in `already`, since MLflow refuses to change a parameter."""
     flat = {name: value for name, value in flat_params(params).items() if name not in already}
     store.add_params(run_id, {name: _cut(value) for name, value in flat.items()})
     if any(len(value) > LONGEST_PARAM for value in flat.values()):
