@@ -55,6 +55,7 @@ def make(task: str, method: str = "pemt", seed: int = 1, score: float = 80.0, **
         "sources": SOURCES if method == "pemt" else [],
         "expert_weights": None,
         "artifact": f"artifact of {task} {method} {seed}",
+        "key": f"key of {task} {method} {seed}",
         "data": "data",
         "backbone": "backbone",
         "settings": {"training": {"batch_size": 32}},
