@@ -1,9 +1,9 @@
-# `make demo` runs the main job, `make test` the tests; each sets up .venv by itself. `make study`: three seeds,
-# and PEMT without one source for a few targets. It leaves `recipe: study` in params.yaml.
-#   DATA=folder   with demo: real datasets, from a mirror of the hub's layout (DATA=hub: from the hub), on a T5 from scratch
-#   JOBS=2        with demo and study: how many stages at a time
-#   STORE=folder  with ui: where mlflow.db is (kubeflow-local after pemt local); PORT=5055: where it is served
-#   PYTHON=...    the interpreter that .venv is made from (3.11)
+# `make demo` runs the pipeline, `make test` the tests; both set up .venv if necessary. `make study` trains three seeds,
+# and PEMT without single sources for five targets; it leaves `recipe: study` in params.yaml.
+#   DATA=folder   with demo: real datasets from a mirror of the hub's layout (DATA=hub: from the hub), on a T5 from scratch
+#   JOBS=2        with demo and study: the number of parallel stages
+#   STORE=folder  with ui: the folder of mlflow.db (kubeflow-local after pemt local); PORT=5055: its port
+#   PYTHON=...    the interpreter for .venv (3.11 or newer)
 #   PIP_ARGS=...  more arguments for pip, such as an index of CPU builds of torch
 
 PYTHON ?= python3
@@ -15,8 +15,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 JOBS ?= 2
 side_by_side = dvc stage list --name-only | grep '^$(1)@' | OMP_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 xargs -P $(JOBS) -n 3 dvc repro --single-item
 
-# DVC runs one stage after another. Stages of a kind do not need each other: $(JOBS) `dvc repro` share them, each
-# process with one thread, which suits a backbone as small as the embedded suite's
+# DVC runs one stage at a time. Stages of one kind are independent, so $(JOBS) processes of `dvc repro` share them, each
+# with one thread, which suits the small backbone of the embedded suite
 define stages
 dvc repro backbone
 $(call side_by_side,train_source)
@@ -35,7 +35,7 @@ help:
 setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, PYTHON=%s is %s" % (sys.executable, sys.version.split()[0]))'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, but PYTHON=%s is %s" % (sys.executable, sys.version.split()[0]))'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[dev]' -c constraints.txt
 	touch $@
@@ -52,14 +52,14 @@ study: setup
 	dvc exp run -S recipe=study backbone
 	$(stages)
 
-# pretrain the backbone of the embedded suite anew, then go back to the settings that were there
+# pretrain the backbone of the embedded suite, then restore params.yaml
 backbone: setup
 	cp params.yaml .params.yaml.kept
 	dvc exp run -S recipe=pretrain backbone; status=$$?; mv .params.yaml.kept params.yaml; exit $$status
 	rm -rf pemt_core/embedded/backbone && cp -r backbone pemt_core/embedded/backbone
 
-# one thread each: two processes with two threads on two cores take five times as long. In the files' order: by itself
-# xdist puts those with few tests last, which are the longest
+# one thread per process: with two threads each, two processes on two cores take five times as long. Files run in their
+# order: by default xdist runs those with few tests last, and these take longest
 test: setup
 	OMP_NUM_THREADS=1 $(if $(DATA),DATA=$(abspath $(DATA))) pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 

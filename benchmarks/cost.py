@@ -1,6 +1,7 @@
-"""Where the time of a finished pipeline went: `python benchmarks/cost.py [PROVENANCE_FOLDER]`, as a Markdown table.
+"""Print where the time of a finished pipeline went: `python benchmarks/cost.py [PROVENANCE_FOLDER]`.
 
-Reads what every step wrote to provenance/: its wall time (imports left out) and the peak memory of its processes.
+The Markdown table shows what every step wrote to provenance/: its wall time (without imports) and the peak memory of
+its processes.
 """
 
 import json

@@ -1,8 +1,8 @@
-"""Rows of the embedded suite as a model sees them: a Markdown list, two rows per task.
+"""Print rows of the embedded suite as a model sees them: a Markdown list, two rows per task.
 
     python benchmarks/embedded_examples.py --seed 0
 
-docs/embedded_world.md holds what it printed.
+docs/embedded_world.md has its output.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""How far shortcuts get in the embedded suite: a Markdown table, one row per task.
+"""Print how far shortcuts get in the embedded suite: a Markdown table, one row per task.
 
     python benchmarks/embedded_shortcuts.py --seed 0
 
-Trained on the official training split, scored on the first official evaluation split. Tasks with classes: the majority
-class, logistic regression on the bag of words of all fields together, and the best one on a single field (such as the
-hypothesis alone); where there are two texts, boosted trees on how many words they share, how long they are and which of
-them says "not". STS-B: the same with regression, Pearson's r. Question answering, exact match: the most
-frequent answer, and the expected score of a random word of the passage that, in training, answers a question with the
-same first word and that the question does not name.
+Baselines are trained on the official training split and scored on the first official evaluation split. Tasks with
+classes have the majority class, logistic regression on the bag of words of all fields, and the best regression on a
+single field (such as the hypothesis alone); tasks with two texts also have boosted trees on the number of shared words,
+the lengths, and which text says "not". STS-B has the same with regression, by Pearson's r. Question answering has, by
+exact match, the most frequent answer and the expected score of a random word of the passage that the question does not
+name and that answers a training question with the same first word.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from pemt_core.tasks import TASKS, Task
 from pemt_core.tasks.values import RawRow
 
 DENIALS = ("not", "no", "never", "cannot")
-ANY_WORD = r"\w+|[^\w\s]"  # single letters and marks count as well
+ANY_WORD = r"\w+|[^\w\s]"  # single letters and marks also count
 NO_FIELDS = ("id", "qid", "gold_label")
 OPTION = "option1"
 
@@ -47,7 +47,7 @@ class Split:
 
 
 def read(task: Task, rows: Sequence[RawRow]) -> Split:
-    """The fields that stand in the source text, in any order, and the target texts."""
+    """The fields of the source text, in any order, and the target texts."""
     targets = [task.conversion.pair(row).target for row in rows]
     names = [name for name in task.columns if isinstance(rows[0][name], str) and name not in NO_FIELDS]
     if OPTION in names:  # which option is right, not its text
@@ -57,7 +57,7 @@ def read(task: Task, rows: Sequence[RawRow]) -> Split:
 
 
 def points(classifier: Any, regressor: Any, features: Sequence[Any], train: Split, test: Split) -> float:
-    """Accuracy of the classifier, or, where targets are scores, 100 times Pearson's r of the regressor."""
+    """Accuracy of the classifier, or, if targets are scores, 100 times Pearson's r of the regressor."""
     if not train.is_scored:
         return 100 * float(classifier.fit(features[0], train.targets).score(features[1], test.targets))
     predicted = regressor.fit(features[0], [float(target) for target in train.targets]).predict(features[1])
@@ -72,7 +72,7 @@ def linear(train: Split, test: Split, texts: tuple[list[str], list[str]]) -> flo
 
 
 def overlap(train: Split, test: Split) -> str:
-    """Boosted trees on what can be counted of two texts; empty where there is one text."""
+    """Boosted trees on counts from two texts; empty if there is only one text."""
     if len(train.fields) < 2:
         return ""
     counted = [
@@ -104,7 +104,7 @@ def commonest(train: Split, test: Split) -> float:
 
 
 def answered(train: Split, test: Split) -> list[str]:
-    """Most frequent answer; random answer of the passage to a question that begins alike."""
+    """The most frequent answer; a random word of the passage that answers questions with the same first word."""
     asking, reading = ("question", "context") if "context" in test.fields else ("query", "passage")
     known: dict[str, set[str]] = defaultdict(set)
     for text, target in zip(train.fields[asking], train.targets, strict=True):
@@ -117,7 +117,7 @@ def answered(train: Split, test: Split) -> list[str]:
 
 
 def _beginning(text: str) -> str:
-    """The word that a question begins with; the same for all texts with a gap."""
+    """The first word of a question; empty for texts with a gap."""
     return "" if "@placeholder" in text else text.split()[0].lower()
 
 

@@ -1,10 +1,10 @@
-"""One layer's mixture of experts: folded as pemt_core does it, with `wo` stacked on the experts, and a plain loop.
+"""Measure one layer's mixture of experts: folded as in pemt_core, with `wo` stacked on the experts, in a plain loop.
 
     python benchmarks/experts.py
 
-Sizes are those of t5-base with six sources: d_model 768, d_ff 3072, rank 64, a batch of 8 with 128 tokens, float32. For
-each variant, with and without the task sparsity loss: seconds of forward and backward, and the bytes that autograd
-keeps between them (activations, not weights), printed as JSON with the ratios to the loop.
+The sizes are those of t5-base with six sources: d_model 768, d_ff 3072, rank 64, a batch of 8 with 128 tokens, float32.
+Prints JSON with, for each variant, with and without the task sparsity loss, the seconds of forward and backward, the
+bytes that autograd keeps between them (activations, not weights), and the ratios to the loop.
 """
 
 import argparse
@@ -24,7 +24,7 @@ Variant = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]
 
 
 class Layer:
-    """The frozen tensors of one layer, and the three ways through it. Each returns h and the cosines, if asked for."""
+    """The frozen tensors of one layer, and three ways to compute it. Each returns h and, if asked for, the cosines."""
 
     def __init__(self, num_experts: int, device: str) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -57,7 +57,7 @@ class Layer:
 
 
 def saved_bytes(run: Callable[[], Tensor], constants: set[int]) -> int:
-    """What autograd keeps for the backward pass, each storage once, without the layer's own weights."""
+    """The bytes that autograd keeps for the backward pass, each storage once, without the layer's weights."""
     storages: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def saved_bytes(run: Callable[[], Tensor], constants: set[int]) -> int:
 def measure(
     layer: Layer, variants: dict[str, Variant], x: Tensor, weights: Tensor, *, sparsity: bool, repeats: int
 ) -> dict[str, dict[str, float]]:
-    """The shortest time of each variant and the bytes it saves; they take turns, so that other load meets all alike."""
+    """The shortest time of each variant and the bytes it saves; they take turns, so other load affects all alike."""
     tensors = [layer.wo.weight, *layer.downs, *layer.ups, layer.stack, *layer.experts.buffers()]
     constants = {tensor.untyped_storage().data_ptr() for tensor in tensors}
 

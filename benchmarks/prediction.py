@@ -1,7 +1,7 @@
-"""The test score of every trained cell under both rules of answering, how many answers are the same, and rows a second.
+"""Compare both answering rules on every trained cell: test scores, equal answers, and rows per second.
 
-Run in a trained project, as after `make demo`: python benchmarks/prediction.py [--target cb]... It prints a Markdown
-table; * marks the rule by which the cell was selected, and by which it is served.
+Run it in a trained project, as after `make demo`: python benchmarks/prediction.py [--target cb]... It prints a Markdown
+table in which * marks the rule that selected the cell and that serves it.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""Peak memory and time of `pemt predict` on 1,000, 10,000 and 100,000 rows: memory does not grow with the file.
+"""Measure peak memory and time of `pemt predict` on 1,000, 10,000 and 100,000 rows: memory must not grow with the file.
 
-Run after `make demo`: python benchmarks/prediction_memory.py [--target yelp]
+Run it after `make demo`: python benchmarks/prediction_memory.py [--target yelp]
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Peak memory and time of preparing 560,000 reviews, the size of Yelp, from a synthetic folder in the hub's layout.
+"""Measure peak memory and time of preparing 560,000 synthetic reviews, the size of Yelp, from a mirror of the hub.
 
     python benchmarks/preparation_memory.py
 
-The preparation runs in a process of its own, whose peak resident memory is printed as JSON with the time. Memory that
-the process shares with the page cache, which is most of a memory-mapped dataset, counts.
+The preparation runs in a separate process, whose peak resident memory is printed as JSON with the time. It includes
+memory shared with the page cache, which is most of a memory-mapped dataset.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def _reviews(num_rows: int) -> Iterator[list[dict[str, object]]]:
 
 
 def measure(num_rows: int) -> dict[str, object]:
-    """Prepare `num_rows` synthetic reviews in a fresh process with caches of its own."""
+    """Prepare `num_rows` synthetic reviews in a fresh process with empty caches."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         num_bytes = write_mirror(folder / "mirror", num_rows)

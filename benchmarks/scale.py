@@ -1,11 +1,11 @@
 """The full study on T5-base, on paper: `python benchmarks/scale.py --data data --provenance provenance`.
 
-ARITHMETIC AND SIMULATION: NOTHING HERE WAS MEASURED ON A GPU. Counts the floating-point operations of all trainings
-and of their generation, divides them by a share of a GPU's peak, and runs the steps of pipelines/pipeline.py by list
-scheduling on n nodes of one GPU each. The same on the step times of a finished embedded demo, which are measured.
+ARITHMETIC AND SIMULATION: NOTHING HERE WAS MEASURED ON A GPU. It counts the floating-point operations of all trainings
+and of their generation, divides them by a share of a GPU's peak, and schedules the steps of pipelines/pipeline.py by
+list scheduling on n nodes with one GPU each. It does the same with the measured step times of a finished embedded demo.
 
 --data: prepared with recipe `paper`, for lengths in tokens and bytes per row; a few thousand rows of a task are enough.
---provenance: what the demo's steps wrote; its adapters, experts and backbone beside it check the formula of sizes.
+--provenance: written by the demo's steps; the adapters, experts and backbone beside it check the formula of sizes.
 """
 
 import argparse
@@ -42,7 +42,7 @@ SEEDS = [4096, 4097, 4098]  # the recipe has the first
 MORE_LEARNING_RATES = [2e-3, 1.5e-4]  # beside the recipe's three
 HOURS = (0.25, 0.5, 1, 2, 5, 10, 20, 50)  # marked in the figure
 MFU = (0.1, 0.2, 0.35, 0.5)  # the share of its peak that a GPU sustains: an assumption
-LAUNCHES = (0.0, 5e-6, 10e-6, 20e-6)  # seconds of the CPU for an operator: an assumption
+LAUNCHES = (0.0, 5e-6, 10e-6, 20e-6)  # seconds of CPU time per operator: an assumption
 PEAK = {"H200 bfloat16": 989e12, "A100 bfloat16": 312e12, "H200 float32": 67e12, "A100 float32": 19.5e12}  # data sheets
 WORK_HEAD = " work | rows | tokens: prompt + text | target | steps | operations (10^15) | hours "
 SHOWN = ("adapters/sources/mnli", "adapters/targets/cb/pemt", "adapters/targets/cb/control", "experts", "backbone")
@@ -110,7 +110,7 @@ def show_simulation(study: Study) -> None:
 
 
 def show_replay(provenance: Path) -> None:
-    """The demo as it ran, two processes at a time on two cores, against a simulation of the same jobs."""
+    """Compare the demo as it ran, two processes at a time on two cores, with a simulation of the same jobs."""
     runs = provenance_of(provenance)
     begun = {name: datetime.fromisoformat(run["started"]).timestamp() for name, run in runs.items()}
     ended = {name: begun[name] + run["seconds"] for name, run in runs.items()}
@@ -178,7 +178,7 @@ def show_limits(study: Study, params: Path) -> None:
 
 
 def draw(study: Study, title: str, path: Path) -> None:
-    """Wall time and the nodes' use against their number, both for every design."""
+    """Plot wall time and use of the nodes against their number, for every design."""
     from matplotlib.figure import Figure
 
     from pemt_core.report.palette import COLOURS, LINES, MARKERS, drop_frame
@@ -211,11 +211,11 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--more-learning-rates", type=float, nargs="*", default=MORE_LEARNING_RATES)
-    parser.add_argument("--device", choices=PEAK, default="A100 bfloat16", help="of the simulation")
-    parser.add_argument("--mfu", type=float, default=0.35, help="share of its peak that it sustains")
-    parser.add_argument("--launch-us", type=float, default=10.0, help="of an operator, in microseconds")
-    parser.add_argument("--start-seconds", type=float, default=60.0, help="of a container: pod, image, imports")
-    parser.add_argument("--megabytes-per-second", type=float, default=200.0, help="of loading and storing artifacts")
+    parser.add_argument("--device", choices=PEAK, default="A100 bfloat16", help="device of the simulation")
+    parser.add_argument("--mfu", type=float, default=0.35, help="share of its peak that the device sustains")
+    parser.add_argument("--launch-us", type=float, default=10.0, help="time to launch an operator")
+    parser.add_argument("--start-seconds", type=float, default=60.0, help="start of a container: pod, image, imports")
+    parser.add_argument("--megabytes-per-second", type=float, default=200.0, help="when loading or storing artifacts")
     parser.add_argument("--plot", type=Path, help="PNG to write")
     arguments = parser.parse_args()
     settings = full_study(arguments.params, arguments.seeds, arguments.more_learning_rates)

@@ -1,4 +1,4 @@
-"""The containers of pipelines/pipeline.py on n nodes, by list scheduling; benchmarks/scale.py prints it."""
+"""Simulate the containers of pipelines/pipeline.py on n nodes by list scheduling, for benchmarks/scale.py."""
 
 import heapq
 from collections import Counter
@@ -32,7 +32,7 @@ class Job:
 
 
 def jobs_of(plan: Plan, work: Callable[[str], float], overhead: Callable[[str], float], parts: int = 1) -> list[Job]:
-    """The containers of pipelines/pipeline.py; with `parts`, a cell's trainings are that many branches."""
+    """The containers of pipelines/pipeline.py; the trainings of a cell are split into `parts` branches."""
 
     def job(name: str, key: str, *needs: str, share: int = 1, loop: str = "", item: str = "") -> Job:
         return Job(name, work(key) / share, overhead(key.split("/")[0]), needs, loop, item)
@@ -56,7 +56,7 @@ def jobs_of(plan: Plan, work: Callable[[str], float], overhead: Callable[[str], 
 
 
 def schedule(jobs: Sequence[Job], nodes: int, parallelism: int) -> dict[str, tuple[float, float]]:
-    """Start and end of every job: a free node takes the first of the list that may start."""
+    """Start and end of every job: a free node takes the first job that may start."""
     left = Counter((job.loop, job.item) for job in jobs if job.loop)
     waiting, spans, clock = list(jobs), {}, 0.0
     running: list[tuple[float, int, Job]] = []
@@ -83,7 +83,7 @@ def wall(jobs: Sequence[Job], nodes: int, parallelism: int) -> float:
 
 
 def critical_path(jobs: Sequence[Job]) -> list[Job]:
-    """The longest chain of jobs, each of which needs the one before. The jobs come after what they need."""
+    """The longest chain of jobs, each of which needs the one before. Every job comes after those that it needs."""
     longest: dict[str, tuple[float, list[Job]]] = {}
     for job in jobs:
         before, path = max((longest[need] for need in job.needs), key=lambda found: found[0], default=(0.0, []))
@@ -93,7 +93,7 @@ def critical_path(jobs: Sequence[Job]) -> list[Job]:
 
 @dataclass(frozen=True)
 class Study:
-    """All that the tables are made of."""
+    """The data behind all tables."""
 
     settings: Settings
     lengths: Mapping[str, Lengths]
@@ -109,7 +109,7 @@ class Study:
 
     @property
     def sizes(self) -> dict[str, float]:
-        """Bytes of each artifact; of adapters, cells and prepared tasks the mean."""
+        """The bytes of each artifact; for adapters, cells and prepared tasks, the mean."""
         shape, tasks = Shape(), self.settings.tasks
         rank, bottleneck = self.settings.train_source.rank, shape.d_model // self.settings.transfer.reduction_factor
         sources = [4 * shape.source(rank, self.lengths[name].prompt) for name in tasks.sources]
@@ -139,7 +139,7 @@ class Study:
         }.get(step, 0.0)
 
     def t5_base(self, parts: int = 1, *, longest_first: bool = False) -> list[Job]:
-        """The containers with the times of the arithmetic; `collect_experts` and the like as the demo's."""
+        """The containers with calculated times; steps such as `collect_experts` take the demo's times."""
         known = {**self.demo, "prepare": self.prepare_seconds}
         known |= {name: work.seconds for name, work in self.works.items()}
         plan = self.plan
@@ -153,7 +153,7 @@ class Study:
         return jobs_of(self.plan, self.demo.__getitem__, lambda step: self.start)
 
     def designs(self) -> dict[str, tuple[list[Job], int]]:
-        """By name: the containers, and how many iterations of a loop run at a time."""
+        """The containers of each design, and how many iterations of a loop run at a time."""
         built, rates = self.settings.kubeflow.parallelism, len(self.settings.transfer.learning_rates)
         wide = max(NODES)
         return {
@@ -166,5 +166,5 @@ class Study:
 
 
 def used(jobs: Sequence[Job], nodes: int, parallelism: int) -> float:
-    """The share of the nodes' time that is spent on work: not on starting, loading and waiting."""
+    """The share of the nodes' time that is spent on work, not on starting, loading and waiting."""
     return sum(job.work for job in jobs) / (nodes * wall(jobs, nodes, parallelism))

@@ -1,4 +1,4 @@
-"""What trainings on T5-base take, counted, and how large their artifacts are; benchmarks/scale.py prints it."""
+"""Count the work of trainings on T5-base and the size of their artifacts, for benchmarks/scale.py."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,16 +15,16 @@ from pemt_core.tasks import get_task
 from pemt_core.tasks.split_rules import Share
 from pemt_core.training.settings import TrainingSettings
 
-# Operators that start work on a device, with 12 layers a stack (tests/test_scale.py counts them): the CPU launches as
-# many however small the batch
+# Operators that start work on a device, with 12 layers per stack (tests/test_scale.py counts them); the CPU launches as
+# many for any size of batch
 STEP_OPERATORS = {"train_source": 2490, "transfer": 4640}
-ENCODE_OPERATORS, TOKEN_OPERATORS = 700, 770  # of generation
+ENCODE_OPERATORS, TOKEN_OPERATORS = 700, 770  # in generation: once, and per token
 BRANCH_STEPS = ("evaluate", "record", "register")  # after transfer, on a cluster once per target and seed
 LOGGED_STEPS = 10  # as in pemt_core/training/loop.py
 # fmt: off
 ROWS = {  # of the official splits that a task's rule uses, in its order
     "mnli": (392_702, 9_832, 9_815), "qnli": (104_743, 5_463), "qqp": (363_846, 40_430), "sst2": (67_349, 872),
-    "squad": (87_599, 10_570), "record": (138_854, 10_000),  # record: a training row for each answer of 100,730 queries
+    "squad": (87_599, 10_570), "record": (138_854, 10_000),  # record: one training row per answer of 100,730 queries
     "cola": (8_551, 1_043), "stsb": (5_749, 1_500), "mrpc": (3_668, 408), "rte": (2_490, 277),
     "multirc": (27_243, 4_848), "boolq": (9_427, 3_270), "wic": (5_428, 638), "wsc": (554, 104), "cb": (250, 56),
     "nq": (104_071, 12_836), "hotpotqa": (72_928, 5_901), "searchqa": (117_384, 16_980), "newsqa": (74_160, 4_212),
@@ -36,7 +36,7 @@ ROWS = {  # of the official splits that a task's rule uses, in its order
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a T5 (those of T5-base), and how many numbers its artifacts hold."""
+    """The sizes of a T5 (by default T5-base), and the number of values in its artifacts."""
 
     d_model: int = 768
     d_ff: int = 3072
@@ -73,7 +73,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Attached:
-    """What stands beside every `wo`. Stage 1: one trained adapter, bottleneck 0. Stage 2: frozen ones, folded."""
+    """The modules beside every `wo`. Stage 1: one trained adapter, bottleneck 0. Stage 2: folded frozen adapters."""
 
     experts: int
     rank: int
@@ -81,10 +81,10 @@ class Attached:
 
 
 def forward(shape: Shape, parts: Attached, source: float, target: float, *, sparsity: bool) -> tuple[float, float]:
-    """Operations of a row's forward pass: with frozen weights, and with two factors that both need a gradient.
+    """Operations of a row's forward pass: those with frozen weights, and those whose factors both need a gradient.
 
-    `source` positions of the encoder, its prompt among them, `target` of the decoder. Gates, layer norms and the
-    prompt's attention to the sources' are left out.
+    `source` counts positions of the encoder, prompt included, and `target` those of the decoder. Gates, layer norms and
+    the prompt's attention to the sources' prompts are left out.
     """
     D, F, inner = shape.d_model, shape.d_ff, shape.num_heads * shape.d_kv
     encoded, decoded = source * shape.num_layers, target * shape.num_decoder_layers
@@ -100,7 +100,7 @@ def forward(shape: Shape, parts: Attached, source: float, target: float, *, spar
 
 
 def training_flops(shape: Shape, parts: Attached, source: float, target: float) -> float:
-    """Of a row's training step: the backward pass costs as much again, twice as much where two factors need it."""
+    """Operations of a row's training step: backward costs as much as forward, twice as much if both factors need it."""
     frozen, both = forward(shape, parts, source, target, sparsity=True)
     return 2 * frozen + 3 * both
 
@@ -109,8 +109,8 @@ def training_flops(shape: Shape, parts: Attached, source: float, target: float) 
 class Gpu:
     """A device, and how fast the CPU gives it work."""
 
-    flops: float  # a second, sustained
-    launch: float  # seconds of an operator
+    flops: float  # per second, sustained
+    launch: float  # seconds per operator
 
     def seconds(self, flops: float, operators: float) -> float:
         return max(flops / self.flops, operators * self.launch)
@@ -118,7 +118,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Means of a task's prepared rows: tokens with padding as training batches have it, and bytes of all splits."""
+    """Means over a task's prepared rows: tokens, padded as in training batches, and bytes over all splits."""
 
     source: float
     target: float
@@ -128,7 +128,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Work:
-    """What a step takes."""
+    """The work of a step."""
 
     seconds: float
     flops: float = 0
@@ -173,7 +173,7 @@ def rows_of(name: str) -> dict[str, int]:
 
 
 def works_of(settings: Settings, lengths: Mapping[str, Lengths], gpu: Gpu) -> dict[str, Work]:
-    """By step and task; `transfer` is one cell with all its learning rates."""
+    """The work by step and task; `transfer` is one cell with all its learning rates."""
     stage1, found = Attached(1, settings.train_source.rank), {}
     for name in settings.tasks.sources:
         how = settings.train_source_for(name)
@@ -192,7 +192,7 @@ def total(works: Mapping[str, Work], seeds: int, what: str = "seconds") -> float
 
 
 def full_study(params: Path, seeds: list[int], more_rates: list[float]) -> Settings:
-    """params.yaml with recipe `paper`, the seeds, and more learning rates than that has."""
+    """params.yaml with the recipe `paper`, these seeds, and `more_rates` beside the recipe's learning rates."""
     values = read_params(params) | {"recipe": "paper"}
     cells = values["recipes"]["paper"]["transfer"]
     cells |= {"seeds": seeds, "learning_rates": [*cells["learning_rates"], *more_rates]}
@@ -200,7 +200,7 @@ def full_study(params: Path, seeds: list[int], more_rates: list[float]) -> Setti
 
 
 def measured_lengths(data: Path, settings: Settings, most_rows: int = 4_000) -> dict[str, Lengths]:
-    """From a folder that `prepare` wrote. A task that is not in it is taken to fill source_length, else as hotpotqa."""
+    """Measure a folder that `prepare` wrote. An absent task is taken to be like hotpotqa, but to fill source_length."""
     from pemt_core.backbone.tokenizer import load_tokenizer
     from pemt_core.data.prepared import PreparedTask
     from pemt_core.data.tokenized import tokenize
@@ -228,26 +228,26 @@ def measured_lengths(data: Path, settings: Settings, most_rows: int = 4_000) -> 
 
 
 def provenance_of(folder: Path) -> dict[str, Any]:
-    """What every step of a finished run wrote, by step and task."""
+    """The provenance that a finished run wrote, by step and task."""
     paths = [*folder.glob("*.json"), *folder.glob("*/*.json")]
     return {path.relative_to(folder).with_suffix("").as_posix(): read_json(path) for path in paths}
 
 
 def demo_seconds(provenance: Path) -> dict[str, float]:
-    """Measured seconds of the demo's steps, by step and task; BRANCH_STEPS, one process each there, in equal parts."""
+    """Measured seconds of the demo's steps, by step and task; each of BRANCH_STEPS is split equally over targets."""
     found = {name: run["seconds"] for name, run in provenance_of(provenance).items()}
     targets = [name.removeprefix("transfer/") for name in found if name.startswith("transfer/")]
     return found | {f"{step}/{name}": found[step] / len(targets) for step in BRANCH_STEPS for name in targets}
 
 
 def tensor_bytes(path: Path) -> int:
-    """What a safetensors file holds beside its header."""
+    """The bytes of a safetensors file without its header."""
     with path.open("rb") as file:
         return path.stat().st_size - 8 - int.from_bytes(file.read(8), "little")
 
 
 def predicted_bytes(path: Path, shape: Shape) -> int:
-    """Of an adapter's tensors in float32, from the settings that its description holds."""
+    """The bytes of an adapter's tensors in float32, predicted from the settings in its description."""
     described = read_json(path.with_name("adapter.json"))
     prompt = described["tensors"]["shapes"]["prompt"][0]
     if "scale" in described:  # of a source

@@ -1,7 +1,7 @@
-"""What every source's adapter and prompt reach on its test split: `python benchmarks/sources.py`, as a Markdown table.
+"""Print the test score of every source's adapter and prompt as a Markdown table: `python benchmarks/sources.py`.
 
-Of a finished pipeline in this folder; rows are answered as those of targets are. The validation scores that training
-selects by come from rows like those of training; test rows hold new pairs of words and new templates.
+Run it in the folder of a finished pipeline; rows are answered like those of targets. The validation scores by which
+training selects come from rows like the training rows; test rows have new pairs of words and new templates.
 """
 
 from pathlib import Path

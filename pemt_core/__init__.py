@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """`load`, when it is first used: importing the package does not wait for torch."""
+    """Import `load` when it is first used, so that importing the package does not import torch."""
     if name != "load":
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     return import_module("pemt_core.prediction.load").load

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class PemtError(Exception):
-    """A problem in what the user gave or in the machine, never a bug: programs print its message without a trace."""
+    """A problem with the user's input or the machine, never a bug: programs print the message without a traceback."""
 
 
 class SettingsError(PemtError):
@@ -13,7 +13,7 @@ class SettingsError(PemtError):
 
 
 class DataError(PemtError):
-    """A dataset, a subset, a split, a column or a row is missing or is not what its record says."""
+    """A dataset, subset, split, column or row is missing or does not match its record."""
 
 
 class ArtifactError(PemtError):
@@ -21,11 +21,11 @@ class ArtifactError(PemtError):
 
 
 class TrainingError(PemtError):
-    """Training cannot go on; the message says at which step and what was kept."""
+    """Training cannot continue; the message names the step and what was kept."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """A clause naming the choice most like `name`, or all choices where none is: "did you mean 'rte'?"."""
+    """Suggest the choice most similar to `name`, as in "did you mean 'rte'?", or list all if none is similar."""
     known = sorted(choices)
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean '{match[0]}'?" if match else f"choose from: {', '.join(known)}"

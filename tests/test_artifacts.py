@@ -183,7 +183,7 @@ def test_a_transfer_onto_another_backbone_stops_at_the_experts(world: World, tmp
     with torch.no_grad():
         backbone.model.shared.weight[5, 5] += 1e-3
     changed = save_backbone(copy.folder / "backbone", backbone.model, backbone.tokenizer)
-    with pytest.raises(ArtifactError, match=f"{backbone.fingerprint[:12]}, the one at hand is {changed[:12]}"):
+    with pytest.raises(ArtifactError, match=f"{backbone.fingerprint[:12]}, but the current one is {changed[:12]}"):
         copy.transfer(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -224,7 +224,7 @@ def test_experts_of_different_backbones_are_refused(stored: Path, tmp_path: Path
     tensors = dict(random_experts(tiny_t5(), 1)[0].tensors)
     save_adapter(tmp_path / "other", description(backbone="b" * 64, task="beta"), tensors, RECORD)
     with pytest.raises(
-        ArtifactError, match=r"other: trained on the backbone bbbbbbbbbbbb, the one at hand is aaaaaaaaaaaa"
+        ArtifactError, match=r"other: trained on the backbone bbbbbbbbbbbb, but the current one is aaaaaaaaaaaa"
     ):
         collect_experts([stored, tmp_path / "other"], ["alpha", "beta"], output_dir=tmp_path / "experts")
     with pytest.raises(ArtifactError, match="source adapter beta"):
@@ -244,7 +244,7 @@ def test_no_source_is_an_error(tmp_path: Path) -> None:
 
 
 def test_adapters_of_other_sources_are_named(world: World, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="adapters of alpha were given for the sources alpha, beta"):
+    with pytest.raises(ArtifactError, match="found adapters of alpha; expected those of alpha, beta"):
         collect_experts([world.folder / "adapters" / "alpha"], World.SOURCES, output_dir=tmp_path / "experts")
     assert not (tmp_path / "experts").exists()
 

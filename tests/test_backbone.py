@@ -212,7 +212,7 @@ def test_learning_rates_of_pretraining_follow_the_size_of_the_weights(tokenizer:
 
 
 def test_too_many_spans_or_missing_sentinels_are_errors(tokenizer: Any, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"backbone\.length 4096 .* 205 spans, there are 100 sentinels"):
+    with pytest.raises(SettingsError, match=r"backbone\.length 4096 .* 205 spans, but there are 100 sentinels"):
         PretrainingRows([], tokenizer, settings(length=4096))
     bare = load_tokenizer(str(shutil.copytree(Path(tokenizer.name_or_path), tmp_path / "bare")))
     state = json.loads(bare.backend_tokenizer.to_str())
@@ -269,10 +269,10 @@ def test_label_words_come_back_exactly(tokenizer: Any) -> None:
     assert [text.strip() for text in decoded] == words
 
 
-def test_wanted_words_become_whole_tokens(tmp_path: Path) -> None:
+def test_words_of_tasks_become_whole_tokens(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus.parquet")
-    wanted = ["contradiction", "Decide whether it follows."]
-    trained = train_tokenizer(corpus, 500, wanted)
+    task_texts = ["contradiction", "Decide whether it follows."]
+    trained = train_tokenizer(corpus, 500, task_texts)
     assert trained.tokenize("contradiction follows") == ["▁contradiction", "▁follows"]
     assert len(train_tokenizer(corpus, 500).tokenize("contradiction")) > 1
 
@@ -465,7 +465,7 @@ def test_an_altered_backbone_is_refused_with_both_fingerprints(stored: Path, tok
     else:
         write_json(stored / "backbone.json", {"fingerprint": "0" * 64, "parameters": 1})
         recorded = "0" * 64
-    with pytest.raises(ArtifactError, match=f"its backbone.json says {recorded[:12]}: the files were altered"):
+    with pytest.raises(ArtifactError, match=f"its backbone.json says {recorded[:12]}: files were altered"):
         load_backbone(stored)
 
 

@@ -216,7 +216,7 @@ def test_another_backbone_is_an_error_that_names_both(
     arguments = transfer_arguments(world, tmp_path, backbone=tmp_path / "other")
     error = run_here(monkeypatch, "transfer", *arguments)
     assert error.startswith(f"error: {world.folder / 'experts'}: trained on the backbone {right[:12]}")
-    assert f"the one at hand is {other[:12]}" in error
+    assert f"the current one is {other[:12]}" in error
     assert not (tmp_path / "adapters").exists()
 
 
@@ -249,7 +249,7 @@ def test_a_transfer_in_two_workers_is_tracked_and_accounted_for(
 
 def test_no_worker_is_an_error(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     error = run_here(monkeypatch, "transfer", *transfer_arguments(world, tmp_path, workers=0))
-    assert error == "error: workers is 0: expected a number from 1"
+    assert error == "error: workers is 0: expected at least 1"
 
 
 # Tracking

@@ -125,7 +125,7 @@ def test_more_rows_than_there_are_is_an_error() -> None:
 def test_few_shot_training_reads_its_sample_of_the_training_split_alone(tmp_path: Path, tokenizer: Any) -> None:
     """k sets the batch size too; no row of validation or test can be drawn."""
     prepared = PreparedTask.load(write_task(tmp_path, "toy", rows={"train": 40}))
-    training = transfer_settings().training
+    training = transfer_settings().method("pemt").training
     data = TaskData.load(prepared, tokenizer, training, source_length=32)
     rows = data.rows(training, seed=3, k=5, rare_class="error")
     batches = rows.batches(0)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tiny import World
-from workspace import REPOSITORY
+from workspace import write_params
 
 from pemt_core.backbone.store import load_backbone
 from pemt_core.errors import DataError, PemtError
@@ -16,9 +16,9 @@ from pemt_core.prediction.files import predict_file
 from pemt_core.prediction.predictor import Predictor
 from pemt_core.preparation import prepare_task
 from pemt_core.schema.validation import validate
-from pemt_core.settings import OwnTask
 from pemt_core.settings.new_task import add_own_task
 from pemt_core.tasks import own_task
+from pemt_core.tasks.entry import OwnTask
 from pemt_core.tasks.files import column_names, fixed_columns, read_records, read_rows
 from pemt_core.tasks.files.lines import LONGEST_LINE
 
@@ -90,8 +90,7 @@ def predictor(world: World) -> Predictor:
 
 
 def add(path: Path) -> None:
-    params = path.with_name("params.yaml")
-    params.write_bytes((REPOSITORY / "params.yaml").read_bytes())
+    params = write_params(path.with_name("params.yaml"))
     add_own_task(params, "tickets", {**ENTRY, "files": {"train": path.name}})
 
 
@@ -103,18 +102,18 @@ def prepare(path: Path) -> None:
 HEADER, GOOD = b"subject,body,queue\n", b"a,b,billing\n"
 OBJECT = b'{"subject": "a", "body": "b", "queue": "billing"}\n'
 BROKEN: dict[str, tuple[str, bytes, str]] = {
-    "empty": ("x.csv", b"", r"x\.csv: it has no row"),
-    "a header alone": ("x.csv", HEADER, r"x\.csv: it has no row"),
+    "empty": ("x.csv", b"", r"x\.csv: no rows"),
+    "a header alone": ("x.csv", HEADER, r"x\.csv: no rows"),
     "a column twice": ("x.csv", b"subject,body,queue,body\n", r"x\.csv, line 1: the column 'body' occurs 2 times"),
-    "semicolons": ("x.csv", b"\nsubject;body;queue\n", r"line 2: its columns are separated by ';', expected ','"),
-    "tabs": ("x.csv", b"subject\tbody\tqueue\n", r"line 1: its columns are separated by '\\t', expected ','"),
-    "a field too many": ("x.csv", HEADER + GOOD + b"a,b,c,billing\n", r"line 3: 4 fields, line 1 names 3 columns"),
-    "a field too few": ("x.csv", HEADER + b'"a\nb"\n', r"line 2: 1 field, line 1 names 3 columns; a field that holds"),
-    "an open quote": ("x.csv", HEADER + b'\na,"b,billing\n' + GOOD, r"line 3: not readable as CSV .*is a quote not c"),
+    "semicolons": ("x.csv", b"\nsubject;body;queue\n", r"line 2: columns are separated by ';', expected ','"),
+    "tabs": ("x.csv", b"subject\tbody\tqueue\n", r"line 1: columns are separated by '\\t', expected ','"),
+    "a field too many": ("x.csv", HEADER + GOOD + b"a,b,c,billing\n", r"line 3: 4 fields, but line 1 names 3 columns"),
+    "a field too few": ("x.csv", HEADER + b'"a\nb"\n', r"line 2: 1 field, but line 1 names 3 columns; quote fields"),
+    "an open quote": ("x.csv", HEADER + b'\na,"b,billing\n' + GOOD, r"line 3: not readable as CSV .*is a quote unc"),
     "an open quote, a long file": (
         "x.csv",
         HEADER + b'a,"' + (b"x" * 2**20 + b"\n") * 17,
-        r"line 2: not readable as CSV \(field larger than field limit \(16777216\)\); is a quote not closed",
+        r"line 2: not readable as CSV \(field larger than field limit \(16777216\)\); is a quote unclosed",
     ),
     "no line ends": ("x.csv", HEADER + b"x" * (LONGEST_LINE + 1), r"x\.csv, line 2: longer than 16,777,216 bytes"),
     "latin-1": (

@@ -69,8 +69,8 @@ def test_a_method_draws_on_its_sources_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        ({"without": ["sourceO"]}, "without names 'sourceO', which is no source here; did you mean 'source2'?"),
-        ({"sources": ["sourc1"]}, "sources names 'sourc1', which is no source here; did you mean 'source1'?"),
+        ({"without": ["sourceO"]}, "without names 'sourceO', which is not a source; did you mean 'source2'?"),
+        ({"sources": ["sourc1"]}, "sources names 'sourc1', which is not a source; did you mean 'source1'?"),
         ({"without": SOURCES}, "without leaves out every source"),
     ],
 )

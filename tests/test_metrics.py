@@ -198,11 +198,11 @@ def test_what_cannot_be_scored_is_an_error_that_says_so() -> None:
         Scored(["a", "b"], [["a"]], ["1"], None)
     with pytest.raises(DataError, match=r"row 0 .* has no reference"):
         Scored(["a"], [[]], ["1"], None)
-    with pytest.raises(DataError, match=r"'entailmen' is no label word .* did you mean 'entailment'"):
+    with pytest.raises(DataError, match=r"'entailmen' is not a label word; did you mean 'entailment'"):
         of(["neutral"], ["entailmen"], LABELS)
     with pytest.raises(DataError, match="no label words"):
         score(["matthews"], of(["a"], ["a"], None))
-    with pytest.raises(DataError, match="two label words, this one has 3"):
+    with pytest.raises(DataError, match="two label words, but this one has 3"):
         score(["f1"], of(["neutral"], ["neutral"], LABELS))
     with pytest.raises(DataError, match=r"'five' is not a number from 0 to 5"):
         score(["pearson"], of(["1.0"], ["five"], None))

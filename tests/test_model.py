@@ -369,7 +369,7 @@ def test_what_is_attached_must_be_detached_before_more_is(stage: str) -> None:
     backbone = tiny_t5()
     model = new_model(backbone, stage)
     for other in ("source", "target", "control"):
-        with pytest.raises(RuntimeError, match=r"encoder layer 0 has a .* attached: detach that first"):
+        with pytest.raises(RuntimeError, match=r"encoder layer 0 has a .* attached: detach it first"):
             new_model(backbone, other)
     model.detach()
     new_model(backbone, "source")

@@ -173,7 +173,7 @@ GOOD = b'"a\n",b,billing\n'
 BAD_ROWS: dict[str, tuple[str, bytes, str]] = {
     "no such column": ("x.csv", b"subject,bodi,queue\n" + GOOD, r"line 1: there is no column 'body': did .* 'bodi'"),
     "no key": ("x.jsonl", b'\n{"subject": "a", "queue": "b"}\n', r"line 2: there is no column 'body'"),
-    "no row": ("x.csv", HEADER, r"x\.csv: it has no row; expected rows with subject, body, queue"),
+    "no row": ("x.csv", HEADER, r"x\.csv: no rows; expected rows with subject, body, queue"),
     "unknown label": ("x.csv", HEADER + GOOD + b"a,b,bilng\n", r"line 4: 'queue' is 'bilng', .*did you mean 'billing'"),
     "no answer": ("x.csv", HEADER + b"a,b, \n", r"line 2: 'queue' is ' ', expected text that is not empty"),
     "no text": ("x.csv", HEADER + b" ,,billing\n", r"line 2: 'subject, body' is '', expected text .* in one of them"),
@@ -239,11 +239,11 @@ BAD_ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
         "own_tasks.tickets.files.train is x.xlsx: the ending '.xlsx' is unknown; choose from: .csv",
     ),
     "no text": ({"text": {}}, "own_tasks.tickets.text: Dictionary should have at least 1 item"),
-    "the answer in the text": ({"target": "body"}, "own_tasks.tickets: target is 'body', a column of text too"),
+    "the answer in the text": ({"target": "body"}, "own_tasks.tickets: target is 'body', also a column of text"),
     "one label": ({"labels": ["a"]}, "own_tasks.tickets.labels' is ['a']: List should have at least 2 items"),
     "a number as a label": ({"labels": [1, 2]}, "own_tasks.tickets.labels.0' is 1: Input should be a valid string"),
     "a label twice": ({"labels": ["a", "b", "a"]}, "labels lists ['a'] more than once"),
-    "blanks": ({"labels": ["a", "b "]}, "expected text that neither begins nor ends with a blank"),
+    "blanks": ({"labels": ["a", "b "]}, "expected text that neither begins nor ends with a space"),
     "unknown metric": (
         {"metrics": ["acuracy"]},
         "metrics.0 is 'acuracy': there is no metric 'acuracy'; did you mean 'accuracy'",
@@ -270,7 +270,7 @@ def settings_with(own_tasks: Mapping[str, Any], **differences: Any) -> Settings:
 
 @pytest.mark.parametrize("name", ["Tickets", "my-task", "../x", "9", "tokenizer", "all", "a" * 41])
 def test_names_that_cannot_serve(name: str) -> None:
-    with pytest.raises(SettingsError, match=rf"own_tasks\.{re.escape(name)}: the name cannot serve"):
+    with pytest.raises(SettingsError, match=rf"own_tasks\.{re.escape(name)}: invalid name"):
         task_of(name=name)
 
 
@@ -412,14 +412,14 @@ def test_a_layout_that_no_program_can_edit_is_refused(params: Path) -> None:
     text = params.read_text().replace("per_source: {}", "per_source: &same {}")
     text = text.replace("per_target: {}", "per_target: *same")
     params.write_text(text)
-    with pytest.raises(SettingsError, match=r"no program can edit a file of this layout; write these keys into it"):
+    with pytest.raises(SettingsError, match=r"this layout cannot be edited automatically; add these keys"):
         add_own_task(params, "tickets", proposed(params), differences={"k": ["full"]})
     assert params.read_text() == text
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], type[PemtError], str]] = {
-    "a task of the registry": ("cb", {}, SettingsError, "there is a task 'cb' already; choose another name"),
-    "a bad name": ("my task", {}, SettingsError, "own_tasks.my task: the name cannot serve"),
+    "a task of the registry": ("cb", {}, SettingsError, "task 'cb' already exists; choose another name"),
+    "a bad name": ("my task", {}, SettingsError, "own_tasks.my task: invalid name"),
     "a column": ("tickets", {"text": {"x": "bodi"}}, DataError, "there is no column 'bodi': did you mean 'body'"),
     "a file": ("tickets", {"files": {"train": "nowhere.csv"}}, DataError, "nowhere.csv: no such file"),
     "a label": ("tickets", {"labels": ["bills", "other"]}, DataError, "line 2: 'queue' is 'truck'"),
@@ -444,9 +444,9 @@ def test_every_row_is_checked_before_a_task_is_added(params: Path, caplog: pytes
     with pytest.raises(DataError, match="'garge', expected a label word"):
         add_own_task(params, "tickets", entry)
     proposed(params)
-    assert "the label 'garge' stands there once" in caplog.text
+    assert "the label 'garge' occurs only once" in caplog.text
     train.write_text("".join(lines[:6]))
-    with pytest.raises(DataError, match="5 rows; at least 20 are needed"):
+    with pytest.raises(DataError, match="5 rows; splitting needs at least 20"):
         add_own_task(params, "tickets", entry)
     assert params.read_text() == before
 

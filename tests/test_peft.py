@@ -198,9 +198,9 @@ def test_what_cannot_be_exported_is_named(
     absent, letters, new = tmp_path / "absent", tmp_path / "letters", tmp_path / "new"
     assert error(new, adapter=absent).startswith(f"error: {absent / 'adapter.json'}: no such file")
     assert error(new, backbone=absent).startswith(f"error: {absent / 'backbone.json'}: no such file")
-    assert "the one at hand is" in error(new, backbone=world.folder / "backbone")
+    assert "the current one is" in error(new, backbone=world.folder / "backbone")
     letters.mkdir()
-    assert error(letters).startswith(f"error: {letters}: is there already and has no {CONFIG}")
+    assert error(letters).startswith(f"error: {letters}: already exists and has no {CONFIG}")
     before = {path.name: path.read_bytes() for path in exported.iterdir()}
     (exported / "README.md").unlink()
     assert error(Path("exported/mnli"), Path("adapter"), Path("backbone")) == ""  # an older export gives way
@@ -442,7 +442,7 @@ REFUSED: dict[str, tuple[Damage, list[str]]] = {
     "no folder": (shutil.rmtree, ["no such folder; expected one with adapter_config.json"]),
     "no settings": (lambda folder: (folder / CONFIG).unlink(), [CONFIG, "no such file"]),
     "no tensors": (lambda folder: (folder / TENSORS).unlink(), [TENSORS, "no such file"]),
-    "a pickle": (pickled, ["adapter_model.bin alone, a pickle", "save_pretrained() it again"]),
+    "a pickle": (pickled, ["has only adapter_model.bin, a pickle", "save it by save_pretrained()"]),
     "half a file": (truncated, [TENSORS, "not readable as safetensors", "truncated"]),
     "half the settings": (lambda folder: (folder / CONFIG).write_text('{"r": '), [CONFIG, "not readable as JSON"]),
     "settings that are a list": (lambda folder: (folder / CONFIG).write_text("[]"), [CONFIG, "found list"]),
@@ -460,7 +460,7 @@ REFUSED: dict[str, tuple[Damage, list[str]]] = {
     "no rank": (drop("r"), ["key 'r' is missing"]),
     "a rank of words": (put(r="8"), ["key 'r' is '8'", "integer"]),
     "rank zero": (put(r=0), ["key 'r' is 0", "greater than or equal to 1"]),
-    "no expression": (put(rank_pattern={"(wo": 2}), ["rank_pattern", "'(wo' is no regular expression"]),
+    "no expression": (put(rank_pattern={"(wo": 2}), ["rank_pattern", "'(wo' is not a regular expression"]),
     "a rank that the tensors do not have": (put(r=5), [A, "shape (3, 24)", "expected (5, 24) by adapter_config.json"]),
     "another size": (change_tensors(lambda t: t.update({B: torch.zeros(16, 3)})), [B, "(16, 3)", "expected (32, 3)"]),
     "a query": (change_tensors(on_q), ["'encoder.block.0.layer.0.SelfAttention.q'", f"did you mean '{OF_ENCODER_0}'"]),
@@ -472,13 +472,13 @@ REFUSED: dict[str, tuple[Damage, list[str]]] = {
     "a lone B": (change_tensors(lambda t: t.pop(A)), [f"lacks '{A}'"]),
     "a vector of magnitudes": (
         change_tensors(lambda t: t.update({A.replace("lora_A.weight", "lora_magnitude_vector"): torch.ones(32)})),
-        ["lora_magnitude_vector': no part of a plain LoRA", "<module>.lora_A.weight or"],
+        ["lora_magnitude_vector': not part of a plain LoRA", "<module>.lora_A.weight or"],
     ),
     "nothing in it": (change_tensors(lambda t: t.clear()), ["no tensors; expected the LoRA of at least one"]),
     "not finite": (change_tensors(lambda t: t[A].fill_(float("nan"))), [A, "not finite"]),
     "of another backbone": (
         lambda folder: save_file({"prompt": torch.zeros(3, 32)}, folder / PROMPT, {"backbone": "e" * 64}),
-        [PROMPT, "trained on the backbone eeeeeeeeeeee, the one at hand is"],
+        [PROMPT, "trained on the backbone eeeeeeeeeeee, but the current one is"],
     ),
     "no prompt at all": (lambda folder: None, [PROMPT, "needs a description"]),
     "a prompt of another size": (bad_prompt, [PROMPT, "{'prompt': (3, 7)}", "(P, 32)"]),

@@ -422,5 +422,5 @@ def test_a_dataset_that_the_mirror_lacks_is_named(finished: Finished, tmp_path: 
     done = clone.run("dvc", "repro", "prepare", check=False)
     assert done.returncode != 0
     assert "error: mrqa-workshop/mrqa (plain_text) has no row of subset 'SearchQA' in split 'train'" in done.stderr
-    assert "the subsets there are: HotpotQA, NaturalQuestionsShort" in done.stderr
+    assert "its subsets are HotpotQA, NaturalQuestionsShort" in done.stderr
     assert "Traceback" not in done.stderr

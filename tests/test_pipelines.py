@@ -387,7 +387,7 @@ def test_folders_that_no_pod_has_are_named() -> None:
         ),
         ({"resources": {"transfers": {}}}, "did you mean 'transfer'?"),
         ({"resources": {"transfer": {"memory": "8 GB"}}}, "key 'kubeflow.resources.transfer.memory' is '8 GB'"),
-        ({"nodes": {"transfer": 2}}, "transfer is to run on several nodes, which share a volume: volume must name it"),
+        ({"nodes": {"transfer": 2}}, "transfer runs on several nodes, which share a volume: set volume to its claim"),
         ({"image": "pemt-pipeline:v1"}, "key 'kubeflow.image' is 'pemt-pipeline:v1'"),
         ({"torch": "cuda"}, "key 'kubeflow.torch' is 'cuda'"),
         ({"paralelism": 3}, "unknown key 'kubeflow.paralelism'; did you mean 'parallelism'?"),

@@ -116,7 +116,7 @@ def test_mnli_carves_its_absent_validation(mirror: Path, prepare: Prepare, caplo
     report, prepared = prepare("mnli", mirror)
     assert sizes(report) == (15_201, 1_000, 9_815)
     assert report.carved == {"validation_mismatched": 1_000}
-    assert "split 'validation_mismatched' is absent: 1000 rows of train stand for it" in caplog.text
+    assert "split 'validation_mismatched' is missing: 1000 rows of train replace it" in caplog.text
     assert set(column(prepared, "validation", "id")) == {f"train-{n}" for n in permuted(16_201)[:1_000]}
     assert set(column(prepared, "train", "id")) == {f"train-{n}" for n in permuted(16_201)[1_000:]}
 
@@ -164,7 +164,7 @@ def test_record_trains_on_one_row_per_answer(mirror: Path, prepare: Prepare) -> 
 
 @pytest.mark.mirror
 def test_absent_subset_names_those_there(mirror: Path, prepare: Prepare) -> None:
-    with pytest.raises(DataError, match=r"no row of subset 'SearchQA'.*HotpotQA, NaturalQuestionsShort"):
+    with pytest.raises(DataError, match=r"no rows of subset 'SearchQA'.*HotpotQA, NaturalQuestionsShort"):
         prepare("searchqa", mirror)
     report, _ = prepare("hotpotqa", mirror)
     assert sum(sizes(report)[:2]) == 674
@@ -274,7 +274,7 @@ def test_empty_official_split(tmp_path: Path, prepare: Prepare) -> None:
     source = cb_folder(tmp_path / "m", train=cb_rows(9), validation=cb_rows(4))
     path = source / "aps/super_glue/cb/train-00000-of-00001.parquet"
     pq.write_table(pq.read_table(path).slice(0, 0), path)
-    with pytest.raises(DataError, match=r"\(cb\).*empty, without a row: train-00000-of-00001.parquet"):
+    with pytest.raises(DataError, match=r"\(cb\).*files without rows: train-00000-of-00001.parquet"):
         prepare("cb", source)
 
 
@@ -305,7 +305,7 @@ def test_missing_dataset_configuration_and_folder(tmp_path: Path, prepare: Prepa
         prepare(elsewhere, source)
     with pytest.raises(DataError, match=r"super_glue has no configuration 'rte'"):
         prepare(replace(get_task("cb"), dataset=HubDataset("aps/super_glue", "rte")), source)
-    with pytest.raises(DataError, match=r"'.*nowhere' is no folder; expected 'hub', 'embedded' or"):
+    with pytest.raises(DataError, match=r"'.*nowhere' is not a folder; expected 'hub', 'embedded' or"):
         prepare("cb", tmp_path / "nowhere")
 
 

@@ -319,7 +319,7 @@ def test_elsewhere_they_are_not_shown_and_the_page_says_why(
     tmp_path: Path, changes: dict[str, Any], origin: dict[str, Any], reason: str
 ) -> None:
     page = page_of(tmp_path, make("cb", **changes), **origin)
-    assert f"and here {reason}." in page.text
+    assert f"but here {reason}." in page.text
     assert [element for element in page.all() if "published" in element.classes] == []
 
 
@@ -353,7 +353,7 @@ def test_costs_are_added_up_by_step(tmp_path: Path) -> None:
     assert rows["backbone"] == ["not recorded"]
     assert rows["transfer"] == ["2", "3 min 00 s", "600 MiB", "2.5 Wh"]
     assert rows["all"] == ["3", "3 min 12 s", "600 MiB", ""]
-    assert "From the first start to the last end: 2 min 30 s." in page.text
+    assert "From the first start to the last end, the run took 2 min 30 s." in page.text
     assert page.one("div", aria_label="Cost of transfer").rows()[1][:4] == ["cb", "1 min 30 s", "600 MiB", "2 Wh"]
     assert page.one("div", aria_label="Trained parameters").rows()[1] == ["control", "1,894,912", "1.00 %"]
     assert "2026-11-21 10:01 UTC" in page.one("header").text

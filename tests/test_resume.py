@@ -296,7 +296,7 @@ def test_a_damaged_state_is_named_and_says_what_to_do(tmp_path: Path, damage: st
     else:
         metadata = {"other counters": {"state": '{"steps": 1}'}, "no JSON": {"state": "{"}}.get(damage)
         save_file(tensors, store.path, metadata=metadata)
-    with pytest.raises(ArtifactError, match=r"not readable as a training state .* delete it to start anew"):
+    with pytest.raises(ArtifactError, match=r"not readable as a training state .* delete it to start over"):
         store.restore(trained, optimizer)
 
 

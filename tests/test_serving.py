@@ -148,7 +148,7 @@ def test_another_metric_may_decide(project: Project) -> None:
     path.write_text(json.dumps({**values, "validation": {"accuracy": 100.1, "main": 0.0}}))
     assert project.register(metric="accuracy", alias="best") == {"pemt-cb": 1}
     assert project.client().get_model_version_by_alias("pemt-cb", "best").tags["pemt.cell"].split("/")[2] == "control"
-    with pytest.raises(SettingsError, match=r"no metric 'acc' of validation"):
+    with pytest.raises(SettingsError, match=r"no validation metric 'acc'"):
         project.register(metric="acc")
 
 
@@ -160,7 +160,7 @@ def test_what_cannot_be_registered_is_named(project: Project) -> None:
     with pytest.raises(TrackingError, match=r"no run of transfer/cb/pemt/.* `dvc repro -f -s record` writes it"):
         project.register()
     shutil.rmtree(project.folder / "targets")
-    with pytest.raises(ArtifactError, match="no trained cell is there"):
+    with pytest.raises(ArtifactError, match="has no trained cell"):
         project.register()
 
 
@@ -245,7 +245,7 @@ def test_predict_says_what_is_wrong(project: Project, monkeypatch: pytest.Monkey
         "error: rows.csv, line 2, task cb: there is no value in column 'hypothesis'"
     )
     assert said("--target", "cbb").startswith("error: there is no task 'cbb': did you mean 'cb'?")
-    assert "`dvc repro transfer@rte` trains them" in said("--target", "rte")
+    assert "`dvc repro transfer@rte` trains its cells" in said("--target", "rte")
     assert said("--target", "cb", file="row.csv") == "error: row.csv: no such file; did you mean 'rows.csv'?"
     assert "has no version 7" in said("--model", "models:/pemt-cb/7")
     assert "is not a model; expected models:/<name>@<alias>" in said("--model", "models:/pemt-cb")
@@ -254,9 +254,9 @@ def test_predict_says_what_is_wrong(project: Project, monkeypatch: pytest.Monkey
     assert "expected a model's folder, models:/<name>@<alias>, or a list of targets; did you mean 'data'?" in said(
         "--model", "dat"
     )
-    assert "cb: no such folder; the trained target is ['cb']" in said("--model", "cb")
+    assert "cb: no such folder; for the trained target, give ['cb']" in said("--model", "cb")
     rows.write_text("source\ntext: red\n")
-    assert said("--target", "cb", "--output", "rows.csv").startswith("error: rows.csv: is the file with the rows")
+    assert said("--target", "cb", "--output", "rows.csv").startswith("error: rows.csv: is the input file")
     assert "cannot be written" in said("--target", "cb", "--output", "rows.csv/answers.csv")
     shutil.rmtree(project.folder / "backbone")
     assert "backbone: no such folder; cb cannot answer" in said("--target", "cb")
@@ -274,7 +274,7 @@ def test_python_loads_targets_a_registered_model_or_its_folder(project: Project,
     (folder,) = (path.parent for path in (project.folder / "mlartifacts").rglob("model.json"))
     assert pemt_core.load(folder).predict(rows) == pemt_core.load(str(folder)).predict(rows) == expected
     for what, message in (
-        ([], "no target is named; .*targets has: cb"),
+        ([], "no target given; .*targets has: cb"),
         (["cbb"], "there is no task 'cbb': did you mean 'cb'?"),
         ("models:/pemt-cd@champion", "no registered model 'pemt-cd'; did you mean 'pemt-cb'?"),
         (folder.with_name("foldr"), r"foldr: no such folder; .*did you mean 'folder'\?"),
@@ -409,7 +409,7 @@ def test_a_served_model_takes_raw_columns_in_every_form_of_mlflow(trained: Proje
         ({"dataframe_records": [{"premis": "A.", "hypothesis": "B."}]}, "no value in column 'premise': "),
         (
             {"dataframe_records": [{"unknown": "A."}]},
-            "no row has a column that is known here: premise, hypothesis, source",
+            "no row has a known column; expected some of: premise, hypothesis, source",
         ),
         ({"dataframe_records": [{"premise": 3, "hypothesis": "B."}]}, "'premise' is 3, expected text"),
         ({"rows": []}, "dataframe_split"),

@@ -191,7 +191,7 @@ def test_an_imported_source_can_be_left_out_too() -> None:
     settings = parsed(imported, *listed, put("recipe", "study"))
     assert settings.sources == [*VALUES["tasks"]["sources"], "own", "a"]
     assert settings.sources_of("some", settings.method("some")) == [*VALUES["tasks"]["sources"], "a"]
-    with pytest.raises(SettingsError, match=r"methods\.some: without names 'own', which is no source here"):
+    with pytest.raises(SettingsError, match=r"methods\.some: without names 'own', which is not a source"):
         parsed(*listed)
     with pytest.raises(SettingsError, match=r"methods\.some: without leaves out every source"):
         parsed(imported, *listed, put("methods.some.without", ["own", "a", *VALUES["tasks"]["sources"]]))
@@ -251,7 +251,7 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
     "list for a word": (put("prepare.source", ["hub"]), ["prepare.source", "['hub']", "string"]),
     "a task twice": (put("tasks.targets", ["cb", "rte", "cb"]), ["tasks", "targets lists ['cb'] more than once"]),
     "unknown recipe": (put("recipe", "papr"), ["recipe 'papr'", "recipes/papr.yaml", "did you mean 'paper'?"]),
-    "no recipe": (put("recipes", {}), ["recipe 'demo'", "there is no file in recipes/"]),
+    "no recipe": (put("recipes", {}), ["recipe 'demo'", "recipes/ has no files"]),
     "shared settings that are none": (put("training", None), ["key 'training' is None"]),
     "a wrong shared setting": (put("training.batch_size", 0), ["params.yaml: key 'training.batch_size' is 0"]),
     "an unknown shared setting": (
@@ -293,7 +293,7 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
         put("per_target.cb", {"methods": ["pmet"]}),
         ["key 'per_target.cb.methods.0' is 'pmet'", "did you mean 'pemt'?"],
     ),
-    "no kind": (put("methods.some", {}), ["methods.some", "expected `kind`, as 'some' is the name of none"]),
+    "no kind": (put("methods.some", {}), ["methods.some", "expected the key `kind`, as 'some' is not a kind"]),
     "a method that is no name": (put("methods.Some-1", SOME), ["methods.Some-1: ", "pattern"]),
     "an unknown source": (
         put("methods.pemt", {"sources": ["mnil"]}),
@@ -320,7 +320,7 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
 OF_A_RECIPE: dict[str, tuple[str, Any, str]] = {
     "group": ("transfr", {}, "transfr: no such group; did you mean 'transfer'?"),
     "group of params.yaml alone": ("tasks", {}, "tasks: no such group; choose from: backbone, evaluate"),
-    "no settings": ("transfer", None, "transfer: expected settings that differ, found NoneType"),
+    "no settings": ("transfer", None, "transfer: expected a group of settings, found NoneType"),
     "key": ("transfer.sead", 1, "transfer.sead'; did you mean 'seeds'?"),
     "value": ("backbone.size", "huge", "backbone.size' is 'huge': Input should be 'nano', 'tiny', 'mini' or 'small'"),
     "key of a training": ("transfer.training.epoch", 1, "transfer.training.epoch'; did you mean 'epochs'?"),
@@ -363,7 +363,7 @@ def test_a_shared_setting_is_named_once() -> None:
 def test_a_renamed_key_is_named_from_both_sides() -> None:
     with pytest.raises(SettingsError) as caught:
         parsed(remove("evaluate.batch_size"), put("evaluate.batch_sise", 4))
-    assert "key 'evaluate.batch_size' is missing; is 'batch_sise' meant for it?" in str(caught.value)
+    assert "key 'evaluate.batch_size' is missing; is 'batch_sise' a misspelling of it?" in str(caught.value)
     assert "unknown key 'evaluate.batch_sise'; did you mean 'batch_size'?" in str(caught.value)
 
 

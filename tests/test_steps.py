@@ -202,7 +202,7 @@ def test_other_experts_are_an_error_that_names_both(trained: World, tmp_path: Pa
     world.train_source(world.folder / "adapters" / "alpha", seed=8, epochs=1)
     collect(world, "alpha", "beta")
     at_hand = mixture_of(world, "alpha", "beta")
-    with pytest.raises(ArtifactError, match=f"mixes the experts {mixed[:12]}, those at hand are {at_hand[:12]}"):
+    with pytest.raises(ArtifactError, match=f"the experts {mixed[:12]}, but the current ones are {at_hand[:12]}"):
         score(world, tmp_path / "results", "gamma")
     assert not (tmp_path / "results" / "gamma" / CELLS[0]).exists()
 
@@ -211,7 +211,7 @@ def test_a_target_without_a_cell_is_an_error(trained: World, tmp_path: Path) -> 
     world = World(shutil.copytree(trained.folder, tmp_path / "world"))
     for cell in CELLS:
         shutil.rmtree(world.folder / "targets" / "gamma" / cell)
-    with pytest.raises(ArtifactError, match="no trained cell in it; the transfer step has not run for 'gamma'"):
+    with pytest.raises(ArtifactError, match="has no trained cell; the transfer step has not run for 'gamma'"):
         score(world, tmp_path / "results", "gamma")
 
 
@@ -447,7 +447,7 @@ def test_leaving_a_source_out_is_pemt_on_the_other_experts(three_sources: World,
 
 
 def test_a_source_that_the_experts_lack_cannot_be_left_out(world: World, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"without names 'delta', which is no source here; did you mean 'beta'\?"):
+    with pytest.raises(SettingsError, match=r"without names 'delta', which is not a source; did you mean 'beta'\?"):
         world.transfer(tmp_path / "out", methods=["without_delta"])
     assert not (tmp_path / "out").exists()
 
@@ -546,7 +546,7 @@ def test_any_other_error_in_a_worker_stops_all(world: World, tmp_path: Path) -> 
 
 def test_a_killed_worker_is_an_error_that_says_what_to_do(world: World, tmp_path: Path) -> None:
     runs = RecordedRuns(lambda: os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL))
-    with pytest.raises(TrainingError, match=r"a worker was killed, for want of memory perhaps; .* Ask for fewer"):
+    with pytest.raises(TrainingError, match=r"a worker was killed, perhaps for lack of memory; .* Ask for fewer"):
         transfer_recorded(world, tmp_path, runs, seeds=[1, 2], epochs=500)
     assert multiprocessing.active_children() == []
     assert set(runs.ends.values()) == {"failed"}
@@ -583,7 +583,7 @@ def test_workers_and_threads(
 @pytest.mark.parametrize("accelerator", [accelerator_on("cuda"), accelerator_on("cpu", 2)], ids=["GPU", "launched"])
 def test_a_gpu_and_several_processes_have_one_worker(accelerator: Any) -> None:
     assert Schedule.make(None, 6, SMALL, accelerator) == Schedule.make(1, 6, SMALL, accelerator) == Schedule(1, False)
-    with pytest.raises(SettingsError, match=r"workers is 2: on a GPU, and in several processes, trainings take turns"):
+    with pytest.raises(SettingsError, match=r"workers is 2: expected 1, as trainings take turns on a GPU"):
         Schedule.make(2, 6, SMALL, accelerator)
 
 

@@ -29,6 +29,7 @@ NAME = "transfer/cb/pemt/k=full/seed=4096"
 HISTORY = [{"step": step, "train/loss": 1.0 / step, "validation/main": 50.0 + step} for step in (10, 20, 30)]
 RECORD = RunRecord(
     cell=NAME,
+    key="",
     name="cb pemt",
     artifact="adapter-1",
     result="result-1",
@@ -203,7 +204,7 @@ def test_results_become_runs(tmp_path: Path, tracker: Tracker) -> None:
         main_metric="accuracy", test={"accuracy": 92.8, "macro_f1": 90.0}, unreadable=1, test_rows=28,
         test_rows_available=28,
         validation={"accuracy": 90.0}, trained_parameters=12345, sources=["mnli"], expert_weights=None,
-        artifact="adapter", data="data", backbone="backbone", settings={"epochs": 20},
+        artifact="adapter", key="key", data="data", backbone="backbone", settings={"epochs": 20},
         history=[{"step": 10, "train/loss": 0.5, "train/sparsity_loss": 0.2, "validation/main": 88.0}],
     )  # fmt: skip
     directory = tmp_path / "results" / "cb" / "pemt-kfull-seed4096"

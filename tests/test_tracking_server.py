@@ -5,6 +5,7 @@ One pipeline serves all tests; each server has a database of its own.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from postgres import USER, Postgres, running_postgres
 from ruamel.yaml import YAML
 from team_server import MissingVariableError, TeamServer, running_server
 from tiny import tiny_t5, tiny_tokenizer, write_task
-from workspace import REPOSITORY, lay_over
+from workspace import REPOSITORY, lay_over, write_params
 
 from pemt_core.backbone.store import save_backbone
 from pemt_core.tracking import RunRecord, TrackingError, connect
@@ -30,7 +31,7 @@ pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
 TASKS = {"source": ["alpha"], "target": ["gamma", "delta"]}
 CELLS = ["train_source/alpha", *(f"transfer/{target}/pemt/k=full/seed=31" for target in TASKS["target"])]
-RECORD = RunRecord("transfer/x", "x", "adapter", "result", {}, {}, {"test/main": 1.0}, [], {"adapter.json": "{}\n"})
+RECORD = RunRecord("transfer/x", "", "x", "adapter", "result", {}, {}, {"test/main": 1.0}, [], {"adapter.json": "{}\n"})
 
 
 @dataclass(frozen=True)
@@ -107,21 +108,22 @@ def project(ada: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Pr
     save_backbone(project.folder / "backbone", tiny_t5(vocab_size=len(tokenizer), d_model=32), tokenizer)
     for task in (*TASKS["source"], *TASKS["target"]):
         write_task(project.folder / "data", task)
-    lines = {f"per_{kind}": {task: {} for task in tasks} for kind, tasks in TASKS.items()}
     training = {"max_steps": 2, "warmup_steps": 0, "batch_size": 4, "validation_rows": 4}
-    values = YAML(typ="safe").load(REPOSITORY / "params.yaml")
-    lay_over(values, {"tasks": {"sources": TASKS["source"], "targets": TASKS["target"]}, **lines})
-    lay_over(values, {"train_source": {"training": training}})
-    lay_over(values, {"transfer": {"k": ["full"], "methods": ["pemt"], "learning_rates": [1e-2], "training": training}})
-    for recipe in values["recipes"].values():
-        lay_over(recipe, lines)
-    YAML().dump(values, project.folder / "params.yaml")
-
+    entry = {"files": {"train": "x.csv"}, "text": {"text": "text"}, "target": "colour", "labels": ["red", "blue"]}
+    entry |= {"description": "Decide which colour the text names.", "metrics": ["accuracy"]}
+    write_params(
+        project.folder / "params.yaml",
+        {"tasks": {"sources": TASKS["source"], "targets": TASKS["target"]}},
+        {"own_tasks": {task: entry for tasks in TASKS.values() for task in tasks}},  # prepared above
+        {"train_source": {"training": training}},
+        {"transfer": {"k": ["full"], "methods": ["pemt"], "learning_rates": [1e-2], "training": training}},
+    )
+    project.run("plan", ada)
     project.run_all_of("train_source", ada, "source")
     project.run("collect_experts", ada)
     project.run_all_of("transfer", ada, "target")
     project.run("evaluate", ada)
-    project.run("report", ada)
+    project.run("record", ada)
     return project
 
 
@@ -195,7 +197,7 @@ def test_the_runs_of_one_server_are_written_to_another_with_a_bucket(
         files = ("compose.yaml", "compose.s3.yaml")
         new = TeamServer(tmp_path, postgres, postgres.new_database("bucket"), files, lines)
         with running_server(new):
-            project.run("report", {"MLFLOW_TRACKING_URI": new.uri, **new.add_user("ada")})
+            project.run("record", {"MLFLOW_TRACKING_URI": new.uri, **new.add_user("ada")})
             stored = [item.key for item in bucket.objects.all()]
         assert not new.artifacts.exists()
         assert "s3-secret" not in new.log
@@ -213,6 +215,7 @@ def test_a_killed_server_is_named_and_a_colleague_completes_the_run(
 ) -> None:
     """Killed while a transfer writes its run; the server starts again and another user takes the run's place."""
     cell = CELLS[-1]
+    shutil.rmtree(project.folder / "adapters" / "targets" / "delta")
     before = runs_of(postgres, server.database)[cell]
     ben = {**ada, **server.add_user("ben")}
     program = project.start("transfer", ben, target="delta")
@@ -357,9 +360,11 @@ def test_a_database_in_the_settings_is_used_and_its_password_shown_nowhere(
 ) -> None:
     project.change_settings({"tracking": {"uri": direct(postgres, raced), "experiment": "settings"}})
     try:
-        printed = project.run("report", {})
+        project.run("plan", {})
+        printed = project.run("record", {})
     finally:
         project.change_settings({"tracking": {"uri": "sqlite:///mlflow.db", "experiment": "pemt"}})
+        project.run("plan", {})
     assert "tracking.uri contains a password, which git and dvc.lock would store: set MLFLOW_TRACKING_URI" in printed
     found = postgres.query(
         raced,

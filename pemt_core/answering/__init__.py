@@ -1,1 +1,1 @@
-"""How a trained model answers rows, the same for selection in training, the test, prediction and serving."""
+"""How a trained model answers rows: the same code for validation, test, prediction and serving."""

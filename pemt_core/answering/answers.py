@@ -1,4 +1,4 @@
-"""The loop over batches that answers rows by a rule, wherever rows are answered."""
+"""Answer rows by a rule, batch by batch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from pemt_core.model.prompted import PromptedT5
 class Probabilities:
     """How sure a model is of its answers to a batch."""
 
-    answers: list[float]  # of the text that was generated, as a text; of the label word, among all
+    answers: list[float]  # of the generated text as a whole, or of the label word among all
     labels: list[dict[str, float]] | None  # of every label word, adding up to 1; None for free text
 
 
@@ -30,13 +30,13 @@ class AnsweredBatch:
     rows: NDArray[np.int64]
     texts: list[str]
     expert_weights: dict[str, Tensor]  # "encoder.0" to (B, E); empty for a model without experts
-    probabilities: Probabilities | None  # None where nobody asked
+    probabilities: Probabilities | None  # None unless asked for
 
 
 class Answerer:
-    """Answers rows of one task.
+    """Answers rows of one task by a rule.
 
-    generate: the text that is generated greedily, whatever it is.
+    generate: the greedily generated text, even if it is not a label word.
     score: the label word with the highest log-probability of its tokens, the closing one included.
     """
 
@@ -47,8 +47,10 @@ class Answerer:
     def answer(
         self, model: PromptedT5, texts: TokenizedTexts, batches: Sequence[NDArray[np.int64]], *, probabilities: bool
     ) -> Iterator[AnsweredBatch]:
-        """Answer each batch of rows of `texts`; the encoder reads a row once. Without `probabilities`, where the rule
-        does not need them, none are computed."""
+        """Answer the rows of `texts` batch by batch, encoding each row once.
+
+        Without `probabilities`, they are computed only if the rule needs them.
+        """
         model.eval()
         for rows in batches:
             input_ids, mask = (part.to(model.backbone.device) for part in texts.batch(rows))
@@ -67,7 +69,7 @@ class Answerer:
             found = Probabilities([row[word] for row, word in zip(labels, best, strict=True)], labels)
             return best, dict(model.signal.expert_weights), found
         ids = encoded.generate(max_new_tokens=self.task.generation_length, do_sample=False, num_beams=1)
-        weights = dict(model.signal.expert_weights)  # before other candidates pass the decoder
+        weights = dict(model.signal.expert_weights)  # before the candidates pass through the decoder
         written = [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
         if not probabilities:
             return written, weights, None
@@ -82,12 +84,12 @@ class Answerer:
         return [dict(zip(self.task.labels, row, strict=True)) for row in rows]
 
     def _text_probabilities(self, encoded: EncodedRows, ids: Tensor) -> list[float]:
-        """The probability of each generated text, its closing token included where it has one."""
+        """The probability of each generated text, its closing token included if it has one."""
         labels = ids[:, 1:].masked_fill(ids[:, 1:] == self.tokenizer.pad_token_id, IGNORED_LABEL)
         found: list[float] = encoded.log_probabilities(labels.unsqueeze(1)).double().exp().flatten().tolist()
         return found
 
     def _tokens(self, labels: Sequence[str]) -> Tensor:
-        """(1, C, L), cut as training's targets are, -100 at padding."""
+        """Token ids of the labels (1, C, L), cut like the targets in training; -100 is padding."""
         rows = self.tokenizer(list(labels), truncation=True, max_length=self.task.generation_length)["input_ids"]
         return padded([np.asarray(row, dtype=np.int32) for row in rows], IGNORED_LABEL).unsqueeze(0)

@@ -1,4 +1,4 @@
-"""The rule by which a row is answered. Loads without torch: settings name it."""
+"""The rule by which rows are answered. Settings name it, so it loads without torch."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -7,5 +7,5 @@ AnswerRule = Literal["generate", "score"]
 
 
 def rule_for(labels: Sequence[str] | None, rule: AnswerRule) -> AnswerRule:
-    """The rule that a task is answered by where `rule` is asked for: without label words its text is generated."""
+    """The rule for a task if `rule` is asked for: a task without label words always generates."""
     return "generate" if labels is None else rule

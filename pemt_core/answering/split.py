@@ -1,4 +1,4 @@
-"""Answers to a split of a task, and their score: what selects in training and what the test reports."""
+"""Answers to a split of a task and their scores, for validation and for the test."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,8 +43,10 @@ class EvaluationSplit:
     def of(
         cls, task: TaskDescription, rows: pa.Table, tokenizer: Any, *, source_length: int, max_rows: int | None
     ) -> "EvaluationSplit":
-        """The first `max_rows` rows (None: all); preparation has already put them in a seeded order or left the
-        publisher's, so a bound keeps the same rows in every run."""
+        """Take the first `max_rows` rows (None: all).
+
+        Preparation fixes their order, seeded or the publisher's, so every run takes the same rows.
+        """
         kept = rows if max_rows is None else rows.slice(0, max_rows)
         columns = {name: kept[name].to_pylist() for name in kept.column_names}
         texts = TokenizedTexts.of(columns["source"], tokenizer, source_length)
@@ -70,13 +72,13 @@ def predict(
     rule: AnswerRule,
     batch_size: int,
 ) -> Predictions:
-    """Answer every row, rows of like length together; all processes get all predictions."""
+    """Answer every row, in batches of similar length; all processes get all predictions."""
     found: list[tuple[int, str]] = []
     weights: list[dict[str, NDArray[np.float64]]] = []
     batches = length_batches(split.texts.texts.lengths, batch_size)
-    own = batches[accelerator.process_index :: accelerator.num_processes]
+    shard = batches[accelerator.process_index :: accelerator.num_processes]
     with accelerator.autocast():
-        for batch in Answerer(tokenizer, split.task, rule).answer(model, split.texts, own, probabilities=False):
+        for batch in Answerer(tokenizer, split.task, rule).answer(model, split.texts, shard, probabilities=False):
             found += [(int(row), text) for row, text in zip(batch.rows, batch.texts, strict=True)]
             weights.append({name: w.double().sum(0).cpu().numpy() for name, w in batch.expert_weights.items()})
     if accelerator.num_processes > 1:

@@ -1,4 +1,4 @@
-"""A trained adapter on disk: adapter.safetensors, adapter.json that describes it, training.json with its curve."""
+"""A trained adapter on disk: adapter.safetensors, its description adapter.json, its curve in training.json."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -50,8 +50,8 @@ def save_adapter(directory: Path, description: Description, tensors: dict[str, T
 def load_adapter(directory: Path, backbone: str, kind: type[Description]) -> Adapter[Description]:
     """Read a folder that `save_adapter` wrote, for the backbone with the fingerprint `backbone`.
 
-    ArtifactError where it is missing, truncated or altered, describes something else than `kind`, or was trained on
-    another backbone.
+    Raises ArtifactError if it is missing, truncated or altered, describes something other than `kind`, or was trained
+    on another backbone.
     """
     directory = Path(directory)
     description, sha256 = load_description(directory, kind)
@@ -60,7 +60,7 @@ def load_adapter(directory: Path, backbone: str, kind: type[Description]) -> Ada
 
 
 def holds_cell(directory: Path, key: str) -> bool:
-    """Whether a folder holds, whole and unaltered, the cell that came from what `key` is the hash of."""
+    """Whether a folder holds, whole and unaltered, the cell whose inputs have the hash `key`."""
     try:
         description, sha256 = load_description(directory, TargetDescription)
         load_training_record(directory)
@@ -70,44 +70,43 @@ def holds_cell(directory: Path, key: str) -> bool:
 
 
 def best_on_validation(target_dir: Path, metric: str, methods: Sequence[str]) -> Path:
-    """The cell's folder in a target's that has the highest `metric` (main, or a name) on validation.
+    """The folder of a target's cell with the highest `metric` (main, or a metric's name) on validation.
 
-    Of equals that of the method which `methods` lists first, then the first by name.
-
-    ArtifactError where no cell is there, SettingsError, naming the nearest, where the task has no such metric.
+    A tie goes to the method that `methods` lists first, then to the first folder by name. Raises ArtifactError if there
+    is no cell, and SettingsError, naming the nearest, if the task has no such metric.
     """
     cells = in_order(trained_cells(target_dir), methods)
     found = {directory: load_training_record(directory).validation for directory in cells}
     if not found:
         raise ArtifactError(
-            f"{target_dir}: no trained cell is there; once tasks.targets lists {target_dir.name}, "
-            f"`dvc repro transfer@{target_dir.name}` trains them"
+            f"{target_dir}: has no trained cell; list {target_dir.name} in tasks.targets, and "
+            f"`dvc repro transfer@{target_dir.name}` trains its cells"
         )
     for directory, validation in found.items():
         if metric not in validation:
             raise SettingsError(
-                f"{directory / TRAINING}: no metric '{metric}' of validation; {nearest(metric, validation)}"
+                f"{directory / TRAINING}: there is no validation metric '{metric}'; {nearest(metric, validation)}"
             )
     return max(found, key=lambda directory: found[directory][metric])
 
 
 def check_backbone(path: Path, recorded: str, found: str) -> None:
-    """ArtifactError, naming both, where something was trained on another backbone than the one at hand."""
+    """Raise ArtifactError, naming both, if the backbone that `path` records is not the one found."""
     if recorded != found:
         raise ArtifactError(
-            f"{path}: trained on the backbone {recorded[:12]}, the one at hand is {found[:12]}; "
+            f"{path}: trained on the backbone {recorded[:12]}, but the current one is {found[:12]}; "
             "use that backbone, or train again on this one"
         )
 
 
 def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
-    """All tensors of a safetensors file whose hash is known. ArtifactError where it is missing, cut off or altered."""
+    """All tensors of a safetensors file with a known hash. Raises ArtifactError if it is missing or altered."""
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; the step that writes it has not run")
     found = sha256_of_file(path)
     if found != sha256:
         raise ArtifactError(
-            f"{path}: {path.stat().st_size} bytes with SHA-256 {found[:12]}, its description says {sha256[:12]}; "
+            f"{path}: {path.stat().st_size} bytes with SHA-256 {found[:12]}, but its description says {sha256[:12]}; "
             "it is truncated or altered"
         )
     try:

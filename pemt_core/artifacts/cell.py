@@ -1,4 +1,4 @@
-"""The cell: the unit that stage 2 trains, that folders are named by and that results are counted in."""
+"""The cell: the unit of training in stage 2, which names folders and results."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ FewShot = Literal["full"] | int
 
 @dataclass(frozen=True)
 class Cell:
-    """A target task, a method by its name, a few-shot k and a seed."""
+    """A target task, a method's name, a few-shot k and a seed."""
 
     task: str
     method: str

@@ -1,4 +1,4 @@
-"""What describes a training: adapter.json of a source or a target, training.json with its curve.
+"""The description of a training: adapter.json of a source or of a target's cell, training.json with its curve.
 
 A description holds no commit, time or host: those would make equal results look different to later steps.
 """
@@ -21,12 +21,12 @@ class SourceDescription:
     """adapter.json of a source: what its adapter is for, what it was trained on, and what it needs."""
 
     task: str
-    prompt: str  # the description sentence whose tokens started the prompt
-    backbone: str  # fingerprint: the tensors mean nothing on another one
+    prompt: str  # the description whose tokens initialised the prompt
+    backbone: str  # fingerprint; the tensors are useless on another backbone
     data: str  # content hash of the prepared task
     seed: int
     settings: dict[str, Any]  # the step's settings, with this task's differences
-    answer: AnswerRule  # by which it was selected on validation
+    answer: AnswerRule  # the rule by which validation selected it
     scale: float  # s = alpha / rank
 
 
@@ -40,12 +40,12 @@ class TargetDescription:
     data: str
     method: str  # its name
     settings: dict[str, Any]  # of the method, as `pemt_core.methods.stored_method` takes them
-    answer: AnswerRule  # by which it was selected on validation, and is served
+    answer: AnswerRule  # the rule by which validation selected it, and by which it is served
     k: FewShot
     seed: int
-    sources: list[str]  # expert k is that of sources[k]
+    sources: list[str]  # expert k is the expert of sources[k]
     experts: str  # `mixture_hash` of the experts of these sources
-    key: str  # hash of all that the cell came from, the method's code included
+    key: str  # hash of all that the cell comes from, including the method's code
 
     @property
     def cell(self) -> Cell:
@@ -59,8 +59,8 @@ Description = TypeVar("Description", SourceDescription, TargetDescription)
 class TrainingRecord:
     """training.json: how the training went."""
 
-    learning_rate: float  # where several were tried, the one that was best on validation
-    validation: dict[str, float]  # metrics of the tensors that were kept
+    learning_rate: float  # of those that were tried, the best on validation
+    validation: dict[str, float]  # metrics of the kept tensors
     best_step: int
     steps: int
     history: list[dict[str, float]]
@@ -74,9 +74,9 @@ def as_json(description: SourceDescription | TargetDescription, sha256: str, sha
 
 
 def load_description(directory: Path, kind: type[Description]) -> tuple[Description, str]:
-    """adapter.json of a folder, and the content hash of the tensors that it describes.
+    """Read adapter.json of a folder; returns the description and the content hash of its tensors.
 
-    ArtifactError where it is missing, or describes something else than `kind`.
+    Raises ArtifactError if it is missing or describes something other than `kind`.
     """
     path = Path(directory) / DESCRIPTION
     values = read_json(path)
@@ -86,7 +86,7 @@ def load_description(directory: Path, kind: type[Description]) -> tuple[Descript
     except (AttributeError, KeyError, TypeError) as error:
         expected = "a source, as train_source" if kind is SourceDescription else "a target's cell, as transfer"
         raise ArtifactError(
-            f"{path}: not the description of {expected} writes it; it is of something else, or of another version"
+            f"{path}: not the description of {expected} writes it; it is for something else, or from another version"
         ) from error
 
 
@@ -96,16 +96,16 @@ def load_training_record(directory: Path) -> TrainingRecord:
     try:
         return TrainingRecord(**read_json(path))
     except TypeError as error:
-        raise ArtifactError(f"{path}: not a training's record ({error})") from error
+        raise ArtifactError(f"{path}: not the record of a training ({error})") from error
 
 
 def trained_cells(target_dir: Path) -> list[Path]:
-    """The folders of the cells in a target's folder that are whole, by name; none where there is no such folder."""
+    """The folders of the complete cells in a target's folder, by name; empty if there is no such folder."""
     return sorted(path.parent for path in Path(target_dir).glob(f"*/{TRAINING}"))
 
 
 def in_order(cells: Sequence[Path], methods: Sequence[str]) -> list[Path]:
-    """Folders of cells in the order of their methods, those of methods that are not listed last."""
+    """Folders of cells in the order of `methods`; cells of other methods come last."""
     places = {method: place for place, method in enumerate(methods)}
     named = [(load_description(directory, TargetDescription)[0].method, directory) for directory in cells]
     return [d for _, d in sorted(named, key=lambda each: (places.get(each[0], len(places)), each[1].name))]

@@ -23,13 +23,13 @@ class ImportedExpert:
     """An expert that was not trained here."""
 
     expert: Expert
-    backbone: str  # fingerprint of the one that it was read for
+    backbone: str  # fingerprint of the backbone that it was read for
     sha256: str  # of the file that held its tensors
 
 
 @dataclass(frozen=True)
 class ExpertBank:
-    """All experts in their order, and what each one is by its content."""
+    """All experts in order, and a hash of the content of each."""
 
     experts: Sequence[Expert]
     contents: Mapping[str, str]  # source to the hash of its tensors and scale
@@ -39,7 +39,7 @@ class ExpertBank:
         return [expert.task for expert in self.experts]
 
     def select(self, sources: Sequence[str]) -> list[Expert]:
-        """The experts of `sources`, in that order. ArtifactError, naming the nearest, where one is not there."""
+        """The experts of `sources`, in that order. Raises ArtifactError, naming the nearest, if one is missing."""
         known = {expert.task: expert for expert in self.experts}
         for source in sources:
             if source not in known:
@@ -47,25 +47,25 @@ class ExpertBank:
         return [known[source] for source in sources]
 
     def mixture_hash(self, sources: Sequence[str]) -> str:
-        """A hash of the experts of `sources`: what a cell that mixes them came from. Other experts do not change it."""
+        """A hash of the experts of `sources`, which a cell that mixes them records. Other experts do not affect it."""
         return sha256_of_json([[expert.task, self.contents[expert.task]] for expert in self.select(sources)])
 
     def check(self, directory: Path, cell: TargetDescription) -> None:
-        """ArtifactError, naming both, where the cell in `directory` was trained on other experts than these."""
+        """Raise ArtifactError, naming both, if the cell in `directory` was trained with other experts than these."""
         found = self.mixture_hash(cell.sources)
         if cell.experts != found:
             raise ArtifactError(
-                f"{directory}: mixes the experts {cell.experts[:12]}, those at hand are {found[:12]}; "
-                "train it again, or give the experts that it was trained with"
+                f"{directory}: trained with the experts {cell.experts[:12]}, but the current ones are {found[:12]}; "
+                "train it again, or use the experts that it was trained with"
             )
 
 
 def save_experts(
     directory: Path, adapters: Sequence[Adapter[SourceDescription]], imported: Sequence[ImportedExpert] = ()
 ) -> None:
-    """Write tensors (keys `<k>/<name>`) and manifest, imported experts last.
+    """Write the tensors (keys `<k>/<name>`) and the manifest, with imported experts last.
 
-    ArtifactError where two were trained on different backbones.
+    Raises ArtifactError if two were trained on different backbones.
     """
     backbones = {a.description.task: a.description.backbone for a in adapters}
     backbones |= {i.expert.task: i.backbone for i in imported}
@@ -83,7 +83,7 @@ def save_experts(
 
 
 def load_experts(directory: Path, backbone: str) -> ExpertBank:
-    """The experts in their order. ArtifactError as `load_adapter`."""
+    """Read the experts in order. Raises ArtifactError like `load_adapter`."""
     directory = Path(directory)
     manifest = read_json(directory / MANIFEST)
     try:
@@ -105,7 +105,7 @@ def _entry(expert: Expert, sha256: str) -> dict[str, object]:
 
 
 def _content_hash(expert: Expert) -> str:
-    """A hash of an expert's tensors and scale, whatever file they came from."""
+    """A hash of an expert's tensors and scale, which does not depend on their file."""
     digest = hashlib.sha256(f"{expert.scale!r}\n".encode())
     for name, tensor in sorted(expert.tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())

@@ -18,23 +18,23 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def _disk_errors_named(path: Path) -> Iterator[None]:
-    """Turn "no space left" into an error that names what was being written and what is free."""
+    """Turn "no space left" into an error that names the path and the free space."""
     try:
         yield
-    except Exception as error:  # safetensors and tokenizers say it in errors of their own, the number in the text
+    except Exception as error:  # safetensors and tokenizers raise other types, with the number in the text
         by_text = any(f"(os error {number})" in str(error) for number in DISK_FULL)
         if not by_text and getattr(error, "errno", None) not in DISK_FULL:
             raise
         free = shutil.disk_usage(path.parent).free
         raise ArtifactError(
             f"{path}: the disk is full ({free / 1e6:.1f} MB free in {path.parent}); "
-            "nothing was written there, what stood there before is untouched"
+            "nothing was written, and any earlier content is unchanged"
         ) from error
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes the name `path`, on failure it is removed."""
+    """Yield a temporary path beside `path`; on success it is renamed to `path`, on failure it is removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_beside(path)
@@ -49,9 +49,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; on success it takes the place of the folder `path`.
+    """Yield an empty temporary folder beside `path`; on success it replaces the folder `path`.
 
-    A folder that stood there is renamed away first and deleted last, so that a crash leaves one of the two whole.
+    An existing folder is renamed first and deleted last, so that a crash leaves one of the two whole.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; ArtifactError where it is missing or cut off."""
+    """Read a JSON file. Raises ArtifactError if it is missing or truncated."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -95,12 +95,12 @@ def sha256_of_file(path: Path) -> str:
 
 
 def sha256_of_json(value: Any) -> str:
-    """The SHA-256 of a JSON-like value, whatever the order of its keys."""
+    """The SHA-256 of a JSON-like value, for any order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def _temporary_beside(path: Path) -> Path:
-    """A hidden name beside `path` that tells its process; what killed processes left under such names is removed."""
+    """A hidden name beside `path` with this process's id; what killed processes left is removed."""
     name = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.(tmp|old)")
     for entry in path.parent.iterdir():
         match = name.fullmatch(entry.name)
@@ -114,7 +114,7 @@ def _is_running(pid: int) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # another user's
+    except PermissionError:  # the process belongs to another user
         return True
     return True
 

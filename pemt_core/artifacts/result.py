@@ -1,4 +1,4 @@
-"""The result of one cell (a target task, a method, a k and a seed) as the evaluate step writes it and reports read it.
+"""The result of one cell (a target task, a method, a k and a seed), which the evaluate step writes and reports read.
 
 results/<target>/<method>-k<k>-seed<seed>/result.json       CellResult, every key required, no other allowed
 results/<target>/<method>-k<k>-seed<seed>/predictions.jsonl
@@ -22,18 +22,18 @@ RESULT_FILE = "result.json"
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 class CellResult:
-    """One row of every table. Values are checked when it is made, so what is saved can be loaded again."""
+    """One row of every table. Values are checked on creation, so that saved results can be loaded."""
 
     task: str
     suite: str  # GLUE, SuperGLUE, MRQA, Others or Own
     method: str
-    k: Literal["full"] | int  # training rows per class; full: all there are
+    k: Literal["full"] | int  # training rows per class; full: all rows
     seed: int
-    learning_rate: float  # the one kept on validation
-    answer: AnswerRule  # by which the test was answered
+    learning_rate: float  # the best on validation
+    answer: AnswerRule  # the rule that answered the test
     main_metric: str  # a key of `test`
     test: dict[str, float]  # metric to points
-    unreadable: int  # test predictions that were no answer at all
+    unreadable: int  # test predictions that are not an answer
     test_rows: int  # rows that were scored
     test_rows_available: int  # rows that the test split has
     validation: dict[str, float]  # metric to points, of the checkpoint that was kept
@@ -41,7 +41,7 @@ class CellResult:
     sources: list[str]  # in the order of the experts; empty for methods without them
     expert_weights: dict[str, list[list[float]]] | None  # per stack in STACKS: [layer][expert], means over the test
     artifact: str  # hash of the adapter that was scored
-    key: str  # hash of all that the adapter came from
+    key: str  # hash of all that the adapter comes from
     data: str  # hash of the prepared task
     backbone: str  # fingerprint of the backbone
     settings: dict[str, JsonValue]  # of the method
@@ -50,11 +50,11 @@ class CellResult:
     @model_validator(mode="after")
     def _agree(self) -> "CellResult":
         if self.k != "full" and self.k < 1:
-            raise ValueError(f"k is {self.k}; it is 'full' or a number of rows from 1")
+            raise ValueError(f"k is {self.k}; expected 'full' or at least 1 row")
         if self.main_metric not in self.test:
             raise ValueError(f"main_metric '{self.main_metric}' is not in test; {nearest(self.main_metric, self.test)}")
         if not 0 < self.test_rows <= self.test_rows_available:
-            raise ValueError(f"test_rows is {self.test_rows} of {self.test_rows_available} available")
+            raise ValueError(f"test_rows is {self.test_rows}; expected 1 to {self.test_rows_available} (all rows)")
         if any("step" not in point for point in self.history):
             raise ValueError("a point of history has no step")
         self._check_expert_weights()
@@ -68,7 +68,7 @@ class CellResult:
         for stack, layers in self.expert_weights.items():
             if not layers or any(len(weights) != len(self.sources) for weights in layers):
                 raise ValueError(
-                    f"expert_weights of the {stack} is not one row of {len(self.sources)} (sources) per layer"
+                    f"expert_weights of the {stack}: expected {len(self.sources)} weights per layer, one per source"
                 )
 
     @property
@@ -82,11 +82,11 @@ class CellResult:
 
     @property
     def capped(self) -> bool:
-        """Whether a part of the test split was left out."""
+        """Whether rows of the test split were left out."""
         return self.test_rows < self.test_rows_available
 
     def content_hash(self) -> str:
-        """A hash of all values: equal exactly where a report would show the same."""
+        """A hash of all values: equal exactly if a report would show the same."""
         return sha256_of_json(asdict(self))
 
     def save(self, directory: Path) -> None:
@@ -106,7 +106,7 @@ class CellResult:
                 raise ArtifactError(f"{path}: unknown key '{key}'; {nearest(key, known)}")
         missing = [key for key in known if key not in values]
         if missing:
-            raise ArtifactError(f"{path}: key '{missing[0]}' is missing; written by another version, evaluate again")
+            raise ArtifactError(f"{path}: key '{missing[0]}' is missing; another version wrote it, evaluate again")
         try:
             return cls(**values)
         except ValidationError as error:
@@ -114,7 +114,7 @@ class CellResult:
 
 
 def _first_problem(error: ValidationError) -> str:
-    """What is wrong with the first bad key, and what was found there."""
+    """Describe the problem of the first bad key, and the value found."""
     first = error.errors()[0]
     if not first["loc"]:
         return first["msg"].removeprefix("Value error, ")
@@ -122,14 +122,14 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def cell_directory(results_dir: Path, result: CellResult) -> Path:
-    """Where the result of one cell stands below `results_dir`."""
+    """The folder of one cell's result below `results_dir`."""
     return Path(results_dir) / result.task / result.cell.name
 
 
 def load_results(results_dir: Path) -> list[CellResult]:
     """Every result below `results_dir`, by suite, target, method, k and seed.
 
-    Raises ArtifactError where there is none, where one is unreadable, or where one stands in another cell's folder.
+    Raises ArtifactError if there is none, if one is unreadable, or if one is in another cell's folder.
     """
     paths = sorted(Path(results_dir).glob(f"*/*/{RESULT_FILE}"))
     if not paths:

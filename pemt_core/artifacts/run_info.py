@@ -1,4 +1,4 @@
-"""What identifies and describes a training to people: its tracking run, live or written from its files."""
+"""The facts of a training's tracking run, whether it is live or written from files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,22 +7,22 @@ from typing import Any, Protocol
 from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.description import SourceDescription
 
-ARTIFACT_TAG = "pemt.artifact"  # the content hash of what was trained: links a run to its files
+ARTIFACT_TAG = "pemt.artifact"  # the content hash of the trained tensors, which links a run to its files
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What identifies and describes one training."""
+    """The facts that identify and describe one training."""
 
     cell: str  # "train_source/mnli" or "transfer/cb/pemt/k=full/seed=4096"
     name: str
     tags: Mapping[str, str]
     params: Mapping[str, Any]
-    key: str = ""  # of a target's cell: the hash of what it came from; a re-run replaces the run with the same key
+    key: str = ""  # of a target's cell: the hash of what it comes from; a re-run replaces the run with the same key
 
 
 class CellFacts(Protocol):
-    """What a cell's description and its result both say."""
+    """The facts that a cell's description and its result share."""
 
     @property
     def cell(self) -> Cell: ...
@@ -47,7 +47,7 @@ def source_run(description: SourceDescription) -> RunInfo:
 
 
 def target_run(facts: CellFacts) -> RunInfo:
-    """The run of one cell of stage 2; which of its learning rates is kept, its end tells."""
+    """The run of one cell of stage 2. Its learning rate is known only at its end."""
     cell = facts.cell
     tags = {**_tags("transfer", cell.task, facts.data, facts.backbone), "pemt.method": cell.method}
     params = {"seed": cell.seed, "k": cell.k, "sources": facts.sources, "settings": facts.settings}

@@ -1,4 +1,4 @@
-"""A stored cell as a model on its backbone."""
+"""Restore a stored cell as a model on its backbone."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from pemt_core.model.prompted import PromptedT5
 def restore_target(
     backbone: Any, adapter: Adapter[TargetDescription], bank: ExpertBank, folded: FoldedLayers | None = None
 ) -> PromptedT5:
-    """The model that `adapter` is the trained part of, attached to `backbone`; it mixes the experts that it names.
+    """Build the model of a trained cell from `adapter` and the experts that it names, and attach it to `backbone`.
 
-    `folded` as in `pemt_core.model.assemble.build_target_model`. ArtifactError where an expert is not there,
-    SettingsError where the cell was trained by a kind of method that is not known here.
+    `folded` is that of `pemt_core.model.assemble.build_target_model`. Raises ArtifactError if an expert is missing, and
+    SettingsError if the cell's kind of method is unknown.
     """
     description = adapter.description
     method = stored_method(description.settings, f"the method {description.method} of {description.task}")

@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 
 
 def fetch_checkpoint(name: str, revision: str) -> tuple[Any, str]:
-    """The model in float32 and the commit that was resolved (empty for a folder).
+    """The model in float32, and the commit that `revision` resolves to (empty for a folder).
 
-    Raises ArtifactError where it is not found, is no T5, or has no safetensors file: a pickle is never read.
+    Raises ArtifactError if it is not found, is not a T5, or has no safetensors file; a pickle is never read.
     """
     from transformers import AutoConfig
 
@@ -29,10 +29,10 @@ def fetch_checkpoint(name: str, revision: str) -> tuple[Any, str]:
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise ArtifactError(
-            f"backbone '{name}' (revision '{revision or 'newest'}'): no T5 checkpoint with safetensors there: {error}. "
-            "Where a repository keeps pickled weights only, its converted copy is often a revision such as refs/pr/1"
+            f"backbone '{name}' (revision '{revision or 'newest'}'): no T5 checkpoint with safetensors found: {error}. "
+            "If a repository has only pickled weights, a converted copy is often a revision such as refs/pr/1"
         ) from error
-    if report["missing_keys"]:  # transformers would draw them at random
+    if report["missing_keys"]:  # transformers would initialise them at random
         raise ArtifactError(f"backbone '{name}': its safetensors lack {', '.join(sorted(report['missing_keys']))}")
     return model, commit
 
@@ -46,7 +46,7 @@ def _resolve(name: str, revision: str) -> str:
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ArtifactError(
             f"backbone '{name}': neither a folder nor found on the hub ({type(error).__name__}: {error}); "
-            "without access to the hub give a folder, or set backbone.kind to scratch"
+            "without access to the hub, name a folder or set backbone.kind to scratch"
         ) from error
     logger.info("backbone %s: revision %s is commit %s", name, revision or "newest", commit)
     return commit

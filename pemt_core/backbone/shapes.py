@@ -1,6 +1,6 @@
-"""Backbones by their shapes alone: on the meta device, without weights or downloads.
+"""Backbones of shapes alone, on the meta device: no weights, no downloads.
 
-The numbers are those of the checkpoints' config.json on the hub.
+The numbers come from the checkpoints' config.json on the hub.
 """
 
 from pathlib import Path
@@ -45,9 +45,9 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def backbone_of_shapes(name: str) -> Any:
-    """A T5 on the meta device: of a folder with a config.json, or one of SHAPES, with or without its publisher.
+    """A T5 on the meta device: from a folder with a config.json, or a name in SHAPES, with or without its publisher.
 
-    SettingsError, naming the nearest, where there is neither.
+    Raises SettingsError, naming the nearest, if `name` is neither.
     """
     from transformers import AutoConfig, T5Config
 
@@ -59,7 +59,7 @@ def backbone_of_shapes(name: str) -> Any:
     else:
         short = name.rpartition("/")[2]
         if short not in SHAPES:
-            raise SettingsError(f"'{name}' is no folder, and its shapes are not known here; {nearest(short, SHAPES)}")
+            raise SettingsError(f"'{name}' is neither a folder nor a T5 of known shapes; {nearest(short, SHAPES)}")
         config = T5Config(**SHAPES[short])
     with torch.device("meta"):
         return architecture_class(config.model_type, name)(config)

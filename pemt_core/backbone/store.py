@@ -1,4 +1,4 @@
-"""A backbone on disk, in transformers' own layout plus backbone.json with its fingerprint."""
+"""A backbone on disk, in transformers' layout plus backbone.json with its fingerprint."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pemt_core.artifacts.files import atomic_directory, read_json, write_json
 from pemt_core.backbone.tokenizer import load_tokenizer
 from pemt_core.errors import ArtifactError, nearest
 
-# What of a configuration changes the outputs in evaluation. By name: transformers adds keys from version to version.
+# The keys of a configuration that affect outputs in evaluation, by name, as new transformers versions add keys
 ARCHITECTURE = (
     "model_type",
     "vocab_size",
@@ -35,7 +35,7 @@ ARCHITECTURE = (
 
 @dataclass(frozen=True)
 class Backbone:
-    """A T5 in float32 with its tokenizer. `fingerprint` is recorded by every adapter that is trained on it."""
+    """A T5 in float32 with its tokenizer. Every adapter that is trained on it records its `fingerprint`."""
 
     model: Any
     tokenizer: Any
@@ -43,7 +43,7 @@ class Backbone:
 
 
 def architecture_class(model_type: str, origin: str) -> Any:
-    """The transformers class of a checkpoint's `model_type`. ArtifactError where it is no T5."""
+    """The transformers class of a checkpoint's `model_type`. Raises ArtifactError if it is not a T5."""
     import transformers
 
     classes = {"t5": "T5ForConditionalGeneration", "mt5": "MT5ForConditionalGeneration"}
@@ -56,7 +56,7 @@ def architecture_class(model_type: str, origin: str) -> Any:
 
 
 def fingerprint_of(model: nn.Module, tokenizer: Any) -> str:
-    """SHA-256 over architecture, every weight and the tokenizer: equal exactly where outputs are."""
+    """SHA-256 over architecture, every weight and the tokenizer: equal exactly if outputs are."""
     config: Any = model.config
     digest = hashlib.sha256()
     digest.update(repr([(key, getattr(config, key, None)) for key in ARCHITECTURE]).encode())
@@ -64,7 +64,7 @@ def fingerprint_of(model: nn.Module, tokenizer: Any) -> str:
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     plain = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
-    plain.no_padding()  # what the last call asked for, which `tokenizers` keeps beside what it was trained to be
+    plain.no_padding()  # the last call's padding and truncation, which `tokenizers` keeps in its state
     plain.no_truncation()
     digest.update(plain.to_str().encode())
     return digest.hexdigest()
@@ -75,7 +75,7 @@ def save_backbone(directory: Path, model: Any, tokenizer: Any) -> str:
     with atomic_directory(directory) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        # What the tokenizer does in this process (padding, truncation) is not part of it: read it back as users will
+        # This process's padding and truncation are not part of the tokenizer: read it back as users will
         fingerprint = fingerprint_of(model, load_tokenizer(str(temporary)))
         parameters = sum(parameter.numel() for parameter in model.parameters())
         write_json(temporary / "backbone.json", {"fingerprint": fingerprint, "parameters": parameters})
@@ -83,7 +83,7 @@ def save_backbone(directory: Path, model: Any, tokenizer: Any) -> str:
 
 
 def recorded_fingerprint(directory: Path) -> str:
-    """The fingerprint that a folder of `save_backbone` states. ArtifactError where there is none."""
+    """The fingerprint that `save_backbone` wrote to a folder. Raises ArtifactError if it is missing."""
     description = Path(directory) / "backbone.json"
     try:
         return str(read_json(description)["fingerprint"])
@@ -92,7 +92,7 @@ def recorded_fingerprint(directory: Path) -> str:
 
 
 def load_backbone(directory: Path) -> Backbone:
-    """Read a folder that `save_backbone` wrote. ArtifactError where it is missing, incomplete or altered."""
+    """Read a folder that `save_backbone` wrote. Raises ArtifactError if it is missing or altered."""
     from transformers import AutoConfig
 
     directory = Path(directory)
@@ -101,14 +101,14 @@ def load_backbone(directory: Path) -> Backbone:
         model_class = architecture_class(AutoConfig.from_pretrained(directory).model_type, str(directory))
         model = model_class.from_pretrained(directory, dtype=torch.float32, use_safetensors=True)
         tokenizer = load_tokenizer(str(directory))
-    except Exception as error:  # safetensors, transformers and torch each have their own for a damaged file
+    except Exception as error:  # safetensors, transformers and torch raise various types for a damaged file
         raise ArtifactError(
             f"{directory}: not readable as a backbone ({error}); run the backbone step again"
         ) from error
     found = fingerprint_of(model, tokenizer)
     if found != recorded:
         raise ArtifactError(
-            f"{directory}: fingerprint {found[:12]}, its backbone.json says {recorded[:12]}: the files were altered; "
+            f"{directory}: fingerprint {found[:12]}, but its backbone.json says {recorded[:12]}: files were altered; "
             "run the backbone step again"
         )
     return Backbone(model.eval(), tokenizer, found)

@@ -1,4 +1,4 @@
-"""The tokenizer: a checkpoint's own, one from a folder, or one trained on the corpus."""
+"""The tokenizer: a checkpoint's, one from a folder, or one trained on the corpus."""
 
 import string
 from collections.abc import Iterator, Sequence
@@ -12,43 +12,43 @@ from pemt_core.errors import DataError
 from pemt_core.settings import TokenizerSettings
 
 NUM_SENTINELS = 100  # of span corruption, as in T5
-WANTED_WEIGHT = 1_000  # how often a wanted text counts
+TASK_TEXT_WEIGHT = 1_000  # how often the text of a task counts
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
-TRAINED = "train"  # the value of backbone.tokenizer that asks for a new one
+TRAINED = "train"  # the value of backbone.tokenizer that trains a new one
 
 
-def obtain_tokenizer(settings: TokenizerSettings, corpus_path: Path, wanted: Sequence[str] = ()) -> Any:
-    """The tokenizer that `settings` name; a scratch backbone's is trained on the texts of `corpus_path`."""
+def obtain_tokenizer(settings: TokenizerSettings, corpus_path: Path, task_texts: Sequence[str] = ()) -> Any:
+    """The tokenizer that `settings` name, or a new one trained on the texts of `corpus_path`."""
     if settings.kind == "scratch" and settings.tokenizer == TRAINED:
-        return train_tokenizer(corpus_path, settings.vocab_size, wanted)
+        return train_tokenizer(corpus_path, settings.vocab_size, task_texts)
     if settings.kind == "scratch":
         return load_tokenizer(settings.tokenizer)
     return load_tokenizer(settings.name, settings.revision)
 
 
 def load_tokenizer(name: str, revision: str = "") -> Any:
-    """A tokenizer from a folder or the hub. DataError where it is not there or cannot encode what it should."""
+    """Load a tokenizer from a folder or the hub. Raises DataError if it is missing or cannot encode plain English."""
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision or None)
     except (OSError, ValueError) as error:
-        raise DataError(f"tokenizer '{name}': not a folder with a tokenizer, nor found on the hub: {error}") from error
-    # transformers gives a tokenizer of special tokens only, without a word, where the vocabulary file is missing
+        raise DataError(f"tokenizer '{name}': neither a tokenizer's folder nor found on the hub: {error}") from error
+    # without the vocabulary file, transformers silently returns a tokenizer with special tokens only
     probe = tokenizer("the first ten minutes")["input_ids"]
     if len(tokenizer) < 200 or tokenizer.unk_token_id in probe or probe[-1] != tokenizer.eos_token_id:
         raise DataError(
-            f"tokenizer '{name}': {len(tokenizer)} tokens, cannot encode plain English; its files are incomplete"
+            f"tokenizer '{name}': has {len(tokenizer)} tokens and cannot encode plain English; its files are incomplete"
         )
     return tokenizer
 
 
-def train_tokenizer(corpus_path: Path, vocab_size: int, wanted: Sequence[str] = ()) -> Any:
-    """A byte-pair tokenizer with T5's special tokens and sentinels; the same corpus always gives the same one.
+def train_tokenizer(corpus_path: Path, vocab_size: int, task_texts: Sequence[str] = ()) -> Any:
+    """Train a byte-pair tokenizer with T5's special tokens and sentinels; equal corpora give equal tokenizers.
 
-    The words of `wanted` (labels, descriptions of tasks) become whole tokens, though the corpus may not have them.
+    The words of `task_texts` (labels, descriptions of tasks) become whole tokens even if the corpus lacks them.
 
-    Not SentencePiece's unigram model, which T5 has: `tokenizers` trains it differently from run to run, and
+    It does not use SentencePiece's unigram model, which T5 has: `tokenizers` trains it differently from run to run, and
     sentencepiece takes minutes on paragraphs (250 s for 9,000 texts, against half a second).
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -66,7 +66,7 @@ def train_tokenizer(corpus_path: Path, vocab_size: int, wanted: Sequence[str] = 
         initial_alphabet=sorted(string.digits + string.ascii_letters + string.punctuation),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(chain(_texts(corpus_path), [list(wanted)] * WANTED_WEIGHT), trainer)
+    tokenizer.train_from_iterator(chain(_texts(corpus_path), [list(task_texts)] * TASK_TEXT_WEIGHT), trainer)
     tokenizer.add_special_tokens(sentinels)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {EOS}", special_tokens=[(EOS, tokenizer.token_to_id(EOS))]

@@ -1,1 +1,1 @@
-"""The prepared form of a task, and what training and evaluation draw from it. Knows nothing of raw datasets."""
+"""Prepared tasks, and the samples and batches that training and evaluation draw from them."""

@@ -1,4 +1,4 @@
-"""Which rows make a batch: shuffled by seed and epoch, rows of like length together so that little is padding."""
+"""Batches of rows: shuffled by seed and epoch, with rows of similar length together to reduce padding."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ SHUFFLED_BATCHES = 50  # lengths are sorted within this many batches, as transfo
 
 
 def epoch_batches(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
-    """The batches of an epoch as arrays of row indices; every row once, the last batch may be smaller."""
+    """Return the batches of an epoch as arrays of row indices; each row occurs once, and one batch may be smaller."""
     if not len(lengths):
         return []
     generator = np.random.default_rng([seed, epoch])
@@ -20,6 +20,6 @@ def epoch_batches(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch:
 
 
 def length_batches(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """All rows, longest first, in batches: for generation, where order does not matter and memory peaks at once."""
+    """Return all rows in batches, longest first: for generation, the order is free and memory peaks at the start."""
     order = np.argsort(-lengths, kind="stable")
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

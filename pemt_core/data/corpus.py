@@ -1,4 +1,4 @@
-"""Texts for a tokenizer and for pretraining, as they are stored: one parquet file."""
+"""The corpus for training a tokenizer and for pretraining: texts in one parquet file."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ CORPUS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class CorpusText:
-    """A text, and what pretraining is to hide of it: characters from `start` up to `end`; nothing: random spans."""
+    """A text and the character spans [start, end) that pretraining hides; if there are none, it hides random spans."""
 
     text: str
     hidden: tuple[tuple[int, int], ...] = ()
 
 
 def corpus_table(texts: Iterable[CorpusText]) -> pa.Table:
-    """The texts as rows of the corpus' schema."""
+    """Return the texts as a table of CORPUS_SCHEMA."""
     rows = [
         {"text": each.text, "hidden": [{"start": start, "end": end} for start, end in each.hidden]} for each in texts
     ]

@@ -1,4 +1,4 @@
-"""Few-shot samples: k rows per class where labels are fixed, k rows in all otherwise (tasks.md's rule)."""
+"""Few-shot samples: k rows per class if the task has labels, otherwise k rows in all."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -18,10 +18,10 @@ def few_shot_rows(
     rare_class: Literal["error", "all"],
     task: str,
 ) -> NDArray[np.int64]:
-    """The indices of a sample of training rows that follows `seed`, in ascending order.
+    """Draw a sample of training rows with `seed` and return their indices in ascending order.
 
-    Drawn from the training split alone, so disjoint from validation and test. Raises DataError where a class (or the
-    whole split) has fewer than k rows, unless `rare_class` is "all": then all there are are taken.
+    `targets` are those of the training split alone, so the sample is disjoint from validation and test. If a class
+    (or the whole split) has fewer than k rows, `rare_class` "all" takes all of them, and "error" raises DataError.
     """
     generator = np.random.default_rng(seed)
     words = np.asarray(targets)
@@ -30,8 +30,8 @@ def few_shot_rows(
     for name, pool in pools.items():
         if len(pool) < k and rare_class == "error":
             raise DataError(
-                f"{task}: k={k} rows of '{name}' were asked for, the training split has {len(pool)}; "
-                "choose a smaller k, or set transfer.rare_class to 'all' to take what there is"
+                f"{task}: k={k} rows of '{name}' are needed, but the training split has {len(pool)}; "
+                "choose a smaller k, or set transfer.rare_class to 'all' to use what it has"
             )
         chosen.append(generator.permutation(pool)[:k])
     return np.sort(np.concatenate(chosen))

@@ -1,10 +1,9 @@
 """The prepared form of one task: a folder with a description and three parquet files of text pairs.
 
-    data/<task>/task.json             what later steps need of the task's record
+    data/<task>/task.json             what later steps need from the task's record
     data/<task>/{train,validation,test}.parquet   columns of ROW_SCHEMA
 
-Later steps read this folder and never the record, so a change of a record re-trains a task only where it changed
-what stands here.
+Later steps read this folder, never the record: a change of the record retrains a task only if it changes the folder.
 """
 
 from dataclasses import asdict, dataclass
@@ -22,37 +21,37 @@ DESCRIPTION = "task.json"
 
 ROW_SCHEMA = pa.schema(
     [
-        ("id", pa.string()),  # unique within the task: the dataset's own id where it has one
-        ("group", pa.string()),  # the question (MultiRC, ReCoRD) that rows share; otherwise the id
+        ("id", pa.string()),  # unique within the task; from the dataset's id if it has one
+        ("group", pa.string()),  # shared by the rows of a question (MultiRC, ReCoRD); otherwise the id
         ("source", pa.string()),  # what the encoder reads
         ("target", pa.string()),  # what the decoder is trained to write
-        ("references", pa.list_(pa.string())),  # every answer that counts as right; [target] for labels
+        ("references", pa.list_(pa.string())),  # every right answer; [target] for labels
     ]
 )
 
 
 @dataclass(frozen=True)
 class TaskDescription:
-    """What later steps need to know of a task (task.json)."""
+    """What later steps need to know about a task (task.json)."""
 
     name: str
     suite: str  # source, GLUE, SuperGLUE, MRQA, Others or Own
     description: str  # one sentence; its tokens start the task prompt
-    labels: list[str] | None  # label words, in class order; None where the target is free text
+    labels: list[str] | None  # label words in class order; None for free text
     metrics: list[str]  # names in pemt_core.metrics, the main one first
-    generation_length: int  # tokens, the closing one included: for selection and for the test alike
+    generation_length: int  # tokens, including the closing one; the same for selection and test
 
 
 @dataclass(frozen=True)
 class PreparedTask:
-    """A prepared task's folder, opened."""
+    """The opened folder of a prepared task."""
 
     directory: Path
     task: TaskDescription
 
     @classmethod
     def load(cls, directory: Path) -> "PreparedTask":
-        """Open a folder that `prepare` wrote. Raises ArtifactError where it is missing or incomplete."""
+        """Open a folder that `prepare` wrote. Raises ArtifactError if it is missing or incomplete."""
         directory = Path(directory)
         task = load_task_description(directory)
         missing = [split for split in SPLITS if not (directory / f"{split}.parquet").is_file()]
@@ -64,16 +63,16 @@ class PreparedTask:
         """All rows of `split`, with the columns of ROW_SCHEMA."""
         path = self.directory / f"{split}.parquet"
         try:
-            absent = set(ROW_SCHEMA.names) - set(pq.read_schema(path).names)  # reading would fill it with nulls
+            absent = set(ROW_SCHEMA.names) - set(pq.read_schema(path).names)  # read_table would fill it with nulls
             table = pq.read_table(path, schema=ROW_SCHEMA)
         except (pa.ArrowInvalid, OSError) as error:
             raise ArtifactError(f"{path}: not readable as parquet ({error}); it is truncated or altered") from error
         if absent:
-            raise ArtifactError(f"{path}: lacks the columns {sorted(absent)}; run the prepare step again")
+            raise ArtifactError(f"{path}: the columns {sorted(absent)} are missing; run the prepare step again")
         return table
 
     def content_hash(self) -> str:
-        """A hash of the description and of every row: equal exactly where later steps would see the same data."""
+        """Hash the description and every row; the hash is equal exactly if later steps see the same data."""
         files = {split: sha256_of_file(self.directory / f"{split}.parquet") for split in SPLITS}
         return sha256_of_json({"task": asdict(self.task), "files": files})
 
@@ -85,9 +84,9 @@ def write_description(directory: Path, task: TaskDescription) -> None:
 
 
 def load_task_description(directory: Path) -> TaskDescription:
-    """Read a folder's task.json. ArtifactError where it is missing or was written by another version."""
+    """Read a folder's task.json. Raises ArtifactError if it is missing or was written by another version."""
     path = Path(directory) / DESCRIPTION
     try:
         return TaskDescription(**read_json(path))
     except TypeError as error:
-        raise ArtifactError(f"{path}: {error}; written by another version, prepare again") from error
+        raise ArtifactError(f"{path}: {error}; another version wrote it, run the prepare step again") from error

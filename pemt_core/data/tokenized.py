@@ -39,7 +39,7 @@ class Ragged:
 
 @dataclass(frozen=True)
 class TokenizedTexts:
-    """What the encoder reads, each text with its closing token; `truncated` says which were cut."""
+    """Texts for the encoder, each with its closing token; `truncated` marks those that were cut."""
 
     texts: Ragged
     truncated: NDArray[np.bool_]
@@ -47,7 +47,7 @@ class TokenizedTexts:
 
     @classmethod
     def of(cls, texts: Sequence[str], tokenizer: Any, max_length: int) -> "TokenizedTexts":
-        """Cut every text to `max_length` tokens, the closing token kept."""
+        """Tokenize texts, each cut to `max_length` tokens including the closing one."""
         rows: list[NDArray[np.int32]] = []
         truncated: list[bool] = []
         for start in range(0, len(texts), CHUNK):
@@ -82,7 +82,7 @@ class TokenizedSplit:
 def tokenize(
     sources: Sequence[str], targets: Sequence[str], tokenizer: Any, *, source_length: int, target_length: int
 ) -> TokenizedSplit:
-    """Cut every text to its length in tokens, the closing token kept."""
+    """Tokenize a split, with each text cut to the given length including the closing token."""
     return TokenizedSplit(
         _ragged(sources, tokenizer, source_length), _ragged(targets, tokenizer, target_length), tokenizer.pad_token_id
     )
@@ -103,7 +103,7 @@ def _padded_with_mask(texts: Ragged, rows: NDArray[np.int64], pad_id: int) -> tu
 
 
 def padded(rows: Sequence[NDArray[np.int32]], value: int) -> Tensor:
-    """Rows of different lengths as one tensor of int64, filled up with `value`."""
+    """Return rows of different lengths as one int64 tensor, padded with `value`."""
     width = max(len(row) for row in rows)
     padded = np.full((len(rows), width), value, dtype=np.int64)
     for line, row in zip(padded, rows, strict=True):

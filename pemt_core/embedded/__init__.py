@@ -1,1 +1,1 @@
-"""A small world with language in it: rows for every task in the schema of the real dataset, and no download."""
+"""A small generated world: rows for every task, in the schema of the real dataset and without a download."""

@@ -1,4 +1,4 @@
-"""cola: sentences, and what they become when one rule of grammar is broken."""
+"""cola: grammatical sentences, and sentences that break one rule of grammar."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,14 +25,14 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Frame:
-    """A verb in both numbers, what it takes, and prepositions that it cannot take."""
+    """A verb in both numbers, its complement, and prepositions that it cannot take."""
 
     singular: str
     plural: str
-    preposition: str  # none where the verb takes its object directly
+    preposition: str  # empty if the verb takes a direct object
     wrong: Words
     nouns: Words
-    article: str = ""  # the, a, or none
+    article: str = ""  # the, a, or empty
 
 
 def _frame(verbs: str, preposition: str, wrong: str, nouns: Words, article: str = "") -> Frame:
@@ -63,7 +63,7 @@ _DENIED_SHARE = 0.3
 
 @dataclass(frozen=True)
 class Parts:
-    """A sentence before it is put together, so that one part can be broken."""
+    """The parts of a sentence, so that one of them can be broken."""
 
     subject: tuple[str, ...]
     auxiliary: tuple[str, ...]  # "does not", an adverb, or nothing
@@ -85,13 +85,13 @@ def cola(world: World, number: int) -> list[Row]:
 
 
 def acceptable(world: World) -> str:
-    """A sentence as it should be."""
+    """Draw a grammatical sentence."""
     _, parts, _ = _parts(world)
     return sentence(" ".join((*parts.subject, *parts.auxiliary, parts.verb, *parts.object)))
 
 
 def _parts(world: World) -> tuple[Frame, Parts, str]:
-    """A frame, its parts, and the verb in the number that would be wrong."""
+    """Draw a frame and the parts of its sentence, and return them with the verb in the wrong number."""
     draw = world.draw
     frame = draw.pick(FRAMES)
     first, second = draw.sample(PEOPLE, 2)
@@ -114,7 +114,7 @@ def _parts(world: World) -> tuple[Frame, Parts, str]:
 
 
 def _broken(world: World, frame: Frame, parts: Parts, other_verb: str) -> tuple[str, ...]:
-    """The sentence with the wrong number, the wrong or no preposition, a word too few, or in a wrong order."""
+    """Return the words with a wrong number, a wrong or missing preposition, or a wrong order."""
     draw = world.draw
     subject, auxiliary, verb, objects = parts.subject, parts.auxiliary, parts.verb, parts.object
     which = draw.below(5)

@@ -1,4 +1,4 @@
-"""qnli, boolq and multirc: whether a text answers a question, whether it is so, which answers are right."""
+"""qnli, boolq and multirc: does a text answer a question, is the answer yes, which answers are right?"""
 
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 _TWO_FACTS_SHARE = 0.4
 _ABSENT_SHARE = 0.4
-_LISTED = tuple(relation for relation in ASKED_OF_PEOPLE if not relation.exclusive)  # one may own two things
+_LISTED = tuple(relation for relation in ASKED_OF_PEOPLE if not relation.exclusive)  # people may own two things
 
 
 def qnli(world: World, number: int) -> list[Row]:
@@ -31,7 +31,7 @@ def qnli(world: World, number: int) -> list[Row]:
 
 
 def answers(told: Fact, asked: Fact, role: Role) -> bool:
-    """Whether `told` answers the question for the value, or the subject, of `asked`."""
+    """Whether `told` answers the question for the value or the subject of `asked`."""
     if told.relation is not asked.relation:
         return False
     turns = (told, told.swapped) if told.relation.symmetric else (told,)
@@ -41,7 +41,7 @@ def answers(told: Fact, asked: Fact, role: Role) -> bool:
 
 
 def _beside(world: World, fact: Fact, role: Role) -> Fact:
-    """A fact that shares words with `fact` and does not answer a question for it."""
+    """Draw a fact that shares words with `fact` but does not answer the question for it."""
     relation, draw = fact.relation, world.draw
     if relation.between_people and not relation.symmetric and draw.chance(0.4):
         return fact.swapped
@@ -57,7 +57,7 @@ def _of_another(world: World, fact: Fact) -> Fact:
 
 
 def _otherwise_of_same(world: World, fact: Fact, role: Role) -> Fact:
-    """Another relation of the person or the thing that the question names, or of anyone where it names none."""
+    """Draw another relation of the person or thing that the question names, or of anyone if it names nobody."""
     named_person = role is Role.VALUE or fact.relation.between_people
     subject = fact.subject if role is Role.VALUE else fact.value if named_person else None
     family = OF_PEOPLE + BETWEEN_PEOPLE if fact.subject in PEOPLE else OF_THINGS
@@ -66,7 +66,7 @@ def _otherwise_of_same(world: World, fact: Fact, role: Role) -> Fact:
 
 
 def _decoy(world: World, asked: Fact, told: Fact, role: Role) -> Fact:
-    """A second fact for the sentence, which mixes up what the first one keeps apart."""
+    """Draw a distracting second fact for the sentence: the same relation of others, or another relation."""
     draw = world.draw
     if draw.chance(0.5):
         relation = told.relation
@@ -76,7 +76,7 @@ def _decoy(world: World, asked: Fact, told: Fact, role: Role) -> Fact:
 
 
 def boolq(world: World, number: int) -> list[Row]:
-    """Whether the passage says so, asked as one types it into a search box."""
+    """A yes or no question as typed into a search box, and a passage that answers it."""
     label = number % 2
     relation = world.draw.pick(RELATIONS)
     fact, hypothesis, others = draw_pair(world, ENTAILMENT if label else CONTRADICTION, relation)
@@ -89,7 +89,7 @@ def boolq(world: World, number: int) -> list[Row]:
 
 
 def multirc(world: World, number: int) -> list[Row]:
-    """A question with several right answers, and every candidate judged by itself."""
+    """A question with several right answers; each candidate is a row."""
     facts, asked, role, candidates = _several_of_one(world) if world.draw.chance(0.5) else _several_who(world)
     other = world.draw.pick([each for each in OF_PEOPLE if each.binary])
     facts = ordered(world, [*facts, world.fact(other, facts[0].subject)])
@@ -108,13 +108,13 @@ def multirc(world: World, number: int) -> list[Row]:
 
 
 def is_right(fact: Fact, asked: Fact, role: Role, candidate: str) -> bool:
-    """Whether `fact` makes `candidate` an answer."""
+    """Whether `fact` makes `candidate` a right answer."""
     found = fact.value if role is Role.VALUE else fact.subject
     return fact.positive and answers(fact, asked, role) and found == candidate
 
 
 def _several_of_one(world: World) -> tuple[list[Fact], Fact, Role, list[str]]:
-    """ "What does Anna own?": two things each of two people."""
+    """Two people with two things each: "What does Anna own?"."""
     relation = world.draw.pick(_LISTED)
     first, second = world.subjects([relation], 2)
     facts: list[Fact] = []
@@ -124,7 +124,7 @@ def _several_of_one(world: World) -> tuple[list[Fact], Fact, Role, list[str]]:
 
 
 def _several_who(world: World) -> tuple[list[Fact], Fact, Role, list[str]]:
-    """ "Who lives in Oslo?": two of three people, and perhaps one of whom nothing is said."""
+    """Three people, two of them right, and sometimes one whom no fact mentions: "Who lives in Oslo?"."""
     relation: Relation = world.draw.pick(ASKED_OF_PEOPLE)
     people = world.subjects([relation], 4)
     fact = world.fact(relation, people[0])

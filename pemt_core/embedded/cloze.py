@@ -1,4 +1,4 @@
-"""record: a report with highlights, and a sentence in which an entity is missing."""
+"""record: a report with highlights, and a sentence with an entity missing."""
 
 import re
 from dataclasses import replace
@@ -49,7 +49,7 @@ def record(world: World, number: int) -> list[Row]:
 
 
 def _cloze(world: World, fact: Fact) -> tuple[str, str]:
-    """The fact with one of its entities missing, and that entity."""
+    """Return the fact as a sentence with one entity missing, and that entity."""
     if fact.value in _ENTITIES and world.draw.chance(0.5):
         return sentence(clause(world, replace(fact, value=PLACEHOLDER))), fact.value
     text = clause(world, fact, PLACEHOLDER)

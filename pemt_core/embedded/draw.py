@@ -1,4 +1,4 @@
-"""Seeded choices that cost next to nothing: 70,000 rows make some two million of them."""
+"""Fast seeded choices: 70,000 rows make about two million of them."""
 
 import zlib
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 
 
 class Draw:
-    """A stream of choices that depends on its key alone, so that streams with other keys can come and go."""
+    """A stream of choices that depends only on its key, so that other streams do not change it."""
 
     def __init__(self, seed: int, *names: str) -> None:
         self._generator = np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
@@ -26,14 +26,14 @@ class Draw:
         return next(self._values) < probability
 
     def below(self, bound: int) -> int:
-        """A whole number from 0 to `bound` - 1."""
+        """Draw a whole number from 0 to `bound` - 1."""
         return int(next(self._values) * bound)
 
     def pick(self, items: Sequence[Item]) -> Item:
         return items[int(next(self._values) * len(items))]
 
     def sample(self, items: Sequence[Item], count: int) -> list[Item]:
-        """`count` different items in random order."""
+        """Draw `count` different items in random order."""
         pool = list(items)
         for at in range(count):
             other = at + self.below(len(pool) - at)

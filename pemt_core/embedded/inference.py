@@ -1,6 +1,6 @@
-"""What follows from facts, and pairs of facts that stand in a wanted relation.
+"""What follows from facts, and pairs of facts with a given label.
 
-The label comes first: whether a hypothesis is a denial is drawn apart from it, so that a hypothesis alone says nothing.
+Whether a hypothesis is a denial is drawn independently of the label, so the hypothesis alone does not reveal the label.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _SINGLE_PREMISES = 0.6
 
 
 def judge(premises: Sequence[Fact], hypothesis: Fact) -> str:
-    """What the premises, which are consistent, say of the hypothesis."""
+    """Return the label of the hypothesis, given consistent premises."""
     verdicts = {_judge_one(premise, hypothesis) for premise in premises}
     return next((verdict for verdict in (ENTAILMENT, CONTRADICTION) if verdict in verdicts), NEUTRAL)
 
@@ -32,7 +32,7 @@ def _judge_one(premise: Fact, hypothesis: Fact) -> str:
     if subject != subject_too:
         return NEUTRAL
     if is_kind_of(value, value_too) if positive else is_kind_of(value_too, value):
-        if positive != positive_too:  # a dog is an animal: who has no animal has no dog, and the other way round
+        if positive != positive_too:  # a dog is an animal: having no animal excludes having a dog
             return CONTRADICTION
         return ENTAILMENT
     if positive and premise.relation.exclusive:
@@ -41,7 +41,7 @@ def _judge_one(premise: Fact, hypothesis: Fact) -> str:
 
 
 def draw_pair(world: World, label: str, relation: Relation) -> tuple[Fact, Fact, list[Fact]]:
-    """A premise, a hypothesis of which it says `label`, and other facts that leave this as it is."""
+    """Draw a premise, a hypothesis with this label, and other facts that do not change the label."""
     draw = world.draw
     premise = world.fact(relation)
     positive = not draw.chance(_DENIED_HYPOTHESES)
@@ -56,7 +56,7 @@ def draw_pair(world: World, label: str, relation: Relation) -> tuple[Fact, Fact,
 
 
 def _related(world: World, premise: Fact, entailed: bool) -> tuple[Fact, Fact]:
-    """A premise and a positive hypothesis that it entails, or contradicts where not `entailed`."""
+    """Return a premise and a positive hypothesis that it entails, or contradicts if not `entailed`."""
     relation = premise.relation
     same = replace(premise, value=_kind_or_same(world, premise))
     if entailed:
@@ -77,12 +77,12 @@ def _kind_or_same(world: World, fact: Fact) -> str:
 
 
 def _turned(world: World, fact: Fact) -> Fact:
-    """The same fact, a symmetric one half of the time the other way round."""
+    """Return the fact; a symmetric one is swapped half of the time."""
     return fact.swapped if fact.relation.symmetric and world.draw.chance(0.5) else fact
 
 
 def _unrelated(world: World, premise: Fact) -> Fact:
-    """A positive fact that the premise leaves open: of someone else, of another kind, or more than it says."""
+    """Draw a positive fact that the premise leaves open: with another subject, value or relation, or reversed."""
     relation, draw = premise.relation, world.draw
     which = draw.below(3)
     if which == 0 and not relation.between_people:
@@ -98,7 +98,7 @@ def _unrelated(world: World, premise: Fact) -> Fact:
 
 
 def _others(world: World, premise: Fact, hypothesis: Fact) -> list[Fact]:
-    """None, or a fact that mixes up what belongs together: the premise's relation of someone else."""
+    """Draw nothing, or a distracting fact, such as the premise's relation of someone else."""
     relation = premise.relation
     if world.draw.chance(_SINGLE_PREMISES):
         return []

@@ -13,9 +13,9 @@ Row = dict[str, Any]
 _MNLI = (ENTAILMENT, NEUTRAL, CONTRADICTION)
 _CB = (ENTAILMENT, CONTRADICTION, NEUTRAL)
 _REPORTED_IN_MNLI = 0.15
-_OPEN_AND_NEUTRAL = 0.35  # neutral rows whose premise speaks of the hypothesis and leaves it open
+_OPEN_AND_NEUTRAL = 0.35  # share of neutral rows whose premise mentions the hypothesis but leaves it open
 
-# What one who says "<someone> <verb> that ..." holds of it: it is so, it is not so, nothing.
+# What the author of "<someone> <verb> that ..." asserts: that it is true, that it is false, or neither.
 COMMITMENTS: dict[bool | None, tuple[str, ...]] = {
     True: templates("knows that | saw that | forgot that | found out that"),
     False: templates("lied that | only dreamed that | is wrong to think that | falsely claims that"),
@@ -73,9 +73,9 @@ def scitail(world: World, number: int) -> list[Row]:
 
 
 def reported(world: World, label: str, relation: Relation) -> tuple[str, Fact]:
-    """A premise of two reports, and a hypothesis about one of them.
+    """Draw a premise of two reports, and a hypothesis about one of them.
 
-    Whether the author holds a report to be true depends on its verb; a report of what is not so says the opposite.
+    The verb of a report shows whether its author asserts it; a report that its author denies states the opposite.
     """
     draw = world.draw
     is_open = label == NEUTRAL and draw.chance(_OPEN_AND_NEUTRAL)
@@ -95,7 +95,7 @@ def reported(world: World, label: str, relation: Relation) -> tuple[str, Fact]:
 
 
 def _about_someone_else(world: World, relation: Relation, facts: list[Fact]) -> Fact:
-    """A fact on another person or thing than `facts`."""
+    """Draw a fact about a person or thing that `facts` do not name."""
     family = OF_PEOPLE if facts[0].subject in PEOPLE else OF_THINGS
     other = world.draw.pick([other for other in family if other is not relation])
     (subject,) = world.subjects([other], 1, _named(facts))

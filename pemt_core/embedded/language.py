@@ -19,13 +19,13 @@ class Role(Enum):
 
 
 def clause(world: World, fact: Fact, subject: str | None = None) -> str:
-    """The fact as a clause, without capital and full stop. `subject` may stand for its subject, as "she" does."""
+    """State the fact as a clause, without a capital or full stop. `subject` replaces its subject, such as "she"."""
     templates = fact.relation.states if fact.positive else fact.relation.denies
     return _fill(world, world.phrase(templates), fact, subject)
 
 
 def question(world: World, fact: Fact, role: Role, *, avoiding: str = "", subject: str | None = None) -> str:
-    """A question about the fact, put in another way than `avoiding`; `subject` may stand for its subject."""
+    """Ask a question about the fact that differs from `avoiding`; `subject` replaces its subject."""
     templates = {
         Role.VALUE: fact.relation.asks_value,
         Role.SUBJECT: fact.relation.asks_subject,
@@ -40,22 +40,22 @@ def question(world: World, fact: Fact, role: Role, *, avoiding: str = "", subjec
 
 
 def asked_roles(relation: Relation) -> list[Role]:
-    """What can be asked with a short answer."""
+    """Return what a question with a short answer can ask for."""
     return [Role.VALUE, Role.SUBJECT] if relation.asks_value else [Role.SUBJECT]
 
 
 def sentence(text: str) -> str:
-    """A clause as a sentence."""
+    """Turn a clause into a sentence."""
     return f"{text[0].upper()}{text[1:]}."
 
 
 def state(world: World, fact: Fact) -> str:
-    """The fact as a sentence."""
+    """State the fact as a sentence."""
     return sentence(clause(world, fact))
 
 
 def sentences(world: World, facts: Iterable[Fact]) -> list[str]:
-    """A sentence for each fact; a person who was the subject just before may become "he" or "she"."""
+    """State each fact as a sentence; a person who is also the previous subject may become "he" or "she"."""
     told = []
     before = None
     for fact in facts:
@@ -66,7 +66,7 @@ def sentences(world: World, facts: Iterable[Fact]) -> list[str]:
 
 
 def joined(world: World, facts: Sequence[Fact]) -> str:
-    """The facts as one sentence."""
+    """State the facts as one sentence."""
     return sentence(" and ".join(clause(world, fact) for fact in facts))
 
 
@@ -75,23 +75,23 @@ def pronoun(person: str) -> str:
 
 
 def name(world: World, subject: str) -> str:
-    """A person's name, or what the row calls a thing."""
+    """Return a person's name, or the row's word for a thing."""
     return subject if subject in PEOPLE else world.called(subject)
 
 
 def spoken(word: str, text: str) -> str:
-    """The form in which a text says `word`: itself or a synonym."""
+    """Return the form of `word` in a text: itself or a synonym."""
     found = set(words_of(text))
     return next(form for form in ways_to_say(word) if form in found)
 
 
 def words_of(text: str) -> Words:
-    """The words of a text without marks."""
+    """Return the words of a text without punctuation."""
     return tuple(text.translate(_MARKS).split())
 
 
 def find_word(text: str, word: str) -> int:
-    """Where `word` first stands as a whole word."""
+    """Return where `word` first occurs as a whole word."""
     padded = f" {text.translate(_MARKS)} "
     return padded.index(f" {word} ")
 

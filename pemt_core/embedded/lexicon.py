@@ -7,7 +7,7 @@ Words = tuple[str, ...]
 
 
 def words(text: str) -> Words:
-    """The words of a text, a blank apart."""
+    """Split a text into words."""
     return tuple(text.split())
 
 
@@ -26,8 +26,8 @@ TOOLS = words("hammer spade")
 INSTRUMENTS = words("guitar piano")
 FURNITURE = words("chair table")
 BAGGAGE = words("box bag chest basket")
-OBJECTS = VEHICLES + TOOLS + INSTRUMENTS + FURNITURE + BAGGAGE  # what has a colour, a material and a place
-GOODS = ANIMALS + VEHICLES + FLOWERS + TOOLS + INSTRUMENTS + FURNITURE  # what people own and buy
+OBJECTS = VEHICLES + TOOLS + INSTRUMENTS + FURNITURE + BAGGAGE  # things with a colour, a material and a place
+GOODS = ANIMALS + VEHICLES + FLOWERS + TOOLS + INSTRUMENTS + FURNITURE  # things that people own and buy
 COLOURS = words("red blue green black white")
 DAYS = words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 
@@ -39,7 +39,7 @@ SYNONYMS: Mapping[str, Words] = {
     "bicycle": ("bike",),
 }
 
-# A kind comes after what belongs to it: "Anna owns a dog" says that she owns an animal.
+# From a thing to its kind: "Anna owns a dog" implies that she owns an animal.
 KINDS: Mapping[str, str] = {
     **dict.fromkeys(ANIMALS, "animal"),
     **dict.fromkeys(VEHICLES, "vehicle"),
@@ -51,7 +51,7 @@ KINDS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Scale:
-    """A property with two poles, of which everything has exactly one. The first word of a pole stands for it."""
+    """A property with two poles; everything has exactly one. The first word of a pole represents it."""
 
     name: str
     high: Words
@@ -64,7 +64,7 @@ class Scale:
 
 
 def _scales(of_containers: bool = False, **poles: str) -> tuple[Scale, ...]:
-    """name="high words / low words"."""
+    """Build scales from name="high words / low words"."""
     sides = {name: [words(side) for side in text.split("/")] for name, text in poles.items()}
     return tuple(Scale(name, high, low, of_containers) for name, (high, low) in sides.items())
 
@@ -83,25 +83,25 @@ QUALITIES = _scales(
 )
 
 _POLES = {scale.poles[n]: scale.poles[1 - n] for scale in MOODS + QUALITIES for n in range(2)}
-_SAID: dict[str, Words] = {
+_FORMS: dict[str, Words] = {
     **{word: (word, *others) for word, others in SYNONYMS.items()},
     **{side[0]: side for scale in MOODS + QUALITIES for side in (scale.high, scale.low)},
 }
 
 
 def opposite(pole: str) -> str:
-    """The other pole of a scale."""
+    """Return the other pole of a scale."""
     return _POLES[pole]
 
 
 def axis(word: str) -> str:
-    """The same word for both poles of a scale; any other word as it is."""
+    """Return the same word for both poles of a scale, and any other word as it is."""
     return min(word, _POLES.get(word, word))
 
 
 def ways_to_say(word: str) -> Words:
-    """The word and its synonyms."""
-    return _SAID.get(word) or (word,)
+    """Return the word and its synonyms."""
+    return _FORMS.get(word) or (word,)
 
 
 def is_kind_of(word: str, kind: str) -> bool:
@@ -110,5 +110,5 @@ def is_kind_of(word: str, kind: str) -> bool:
 
 
 def with_article(noun: str) -> str:
-    """ "an office", "a car"."""
+    """Add the article: "an office", "a car"."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

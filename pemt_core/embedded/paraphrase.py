@@ -1,4 +1,4 @@
-"""qqp, mrpc and paws: whether two texts say or ask the same."""
+"""qqp, mrpc and paws: do two texts say or ask the same?"""
 
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,7 @@ _FAMILIES = (OF_PEOPLE, BETWEEN_PEOPLE, OF_THINGS)
 
 
 def qqp(world: World, number: int) -> list[Row]:
-    """Duplicates ask for the same thing of the same fact, in other words."""
+    """Two questions; duplicates ask for the same side of the same fact in different words."""
     label = number % 2
     relation = world.draw.pick(RELATIONS)
     role = Role.WHETHER if world.draw.chance(_WHETHER_SHARE) else world.draw.pick(asked_roles(relation))
@@ -27,12 +27,13 @@ def qqp(world: World, number: int) -> list[Row]:
     first = question(world, fact, role)
     second = question(world, other, other_role, avoiding=first)
     if fact.relation.symmetric and label and role is not Role.WHETHER and world.draw.chance(0.5):
-        second = question(world, fact.swapped, _turned(role), avoiding=first)  # who met Ben: whom did Ben meet
+        # "Who met Ben?" and "Who did Ben meet?" ask the same
+        second = question(world, fact.swapped, _turned(role), avoiding=first)
     return [{"question1": first, "question2": second, "label": label}]
 
 
 def _asked(world: World, relation: Relation, role: Role) -> Fact:
-    """A fact to ask for. What the question does not name is anything; what it names may go with the relation."""
+    """Draw a fact to ask for. The word that the question names is paired with the relation; the other is free."""
     if role is Role.WHETHER:
         return world.fact(relation)
     if role is Role.VALUE:
@@ -43,7 +44,7 @@ def _asked(world: World, relation: Relation, role: Role) -> Fact:
 
 
 def _other_question(world: World, fact: Fact, role: Role) -> tuple[Fact, Role]:
-    """A question that shares words with the one given and asks something else."""
+    """Draw a question that shares words with the given one but asks something else."""
     relation, draw = fact.relation, world.draw
     which = draw.below(3)
     if which == 0 and relation.between_people and not relation.symmetric:
@@ -65,7 +66,7 @@ def _turned(role: Role) -> Role:
 
 
 def mrpc(world: World, number: int) -> list[Row]:
-    """Two facts each; equivalent where both say the same two, in whatever order and words."""
+    """Two texts of two facts each; equivalent if both state the same facts, in any order and words."""
     label = number % 2
     facts = _two_facts(world)
     others = facts if label else _one_changed(world, facts)
@@ -75,7 +76,7 @@ def mrpc(world: World, number: int) -> list[Row]:
 
 
 def two_facts(world: World) -> str:
-    """Two facts in one text."""
+    """Draw a text of two facts."""
     return _tell(world, _two_facts(world))
 
 
@@ -86,7 +87,7 @@ def _tell(world: World, facts: list[Fact]) -> str:
 
 
 def _two_facts(world: World) -> list[Fact]:
-    """Of two people or things, half of the time the same relation of both."""
+    """Draw facts about two people or things, half of the time with the same relation."""
     draw = world.draw
     family = draw.pick(_FAMILIES)
     relations = [draw.pick(family)] * 2 if draw.chance(0.5) else draw.sample(family, 2)
@@ -96,7 +97,7 @@ def _two_facts(world: World) -> list[Fact]:
 
 
 def _one_changed(world: World, facts: list[Fact]) -> list[Fact]:
-    """The same facts but for one: another value, another subject, denied, or the values changed over."""
+    """Return the facts with one change: exchanged values, a denial, a swapped fact or another value."""
     draw = world.draw
     first, second = draw.shuffled(facts)
     which = draw.below(4)
@@ -114,7 +115,7 @@ def _one_changed(world: World, facts: list[Fact]) -> list[Fact]:
 
 
 def paws(world: World, number: int) -> list[Row]:
-    """The same words in another order: the order of two facts, which changes nothing, or who goes with what."""
+    """The same words in another order: paraphrases reorder facts, other rows exchange who goes with what."""
     label = number % 2
     draw = world.draw
     first, second = _crossable(world)
@@ -123,7 +124,7 @@ def paws(world: World, number: int) -> list[Row]:
         texts = [joined(world, [first]), joined(world, [other])]
     else:
         crossed = [replace(first, value=second.value), replace(second, value=first.value)]
-        if world.training or not label:  # evaluation counts a new pair only where the text has it
+        if world.training or not label:  # in evaluation, a new pair counts only if the text has it
             world.require(all(world.joins(fact.subject, fact.value) for fact in crossed))
         pair = [first, second] if label else crossed
         texts = [joined(world, draw.shuffled(each)) for each in ([first, second], pair)]
@@ -132,7 +133,7 @@ def paws(world: World, number: int) -> list[Row]:
 
 
 def _crossable(world: World) -> tuple[Fact, Fact]:
-    """Two facts of one relation with different subjects and values."""
+    """Draw two facts of one relation with different subjects and values."""
     relation = world.draw.pick([relation for relation in RELATIONS if not relation.symmetric])
     first, second = world.grid([relation], world.subjects([relation], 2))
     world.require(first.value != second.value)

@@ -1,4 +1,4 @@
-"""Passages and the questions that they answer, for all tasks that read."""
+"""Passages and questions about them, for all reading tasks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _THREE_SHARE = 0.4
 
 @dataclass(frozen=True)
 class Passage:
-    """Facts with the sentence that tells each."""
+    """Facts, each with the sentence that states it."""
 
     facts: tuple[Fact, ...]
     sentences: tuple[str, ...]
@@ -29,7 +29,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question with its answer in the words of the passage, and the fact that holds it."""
+    """A question, its answer in the words of the passage, and the fact that has it."""
 
     question: str
     answer: str
@@ -42,7 +42,7 @@ def tell(world: World, facts: Sequence[Fact]) -> Passage:
 
 
 def draw_facts(world: World, asked: Sequence[Relation] | None = None) -> list[Fact]:
-    """Two or three people or things, of all of whom the same is told, so that who has what must be read."""
+    """Draw the same relations for two or three people or things, so only reading shows who has what."""
     draw = world.draw
     of_people = draw.chance(_PEOPLE_SHARE) if asked is None else asked is not ASKED_OF_THINGS
     pool = asked or (ASKED_OF_PEOPLE if of_people else ASKED_OF_THINGS)
@@ -57,7 +57,7 @@ def draw_facts(world: World, asked: Sequence[Relation] | None = None) -> list[Fa
 
 
 def ordered(world: World, facts: Sequence[Fact]) -> list[Fact]:
-    """In random order, half of the time subject by subject."""
+    """Return the facts in random order, half of the time grouped by subject."""
     mixed = world.draw.shuffled(facts)
     if world.draw.chance(0.5):
         return mixed
@@ -66,7 +66,7 @@ def ordered(world: World, facts: Sequence[Fact]) -> list[Fact]:
 
 
 def _extra(world: World, subjects: Sequence[str], of_people: bool) -> Fact:
-    """One more fact, on what the others do not speak of."""
+    """Draw one more fact, about something that the others do not mention."""
     if of_people and world.draw.chance(0.5):
         first, second = subjects[:2]
         world.require(world.joins(first, second))
@@ -77,7 +77,7 @@ def _extra(world: World, subjects: Sequence[str], of_people: bool) -> Fact:
 
 
 def ask(world: World, passage: Passage, roles: Sequence[Role] | None = None, but: Sequence[Fact] = ()) -> Asked:
-    """A question that one of the passage's facts answers, none of `but`."""
+    """Ask a question that one of the passage's facts answers, except those in `but`."""
     at = world.draw.below(len(passage.facts))
     fact = passage.facts[at]
     world.require(fact not in but)

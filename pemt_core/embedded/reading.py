@@ -1,4 +1,4 @@
-"""squad and the four parts of MRQA: answers that stand in a passage."""
+"""squad and the four parts of MRQA: answers that occur in a passage."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -40,7 +40,7 @@ def squad(world: World, number: int) -> list[Row]:
 
 
 def natural_questions(world: World, number: int) -> list[Row]:
-    """Asked as one types it into a search box."""
+    """A question as typed into a search box."""
     passage = tell(world, draw_facts(world))
     asked = ask(world, passage)
     return [_mrqa("NaturalQuestionsShort", as_typed(asked.question), passage.text, asked.answer)]
@@ -51,7 +51,7 @@ def as_typed(question: str) -> str:
 
 
 def newsqa(world: World, number: int) -> list[Row]:
-    """A report with its sources."""
+    """A report that names its sources."""
     draw = world.draw
     passage = tell(world, draw_facts(world, ASKED_OF_PEOPLE))
     asked = ask(world, passage)
@@ -66,7 +66,7 @@ def newsqa(world: World, number: int) -> list[Row]:
 
 
 def searchqa(world: World, number: int) -> list[Row]:
-    """A quiz clue of two facts, and what a search throws up: each fact in a snippet of its own, and noise."""
+    """A quiz clue of two facts, and search results: a snippet per fact, and noise."""
     draw = world.draw
     relations = draw.sample(ASKED_OF_PEOPLE, 2)
     subjects = world.subjects(relations, 2 + draw.below(2))
@@ -85,7 +85,7 @@ def searchqa(world: World, number: int) -> list[Row]:
 
 
 def hotpotqa(world: World, number: int) -> list[Row]:
-    """Two hops: who is meant stands in one sentence, what is asked of them in another."""
+    """Two hops: one sentence identifies the person, another has the answer."""
     draw = world.draw
     told, asked_for = draw.sample(ASKED_OF_PEOPLE, 2)
     subjects = world.subjects([told, asked_for], 2)
@@ -105,7 +105,7 @@ def hotpotqa(world: World, number: int) -> list[Row]:
 
 
 def _described_by_another(world: World, subject: str, facts: list[Fact]) -> tuple[str, list[Fact]]:
-    """ "the person whom Vera helped", with a fact that says whom."""
+    """Describe the subject, as in "the person whom Vera helped", and add the fact that identifies them."""
     relation = world.draw.pick([each for each in BETWEEN_PEOPLE if not each.asymmetric])
     other = world.partner(subject, PEOPLE, [fact.subject for fact in facts])
     described = f"the person whom {relation.states[0].format(s=other, v='').strip()}"
@@ -118,7 +118,7 @@ def _named_in(facts: Iterable[Fact]) -> set[str]:
 
 def _mrqa(subset: str, question: str, context: str, answer: str) -> Row:
     start = find_word(context, answer)
-    spans = [{"start": [start], "end": [start + len(answer) - 1]}]  # the last character counts, as in MRQA
+    spans = [{"start": [start], "end": [start + len(answer) - 1]}]  # the end is the last character, as in MRQA
     return {
         "subset": subset,
         "context": context,

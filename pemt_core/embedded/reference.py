@@ -1,6 +1,6 @@
-"""wsc and winogrande: who or what a pronoun or a gap stands for, decided by what people know of the world.
+"""wsc and winogrande: common sense decides who or what a pronoun or a gap refers to.
 
-What is too big does not fit; what something does not fit into is too small.
+If a thing does not fit into another, either the first is too big or the second is too small.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Case:
-    """What {a} did to {b}, and the properties that explain it: of {a}, and of {b}."""
+    """What {a} did to {b}, and properties of {a} or of {b} that explain it."""
 
     event: str
     of_first: Words
@@ -56,7 +56,7 @@ _GAP = templates(
 
 
 def wsc(world: World, number: int) -> list[Row]:
-    """Does the pronoun stand for the marked noun?"""
+    """Does the marked pronoun refer to the marked noun?"""
     label = number % 2
     draw = world.draw
     case = draw.pick(CASES)
@@ -91,7 +91,7 @@ def winogrande(world: World, number: int) -> list[Row]:
 
 
 def _actors(world: World, case: Case) -> tuple[str, str]:
-    """Two people of one sex, so that the pronoun alone does not tell, or two things."""
+    """Draw two people of one sex, so that the pronoun alone does not decide, or two things."""
     if case.pairs is None:
         people = world.draw.pick((WOMEN, MEN))
         first = world.draw.pick(people)
@@ -106,7 +106,7 @@ def _fill(world: World, template: str, case: Case, actors: tuple[str, str], of_f
 
 
 def explanation(world: World) -> str:
-    """An event and its cause, with nothing to resolve."""
+    """Draw an event and its cause, without a pronoun or gap to resolve."""
     case = world.draw.pick(CASES)
     of_first = world.draw.chance(0.5)
     actors = _actors(world, case)

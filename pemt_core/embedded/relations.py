@@ -1,7 +1,7 @@
-"""What can be said of people and things: each relation with its logic and with the ways to state, deny and ask it.
+"""Relations of people and things, each with its logic and with templates to state, deny and ask it.
 
 In a template {s} is the subject, {v} the value and {av} the value with its article. Templates are separated by "|"; the
-last of each list is kept for evaluation: no training row uses it.
+last of each list is reserved for evaluation: no training row uses it.
 """
 
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from pemt_core.embedded.lexicon import (
 
 
 def templates(text: str) -> Words:
-    """The templates of a list that "|" separates."""
+    """Split a list of templates at "|"."""
     return tuple(part.strip() for part in text.split("|"))
 
 
@@ -38,14 +38,14 @@ class Relation:
     values: Words
     states: Words
     denies: Words
-    asks_value: Words  # none where the question would name the answer
+    asks_value: Words  # empty if the question would name the answer
     asks_subject: Words
     asks_whether: Words
     exclusive: bool = False  # a subject has one value
-    asymmetric: bool = False  # subject and value never stand the other way round as well
-    symmetric: bool = False  # they always do
+    asymmetric: bool = False  # it never holds in both directions
+    symmetric: bool = False  # it always holds in both directions
     binary: bool = False  # two values, of which a subject has exactly one
-    kinds: Words = field(default=())  # values that say less, such as "animal"
+    kinds: Words = field(default=())  # more general values, such as "animal"
 
     @property
     def between_people(self) -> bool:
@@ -53,7 +53,7 @@ class Relation:
 
 
 def _relation(name: str, subjects: Words, values: Words, phrases: str, **logic: bool) -> Relation:
-    """`phrases`: five lines of templates, in the order of the fields; "-" for none."""
+    """Build a relation from `phrases`: five lines of templates, in the order of the fields; "-" for none."""
     lines = [() if line.strip() == "-" else templates(line) for line in phrases.strip().splitlines()]
     states, denies, asks_value, asks_subject, asks_whether = lines
     kinds = tuple(sorted({KINDS[value] for value in values if value in KINDS}))

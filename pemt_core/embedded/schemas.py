@@ -8,7 +8,7 @@ _BOOLEAN = ClassLabel(names=["False", "True"])
 
 
 def _labelled(texts: tuple[str, ...], *names: str) -> Features:
-    """GLUE's form: texts, a label and a number."""
+    """Return a schema in GLUE's form: texts, a label and a number."""
     return Features({**dict.fromkeys(texts, _TEXT), "label": ClassLabel(names=list(names)), "idx": _INT})
 
 

@@ -1,7 +1,7 @@
-"""sst2 and yelp: opinions of films and of places.
+"""sst2 and yelp: opinions about films and places.
 
-A negation flips an opinion word ("not dull"), and where two opinions meet, grammar says which one counts: the clause
-after "but", the main clause beside "although", what is said "overall".
+A negation flips an opinion word ("not dull"). If two opinions meet, grammar decides which one counts: the clause after
+"but", the main clause next to "although", the clause with "overall".
 """
 
 from typing import Any
@@ -45,7 +45,7 @@ _VISITS = templates(
 
 
 def opinion(world: World, nouns: Words, positive: bool) -> str:
-    """A clause that says something good or bad, now and then by denying the opposite."""
+    """Draw a clause with a good or bad opinion, sometimes as a negation of the opposite."""
     negated = world.draw.chance(_NEGATED_SHARE)
     noun = world.draw.pick(nouns)
     word = world.partner(noun, GOOD if positive != negated else BAD)
@@ -53,7 +53,7 @@ def opinion(world: World, nouns: Words, positive: bool) -> str:
 
 
 def review(world: World, nouns: Words, of_parts: Words, positive: bool, contrasts: Words) -> str:
-    """A sentence of one or two opinions, `positive` in all; a second one is on one of `of_parts`."""
+    """Draw a text of one or two opinions, `positive` overall; a second one is about one of `of_parts`."""
     main = opinion(world, nouns, positive)
     if world.draw.chance(_SINGLE_SHARE):
         return main
@@ -63,7 +63,7 @@ def review(world: World, nouns: Words, of_parts: Words, positive: bool, contrast
 
 
 def judged_review(world: World) -> tuple[str, str]:
-    """A review of a film or a place, and whether it is good or bad."""
+    """Draw a review of a film or a place, and its verdict as a word."""
     nouns = world.draw.pick((FILM, PLACE))
     positive = world.draw.chance(0.5)
     return sentence(review(world, nouns, nouns, positive, _CONTRASTS)), (GOOD if positive else BAD)[0]

@@ -9,10 +9,10 @@ from pemt_core.embedded.world import World
 
 Row = dict[str, Any]
 
-SLOTS = ("agent", "action", "thing", "place", "day")  # a point for each that two events share
-KIND_SHARED = 0.6  # of a point: one says "dog" where the other says "animal"
+SLOTS = ("agent", "action", "thing", "place", "day")  # one point for each that two events share
+KIND_SHARED = 0.6  # of a point, if one event has "dog" and the other "animal"
 
-# The first word stands for the action.
+# The first word represents the action.
 ACTIONS: tuple[Words, ...] = (
     ("bought", "purchased"),
     ("saw", "noticed"),
@@ -32,7 +32,7 @@ _REPORTS = templates(
 
 @dataclass(frozen=True)
 class Event:
-    """Someone did something with a thing, somewhere, some day."""
+    """Someone did something to a thing at a place on a day."""
 
     agent: str
     action: str
@@ -51,12 +51,12 @@ def stsb(world: World, number: int) -> list[Row]:
 
 
 def report(world: World) -> str:
-    """Some event."""
+    """Draw an event and report it."""
     return _report(world, _event(world))
 
 
 def score(first: Event, second: Event) -> float:
-    """The points that two events share."""
+    """Return the points that two events share."""
     points = sum(getattr(first, slot) == getattr(second, slot) for slot in SLOTS)
     related = first.thing != second.thing and (
         KINDS.get(first.thing) == second.thing or KINDS.get(second.thing) == first.thing
@@ -71,7 +71,7 @@ def _event(world: World) -> Event:
 
 
 def _sharing(world: World, event: Event, count: int) -> Event:
-    """An event that shares `count` slots with `event`, now and then with a thing's kind in its place."""
+    """Draw an event that shares `count` slots with `event`, sometimes with the kind in place of the thing."""
     draw = world.draw
     changed = draw.sample(SLOTS, len(SLOTS) - count)
     other = _event(world)

@@ -1,4 +1,4 @@
-"""The embedded datasets: which there are, how large their splits are, and loading one of them."""
+"""The embedded datasets: their schemas, the sizes of their splits, and their loader."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +24,7 @@ from pemt_core.errors import DataError, nearest
 from pemt_core.tasks.record import HubDataset
 
 Row = dict[str, Any]
-Maker = Callable[[World, int], list[Row]]  # the rows that belong together, and the how-manieth of them
+Maker = Callable[[World, int], list[Row]]  # makes a group of rows, given its index
 
 _TRAIN = "train"
 _SOURCE = {_TRAIN: 6_000, "validation": 400}
@@ -37,13 +37,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EmbeddedDataset:
-    """A dataset of the world, under the name and in the schema of a real one."""
+    """A generated dataset with the name and the schema of a real one."""
 
     dataset: HubDataset
     make: Maker
     features: datasets.Features
     sizes: Mapping[str, int]  # rows of each official split
-    key: str | None = "idx"  # the column that numbers the rows; None where there is none or the maker fills it
+    key: str | None = "idx"  # the column that numbers the rows; None if there is none or the maker fills it
 
 
 def _mrqa(subset: str, make: Maker) -> EmbeddedDataset:
@@ -93,10 +93,10 @@ DATASETS = (
 
 
 def load_embedded(dataset: HubDataset, seed: int) -> dict[str, datasets.Dataset]:
-    """The official splits of a dataset of the world that `seed` makes, always the same for the same seed.
+    """Generate the official splits of a dataset, always the same for the same seed.
 
     Raises:
-        DataError: the world has no such dataset; the message names the nearest that it has.
+        DataError: the embedded suite has no such dataset; the message names the nearest one.
     """
     known = {str(each.dataset): each for each in DATASETS}
     if str(dataset) not in known:
@@ -108,7 +108,7 @@ def load_embedded(dataset: HubDataset, seed: int) -> dict[str, datasets.Dataset]
 
 
 def rows_of(embedded: EmbeddedDataset, split: str, seed: int) -> list[Row]:
-    """The rows of a split. Labels come in turn, so they are balanced; the order is random."""
+    """Generate the rows of a split. Labels take turns, so they are balanced; the order is random."""
     world = World(seed, str(embedded.dataset), split, training=split == _TRAIN)
     groups: list[list[Row]] = []
     num_rows = 0
@@ -121,7 +121,7 @@ def rows_of(embedded: EmbeddedDataset, split: str, seed: int) -> list[Row]:
 
 
 def _different(world: World, make: Maker) -> Iterator[list[Row]]:
-    """Groups of rows, no two of which read the same."""
+    """Yield groups of rows, no two of which have the same texts."""
     seen: set[tuple[str, ...]] = set()
     for number in count():
         while True:

@@ -1,9 +1,9 @@
-"""Plain text of the world, without a task: what a small backbone is pretrained on.
+"""Plain text of the world, which belongs to no task, for pretraining a small backbone.
 
-It says the same thing twice, in other words and another order, draws conclusions, asks and answers, as people do. What
-can be told from the rest of a text is marked as hidden: a model of a million parameters learns to read from texts
-that hide what reading restores, and hardly from random spans. It uses every way to say something and every pair of
-words, those that tasks keep for evaluation included: it is the language that a model knows before any task.
+The texts say things twice in other words and another order, draw conclusions, ask and answer. Spans that the rest of a
+text determines are marked as hidden: a model of a million parameters learns to read from such spans, and hardly from
+random ones. The texts use all templates and all pairs of words, including those that tasks reserve for evaluation: they
+represent the language that a model knows before any task.
 """
 
 import re
@@ -25,13 +25,13 @@ from pemt_core.embedded.similarity import report
 from pemt_core.embedded.word_sense import wic
 from pemt_core.embedded.world import DeadEndError, Fact, World
 
-_HIDDEN = re.compile(r"\{(.+?)\}")  # how the kinds of text below mark what they hide
+_HIDDEN = re.compile(r"\{(.+?)\}")  # the mark of a hidden span in the texts below
 _MOST_QUESTIONS = 4
 _REPLIES = {ENTAILMENT: "Yes.", CONTRADICTION: "No.", NEUTRAL: "Perhaps."}
 
 
 def plain_text(seed: int, num_texts: int) -> list[CorpusText]:
-    """Texts of one to thirteen sentences, of all kinds in turn, the same for the same seed."""
+    """Generate texts of one to thirteen sentences, of all kinds in turn; the same seed gives the same texts."""
     world = World(seed, "plain text", "train", training=False, every_template=True)
     texts: list[CorpusText] = []
     while len(texts) < num_texts:
@@ -44,7 +44,7 @@ def plain_text(seed: int, num_texts: int) -> list[CorpusText]:
 
 
 def _unmarked(marked: str) -> CorpusText:
-    """The text without its marks, and where its hidden parts stand in it."""
+    """Return the text without marks, and the positions of its hidden spans."""
     hidden = [
         (match.start(1) - 2 * n - 1, match.end(1) - 2 * n - 1) for n, match in enumerate(_HIDDEN.finditer(marked))
     ]
@@ -52,19 +52,19 @@ def _unmarked(marked: str) -> CorpusText:
 
 
 def _in_any_order(world: World, story: str, others: Sequence[str]) -> str:
-    """The story before or after the others."""
+    """Put the story before or after the others."""
     return " ".join([story, *others] if world.draw.chance(0.5) else [*others, story])
 
 
 def _retold(world: World) -> str:
-    """A story, and all of it in other words; in each of these sentences a word is hidden."""
+    """A story, and all of it in other words with a hidden word in each sentence."""
     facts = draw_facts(world)
     again = [_with_a_gap(world, fact) for fact in world.draw.shuffled(facts)]
     return _in_any_order(world, tell(world, facts).text, again)
 
 
 def _alike_retold(world: World) -> str:
-    """The same with any relation, of two people or things, now and then denied."""
+    """The same with any relation of two people or things, sometimes denied."""
     relation = world.draw.pick(RELATIONS)
     facts = world.grid([relation], world.subjects([relation], 2))
     facts = [fact.denied if world.draw.chance(0.15) else fact for fact in facts]
@@ -79,10 +79,10 @@ def _with_a_gap(world: World, fact: Fact) -> str:
 
 
 def _interview(world: World) -> str:
-    """A story, and questions on it with short answers."""
+    """A story, and questions about it with short answers."""
     passage = tell(world, draw_facts(world))
-    said = dict.fromkeys(_asked_and_answered(world, passage) for _ in range(_MOST_QUESTIONS))
-    return _in_any_order(world, passage.text, list(said))
+    exchanges = dict.fromkeys(_asked_and_answered(world, passage) for _ in range(_MOST_QUESTIONS))
+    return _in_any_order(world, passage.text, list(exchanges))
 
 
 def _asked_and_answered(world: World, passage: Passage) -> str:
@@ -91,7 +91,7 @@ def _asked_and_answered(world: World, passage: Passage) -> str:
 
 
 def _dialogue(world: World) -> str:
-    """A story and a question, as one says or types it, before or after it; and what answers it."""
+    """A story with a spoken or typed question before or after it, and the answer."""
     passage = tell(world, draw_facts(world))
     asked = ask(world, passage)
     asking = asked.question if world.draw.chance(0.5) else as_typed(asked.question)
@@ -99,13 +99,13 @@ def _dialogue(world: World) -> str:
 
 
 def _claimed(world: World) -> str:
-    """What is told, what someone makes of it, and what can be said to that."""
+    """A text, a claim about it, and a reply: yes, no or perhaps."""
     label, told, claim = _told_and_asked(world)
     return f"{told} {state(world, claim)} {{{_REPLIES[label]}}}"
 
 
 def _asked_whether(world: World) -> str:
-    """What is told, a question whether something is so, and what can be said to that."""
+    """A text, a question whether something is true, and a reply."""
     label, told, asked = _told_and_asked(world)
     world.require(asked.positive)
     return f"{told} {question(world, asked, Role.WHETHER)} {{{_REPLIES[label]}}}"
@@ -120,14 +120,14 @@ def _told_and_asked(world: World) -> tuple[str, str, Fact]:
 
 
 def _reports_weighed(world: World) -> str:
-    """What people know, think or get wrong, what someone makes of it, and what can be said to that."""
+    """What people know, think or get wrong, a claim about it, and a reply."""
     label = world.draw.pick(tuple(_REPLIES))
     premise, hypothesis = reported(world, label, world.draw.pick(RELATIONS))
     return f"{premise} {state(world, hypothesis)} {{{_REPLIES[label]}}}"
 
 
 def _asked_twice(world: World) -> str:
-    """Two questions, and whether they ask for the same."""
+    """Two questions, and whether they ask for the same thing."""
     same = world.draw.below(2)
     row = qqp(world, same)[0]
     return f"{row['question1']} {row['question2']} {{{'The same.' if same else 'Another.'}}}"
@@ -141,7 +141,7 @@ def _replied(world: World) -> str:
 
 
 def _reviewed(world: World) -> str:
-    """A review, and its point in a word."""
+    """A review, and its verdict in a word."""
     review, verdict = judged_review(world)
     return f"{review} In short: {{{verdict}}}"
 

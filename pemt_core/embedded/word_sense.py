@@ -1,4 +1,4 @@
-"""wic: a word with two meanings in two sentences, whose other words show which one is meant."""
+"""wic: an ambiguous word in two sentences, whose other words show the meaning."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Ambiguous:
-    """A word and, for each of its meanings, sentences that only this meaning fits."""
+    """A word and, for each of its meanings, sentences that fit only this meaning."""
 
     word: str
     senses: tuple[Words, Words]
@@ -98,7 +98,7 @@ AMBIGUOUS = (
 
 
 def wic(world: World, number: int) -> list[Row]:
-    """True where the word means the same in both sentences."""
+    """Does the word have the same meaning in both sentences?"""
     label = number % 2
     draw = world.draw
     entry = draw.pick(AMBIGUOUS)

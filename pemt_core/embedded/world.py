@@ -1,9 +1,8 @@
-"""The world as one row sees it: a few people and things, and facts about them.
+"""The world of one row: a few people and things, and facts about them.
 
-Every row has a little world of its own, so that an answer must be read and cannot be remembered. What stays the same
-is the language, and which pairs of words are new in evaluation: a fifth of all pairs of a subject and a value
-("Anna", "doctor") occur in no training row, and every evaluation row holds at least one of them. The two poles of a
-scale count as one value.
+Facts are drawn anew for every row, so answers must be read and cannot be remembered. All rows share the language and
+the pairs of words that are new in evaluation: a fifth of all pairs of a subject and a value ("Anna", "doctor") occur in
+no training row, and every evaluation row has at least one of them. The two poles of a scale count as one value.
 """
 
 import zlib
@@ -15,13 +14,13 @@ from pemt_core.embedded.draw import Draw
 from pemt_core.embedded.lexicon import Words, axis, opposite, ways_to_say
 from pemt_core.embedded.relations import Relation
 
-_NEW_PAIRS = 5  # one pair of so many is kept for evaluation
-_NEW_TEMPLATE_SHARE = 0.25  # of an evaluation row's sentences, which say it in a way that no training row uses
+_NEW_PAIRS = 5  # one pair in this many is reserved for evaluation
+_NEW_TEMPLATE_SHARE = 0.25  # of an evaluation row's sentences; no training row uses these templates
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A relation holds between a subject and a value, or, where not `positive`, does not."""
+    """A relation holds between a subject and a value, or does not, if not `positive`."""
 
     relation: Relation
     subject: str
@@ -30,7 +29,7 @@ class Fact:
 
     @property
     def meaning(self) -> tuple[str, str, str, bool]:
-        """Equal for two facts that say the same."""
+        """A key that is equal for two facts with the same meaning."""
         subject, value, positive = self.subject, self.value, self.positive
         if self.relation.binary and not positive:
             value, positive = opposite(value), True
@@ -44,19 +43,19 @@ class Fact:
 
     @property
     def swapped(self) -> "Fact":
-        """Subject and value changed over."""
+        """The fact with subject and value exchanged."""
         return replace(self, subject=self.value, value=self.subject)
 
 
 class DeadEndError(Exception):
-    """The draws so far leave no way to go on; the row is begun anew."""
+    """The draws so far are a dead end; the row starts over."""
 
 
 class World:
     """Draws people, things and facts for the rows of one split of one dataset."""
 
     def __init__(self, seed: int, name: str, split: str, *, training: bool, every_template: bool = False) -> None:
-        """Without `training`, rows hold new pairs and templates; `every_template` gives training those as well."""
+        """Without `training`, rows have new pairs and templates; `every_template` treats all templates alike."""
         self.draw = Draw(seed, name, split)
         self.training = training
         self._every_template = every_template
@@ -69,18 +68,18 @@ class World:
         self._called = {}
 
     def called(self, thing: str) -> str:
-        """The name of a thing, one of its synonyms, the same throughout a row."""
+        """Return the word for a thing, which may be a synonym; it is the same throughout a row."""
         if thing not in self._called:
             self._called[thing] = self.draw.pick(ways_to_say(thing))
         return self._called[thing]
 
     @property
     def row_is_complete(self) -> bool:
-        """Whether the row may serve: in evaluation it must hold a pair that training does not."""
+        """Whether the row is usable: an evaluation row must have a pair that no training row has."""
         return self.training or self.has_new_pair
 
     def joins(self, first: str, second: str) -> bool:
-        """Whether the two words may stand together here, whichever comes first."""
+        """Whether the two words may occur together in this split; notes a new pair."""
         is_new = is_new_pair(self._seed, *sorted((axis(first), axis(second))))
         if self.training:
             return not is_new
@@ -88,25 +87,25 @@ class World:
         return True
 
     def value(self, relation: Relation, subject: str, taken: Sequence[str] = ()) -> str:
-        """A value that `subject` may have, none of `taken`."""
+        """Draw a value that `subject` may have and that is not in `taken`."""
         return self._joining(subject, relation.values, taken)
 
     def partner(self, word: str, candidates: Words, taken: Sequence[str] = ()) -> str:
-        """A candidate that may stand with `word`, none of `taken`."""
+        """Draw a candidate that may occur with `word` and is not in `taken`."""
         return self._joining(word, candidates, taken)
 
     def fact(self, relation: Relation, subject: str | None = None, taken: Sequence[str] = ()) -> Fact:
-        """A positive fact about `subject`, or about anyone, whose value is none of `taken`."""
+        """Draw a positive fact about `subject`, or about anyone, whose value is not in `taken`."""
         subject = subject or self.draw.pick(relation.subjects)
         return Fact(relation, subject, self.value(relation, subject, taken))
 
     def subjects(self, relations: Sequence[Relation], count: int, taken: Sequence[str] = ()) -> list[str]:
-        """Different subjects of whom all of `relations` can be said."""
+        """Draw different subjects to which all of `relations` apply."""
         fewest = min((relation.subjects for relation in relations), key=len)
         return self.draw.sample([subject for subject in fewest if subject not in taken], count)
 
     def grid(self, relations: Sequence[Relation], subjects: Sequence[str]) -> list[Fact]:
-        """A fact for each relation and subject; no two subjects share a value where there are values enough."""
+        """Draw a fact for each relation and subject; subjects share values only of binary relations."""
         facts: list[Fact] = []
         for relation in relations:
             taken = list(subjects) if relation.between_people else []
@@ -116,7 +115,7 @@ class World:
         return facts
 
     def phrase(self, templates: Words) -> str:
-        """One of the templates; the last is kept for evaluation."""
+        """Draw one of the templates; the last is reserved for evaluation."""
         if self._every_template or len(templates) == 1:
             return self.draw.pick(templates)
         if self.training:
@@ -125,7 +124,7 @@ class World:
         return templates[-1] if is_new else self.draw.pick(templates[:-1])
 
     def require(self, condition: bool) -> None:
-        """Begin the row anew unless the condition holds."""
+        """Start the row over unless the condition holds."""
         if not condition:
             raise DeadEndError
 
@@ -139,5 +138,5 @@ class World:
 
 @cache
 def is_new_pair(seed: int, first: str, second: str) -> bool:
-    """Whether training rows never join the two words, which come in alphabetical order."""
+    """Whether the two words, in alphabetical order, occur together in no training row."""
     return zlib.crc32(f"{seed} {first} {second}".encode()) % _NEW_PAIRS == 0

@@ -1,1 +1,1 @@
-"""Source adapters to and from the layout in which PEFT stores a LoRA; PEFT itself is not needed."""
+"""Read and write source adapters in the layout in which PEFT stores a LoRA; PEFT itself is not needed."""

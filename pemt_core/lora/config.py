@@ -1,4 +1,4 @@
-"""adapter_config.json of a LoRA: its ranks and scales. Everything by which it would be more than B A x is refused."""
+"""adapter_config.json of a LoRA: its ranks and scales. Settings that make it more than B A x are refused."""
 
 import math
 import re
@@ -12,8 +12,8 @@ from pemt_core.artifacts.files import read_json
 from pemt_core.errors import ArtifactError, SettingsError
 from pemt_core.schema.validation import validate
 
-# Which modules were chosen is seen in the tensors, how they started is said by init_lora_weights; the rest served
-# training alone, or is PEFT's own bookkeeping
+# The tensors show which modules were chosen, and init_lora_weights tells how they started; the rest affects only
+# training, or is PEFT's bookkeeping
 WITHOUT_EFFECT = (
     "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config", "exclude_modules",
     "inference_mode", "layers_pattern", "layers_to_transform", "loftq_config", "lora_dropout", "lora_ga_config",
@@ -21,31 +21,31 @@ WITHOUT_EFFECT = (
     "velora_config",
 )  # fmt: skip
 REFUSED = {
-    "use_dora": "DoRA rescales the backbone's own weights",
+    "use_dora": "DoRA rescales the backbone's weights",
     "lora_bias": "a source adapter has no biases",
     "modules_to_save": "it holds whole modules of the backbone, which stays frozen",
     "trainable_token_indices": "it changes the backbone's embeddings, which stay frozen",
     "fan_in_fan_out": "it is for weights stored as (in, out), which T5 does not have",
     "target_parameters": "it adapts parameters that are not the feed-forward's `wo`",
     "layer_replication": "it gives the backbone other layers",
-    "alora_invocation_tokens": "it adapts some positions alone",
+    "alora_invocation_tokens": "it adapts only some positions",
     "use_qalora": "it pools the inputs of a quantized layer",
     "use_bdlora": "its matrices are block-diagonal",
-    "arrow_config": "it mixes several LoRAs by itself",
-    "kasa_config": "it changes the backbone's own weights",
-    "monteclora_config": "its weights are random at every pass",
+    "arrow_config": "it mixes several LoRAs",
+    "kasa_config": "it changes the backbone's weights",
+    "monteclora_config": "its weights are drawn anew in every pass",
     "megatron_config": "it is for Megatron's layers",
 }
-# What is off changes nothing: an older or newer file may have keys that are not known here
+# Values that turn a key off: unknown keys of older or newer files are accepted with these
 OFF: tuple[Any, ...] = (None, False, [], {})
-INITIALISATIONS = (True, False, "gaussian", "eva", "orthogonal", "mica")  # those that leave the backbone as it is
+INITIALISATIONS = (True, False, "gaussian", "eva", "orthogonal", "mica")  # these leave the backbone as it is
 
 Rank = Annotated[int, Field(ge=1)]
 Alpha = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class LoraConfig(BaseModel):
-    """What decides a LoRA's function beside its tensors. Where an older file lacks a key, PEFT's default counts."""
+    """What determines a LoRA's function beside its tensors. Keys that older files lack take PEFT's defaults."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -65,7 +65,7 @@ class LoraConfig(BaseModel):
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ValueError(f"'{pattern}' is no regular expression ({error})") from error
+                raise ValueError(f"'{pattern}' is not a regular expression ({error})") from error
         return value
 
     @field_validator("init_lora_weights")
@@ -74,7 +74,7 @@ class LoraConfig(BaseModel):
         if value not in INITIALISATIONS:
             raise ValueError(
                 f"expected one of {', '.join(map(str, INITIALISATIONS))}, which leave the backbone's weights as they "
-                "are; PEFT's save_pretrained(path_initial_model_for_weight_conversion=...) makes a plain LoRA of others"
+                "are; PEFT's save_pretrained(path_initial_model_for_weight_conversion=...) makes the others plain LoRAs"
             )
         return value
 
@@ -83,14 +83,14 @@ class LoraConfig(BaseModel):
         return self.rank_pattern.get(_pattern_of(module, self.rank_pattern), self.r)
 
     def scale(self, module: str) -> float:
-        """s in wo(x) + s B A x: alpha / R, or alpha / sqrt(R) where it is rank-stabilised."""
+        """s in wo(x) + s B A x: alpha / R, or alpha / sqrt(R) if it is rank-stabilised."""
         alpha = self.alpha_pattern.get(_pattern_of(module, self.alpha_pattern), self.lora_alpha)
         rank = self.rank(module)
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
 
 def read_config(path: Path) -> LoraConfig:
-    """Read adapter_config.json. ArtifactError, naming key and value, where the LoRA cannot be a source adapter."""
+    """Read adapter_config.json. Raises ArtifactError, naming key and value, if it cannot be a source adapter."""
     values = read_json(path)
     if not isinstance(values, dict):
         raise ArtifactError(f"{path}: expected an object with PEFT's settings of a LoRA, found {type(values).__name__}")
@@ -107,5 +107,5 @@ def read_config(path: Path) -> LoraConfig:
 
 
 def _pattern_of(module: str, patterns: Iterable[str]) -> str:
-    """The first pattern that fits a module, as PEFT's get_pattern_key; the module itself where none does."""
+    """The first pattern that matches a module, like PEFT's get_pattern_key; the module itself if there is none."""
     return next((pattern for pattern in patterns if re.match(rf"(.*\.)?({pattern})$", module)), module)

@@ -1,6 +1,6 @@
-"""Names in a folder that PEFT writes for a LoRA, as peft 0.21 has them in utils/constants.py and save_and_load.py.
+"""The names in PEFT's folder of a LoRA, from utils/constants.py and save_and_load.py of peft 0.21.
 
-The prompt is beside them: one PEFT model has a LoRA or a prompt, not both.
+The prompt has a separate file, because a PEFT model has a LoRA or a prompt, not both.
 """
 
 CONFIG, TENSORS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -18,11 +18,11 @@ def module_name(stack: str, layer: int) -> str:
 
 
 def pair_names(module: str) -> tuple[str, str]:
-    """The tensors A (R, F) and B (D, R) of the LoRA on a module: what a source adapter calls down and up."""
+    """The tensors A (R, F) and B (D, R) of the LoRA on a module, which a source adapter calls down and up."""
     return f"{_PREFIX}{module}.lora_A.weight", f"{_PREFIX}{module}.lora_B.weight"
 
 
 def module_of(tensor: str) -> str | None:
-    """The module that a tensor belongs to; None where its name is none of `pair_names`."""
+    """The module that a tensor belongs to; None if its name is not one of `pair_names`."""
     module = tensor.removeprefix(_PREFIX).removesuffix(".lora_A.weight").removesuffix(".lora_B.weight")
     return module if tensor in pair_names(module) else None

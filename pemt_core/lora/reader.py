@@ -1,4 +1,4 @@
-"""A LoRA that PEFT trained on the feed-forwards' `wo`, as a source expert."""
+"""Read a LoRA that PEFT trained on the feed-forwards' `wo`, as a source expert."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -31,12 +31,12 @@ Pair = tuple[Tensor, Tensor]  # A (R, F) and B (D, R)
 
 
 def load_lora(directory: Path, name: str, description: str | None, backbone: Backbone) -> ImportedExpert:
-    """The LoRA in a folder as the expert `name`, in float32; layers without one are zero.
+    """Read the LoRA in a folder as the expert `name`, in float32; layers without a LoRA are zero.
 
-    Its prompt is the embeddings of the description's tokens or, without a description, the folder's prompt. Where all
-    layers have one scale, A and B are kept as they are; else each layer's is multiplied into its B, and s is 1.
+    Its prompt is the embeddings of the description's tokens or, without a description, the folder's prompt. If all
+    layers have the same scale, A and B are kept as they are; else each layer's scale is multiplied into B, and s is 1.
 
-    ArtifactError where the folder, a file, a key or a tensor is not what a source adapter on `backbone` can be.
+    Raises ArtifactError if the folder, a file, a key or a tensor does not fit a source adapter on `backbone`.
     """
     directory = Path(directory)
     _check_files(directory)
@@ -63,8 +63,8 @@ def _check_files(directory: Path) -> None:
         raise ArtifactError(f"{directory}: no such folder; expected one with {CONFIG} and {TENSORS}, as PEFT saves it")
     if not (directory / TENSORS).is_file() and (directory / PICKLED).is_file():
         raise ArtifactError(
-            f"{directory}: has {PICKLED} alone, a pickle, which can run code when it is read; expected {TENSORS}: "
-            "where you trust it, load it with PEFT and save_pretrained() it again"
+            f"{directory}: has only {PICKLED}, a pickle, which can run code when it is read; expected {TENSORS}: "
+            "if you trust it, load it with PEFT and save it by save_pretrained()"
         )
     for file in (CONFIG, TENSORS):
         if not (directory / file).is_file():
@@ -72,7 +72,7 @@ def _check_files(directory: Path) -> None:
 
 
 def _read(path: Path, fingerprint: str) -> dict[str, Tensor]:
-    """All tensors of a file, in float32. ArtifactError where it says that it is of another backbone, or is damaged."""
+    """All tensors of a file, in float32. Raises ArtifactError if it is damaged or names another backbone."""
     try:
         with safe_open(path, framework="pt") as file:
             recorded = (file.metadata() or {}).get(BACKBONE, fingerprint)
@@ -82,21 +82,21 @@ def _read(path: Path, fingerprint: str) -> dict[str, Tensor]:
     check_backbone(path, recorded, fingerprint)
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
-            raise ArtifactError(f"{path}: tensor '{name}' has values that are not finite; expected numbers alone")
+            raise ArtifactError(f"{path}: tensor '{name}' has values that are not finite; expected only finite numbers")
     return tensors
 
 
 def _pairs(path: Path, tensors: Mapping[str, Tensor], modules: Iterable[str]) -> dict[str, Pair]:
-    """A and B by module. ArtifactError at a tensor that is neither, at other modules than `modules`, at half a pair."""
+    """A and B by module. Raises ArtifactError if a tensor is neither, is on no module of `modules`, or is unpaired."""
     modules, found = list(modules), []
     for name in tensors:
         module = module_of(name)
         if module is None:
             form = " or ".join(pair_names("<module>"))
-            raise ArtifactError(f"{path}: tensor '{name}': no part of a plain LoRA; expected names as {form}")
+            raise ArtifactError(f"{path}: tensor '{name}': not part of a plain LoRA; expected names like {form}")
         if module not in modules:
             raise ArtifactError(
-                f"{path}: tensor '{name}': a LoRA on '{module}'; expected the backbone's feed-forward `wo` alone: "
+                f"{path}: tensor '{name}': a LoRA on '{module}'; expected only the backbone's feed-forward `wo`: "
                 f"{nearest(module, modules)}"
             )
         found.append(module)
@@ -104,7 +104,7 @@ def _pairs(path: Path, tensors: Mapping[str, Tensor], modules: Iterable[str]) ->
         raise ArtifactError(f"{path}: no tensors; expected the LoRA of at least one feed-forward's `wo`")
     for name in (name for module in found for name in pair_names(module)):
         if name not in tensors:
-            raise ArtifactError(f"{path}: lacks '{name}', the other half of a LoRA that is there")
+            raise ArtifactError(f"{path}: lacks '{name}', the other half of its pair")
     return {module: (tensors[down], tensors[up]) for module in found for down, up in [pair_names(module)]}
 
 
@@ -113,7 +113,7 @@ def _check_shapes(path: Path, module: str, pair: Pair, expected: tuple[tuple[int
         if tensor.shape != shape:
             raise ArtifactError(
                 f"{path}: tensor '{name}' has the shape {tuple(tensor.shape)}: expected {shape} by {CONFIG} and the "
-                "backbone at hand; was it trained on another one?"
+                "backbone; was it trained on another one?"
             )
 
 
@@ -122,7 +122,7 @@ def _prompt(directory: Path, description: str | None, backbone: Backbone) -> Ten
     path = directory / PROMPT
     if description is None and not path.is_file():
         raise ArtifactError(f"{path}: no such file; a LoRA without a prompt needs a description of its task")
-    tensors = _read(path, backbone.fingerprint) if path.is_file() else {}  # an export's tells of its backbone
+    tensors = _read(path, backbone.fingerprint) if path.is_file() else {}  # an exported prompt names its backbone
     if description is not None:
         ids = torch.tensor(backbone.tokenizer(description)["input_ids"])
         return initial_prompt(backbone.model, ids, "vocab", torch.Generator())

@@ -1,4 +1,4 @@
-"""A source adapter as a LoRA that PEFT loads, with its prompt and a page that says how to use both."""
+"""Write a source adapter as a LoRA that PEFT loads, with its prompt and a page that explains both."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,13 +39,13 @@ ids = model.generate(inputs_embeds=embeddings, attention_mask=mask, max_new_toke
 
 
 def save_lora(directory: Path, adapter: Adapter[SourceDescription], base_model: str) -> None:
-    """Write the folder whole or not at all. `base_model`: what PEFT is to load the backbone by, a name or a folder.
+    """Write the folder whole or not at all. PEFT loads the backbone by `base_model`, a name or a folder.
 
-    ArtifactError where `directory` holds something else than a LoRA.
+    Raises ArtifactError if `directory` holds something other than a LoRA.
     """
     directory, description = Path(directory), adapter.description
     if directory.exists() and not (directory / CONFIG).is_file():
-        raise ArtifactError(f"{directory}: is there already and has no {CONFIG}; expected a new folder, or a LoRA's")
+        raise ArtifactError(f"{directory}: already exists and has no {CONFIG}; expected a new folder, or a LoRA's")
     page = PAGE.format(
         task=description.task,
         description=description.prompt,
@@ -56,7 +56,7 @@ def save_lora(directory: Path, adapter: Adapter[SourceDescription], base_model: 
         prompt_tensor=PROMPT_TENSOR,
     )
     with atomic_directory(directory) as temporary:
-        # One key of metadata each: safetensors writes several in an order of chance, and transformers wants its own
+        # One key of metadata each: safetensors writes several in random order, and transformers needs "format"
         save_file(_pairs(adapter.tensors), temporary / TENSORS, {"format": "pt"})
         save_file({PROMPT_TENSOR: adapter.tensors["prompt"]}, temporary / PROMPT, {BACKBONE: description.backbone})
         write_json(temporary / CONFIG, _config(adapter.tensors, description.scale, base_model))
@@ -75,8 +75,8 @@ def _pairs(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _config(tensors: Mapping[str, Tensor], scale: float, base_model: str) -> dict[str, Any]:
-    """adapter_config.json; PEFT takes what is not there as off."""
-    rank = len(tensors["encoder.0.down"])  # that of all layers
+    """adapter_config.json; PEFT takes absent keys as off."""
+    rank = len(tensors["encoder.0.down"])  # the same in all layers
     alpha = scale * rank
     return {
         "base_model_name_or_path": base_model,

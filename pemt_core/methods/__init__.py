@@ -1,8 +1,8 @@
 """Methods as values: how a target is adapted, from its initial tensors to its model.
 
-A file here that defines a subclass of `Method` is a kind of method; an entry of `methods` in params.yaml names a method
-and says what it is. Training, evaluation, prediction, tracking and reports know the interface (method.py) and no kind.
-Loading these files loads no torch: a kind imports the model where it builds one.
+Each file here with a subclass of `Method` is a kind of method; an entry of `methods` in params.yaml defines a method of
+some kind. Training, evaluation, prediction, tracking and reports know only the interface (method.py), not the kinds.
+These files load without torch: a kind imports the model code when it builds a model.
 """
 
 from pemt_core.methods.method import Method

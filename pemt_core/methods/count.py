@@ -1,4 +1,4 @@
-"""How many parameters a method trains on a backbone: exactly, from shapes alone."""
+"""Count the parameters that a method trains on a backbone, exactly and from shapes alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainedParameters:
-    """A target's prompt has as many vectors as its description has tokens, so the count is linear in them."""
+    """A count that is linear in the tokens of a target's description, because the prompt has a vector for each."""
 
     fixed: int
     per_prompt_token: int
 
     def with_prompt(self, num_tokens: int) -> int:
-        """For a description of so many tokens, the closing one included."""
+        """The count for a description of `num_tokens` tokens, the closing one included."""
         return self.fixed + self.per_prompt_token * num_tokens
 
 
 def trained_parameters(method: Method, backbone: Any, sources: Sequence[str], rank: int) -> TrainedParameters:
-    """The parameters that `method` trains for one target.
+    """Count the parameters that `method` trains for one target.
 
     Args:
         backbone: a T5 on any device, the meta device included.
-        sources: all sources that there are; each has an expert of this `rank`.
+        sources: all known sources; each has an expert of this `rank`.
     """
     experts = [_expert(backbone, source, rank) for source in method.draws_on(sources)]
     one, two = (_count(method, backbone, experts, num_tokens) for num_tokens in (1, 2))
@@ -43,7 +43,7 @@ def _count(method: Method, backbone: Any, experts: "Sequence[Expert]", num_token
 
 
 def _expert(backbone: Any, source: str, rank: int) -> "Expert":
-    """An expert of shapes alone."""
+    """An expert with shapes but no data."""
     import torch
 
     from pemt_core.model.assemble import Expert

@@ -1,4 +1,4 @@
-"""What every kind of method is: strict settings, initial tensors, a model, the sources that it draws on, its names."""
+"""The interface of every kind of method: strict settings, sources, initial tensors, model, names in reports."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from pemt_core.schema.group import Group
 from pemt_core.schema.numbers import Count, Rate
 from pemt_core.training.settings import SelectBy, TrainingSettings
 
-if TYPE_CHECKING:  # reading settings must not wait for torch
+if TYPE_CHECKING:  # settings load without torch
     import torch
     from torch import Tensor
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # reading settings must not wait for torch
 class Method(Group):
     """A way to adapt a target, with every setting that its numbers depend on.
 
-    A subclass adds `kind: Literal["<its name>"]` and its settings. A setting that the group `transfer` has too takes
-    its value from there unless the method's entry gives another; any other setting needs a default.
+    A subclass adds `kind: Literal["<its name>"]` and its settings. A setting that the group `transfer` also has
+    takes its value from there unless the method's entry sets it; every other setting needs a default.
     """
 
     kind: str
@@ -34,20 +34,20 @@ class Method(Group):
 
     @abstractmethod
     def draws_on(self, known: Sequence[str]) -> list[str]:
-        """Those of the `known` sources whose experts it uses, in their order.
+        """The `known` sources whose experts the method uses, in their order.
 
-        SettingsError, naming the nearest, where its settings name a source that is not known.
+        Raises SettingsError, naming the nearest, if its settings name an unknown source.
         """
 
     @abstractmethod
     def initial_tensors(
         self, backbone: Any, description_ids: "Tensor", experts: "Sequence[Expert]", generator: "torch.Generator"
     ) -> "dict[str, Tensor]":
-        """Everything that it trains, at step 0.
+        """Every tensor that the method trains, at step 0.
 
         Args:
             description_ids: tokens of the target's description, shape (P,).
-            experts: those of the sources that it draws on.
+            experts: the experts of the sources that it draws on.
         """
 
     @abstractmethod
@@ -58,21 +58,21 @@ class Method(Group):
         experts: "Sequence[Expert]",
         folded: "FoldedLayers | None" = None,
     ) -> "PromptedT5":
-        """The model, attached to `backbone`, that `tensors` (initial or trained) are the trained part of.
+        """Build the model from its trained part, `tensors` (initial or trained), and attach it to `backbone`.
 
-        `folded` as in `pemt_core.model.assemble.build_target_model`.
+        `folded` is that of `pemt_core.model.assemble.build_target_model`.
         """
 
     @property
     def code(self) -> tuple[str, ...]:
-        """The modules beside those of the training steps whose code its numbers depend on."""
+        """The modules, besides those of the training steps, whose code its numbers depend on."""
         return (type(self).__module__,)
 
     @property
     @abstractmethod
     def title(self) -> str:
-        """What reports call a method that is named as its kind."""
+        """The name in reports of a method that is named after its kind."""
 
     @abstractmethod
     def about(self, known: Sequence[str]) -> str:
-        """A clause that explains it to the reader of a report; empty for what the title says already."""
+        """A clause that explains the method to the reader of a report; empty if the title says it all."""

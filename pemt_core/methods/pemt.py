@@ -1,4 +1,4 @@
-"""PEMT (Lin et al. 2024), with other gates or fewer sources, and stage 2 without any source."""
+"""PEMT (Lin et al. 2024), also with other gates, with fewer sources, or with none."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Pemt(Method):
     """Stage 2: guided prompt, gated mixture of source adapters, target adapter, layer norms, task sparsity loss.
 
-    Without sources: target prompt, target adapter and layer norms alone.
+    Without sources, only the target prompt, target adapters and layer norms are trained.
     """
 
     kind: Literal["pemt"]
@@ -31,7 +31,7 @@ class Pemt(Method):
     sparsity_coefficient: Annotated[float, Field(ge=0)]
     sparsity_positions: Literal["all", "unpadded"]
     sources: list[str] | None = None  # None: all
-    without: list[str] = Field(default_factory=list)  # of these
+    without: list[str] = Field(default_factory=list)  # sources to leave out of these
     gate: str = "input"  # a file of `pemt_core.methods.gates`
 
     @field_validator("gate")
@@ -45,11 +45,11 @@ class Pemt(Method):
         for key, named in (("sources", self.sources or ()), ("without", self.without)):
             for source in named:
                 if source not in known:
-                    raise SettingsError(f"{key} names '{source}', which is no source here; {nearest(source, known)}")
+                    raise SettingsError(f"{key} names '{source}', which is not a source; {nearest(source, known)}")
         chosen = known if self.sources is None else self.sources
         left = [source for source in known if source in chosen and source not in self.without]
         if self.without and not left:
-            raise SettingsError(f"without leaves out every source; `sources: []` says that there is none: {known}")
+            raise SettingsError(f"without leaves out every source: {known}; to use none, set `sources: []`")
         return left
 
     def initial_tensors(

@@ -1,4 +1,4 @@
-"""The kinds of methods, found by their files, and methods from entries of params.yaml or from what was stored."""
+"""Find the kinds of methods by their files, and make methods from entries of params.yaml or stored settings."""
 
 import pkgutil
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from pemt_core.schema.validation import merged, validate
 
 @cache
 def kinds() -> Mapping[str, type[Method]]:
-    """Every kind by its name, in the order of the names."""
+    """Every kind by name, in alphabetical order."""
     package = __name__.rpartition(".")[0]
     files = [each.name for each in pkgutil.iter_modules([str(Path(__file__).parent)]) if not each.ispkg]
     modules = [import_module(f"{package}.{name}") for name in files]
@@ -27,7 +27,7 @@ def method_of(name: str, entry: Mapping[str, Any], shared: Mapping[str, Any], ke
 
     Args:
         entry: `kind` (the method's name if absent) and what differs from `shared`.
-        shared: the settings of the group `transfer`; a kind takes those that it has.
+        shared: the settings of the group `transfer`; a kind takes those that it also has.
 
     Raises:
         SettingsError: the kind or a setting is unknown, or a value is not what the kind expects.
@@ -35,7 +35,7 @@ def method_of(name: str, entry: Mapping[str, Any], shared: Mapping[str, Any], ke
     kind = entry.get("kind", name)
     if not isinstance(kind, str) or kind not in kinds():
         hint = nearest(str(kind), kinds())
-        missing = "" if "kind" in entry else f"; expected `kind`, as '{name}' is the name of none"
+        missing = "" if "kind" in entry else f"; expected the key `kind`, as '{name}' is not a kind"
         raise SettingsError(f"{key}: there is no kind of method '{kind}'{missing}; {hint}")
     fields = kinds()[kind].model_fields
     for each in entry:

@@ -1,8 +1,8 @@
 """Metrics by name: one registry, one value per metric, all in points (a correlation is x 100).
 
-`score` computes what a task names, `count_unreadable` says how many predictions were no answer at all: wrong for
-accuracy, -1 for STS-B, the opposite label for a binary F1, a class of its own for Matthews and macro-F1.
-Importing this package loads neither scikit-learn nor scipy: the functions do when they are called.
+`score` computes a task's metrics; `count_unreadable` counts the predictions that are not an answer at all. Such a
+prediction is wrong for accuracy, -1 for STS-B, the opposite label for binary F1, and an extra class for Matthews and
+macro-F1. The functions import scikit-learn and scipy when they are called, so importing this package is cheap.
 """
 
 from collections.abc import Callable, Iterable
@@ -44,18 +44,18 @@ METRICS: dict[str, Metric] = {
 
 
 def get_metric(name: str) -> Metric:
-    """The metric called `name`. Raises DataError, naming the nearest one, where there is none."""
+    """Look up a metric. Raises DataError with the nearest name if it does not exist."""
     if name not in METRICS:
         raise DataError(f"there is no metric '{name}'; {nearest(name, METRICS)}")
     return METRICS[name]
 
 
 def score(names: Iterable[str], scored: Scored) -> dict[str, float]:
-    """Each named metric over the rows of `scored`, in points and in the order of `names`."""
+    """Compute each named metric over the rows of `scored`, in points and in the order of `names`."""
     return {name: get_metric(name).function(scored) for name in names}
 
 
 def count_unreadable(names: Iterable[str], scored: Scored) -> int:
-    """How many predictions at least one of the named metrics cannot read."""
+    """Count the predictions that at least one of the named metrics cannot read."""
     metrics = [get_metric(name) for name in names]
     return sum(not all(metric.readable(text, scored) for metric in metrics) for text in scored.predictions)

@@ -1,6 +1,6 @@
 """Metrics over classes: accuracy, F1, Matthews' correlation, and MultiRC's exact match per question.
 
-Classes are numbers here, in the order of the task's label words; an unreadable prediction is the extra class
+Classes are numbered in the order of the task's label words; an unreadable prediction is the extra class
 `len(labels)`. All results are points from 0 to 100 (Matthews: -100 to 100).
 """
 
@@ -11,7 +11,7 @@ from pemt_core.metrics.scored import Scored, plain
 
 
 def accuracy(scored: Scored) -> float:
-    """Share of rows whose prediction equals a reference; works for free text too (WinoGrande writes an option)."""
+    """Share of rows whose prediction equals a reference; works for free text too (WinoGrande's target is an option)."""
     hits = _right(scored)
     return 100.0 * sum(hits) / len(hits)
 
@@ -19,22 +19,22 @@ def accuracy(scored: Scored) -> float:
 def binary_f1(scored: Scored) -> float:
     """F1 of the second label word. An unreadable prediction counts as the label that the row does not have.
 
-    Zero where no row is positive and none was predicted so.
+    Zero if neither a row nor a prediction is positive.
     """
     from sklearn.metrics import f1_score
 
     labels = _labels(scored)
     if len(labels) != 2:
-        raise DataError(f"f1 needs a task with two label words, this one has {len(labels)}: {', '.join(labels)}")
+        raise DataError(f"f1 needs a task with two label words, but this one has {len(labels)}: {', '.join(labels)}")
     truth, predicted = _classes(scored)
     predicted = [1 - true if guess == 2 else guess for true, guess in zip(truth, predicted, strict=True)]
     return 100.0 * float(f1_score(truth, predicted, pos_label=1, zero_division=0.0))
 
 
 def macro_f1(scored: Scored) -> float:
-    """Mean over label words of their F1, an unreadable prediction being a miss of the true one.
+    """Mean F1 over the label words; an unreadable prediction is a miss of the true one.
 
-    Label words that occur neither among the references nor among the predictions are left out, as in scikit-learn:
+    Label words that occur in neither references nor predictions are left out, as in scikit-learn:
     a capped test set may lack a rare class.
     """
     from sklearn.metrics import f1_score
@@ -46,9 +46,9 @@ def macro_f1(scored: Scored) -> float:
 
 
 def matthews(scored: Scored) -> float:
-    """Matthews' correlation x 100 (for several classes: Gorodkin's R_K); unreadable predictions are one more class.
+    """Matthews' correlation x 100 (for several classes: Gorodkin's R_K); unreadable predictions form one more class.
 
-    Zero where the references or the predictions are all the same, the limit that scikit-learn takes as well.
+    Zero if all references or all predictions are the same, as in scikit-learn.
     """
     from sklearn.metrics import matthews_corrcoef
 
@@ -59,7 +59,7 @@ def matthews(scored: Scored) -> float:
 
 
 def group_exact_match(scored: Scored) -> float:
-    """Share of groups (MultiRC: questions) of which every row is right."""
+    """Share of groups (MultiRC: questions) whose rows are all right."""
     whole: dict[str, bool] = defaultdict(lambda: True)
     for group, hit in zip(scored.groups, _right(scored), strict=True):
         whole[group] &= hit
@@ -67,7 +67,7 @@ def group_exact_match(scored: Scored) -> float:
 
 
 def _right(scored: Scored) -> list[bool]:
-    """Per row, whether the prediction is one of its references."""
+    """Whether each row's prediction is one of its references."""
     return [
         plain(prediction) in map(plain, references)
         for prediction, references in zip(scored.predictions, scored.references, strict=True)
@@ -76,12 +76,12 @@ def _right(scored: Scored) -> list[bool]:
 
 def _labels(scored: Scored) -> list[str]:
     if scored.labels is None:
-        raise DataError("this metric counts classes, and the task has no label words: use accuracy")
+        raise DataError("this metric counts classes, but the task has no label words; use accuracy")
     return scored.labels
 
 
 def _classes(scored: Scored) -> tuple[list[int], list[int]]:
-    """True and predicted class of every row; `len(labels)` where the prediction is unreadable."""
+    """True and predicted class of every row; `len(labels)` if the prediction is unreadable."""
     labels = _labels(scored)
     number = {label: index for index, label in enumerate(labels)}
     truth = [number[references[0]] for references in scored.references]

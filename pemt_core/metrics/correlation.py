@@ -1,4 +1,4 @@
-"""Correlations for STS-B, where the model writes a score as text ("3.8"). Results are x 100, -100 to 100."""
+"""Correlations for STS-B, where the model writes a score as text ("3.8"). Results are x 100, from -100 to 100."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ from pemt_core.errors import DataError
 from pemt_core.metrics.scored import Scored
 
 LOWEST, HIGHEST = 0.0, 5.0  # the range of STS-B's scores
-UNREADABLE = -1.0  # what the published evaluations put for a text that is no score
+UNREADABLE = -1.0  # the value in published evaluations for a text that is not a score
 
 
 def pearson(scored: Scored) -> float:
@@ -30,7 +30,7 @@ def readable_as_score(prediction: str, scored: Scored) -> bool:
 
 
 def _correlation(function: Callable[..., Any], scored: Scored) -> float:
-    """`function` over all rows; zero where either side is constant, which has no correlation (scipy: NaN)."""
+    """Apply `function` to all rows; zero if either side is constant, where scipy returns NaN."""
     predicted = [_parse(prediction) for prediction in scored.predictions]
     truth = [_parse(references[0]) for references in scored.references]
     if UNREADABLE in truth:
@@ -42,7 +42,7 @@ def _correlation(function: Callable[..., Any], scored: Scored) -> float:
 
 
 def _parse(text: str) -> float:
-    """The score that `text` holds, or UNREADABLE; "nan" fails the comparison and so is unreadable too."""
+    """Return the score in `text`, or UNREADABLE; "nan" fails the comparison, so it is unreadable too."""
     try:
         value = float(text.strip())
     except ValueError:

@@ -1,8 +1,7 @@
 """SQuAD's token F1 and exact match (Rajpurkar et al., 2016; the v1.1 evaluation script), in points from 0 to 100.
 
-Questions, contexts, answers and references had their punctuation set apart ("well - known") before training, as T5
-does. Punctuation is therefore replaced by a space: on such text that equals the script's deletion, and it lets
-"well-known" match "well - known" where a model closes the gap.
+The script deletes punctuation; here a space replaces it. The texts of these tasks have spaces around punctuation
+("well - known"), as in T5's preprocessing, so the result is the same, and a model's "well-known" still matches.
 """
 
 import re
@@ -17,7 +16,7 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 def f1(scored: Scored) -> float:
-    """Token F1, for each row the best over its references."""
+    """Token F1 with the best reference of each row."""
     return _mean_of_best(_token_f1, scored.predictions, scored.references)
 
 
@@ -27,7 +26,7 @@ def exact_match(scored: Scored) -> float:
 
 
 def f1_first(scored: Scored) -> float:
-    """Token F1 against the first reference alone, as rows published for these tasks have it."""
+    """Token F1 with the first reference alone, as in the published results."""
     return _mean_of_best(_token_f1, scored.predictions, [references[:1] for references in scored.references])
 
 
@@ -37,9 +36,9 @@ def exact_match_first(scored: Scored) -> float:
 
 
 def normalise(text: str) -> str:
-    """Lower case, no punctuation, no articles, single spaces.
+    """Lower-case a text, and remove punctuation, articles and repeated spaces.
 
-    A text of nothing but these ("The", "?") stays as it is in lower case, or the empty prediction would match it.
+    A text of nothing else ("The", "?") is only lower-cased; otherwise the empty prediction would match it.
     """
     lowered = text.lower()
     bare = " ".join(_ARTICLES.sub(" ", lowered.translate(_SPACES_FOR_PUNCTUATION)).split())
@@ -55,7 +54,7 @@ def _mean_of_best(compare: Callable[[str, str], float], predictions: list[str], 
 
 
 def _equal(prediction: str, answer: str) -> float:
-    """1 where the two normalised texts are equal; the empty prediction is always wrong."""
+    """1 if the two normalised texts are equal; the empty prediction is always wrong."""
     return float(prediction == answer != "")
 
 

@@ -1,7 +1,7 @@
-"""What a metric reads: predictions beside their references, and the rules by which a prediction counts as readable.
+"""The input of metrics: predictions with their references, and the rules for which predictions are readable.
 
-A model that generates text can write what is no answer at all. Such a prediction is never mapped to a class by
-default (class 0 would be right for every row of that class); each metric says what it makes of it.
+A model that generates text can write something that is not an answer. Such a prediction is never mapped to a default
+class (class 0 would be right for every row of that class); each metric defines how it counts.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ class Scored:
     """The rows of one split after generation; all lists have one entry per row."""
 
     predictions: list[str]  # as decoded, special tokens removed
-    references: list[list[str]]  # every answer that counts as right, the first one first; [target] for labels
-    groups: list[str]  # rows with equal values belong together (a MultiRC question); otherwise the row's id
-    labels: list[str] | None  # label words in class order; None where the target is free text
+    references: list[list[str]]  # every right answer, in the dataset's order; [target] for labels
+    groups: list[str]  # equal for rows that belong together (a MultiRC question); otherwise the row's id
+    labels: list[str] | None  # label words in class order; None for free text
 
     def __post_init__(self) -> None:
         sizes = {len(self.predictions), len(self.references), len(self.groups)}
@@ -26,31 +26,31 @@ class Scored:
                 f"{len(self.predictions)}, {len(self.references)}, {len(self.groups)}"
             )
         if not self.predictions:
-            raise DataError("there are no rows to score: the split is empty")
+            raise DataError("the split is empty: no rows to score")
         for row, references in enumerate(self.references):
             self._check_references(row, references)
 
     def _check_references(self, row: int, references: list[str]) -> None:
         if not references:
-            raise DataError(f"row {row} (group '{self.groups[row]}') has no reference to be scored against")
+            raise DataError(f"row {row} (group '{self.groups[row]}') has no reference to score against")
         unknown = [word for word in references if self.labels is not None and word not in self.labels]
         if unknown:
             raise DataError(
-                f"row {row} (group '{self.groups[row]}'): the reference '{unknown[0]}' is no label word of its task; "
+                f"row {row} (group '{self.groups[row]}'): the reference '{unknown[0]}' is not a label word; "
                 f"{nearest(unknown[0], self.labels or [])}"
             )
 
 
 def plain(text: str) -> str:
-    """`text` without outer spaces and with single inner ones, which is all that a tokenizer's round trip may change.
+    """Collapse the spaces of `text`, the only part that a tokenizer's round trip may change.
 
-    Case is kept: the model was trained to write the label words exactly as they stand, so "true" is not "True".
+    Case is kept: the model was trained to write the label words exactly, so "true" is not "True".
     """
     return " ".join(text.split())
 
 
 def always_readable(prediction: str, scored: Scored) -> bool:
-    """Free text: every prediction can be compared, the empty one is wrong and no more than that."""
+    """True for every prediction: free text can always be compared, and the empty prediction is merely wrong."""
     return True
 
 

@@ -1,1 +1,1 @@
-"""The method: modules put around a frozen T5, attached and detached exactly. Start reading at assemble.py."""
+"""The method's modules, which attach to a frozen T5 and detach exactly. Start reading at assemble.py."""

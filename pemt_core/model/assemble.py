@@ -1,7 +1,7 @@
-"""The one place where models are put together from a backbone and named tensors.
+"""Build every model from a backbone and named tensors.
 
-A model is always built from its complete set of tensors: fresh ones from `initial_*_tensors`, stored ones from an
-artifact. So what is saved is by construction everything that was trained.
+A model is always built from its complete set of tensors: new ones from `initial_*_tensors`, stored ones from an
+artifact. An artifact therefore holds everything that was trained.
 
     source:  prompt, <stack>.<i>.down (R, F), <stack>.<i>.up (D, R)
     target:  prompt, <stack>.<i>.gate (F or D, E), <stack>.<i>.adapter.{down,up}.{weight,bias}, and every layer norm's
@@ -38,7 +38,7 @@ FoldedLayers = Mapping[str, FoldedExperts]
 
 @dataclass(frozen=True)
 class Expert:
-    """A source adapter as stage 2 uses it: frozen tensors of one source task, and their scale s = alpha / rank."""
+    """A source adapter in stage 2: the frozen tensors of one source task, and their scale s = alpha / rank."""
 
     task: str
     tensors: Mapping[str, Tensor]
@@ -51,7 +51,7 @@ def initial_prompt(
     init: Literal["vocab", "normal"],
     generator: torch.Generator,
 ) -> Float[Tensor, "P D"]:
-    """P vectors: the embeddings of the description's tokens (vocab), or N(0, 1) as the authors' code in effect has."""
+    """P vectors: the embeddings of the description's tokens (vocab), or N(0, 1), which the authors' code amounts to."""
     embeddings = backbone.get_input_embeddings().weight.detach()
     if init == "normal":
         return torch.randn(len(description_ids), embeddings.shape[1], generator=generator)
@@ -67,7 +67,7 @@ def initial_source_tensors(
     init: Literal["zero", "kaiming"],
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Stage 1 at step 0: V Kaiming-uniform (a = sqrt 5); U zero (step 0 equals the backbone) or likewise."""
+    """Stage 1 at step 0: V is Kaiming-uniform (a = sqrt 5), U is zero (step 0 equals the backbone) or the same."""
     tensors = {"prompt": prompt}
     for place in feed_forwards(backbone):
         d_model, d_ff = place.wo.weight.shape
@@ -88,9 +88,9 @@ def initial_target_tensors(
     generator: torch.Generator,
     gates: Gates = published_gates,
 ) -> dict[str, Tensor]:
-    """Stage 2 at step 0: target adapters N(0, 0.01) without bias, the backbone's layer norms, the gates' start.
+    """Stage 2 at step 0: target adapters from N(0, 0.01) with zero biases, the backbone's layer norms, initial gates.
 
-    With `num_experts` 0 there are no gates: the target adapter, prompt and layer norms alone.
+    With `num_experts` 0, there are no gates, only the target adapters, prompt and layer norms.
     """
     tensors = {"prompt": prompt}
     for place in feed_forwards(backbone):
@@ -108,8 +108,8 @@ def initial_target_tensors(
 
 
 def build_source_model(backbone: Any, tensors: Mapping[str, Tensor], *, scale: float) -> PromptedT5:
-    """Stage 1: source adapters parallel to every `wo`, and the task prompt; all else frozen."""
-    attachment, tensors = Attachment(backbone), _own(tensors, backbone)
+    """Build stage 1: source adapters parallel to every `wo`, and the task prompt; everything else is frozen."""
+    attachment, tensors = Attachment(backbone), _copies(tensors, backbone)
     prompt = TaskPrompt(tensors["prompt"])
     trained = {"prompt": prompt.vectors}
     for place in feed_forwards(backbone):
@@ -121,7 +121,7 @@ def build_source_model(backbone: Any, tensors: Mapping[str, Tensor], *, scale: f
 
 
 def fold_experts(backbone: Any, experts: Sequence[Expert]) -> FoldedLayers:
-    """The experts of every layer beside its `wo`, by "<stack>.<layer>"; nothing without experts."""
+    """Fold the experts of every layer with its `wo`, by "<stack>.<layer>"; the result is empty without experts."""
     return {
         f"{place.stack}.{place.layer}": _fold(place.wo, experts, f"{place.stack}.{place.layer}")
         for place in (feed_forwards(backbone) if experts else ())
@@ -139,14 +139,14 @@ def build_target_model(
     gates: Gates = published_gates,
     folded: FoldedLayers | None = None,
 ) -> PromptedT5:
-    """Stage 2: mixture, gate and target adapter at every `wo`, the target's layer norms, its guided prompt.
+    """Build stage 2: mixture, gate and target adapter at every `wo`, the target's layer norms, its guided prompt.
 
-    Without experts: target adapter, layer norms and a plain prompt, and no sparsity loss. `folded` is what
-    `fold_experts` gave of the same experts: targets that share it hold their experts in memory once.
+    Without experts, the model has target adapters, layer norms and a plain prompt, and no sparsity loss. `folded` is
+    the result of `fold_experts` for the same experts; targets that share it keep the experts in memory only once.
     """
     if folded is None:
         folded = fold_experts(backbone, experts)
-    attachment, signal, tensors = Attachment(backbone), ForwardSignal(), _own(tensors, backbone)
+    attachment, signal, tensors = Attachment(backbone), ForwardSignal(), _copies(tensors, backbone)
     prompt: TaskPrompt | CorrelationGuidedPrompt = (
         CorrelationGuidedPrompt(
             tensors["prompt"],
@@ -178,8 +178,8 @@ def build_target_model(
     return PromptedT5(backbone, prompt, attachment, signal, trained, sparsity_coefficient=coefficient)
 
 
-def _own(tensors: Mapping[str, Tensor], backbone: Any) -> dict[str, Tensor]:
-    """Copies where the backbone is, so that training does not write into what the caller holds."""
+def _copies(tensors: Mapping[str, Tensor], backbone: Any) -> dict[str, Tensor]:
+    """Copy tensors to the backbone's device, so that training does not change the caller's."""
     device = backbone.get_input_embeddings().weight.device
     return {name: tensor.detach().to(device, copy=True) for name, tensor in tensors.items()}
 

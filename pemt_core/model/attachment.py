@@ -1,12 +1,12 @@
-"""Putting modules in the place of a backbone's own, and taking them out again exactly."""
+"""Replace modules of a backbone, and restore them exactly."""
 
 from torch import Tensor, nn
 
 
 class Attachment:
-    """The record of what was replaced in a backbone, so that `detach` is the exact inverse and `attach` undoes that.
+    """A record of the modules replaced in a backbone: `detach` restores them exactly, `attach` puts the new ones back.
 
-    No tensor of the backbone is written to: a new module owns the one whose place it takes.
+    The backbone's tensors are never written to: a new module holds the module that it replaces.
     """
 
     def __init__(self, backbone: nn.Module) -> None:
@@ -17,12 +17,12 @@ class Attachment:
         self._freeze()
 
     def replace(self, parent: nn.Module, name: str, new: nn.Module) -> None:
-        """Put `new` in the place of `parent.name`."""
+        """Replace `parent.name` with `new`."""
         self._replaced.append((parent, name, getattr(parent, name), new))
         setattr(parent, name, new)
 
     def detach(self) -> None:
-        """Put every original back, last replaced first, and let train what was trainable. Repeating it does nothing."""
+        """Restore every original, last replaced first, and every `requires_grad`. Repeated calls do nothing."""
         if self._attached:
             for parent, name, original, _ in reversed(self._replaced):
                 setattr(parent, name, original)
@@ -31,7 +31,7 @@ class Attachment:
             self._attached = False
 
     def attach(self) -> None:
-        """Put every new module in again, and freeze. RuntimeError where another model's stand in their places."""
+        """Put every new module back, and freeze the backbone. Raises RuntimeError if another model is attached."""
         if not self._attached:
             for parent, name, original, _ in self._replaced:
                 if getattr(parent, name) is not original:

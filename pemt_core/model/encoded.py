@@ -1,4 +1,4 @@
-"""A batch of rows after the encoder: what its decoder writes, and how probable given texts are."""
+"""A batch of rows after the encoder, for generation and for the log-probabilities of given texts."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
-IGNORED_LABEL = -100  # transformers' and torch's mark of what is no label: padding
+IGNORED_LABEL = -100  # the label that transformers and torch ignore: padding
 
 
 class EncodedRows:
@@ -20,10 +20,10 @@ class EncodedRows:
 
     @torch.no_grad()
     def generate(self, **options: Any) -> Int[Tensor, "B L"]:
-        """transformers' `generate`; `options` are its own. Greedy unless they say otherwise."""
+        """Call transformers' `generate` with `options`. It is greedy unless they say otherwise."""
         stacks = self.backbone.encoder.block, self.backbone.decoder.block
         if len(stacks[0]) != len(stacks[1]) and options.get("use_cache", True):
-            # transformers gives the cache as many layers as the encoder has; this one grows
+            # transformers gives the cache as many layers as the encoder has, but this one grows
             options.setdefault("past_key_values", EncoderDecoderCache(DynamicCache(), DynamicCache()))
         outputs = BaseModelOutput(last_hidden_state=self.state)  # a new one each time: beams expand it in place
         ids: Tensor = self.backbone.generate(encoder_outputs=outputs, attention_mask=self.mask, **options)
@@ -31,7 +31,7 @@ class EncodedRows:
 
     @torch.no_grad()
     def log_probabilities(self, candidates: Int[Tensor, "B C L"]) -> Float[Tensor, "B C"]:
-        """log p(candidate | text) of C texts per row, their closing tokens included; -100 is padding."""
+        """log p(candidate | text) of C candidates per row, closing tokens included; -100 is padding."""
         num_candidates, labels = candidates.shape[1], candidates.flatten(0, 1)
         logits = self.backbone(
             encoder_outputs=BaseModelOutput(last_hidden_state=self.state.repeat_interleave(num_candidates, dim=0)),

@@ -1,4 +1,4 @@
-"""The gate: how much each source counts for a sequence in one layer."""
+"""The gate, which weighs the sources for a sequence in one layer."""
 
 from typing import Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ from pemt_core.model.stacks import FeedForward
 class Gate(nn.Module):
     """g = softmax(input W_g), shape (B, E), the same for every position of a sequence; softmax in float32.
 
-    W_g starts at zero, so that all experts weigh 1/E. What the input is, the two subclasses say.
+    W_g starts at zero, so all experts weigh 1/E. The two subclasses define the input.
     """
 
     def __init__(self, weight: Float[Tensor, "C E"], signal: ForwardSignal) -> None:
@@ -29,7 +29,7 @@ class Gate(nn.Module):
 
 
 class EncoderGate(Gate):
-    """Reads the input of `wo` in its own layer, at the prompt's positions: C = F."""
+    """Reads the input of its layer's `wo` at the prompt's positions: C = F."""
 
     def gate_input(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B C"]:
         return self.signal.prompt_mean(x)
@@ -44,15 +44,15 @@ class DecoderGate(Gate):
 
 @runtime_checkable
 class Gates(Protocol):
-    """Where the gates of a model come from, layer by layer: this module, or a file of `pemt_core.methods.gates`."""
+    """A module that makes the gates of a model, layer by layer: this one, or a file of `pemt_core.methods.gates`."""
 
     def initial_weight(self, place: FeedForward, num_experts: int) -> Tensor | None:
-        """The trained weight of one layer's gate at step 0; None where nothing is trained."""
+        """The trained weight of one layer's gate at step 0; None if nothing is trained."""
 
     def build(self, place: FeedForward, weight: Tensor | None, num_experts: int, signal: ForwardSignal) -> nn.Module:
-        """The gate of one layer, from the input x of `wo` (B, S, F) to expert weights (B, E) in float32.
+        """Build the gate of one layer, from the input x of `wo` (B, S, F) to expert weights (B, E) in float32.
 
-        The parameter `weight` of the module is what is trained of it, if anything is.
+        If the gate is trained, the module's parameter `weight` is all that is trained.
         """
 
 
@@ -65,6 +65,6 @@ def initial_weight(place: FeedForward, num_experts: int) -> Float[Tensor, "C E"]
 def build(
     place: FeedForward, weight: Float[Tensor, "C E"] | None, num_experts: int, signal: ForwardSignal
 ) -> nn.Module:
-    """The published gate of one layer."""
+    """Build the published gate of one layer."""
     assert weight is not None
     return (EncoderGate if place.stack == "encoder" else DecoderGate)(weight, signal)

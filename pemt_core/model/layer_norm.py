@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 class TargetLayerNorm(nn.Module):
-    """x / rms(x) * weight in float32, in the place of a T5LayerNorm whose own scale stays untouched."""
+    """x / rms(x) * weight in float32. It replaces a T5LayerNorm, whose scale stays unchanged."""
 
     def __init__(self, base_layer: nn.Module, weight: Float[Tensor, " D"]) -> None:
         super().__init__()

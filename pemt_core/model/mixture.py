@@ -1,4 +1,4 @@
-"""The mixture of source adapters with gate and target adapter, in the place of a feed-forward's `wo`."""
+"""The mixture of source adapters with gate and target adapter, which replaces a feed-forward's `wo`."""
 
 from typing import Literal
 
@@ -29,7 +29,7 @@ class MixtureOutput(nn.Module):
     ) -> None:
         super().__init__()
         self.stack = stack  # encoder or decoder
-        self.name = f"{stack}.{layer}"  # under it the signal keeps this layer's expert weights
+        self.name = f"{stack}.{layer}"  # the key of this layer's expert weights in the signal
         self.experts = experts
         self.gate = gate
         self.adapter = adapter

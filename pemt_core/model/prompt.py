@@ -21,8 +21,8 @@ class TaskPrompt(nn.Module):
 class CorrelationGuidedPrompt(nn.Module):
     """Q + sum_k softmax(Q S_k^T) S_k: the target's prompt, guided by the frozen prompts of all sources (stage 2).
 
-    One attention per source, summed over sources; no scaling; dropout on the attention probabilities. The sources'
-    prompts differ in length: they are stacked once, and padding takes no probability.
+    Attention is computed per source and summed, without scaling and with dropout on its probabilities. The sources'
+    prompts differ in length, so they are padded and stacked once; padding gets no probability.
     """
 
     sources: Tensor

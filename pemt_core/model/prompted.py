@@ -17,7 +17,7 @@ from pemt_core.model.signal import ForwardSignal
 
 @dataclass
 class PromptedOutput:
-    """What a forward pass gives: `loss` is what training minimises."""
+    """The output of a forward pass; training minimises `loss`."""
 
     loss: Float[Tensor, ""]
     lm_loss: Float[Tensor, ""]
@@ -26,9 +26,9 @@ class PromptedOutput:
 
 
 class PromptedT5(nn.Module):
-    """A backbone with a task prompt in front of its text and with attached modules inside.
+    """A backbone with attached modules, and a task prompt in front of its text.
 
-    `trained` names every trained tensor as artifacts do: prompt, encoder.0.gate, and so on.
+    `trained` has every trained tensor by its name in artifacts: prompt, encoder.0.gate, and so on.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class PromptedT5(nn.Module):
         self._hook_encoder()
 
     def detach(self) -> nn.Module:
-        """Take everything out of the backbone and give it back as it was."""
+        """Detach every module, and return the backbone as it was."""
         self._encoder_hook.remove()
         self.attachment.detach()
         backbone: nn.Module = self.backbone
@@ -59,7 +59,7 @@ class PromptedT5(nn.Module):
 
     @contextmanager
     def attached(self) -> Iterator["PromptedT5"]:
-        """Put a detached model in again for a while: so several share one backbone, one at a time."""
+        """Attach a detached model for the block, so that several models can take turns on one backbone."""
         self.attachment.attach()
         self._hook_encoder()
         try:
@@ -109,7 +109,7 @@ class PromptedT5(nn.Module):
 
     @contextmanager
     def encoded(self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"]) -> Iterator[EncodedRows]:
-        """Run the encoder once, without gradients, for everything that is asked of these rows while this is open."""
+        """Run the encoder once, without gradients, for everything that the block does with these rows."""
         with torch.no_grad():
             embeddings, mask, prompt_mask = self.prepend_prompt(input_ids, attention_mask)
             with self.signal.open(prompt_mask):
@@ -119,6 +119,6 @@ class PromptedT5(nn.Module):
     def generate(
         self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"], **options: Any
     ) -> Int[Tensor, "B L"]:
-        """transformers' `generate` behind the prompt; `options` are its own. Greedy unless they say otherwise."""
+        """Call transformers' `generate` behind the prompt with `options`. It is greedy unless they say otherwise."""
         with self.encoded(input_ids, attention_mask) as rows:
             return rows.generate(**options)

@@ -1,4 +1,4 @@
-"""What one forward pass tells the modules inside the backbone, and what they tell back."""
+"""The state that modules attached to a backbone share during one forward pass."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 
 class ForwardSignal:
-    """Shared by all modules attached to one backbone; holds something only while a forward pass is open.
+    """Shared by all modules attached to one backbone. The gates' inputs exist only while a forward pass is open.
 
-    The mixture of an encoder layer reads the mean of its own input over the prompt, that of a decoder layer the mean
-    of the encoder's output over the prompt. Both write their expert weights and, where it is asked for, their share
-    of the task sparsity loss.
+    The mixture of an encoder layer reads the mean of its input over the prompt; that of a decoder layer reads the mean
+    of the encoder's output over the prompt. Both write their expert weights and, on request, their share of the task
+    sparsity loss.
     """
 
     def __init__(self) -> None:
@@ -29,9 +29,9 @@ class ForwardSignal:
         prompt_mask: Bool[Tensor, "B P"],
         positions: Mapping[str, Bool[Tensor, "B _"]] | None = None,
     ) -> Iterator["ForwardSignal"]:
-        """Carry this pass's prompt positions (False: padding on the prompt's left) to the modules inside.
+        """Give the attached modules the prompt positions of one pass (False: padding on the prompt's left).
 
-        `positions` names, per stack, the positions that are no padding; given, the sparsity loss is collected.
+        `positions` has, per stack, the positions that are not padding. If given, the sparsity loss is collected.
         """
         self._prompt_mask = prompt_mask
         self.positions = positions or {}
@@ -48,7 +48,7 @@ class ForwardSignal:
     def prompt_mean(self, x: Float[Tensor, "B S C"]) -> Float[Tensor, "B C"]:
         """The mean of x over each sequence's prompt positions, which come first."""
         if self._prompt_mask is None:
-            raise RuntimeError("the backbone was called outside its PromptedT5: its mixtures have no prompt to read")
+            raise RuntimeError("the backbone was called outside its PromptedT5, so there is no prompt to read")
         mask = self._prompt_mask.unsqueeze(-1).to(x.dtype)
         return (x[:, : mask.shape[1]] * mask).sum(1) / mask.sum(1)
 
@@ -58,7 +58,7 @@ class ForwardSignal:
         self._encoder_state = self.prompt_mean(state)
 
     def encoder_state(self, num_rows: int) -> Float[Tensor, "B D"]:
-        """The encoder's prompt mean for `num_rows` decoder rows (more than sequences where beams were expanded)."""
+        """The encoder's prompt mean for `num_rows` decoder rows (several per sequence if beams were expanded)."""
         if self._encoder_state is None:
             raise RuntimeError("the decoder ran before the encoder: pass inputs through PromptedT5")
         return self._encoder_state.repeat_interleave(num_rows // len(self._encoder_state), dim=0)

@@ -1,4 +1,4 @@
-"""The source adapter: what stage 1 trains in every layer, parallel to the feed-forward's `wo`."""
+"""The source adapter, which stage 1 trains in every layer, parallel to the feed-forward's `wo`."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 class SourceAdaptedOutput(nn.Module):
-    """wo(x) + s U V x, in the place of `wo` (method, stage 1). V is `down`, U is `up`, s is `scale`; no biases."""
+    """wo(x) + s U V x, which replaces `wo` (method, stage 1). V is `down`, U is `up`, s is `scale`; no biases."""
 
     def __init__(
         self, base_layer: nn.Linear, down: Float[Tensor, "R F"], up: Float[Tensor, "D R"], *, scale: float
@@ -19,7 +19,7 @@ class SourceAdaptedOutput(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """T5 looks at its `wo.weight` for the dtype that it should compute in."""
+        """T5 reads the dtype to compute in from `wo.weight`."""
         return self.base_layer.weight
 
     def forward(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B S D"]:

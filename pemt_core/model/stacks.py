@@ -1,4 +1,4 @@
-"""Where in a T5 the method's modules sit. T5, T5 v1.1, FLAN and mT5 name these places alike."""
+"""The places in a T5 where the method attaches modules. T5, T5 v1.1, FLAN and mT5 name them alike."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ class FeedForward(NamedTuple):
     def wo(self) -> nn.Linear:
         wo = self.parent.wo
         if not isinstance(wo, nn.Linear):
-            raise RuntimeError(f"{self.stack} layer {self.layer} has a {type(wo).__name__} attached: detach that first")
+            raise RuntimeError(f"{self.stack} layer {self.layer} has a {type(wo).__name__} attached: detach it first")
         return wo
 
 
@@ -29,7 +29,7 @@ def feed_forwards(backbone: Any) -> Iterator[FeedForward]:
 
 
 def layer_norms(backbone: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
-    """Every layer norm: the name of its scale in the state dict, its parent, and its name there."""
+    """Every layer norm: the name of its scale in the state dict, its parent, and its attribute in the parent."""
     for name, _ in list(backbone.named_modules()):
         if name.endswith("layer_norm"):
             parent, _, attribute = name.rpartition(".")

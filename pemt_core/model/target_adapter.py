@@ -1,4 +1,4 @@
-"""The target adapter: a bottleneck with a skip, after the mixture in every layer."""
+"""The target adapter: a bottleneck with a skip connection, after the mixture in every layer."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ class TargetAdapter(nn.Module):
 
 
 class AdaptedOutput(nn.Module):
-    """The target adapter after a plain `wo`: what stage 2 is without sources."""
+    """The target adapter after a plain `wo`, for stage 2 without sources."""
 
     def __init__(self, base_layer: nn.Linear, adapter: TargetAdapter) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Trained targets in use: several on one backbone in memory, rows of several in one batch."""
+"""Predict with trained targets: several share one backbone in memory, and one call may mix their rows."""

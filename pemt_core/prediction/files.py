@@ -1,4 +1,4 @@
-"""Predictions for files of any size: CSV, JSONL and parquet are read, answered and written a part at a time."""
+"""Predictions for files of any size: CSV, JSONL and parquet are read, answered and written in parts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -16,20 +16,20 @@ from pemt_core.prediction.rows import TASK, TEXT
 from pemt_core.prediction.writers import WRITERS, output_schema
 from pemt_core.tasks.files import Record, check_file, check_format, fixed_columns, place_of, read_records
 
-CHUNK_ROWS = 1_000  # held in memory at a time; rows of like length are batched within them
+CHUNK_ROWS = 1_000  # held in memory at a time; rows of similar length are batched within them
 
 
 def predict_file(
     predictor: Predictor, input_path: Path, output_path: Path, *, task: str | None = None, keep: Sequence[str] = ()
 ) -> int:
-    """Write a prediction for every row of `input_path`, in their order; returns how many. Memory does not grow.
+    """Write a prediction for every row of `input_path`, in order and in constant memory; returns the number of rows.
 
-    The files' endings say what they are: .csv, .jsonl or .parquet, in UTF-8. The output has the columns of
-    `output_schema`: `keep` names columns of the input that it carries along, as text. It appears whole or not at all.
+    The files' extensions give their formats: .csv, .jsonl or .parquet, in UTF-8. The output has the columns of
+    `output_schema`; `keep` names columns of the input to copy to it as text. It is written whole or not at all.
 
     Raises:
-        DataError: a file is missing or of another kind, not readable, has no row, or a row is not what its task
-            expects; the message names the file and the place in it.
+        DataError: a file is missing, of another format, unreadable or empty, or a row is not what its task expects;
+            the message names the file and the place in it.
     """
     check_files(input_path, output_path, keep)
     write, schema = WRITERS[output_path.suffix.lower()], output_schema(keep)
@@ -46,16 +46,16 @@ def predict_file(
 
 
 def check_files(input_path: Path, output_path: Path, keep: Sequence[str]) -> None:
-    """DataError where `predict_file` would find at once that it cannot read, or write, these."""
+    """Raise DataError if `predict_file` cannot start on these files."""
     check_file(input_path)
     check_format(output_path, WRITERS)
     if output_path.exists() and output_path.samefile(input_path):
-        raise DataError(f"{output_path}: is the file with the rows; name another for the answers")
+        raise DataError(f"{output_path}: is the input file; name another file for the answers")
     output_schema(keep)
 
 
 def _needed(predictor: Predictor, path: Path, keep: Sequence[str]) -> list[str] | None:
-    """The columns that answers need; None, for all, where rows differ in theirs, or an error will name the nearest."""
+    """The columns to read; None for all, if rows differ in their columns or an error will name the nearest one."""
     names, inputs = fixed_columns(path), [target.conversion.inputs for target in predictor.targets.values()]
     if names is None or not set(keep) <= set(names):
         return None
@@ -67,7 +67,7 @@ def _needed(predictor: Predictor, path: Path, keep: Sequence[str]) -> list[str] 
 def _answered(
     predictor: Predictor, path: Path, records: Iterator[Record], task: str | None, keep: Sequence[str], bar: Any
 ) -> Iterator[list[dict[str, Any]]]:
-    """The rows of the output, a part at a time."""
+    """Yield the rows of the output in parts."""
     number = 0
     while part := list(islice(records, CHUNK_ROWS)):
         places, given = [place_of(path, record.number) for record in part], [record.values for record in part]

@@ -1,4 +1,4 @@
-"""Trained models by their names: targets of a project, a registered model, or a model's folder."""
+"""Load trained models by name: targets of a project, a registered model, or a model's folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from pemt_core.tracking.models import fetch_version, find_version
 from pemt_core.tracking.store import open_store, tracking_dir, tracking_uri
 
 REGISTERED = "models:/"
-ANY_EXPERIMENT = "Default"  # every store has it, and models are read from the registry beside it
+ANY_EXPERIMENT = "Default"  # every store has it, and reading the registry needs no other
 
 
 def load(
@@ -26,18 +26,18 @@ def load(
     cell: str | None = None,
     tracking: str | None = None,
 ) -> Predictor:
-    """A predictor of trained models, on the GPU where there is one.
+    """Load a predictor of trained models, on the GPU if there is one.
 
     Args:
         what: a list of trained targets of the project, as in ["cb", "rte"]; or a registered model,
             models:/<name>@<alias> or models:/<name>/<version>; or the folder of a model.
-        project: the project's folder, or its single folders.
-        cell: of the targets, such as pemt-k32-seed31; None: of each the best on validation.
+        project: the project's folder, or a `Project` that names each of its folders.
+        cell: the cell of every target, such as pemt-k32-seed31; None: the best on validation of each.
         tracking: the store of a registered model; None: MLFLOW_TRACKING_URI, or that of the project's params.yaml.
 
     Raises:
-        SettingsError: there is no such target, or params.yaml is not as expected; with the nearest name.
-        ArtifactError: something trained is missing or altered, or there is no such cell or folder.
+        SettingsError: a target is unknown (the message names the nearest), or params.yaml is not valid.
+        ArtifactError: a trained file is missing or altered, or there is no such cell or folder.
         TrackingError: the store cannot be reached, or has no such model.
     """
     place = project if isinstance(project, Project) else Project.at(project)
@@ -54,7 +54,7 @@ def _load_targets(targets: list[str], project: Project, cell: str | None) -> Pre
     settings = load_settings(project.params)
     known = known_tasks(settings.own_tasks, project.params.parent)
     if not targets:
-        raise SettingsError(f"no target is named; {project.adapters} has: {', '.join(_folders(project.adapters))}")
+        raise SettingsError(f"no target given; {project.adapters} has: {', '.join(_folders(project.adapters))}")
     conversions = {target: get_task(target, known).conversion for target in targets}
     for target in targets:
         if (project.adapters / target).is_dir() and not (project.data / target).is_dir():
@@ -89,7 +89,7 @@ def _load_registered(uri: str, project: Project, tracking: str | None) -> Predic
 def _no_such_folder(what: str | Path, project: Project) -> str:
     expected = f"expected a model's folder, {REGISTERED}<name>@<alias>, or a list of targets"
     if str(what) in _folders(project.adapters):
-        return f"{what}: no such folder; the trained target is [{str(what)!r}]; {expected}"
+        return f"{what}: no such folder; for the trained target, give [{str(what)!r}]; {expected}"
     beside = _folders(Path(what).parent)
     return f"{what}: no such folder; {expected}" + (f"; {nearest(Path(what).name, beside)}" if beside else "")
 

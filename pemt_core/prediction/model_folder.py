@@ -1,7 +1,7 @@
-"""A trained target with all that it needs in one folder, laid out as the pipeline's own folders are.
+"""A trained target with all that it needs in one folder, laid out like the pipeline's folders.
 
-model.json                what it is
-backbone/                 as the step backbone wrote it; may be left out and given on loading
+model.json                its description
+backbone/                 as the backbone step wrote it; may be left out and given on loading
 experts/                  as collect_experts wrote it
 targets/<task>/           the trained cell
 tasks/<task>/task.json    labels, description, generation length
@@ -34,7 +34,7 @@ class ModelDescription:
     targets: list[str]
     backbone: str  # fingerprint
     backbone_dir: str | None  # where it is, if the folder does not hold it
-    own_texts: dict[str, dict[str, str]]  # of own tasks: name in the text to column; others are in the registry
+    own_texts: dict[str, dict[str, str]]  # of the user's tasks: name in the text to column; others are in the registry
     batch_size: int
 
     def conversion(self, target: str) -> RowConversion:
@@ -55,14 +55,14 @@ def write_model_folder(
     include_backbone: bool,
     batch_size: int,
 ) -> ModelDescription:
-    """Write a folder for the trained cells in `adapter_dirs`, whole or not at all, as `load_model_folder` takes it.
+    """Write a folder of the trained cells in `adapter_dirs` for `load_model_folder`, whole or not at all.
 
-    `own_texts` has, of each target that is no task of the registry, the names in its text and their columns.
-    ArtifactError where a folder is missing, or the cells come from different backbones.
+    `own_texts` has the names in the text and their columns for each target that is not a task of the registry. Raises
+    ArtifactError if a folder is missing, or if the cells were trained on different backbones.
     """
     fingerprints = {str(d): load_description(d, TargetDescription)[0].backbone for d in adapter_dirs.values()}
     if len(set(fingerprints.values())) != 1:
-        raise ArtifactError(f"one model has one backbone; {', '.join(fingerprints)} were trained on different ones")
+        raise ArtifactError(f"a model has one backbone; {', '.join(fingerprints)} were trained on different ones")
     reference = None if include_backbone else str(Path(backbone_dir).resolve())
     texts = {target: dict(fields) for target, fields in own_texts.items()}
     description = ModelDescription(list(adapter_dirs), next(iter(fingerprints.values())), reference, texts, batch_size)
@@ -80,7 +80,7 @@ def write_model_folder(
 
 
 def read_model_description(folder: Path) -> ModelDescription:
-    """Read model.json of a folder. ArtifactError where it is missing or not that of a model."""
+    """Read model.json of a folder. Raises ArtifactError if it is missing or does not describe a model."""
     path = Path(folder) / MODEL
     values = read_json(path)
     try:
@@ -90,10 +90,10 @@ def read_model_description(folder: Path) -> ModelDescription:
 
 
 def load_model_folder(folder: Path, backbone_dir: Path | None = None) -> Predictor:
-    """A predictor for all targets of a folder that `write_model_folder` wrote.
+    """Load a predictor for all targets of a folder that `write_model_folder` wrote.
 
-    `backbone_dir` is where its backbone is, if neither the folder has it nor the place that model.json names.
-    ArtifactError where the backbone is gone, or a file is missing or altered.
+    `backbone_dir` replaces the backbone in the folder, or the one that model.json refers to. Raises ArtifactError if
+    the backbone is gone, or a file is missing or altered.
     """
     folder = Path(folder)
     description = read_model_description(folder)

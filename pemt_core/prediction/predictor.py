@@ -1,7 +1,7 @@
 """Several trained targets on one frozen backbone in memory.
 
-Each target's modules are attached for its own rows of a batch and detached again, so answers do not depend on which
-other targets' rows came along. Targets that mix the same experts hold them once.
+Each target's modules are attached only while its rows are answered, so answers do not depend on the rows of other
+targets in the call. Targets that mix the same experts share them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,12 +36,12 @@ class Prediction:
     """The answer for one row."""
 
     task: str
-    prediction: str  # the text that was generated, or the most probable label word
-    answer: AnswerRule  # which of them: the rule that the target was selected by; free text is always generated
+    prediction: str  # the generated text, or the most probable label word
+    answer: AnswerRule  # the rule that answered, by which validation selected the target; free text is always generated
     score: float  # its probability: of the text as a whole, or among the label words
     scores: dict[str, float] | None  # of every label word, adding up to 1; None for free text
-    expert_weights: dict[str, float]  # of every source, the mean over all layers; empty without experts
-    truncated: bool  # the text was longer than what the target was trained on, and cut
+    expert_weights: dict[str, float]  # by source, the mean over all layers; empty without experts
+    truncated: bool  # the text was longer than the target's limit in training, and cut
     layers: dict[str, list[float]] = field(repr=False)  # expert weights by layer, "encoder.0" to (E,)
 
 
@@ -56,13 +56,13 @@ class TrainedTarget:
 
     @property
     def source_length(self) -> int:
-        """Tokens of a text at most, as in training."""
+        """The most tokens of a text, as in training."""
         length: int = self.adapter.description.settings["source_length"]
         return length
 
 
 class Predictor:
-    """Predicts for rows of all its targets; calls from several threads wait for one another."""
+    """Predicts for rows of all its targets; calls from several threads take turns."""
 
     def __init__(self, backbone: Backbone, targets: Mapping[str, TrainedTarget], *, batch_size: int) -> None:
         self.backbone, self.targets, self.batch_size = backbone, dict(targets), batch_size
@@ -71,11 +71,11 @@ class Predictor:
     def predict(
         self, rows: Sequence[Row], task: str | None = None, *, places: Sequence[str] | None = None
     ) -> list[Prediction]:
-        """Answers in the order of the rows.
+        """Answer rows, in their order.
 
-        A row is a finished text, or the columns of its task; `task` is the target of all, or each row names its own in
-        the column "task". With a single target neither is needed. DataError, with the row's place (`places`, or its
-        number), where a row is not what its task expects.
+        A row is a finished text, or the columns of its task. `task` is the target of all rows; without it, each row
+        names its target in the column "task", which a single target makes unnecessary. Raises DataError, with the row's
+        place (`places`, or its number), if a row is not what its task expects.
         """
         texts: dict[str, dict[int, str]] = {}
         for number, row in enumerate(rows):
@@ -84,22 +84,23 @@ class Predictor:
             text = text_of_row(row, self.targets[name].conversion, f"{place}, task {name}")
             texts.setdefault(name, {})[number] = text
         found: dict[int, Prediction] = {}
-        for name, own in texts.items():
-            found.update(zip(own, self._predict_for(self.targets[name], list(own.values())), strict=True))
+        for name, of_target in texts.items():
+            answers = self._predict_for(self.targets[name], list(of_target.values()))
+            found.update(zip(of_target, answers, strict=True))
         return [found[number] for number in range(len(rows))]
 
     def _task_of(self, row: Row, task: str | None, place: str) -> str:
         named = None if isinstance(row, str) else row.get(TASK)
         name = task or (next(iter(self.targets)) if len(self.targets) == 1 else named)
         if is_absent(name):
-            raise DataError(f"{place}: its column '{TASK}' must say which target it is for: {', '.join(self.targets)}")
+            raise DataError(f"{place}: the column '{TASK}' must name its target: {', '.join(self.targets)}")
         if name not in self.targets:
             raise DataError(f"{place}: there is no target '{name}' here; {nearest(str(name), self.targets)}")
         return str(name)
 
     def _predict_for(self, target: TrainedTarget, texts: Sequence[str]) -> list[Prediction]:
         found: dict[int, Prediction] = {}
-        with self._lock, target.model.attached() as model:  # a tokenizer keeps the length that it last cut to
+        with self._lock, target.model.attached() as model:  # the tokenizer's last truncation is shared state
             tokenized = TokenizedTexts.of(texts, self.backbone.tokenizer, target.source_length)
             batches = length_batches(tokenized.texts.lengths, self.batch_size)
             answerer = Answerer(self.backbone.tokenizer, target.task, target.adapter.description.answer)
@@ -112,9 +113,9 @@ class Predictor:
 def _predictions(
     target: TrainedTarget, rule: AnswerRule, batch: AnsweredBatch, truncated: NDArray[np.bool_]
 ) -> Iterator[Prediction]:
-    """The rows of a batch, one by one."""
+    """Yield the prediction of each row of a batch."""
     weights = {name: layer.cpu().double().numpy() for name, layer in batch.expert_weights.items()}
-    probabilities = cast("Probabilities", batch.probabilities)  # they were asked for
+    probabilities = cast("Probabilities", batch.probabilities)  # asked for above
     for place, text in enumerate(batch.texts):
         layers = {name: layer[place] for name, layer in weights.items()}
         means = np.mean(list(layers.values()), axis=0).tolist() if layers else []
@@ -139,11 +140,11 @@ def load_predictor(
     *,
     batch_size: int,
 ) -> Predictor:
-    """A predictor for every target in `adapter_dirs`, on the GPU where there is one.
+    """Load a predictor for every target in `adapter_dirs`, on the GPU if there is one.
 
     Args:
         adapter_dirs: the trained cell of each target, as `transfer` wrote it.
-        task_dirs: the folder of each target that has its task.json.
+        task_dirs: the folder with task.json of each target.
         conversions: how raw rows of each target become text.
 
     Raises:
@@ -170,6 +171,6 @@ def _load_backbone(directory: Path, adapter_dirs: Mapping[str, Path]) -> Backbon
     if not Path(directory).is_dir():
         raise ArtifactError(
             f"{directory}: no such folder; {', '.join(adapter_dirs)} cannot answer without the backbone that it was "
-            "trained on. `dvc pull backbone` or `dvc repro backbone` brings it back"
+            "trained on. `dvc pull backbone` or `dvc repro backbone` restores it"
         )
     return load_backbone(directory)

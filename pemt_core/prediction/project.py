@@ -1,4 +1,4 @@
-"""Where a project has its settings and what its pipeline wrote. Loads without torch."""
+"""The paths of a project's settings and of its pipeline's outputs. Loads without torch."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Project:
-    """The defaults are dvc.yaml's places, from the working directory."""
+    """Paths of a project; the defaults are those of dvc.yaml in the working directory."""
 
     params: Path = Path("params.yaml")
     adapters: Path = Path("adapters/targets")  # one folder of cells per target

@@ -10,13 +10,13 @@ from pemt_core.tasks.values import RowError, text_of
 
 Row = str | Mapping[str, Any]
 TEXT = "source"  # the column with the finished text, named as in prepared data
-TASK = "task"  # the column that says which target a row is for, where there are several
+TASK = "task"  # the column that names a row's target, if there are several
 
 
 def text_of_row(row: Row, conversion: RowConversion, place: str) -> str:
-    """The text that the encoder reads. A text is taken as it is; columns that are not needed are ignored.
+    """The text that the encoder reads. A finished text stays as it is; columns that are not needed are ignored.
 
-    DataError, beginning with `place`, where a column is missing or its value is not what the task expects.
+    Raises DataError, beginning with `place`, if a column is missing or its value is not what the task expects.
     """
     if isinstance(row, str):
         return row
@@ -37,10 +37,10 @@ def text_of_row(row: Row, conversion: RowConversion, place: str) -> str:
 
 
 def is_absent(value: Any) -> bool:
-    """Whether a table has no value there: None, or a float that is not a number."""
+    """Whether a value of a table is missing: None, or a float that is not a number."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _plain(value: Any) -> Any:
-    """numpy's numbers and arrays, which tables give, as Python's own."""
+    """Convert numpy's numbers and arrays, which tables contain, to Python's."""
     return value.tolist() if hasattr(value, "tolist") else value

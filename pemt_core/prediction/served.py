@@ -1,4 +1,4 @@
-"""A model folder as MLflow's pyfunc flavour loads it: `mlflow models serve`, `mlflow.pyfunc.load_model`."""
+"""Load a model folder by MLflow's pyfunc flavour: `mlflow models serve`, `mlflow.pyfunc.load_model`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -21,8 +21,8 @@ class ServedModel:
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """One record per row: task, prediction, answer, score, scores, expert_weights, truncated.
 
-        Raises the exception that MLflow's server answers with status 400, without a trace, where a row is not what its
-        task expects.
+        If a row is not what its task expects, raises the exception that MLflow's server answers with status 400,
+        without a trace.
         """
         try:
             predictions = self.predictor.predict(self._rows(model_input))
@@ -33,10 +33,10 @@ class ServedModel:
     def _rows(self, model_input: Any) -> Sequence[Any]:
         if not hasattr(model_input, "to_dict"):
             return list(model_input)
-        if not len(model_input.columns):  # MLflow drops columns that it does not know, and rows that have no other
+        if not len(model_input.columns):  # MLflow drops unknown columns, so nothing is left of these rows
             conversions = [target.conversion for target in self.predictor.targets.values()]
             known = dict.fromkeys(column for conversion in conversions for column in (*conversion.inputs, TEXT))
-            raise DataError(f"no row has a column that is known here: {', '.join(known)}")
+            raise DataError(f"no row has a known column; expected some of: {', '.join(known)}")
         rows: list[Any] = model_input.to_dict("records")
         return rows
 

@@ -1,4 +1,4 @@
-"""Files of predictions, written a part at a time: their columns, and a writer for each kind of file."""
+"""Write files of predictions in parts: their columns, and a writer for each format."""
 
 import csv
 import json
@@ -15,21 +15,21 @@ Parts = Iterator[list[dict[str, Any]]]
 
 
 def output_schema(keep: Sequence[str]) -> pa.Schema:
-    """The columns of a file of predictions. DataError where a column to keep would stand there twice."""
+    """The columns of a file of predictions. Raises DataError if a column to keep would appear twice."""
     kept = [(name, pa.string()) for name in keep]
     answers = [
         ("task", pa.string()),
         ("prediction", pa.string()),
         ("answer", pa.string()),
         ("score", pa.float64()),
-        ("scores", pa.map_(pa.string(), pa.float64())),  # null where the task has no label words
+        ("scores", pa.map_(pa.string(), pa.float64())),  # null if the task has no label words
         ("expert_weights", pa.map_(pa.string(), pa.float64())),
         ("truncated", pa.bool_()),
     ]
     schema = pa.schema([("row", pa.int64()), *kept, *answers])
     repeated = [name for name in keep if schema.names.count(name) > 1]
     if repeated:
-        raise DataError(f"the column '{repeated[0]}' cannot be kept: predictions have a column of that name")
+        raise DataError(f"the column '{repeated[0]}' cannot be kept: predictions already have a column of this name")
     return schema
 
 

@@ -1,4 +1,4 @@
-"""The prepare step: from datasets on the hub, or a mirror of them, to folders of text pairs."""
+"""The prepare step: datasets become folders of text pairs."""
 
 from pemt_core.preparation.corpus import write_corpus
 from pemt_core.preparation.prepare import prepare_task

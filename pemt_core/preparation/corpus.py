@@ -1,4 +1,4 @@
-"""The corpus on which a tokenizer is trained and a scratch backbone is pretrained: training texts of all tasks."""
+"""Write the corpus for training a tokenizer and pretraining a scratch backbone: training texts of all tasks."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -18,12 +18,10 @@ _BATCH_ROWS = 1_000
 def write_corpus(
     prepared_dirs: Iterable[Path], rows_per_task: int, path: Path, plain_text: Sequence[CorpusText] = ()
 ) -> int:
-    """Write the first `rows_per_task` different source texts of every training split to a parquet file.
+    """Write the first `rows_per_task` different source texts of every training split, then `plain_text`, to parquet.
 
-    `plain_text`, which belongs to no task, follows them.
-
-    Prepared rows stand in a seeded random order, so the first ones are a sample, and the same data gives the same
-    bytes. Tasks follow one another by name, whatever order the folders come in.
+    Prepared rows are in a seeded random order, so the first ones are a random sample. Tasks are sorted by name, so the
+    same data gives the same bytes in any order of the folders.
 
     Returns:
         The number of texts written.

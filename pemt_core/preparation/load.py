@@ -1,4 +1,4 @@
-"""Loading a task's official splits: from the hub, a folder that mirrors its layout, the embedded world, or files."""
+"""Load a task's official splits: from the hub, a folder that mirrors its layout, the embedded world, or files."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,11 +29,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class OfficialSplits:
-    """The splits of a dataset that are there, memory-mapped if from files, with the columns that the record reads."""
+    """The splits that a dataset has, with the columns that the record reads; memory-mapped if they come from files."""
 
     splits: Mapping[str, datasets.Dataset]
-    revision: str  # the hub's commit, the same for every split; of files a hash; else empty
-    place: Callable[[str, int], str]  # where a row of a split is, for messages; rows count from 0
+    revision: str  # the hub's commit for all splits, or a hash of the user's files, or empty
+    place: Callable[[str, int], str]  # the place of a row of a split, for messages; rows count from 0
 
 
 def load_official_splits(
@@ -41,26 +41,25 @@ def load_official_splits(
     *,
     source: str,
     embedded_seed: int,
-    wanted: Iterable[str],
+    names: Iterable[str],
     columns: tuple[str, ...],
 ) -> OfficialSplits:
-    """The splits of `wanted` that the dataset has, each with `columns` and the rows of its subset.
+    """Load the splits in `names` that the dataset has, each with `columns` and the rows of its subset.
 
     Args:
-        source: "hub", "embedded", or a folder that mirrors the hub's layout; nothing to a dataset of files.
-        embedded_seed: makes the embedded world; nothing to the other sources.
+        source: "hub", "embedded", or a folder that mirrors the hub's layout; unused for the user's files.
+        embedded_seed: the seed of the embedded world; unused for other sources.
 
     Raises:
-        DataError: the hub is out of reach, or the repository, the configuration, the split "train", the subset or a
-            column is missing; the message names it, where it was sought, and the nearest that is there. Of files, as
-            `read_rows`.
+        DataError: the hub is unreachable, or the repository, configuration, split "train", subset or a column is
+            missing; the message names it, its place, and the nearest that exists. For files, as `read_rows`.
     """
     if isinstance(dataset, FileDataset):
         return _load_files(dataset, columns)
     revision = resolve_revision(dataset) if source == HUB else ""
     loaded = load_embedded(dataset, embedded_seed) if source == EMBEDDED else _load(dataset, source, revision)
     splits = {}
-    for split in wanted:
+    for split in names:
         if split in loaded:
             rows = _of_subset(loaded[split], dataset, split)
             splits[split] = _with_columns(rows, columns, f"{dataset}, split '{split}'")
@@ -68,19 +67,19 @@ def load_official_splits(
 
 
 def _load(dataset: HubDataset, source: str, revision: str) -> Mapping[str, datasets.Dataset]:
-    """All splits of the dataset on the hub, or in the folder `source`."""
+    """Load all splits of the dataset from the hub or the folder `source`."""
     location = dataset.repo if source == HUB else str(_mirrored_repository(dataset, Path(source)))
     cache_dir = None if source == HUB else _cache_of(Path(location).resolve().rglob("*"))
     with _reading(dataset, source):
         _check_configuration(dataset, location, revision)
         loaded = datasets.load_dataset(location, dataset.config, revision=revision or None, cache_dir=cache_dir)
     if "train" not in loaded:
-        raise DataError(f"{dataset}: there is no split 'train' in {location}; it has {_listed(loaded)}")
+        raise DataError(f"{dataset}: no split 'train' in {location}; it has {_listed(loaded)}")
     return loaded
 
 
 def _load_files(dataset: FileDataset, columns: tuple[str, ...]) -> OfficialSplits:
-    """A split for each file. DataError as `read_rows`."""
+    """Load each file as a split. Raises DataError as `read_rows` does."""
     read = {split: _load_file(dataset.path(split), columns) for split in dataset.files}
     hashes = {split: sha256_of_file(dataset.path(split)) for split in dataset.files}
 
@@ -92,7 +91,7 @@ def _load_files(dataset: FileDataset, columns: tuple[str, ...]) -> OfficialSplit
 
 
 def _load_file(path: Path, columns: tuple[str, ...]) -> datasets.Dataset:
-    """The rows of a file as text, and the number that the reader gives each."""
+    """Load the rows of a file as text, each with its number from the reader."""
     features = {column: datasets.Value("string") for column in columns}
     features[_number_column(columns)] = datasets.Value("int64")
     try:
@@ -103,7 +102,7 @@ def _load_file(path: Path, columns: tuple[str, ...]) -> datasets.Dataset:
             cache_dir=_cache_of([path]) if path.is_file() else None,
         )
     except DatasetsError as error:
-        if isinstance(error.__cause__, DataError):  # of the generator
+        if isinstance(error.__cause__, DataError):  # raised in the generator
             raise error.__cause__ from error
         raise
 
@@ -115,27 +114,27 @@ def _numbered_rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, A
 
 
 def _number_column(columns: tuple[str, ...]) -> str:
-    """Longer than each of the `columns`, so none of them."""
+    """Return a name that is longer than each of `columns`, so different from all."""
     return "number beside " + ", ".join(columns)
 
 
 def _mirrored_repository(dataset: HubDataset, folder: Path) -> Path:
     if not folder.is_dir():
         raise DataError(
-            f"the source '{folder}' is no folder; expected '{HUB}', '{EMBEDDED}' or a folder that mirrors the hub"
+            f"prepare.source '{folder}' is not a folder; expected '{HUB}', '{EMBEDDED}' or a mirror of the hub"
         )
     if not (folder / dataset.repo).is_dir():
         present = [f"{path.parent.name}/{path.name}" for path in folder.glob("*/*") if path.is_dir()]
-        hint = nearest(dataset.repo, present) if present else "it holds none"
+        hint = nearest(dataset.repo, present) if present else "it has no datasets"
         raise DataError(f"the folder {folder} has no dataset '{dataset.repo}'; {hint}")
     return folder / dataset.repo
 
 
 def _cache_of(paths: Iterable[Path]) -> str:
-    """A cache of its own for every state of files, and of the code that reads those of the user's.
+    """Return a separate cache for every state of the files and of the code that reads users' files.
 
-    `datasets` tells the configurations of folders apart by the folder's last name and its README alone: a second
-    folder, or another version of a file, would be answered with what the first one held.
+    `datasets` identifies a folder only by its last name and README: with a shared cache, another folder or another
+    version of a file would get the rows of the first one.
     """
     files = sorted(path.resolve() for path in paths if path.is_file())
     state = {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
@@ -145,31 +144,31 @@ def _cache_of(paths: Iterable[Path]) -> str:
 
 @contextmanager
 def _reading(dataset: HubDataset, source: str) -> Iterator[None]:
-    """Turn what the client library raises into one error that says what was being read and what to do."""
+    """Turn errors of the client library into a DataError that names the dataset and what to do."""
     try:
         yield
     except (ConnectionError, HTTPError) as error:
         raise DataError(
-            f"{dataset}: the hub broke off or cannot be reached ({error}); "
-            "try again, or set prepare.source (the recipe's, where it has one) to a folder that mirrors it"
+            f"{dataset}: the hub is unreachable or broke the connection ({error}); "
+            "try again, or set prepare.source (in the recipe, if it sets it) to a folder that mirrors it"
         ) from error
     except (OSError, ValueError, DatasetsError) as error:
-        cause = error.__cause__ or error  # the library's own message often only says that something failed
+        cause = error.__cause__ or error  # the library's message often says only that something failed
         reason = _empty_files(Path(source) / dataset.repo) or f"{type(cause).__name__}: {cause}"
         raise DataError(f"{dataset}: not readable from '{source}' ({reason})") from error
 
 
 def _empty_files(repository: Path) -> str:
-    """Names parquet files without a row, over which `datasets` stumbles without saying so."""
+    """Name the parquet files without rows, which make `datasets` fail with an unrelated message."""
     empty = [path.name for path in sorted(repository.rglob("*.parquet")) if _has_no_row(path)]
-    return f"empty, without a row: {', '.join(empty)}" if empty else ""
+    return f"files without rows: {', '.join(empty)}" if empty else ""
 
 
 def _has_no_row(path: Path) -> bool:
     try:
         return bool(pq.read_metadata(path).num_rows == 0)
     except (pa.ArrowInvalid, OSError):
-        return False  # unreadable is another problem than empty
+        return False  # it is unreadable, not empty
 
 
 def _check_configuration(dataset: HubDataset, location: str, revision: str) -> None:
@@ -179,7 +178,7 @@ def _check_configuration(dataset: HubDataset, location: str, revision: str) -> N
 
 
 def _of_subset(rows: datasets.Dataset, dataset: HubDataset, split: str) -> datasets.Dataset:
-    """The rows of the dataset's subset; only one column is read, and `datasets` caches which rows they are."""
+    """Select the rows of the dataset's subset. This reads only one column, and `datasets` caches the selection."""
     if dataset.subset is None:
         return rows
     _check_columns(rows, (_SUBSET_COLUMN,), f"{dataset}, split '{split}'")
@@ -189,8 +188,8 @@ def _of_subset(rows: datasets.Dataset, dataset: HubDataset, split: str) -> datas
     if len(chosen) == 0:
         present = _listed(rows.unique(_SUBSET_COLUMN))
         raise DataError(
-            f"{dataset.repo} ({dataset.config}) has no row of subset '{dataset.subset}' in split '{split}'; "
-            f"the subsets there are: {present}"
+            f"{dataset.repo} ({dataset.config}) has no rows of subset '{dataset.subset}' in split '{split}'; "
+            f"its subsets are {present}"
         )
     logger.info("%s: %d of %d rows of split '%s'", dataset, len(chosen), len(rows), split)
     return chosen

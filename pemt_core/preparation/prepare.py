@@ -1,4 +1,4 @@
-"""Preparing one task: from the dataset's official splits to a folder of text pairs."""
+"""Prepare one task: from the dataset's official splits to a folder of text pairs."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -35,23 +35,23 @@ def prepare_task(
     max_rows: Mapping[str, int | None],
     output_dir: Path,
 ) -> TaskReport:
-    """Write `task` in the prepared form to `output_dir`, which appears whole or not at all.
+    """Prepare `task` and write it to `output_dir` atomically.
 
-    Rows stream from memory-mapped files in batches, so memory does not grow with a split.
+    Rows stream from memory-mapped files in batches, so memory does not depend on a split's size.
 
     Args:
-        source: "hub", "embedded", or a folder that mirrors the hub's layout; nothing to a task whose rows are in files.
-        embedded_seed: makes the embedded world; nothing to the other sources.
-        max_rows: for each role the most rows that are kept, None for no bound; the record's own caps hold beside it.
+        source: "hub", "embedded", or a folder that mirrors the hub's layout; unused for the user's files.
+        embedded_seed: the seed of the embedded world; unused for other sources.
+        max_rows: the most rows of each role, None for no limit; the record's caps apply as well.
 
     Raises:
-        DataError: the dataset cannot be read, a row is not what the record says, or a split ends up empty.
+        DataError: the dataset cannot be read, a row does not match the record, or a split ends up empty.
     """
     official = load_official_splits(
         task.dataset,
         source=source,
         embedded_seed=embedded_seed,
-        wanted=task.splits.official_splits,
+        names=task.splits.official_splits,
         columns=task.columns,
     )
     assignment = assign_rows(task.splits, official.splits, split_seed)
@@ -80,12 +80,12 @@ def prepare_task(
 
 def _check_filled(tally: SplitTally, task: Task, role: str, split: str) -> None:
     if tally.rows == 0:
-        raise DataError(f"{task.dataset}: {role}, read from split '{split}', is empty; it needs a row")
+        raise DataError(f"{task.dataset}: {role}, read from split '{split}', is empty; it needs at least one row")
 
 
 @dataclass
 class _RowReader:
-    """Turns raw rows of one task into rows of ROW_SCHEMA, and remembers what it dropped and the ids it gave."""
+    """Converts raw rows of a task to rows of ROW_SCHEMA, and records dropped rows and assigned ids."""
 
     task: Task
     place: Callable[[str, int], str]  # of a row in an official split
@@ -93,7 +93,7 @@ class _RowReader:
     ids: set[str] = field(default_factory=set)
 
     def rows(self, raw: datasets.Dataset, selection: RowSelection, training: bool) -> Iterator[dict[str, Any]]:
-        """The selected rows in order. Raises DataError at the first row that is not what the record says."""
+        """Yield the selected rows in order. Raises DataError at the first row that does not match the record."""
         positions = iter(selection.indices.tolist())
         for batch in raw.select(selection.indices).iter(BATCH_ROWS):
             for values in zip(*batch.values(), strict=True):
@@ -128,7 +128,7 @@ class _RowReader:
 
 
 def _write_split(rows: Iterator[dict[str, Any]], path: Path, labels: tuple[str, ...] | None) -> SplitTally:
-    """Write `rows` to a parquet file, one row group a batch."""
+    """Write `rows` to a parquet file, one row group per batch."""
     tally = SplitTally(labels)
     with pq.ParquetWriter(path, ROW_SCHEMA) as writer:
         while batch := list(islice(rows, BATCH_ROWS)):
@@ -139,7 +139,7 @@ def _write_split(rows: Iterator[dict[str, Any]], path: Path, labels: tuple[str, 
 
 
 def _most_rows(task: Task, role: str, max_rows: Mapping[str, int | None]) -> int | None:
-    """The tighter of the record's cap and the setting's, None where neither bounds the split."""
+    """The smaller of the record's cap and the setting's, None if neither limits the split."""
     bounds = [bound for bound in (task.caps.get(role), max_rows.get(role)) if bound is not None]
     return min(bounds, default=None)
 

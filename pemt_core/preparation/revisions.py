@@ -1,4 +1,4 @@
-"""Which commit of a hub repository is read: pinned in revisions.json, or the newest, resolved before anything loads."""
+"""Resolve the commit of a hub repository, pinned in revisions.json or the newest, before anything is loaded."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -15,12 +15,12 @@ logger = logging.getLogger(__name__)
 
 
 def resolve_revision(dataset: HubDataset) -> str:
-    """The commit that is read: the pinned one, confirmed with the hub, or the newest.
+    """Return the commit to read: the pinned one, confirmed with the hub, or the newest.
 
     All splits are loaded from this commit, so a push in between cannot mix two states of the dataset.
 
     Raises:
-        DataError: the hub has no such repository or commit, keeps it gated, or cannot be reached.
+        DataError: the repository or commit does not exist or is gated, or the hub is unreachable.
     """
     pin = dataset.revision
     commit = _commit(dataset.repo, pin)
@@ -29,13 +29,13 @@ def resolve_revision(dataset: HubDataset) -> str:
 
 
 def resolve_revisions(tasks: Iterable[Task]) -> dict[str, str]:
-    """The newest commit of every repository that `tasks` read, whatever is pinned: {repository: commit}, sorted."""
+    """Return the newest commit of every repository that `tasks` read, pinned or not: {repository: commit}, sorted."""
     repositories = sorted({task.dataset.repo for task in tasks if isinstance(task.dataset, HubDataset)})
     return {repository: _commit(repository, "") for repository in repositories}
 
 
 def write_pins(revisions: Mapping[str, str], path: Path = PINS_PATH) -> None:
-    """Pin `revisions`, atomically; the pins of other repositories stay."""
+    """Pin `revisions` atomically; the pins of other repositories stay."""
     pinned = read_json(path) if path.is_file() else {}
     write_json(path, dict(sorted({**pinned, **revisions}.items())))
 
@@ -44,7 +44,7 @@ def _commit(repository: str, revision: str) -> str:
     try:
         commit = HfApi().dataset_info(repository, revision=revision or None).sha
     except GatedRepoError as error:
-        raise DataError(f"the hub keeps the dataset '{repository}' gated; accept its terms there and log in") from error
+        raise DataError(f"the hub's dataset '{repository}' is gated; accept its terms there and log in") from error
     except RevisionNotFoundError as error:
         raise DataError(f"the hub's dataset '{repository}' has no commit '{revision}'; pin another") from error
     except RepositoryNotFoundError as error:
@@ -52,7 +52,7 @@ def _commit(repository: str, revision: str) -> str:
     except (HTTPError, OSError) as error:
         raise DataError(
             f"the hub cannot be reached for '{repository}' ({type(error).__name__}: {error}); "
-            "check the network, or set prepare.source (the recipe's, where it has one) to a folder that mirrors the hub"
+            "check the network, or set prepare.source (in the recipe, if it sets it) to a folder that mirrors the hub"
         ) from error
     if commit is None:
         raise DataError(f"the hub names no commit of '{repository}'; pin one")

@@ -1,4 +1,4 @@
-"""Carrying out split rules: which rows of which official split each role gets, and in which order.
+"""Apply split rules: which rows of which official split each role gets, and in which order.
 
 Every official split is permuted once, by torch.randperm with a generator seeded by the split seed; shares are counted
 along that permutation. Rows are written in this order too, so the first n rows of any prepared split are a random
@@ -36,7 +36,7 @@ class RowSelection:
 
 @dataclass(frozen=True)
 class SplitAssignment:
-    """What each role gets, and which absent official splits were carved from train: {split: rows}."""
+    """The rows of each role, and how many rows of train replace missing official splits: {split: rows}."""
 
     roles: Mapping[str, RowSelection]
     carved: Mapping[str, int]
@@ -44,15 +44,15 @@ class SplitAssignment:
 
 @dataclass(frozen=True)
 class _Pool:
-    """The rows that stand for one official split, permuted; `units` numbers each row's unit, in the same order."""
+    """The permuted rows of an official split, or of its replacement; `units` numbers their units in the same order."""
 
     split: str
     indices: Indices
     units: Indices | None
 
-    def cut(self, wanted: int) -> tuple["_Pool", "_Pool"]:
-        """The first `wanted` rows, extended to the end of the unit that the cut would split, and the rest."""
-        at = wanted
+    def cut(self, num_rows: int) -> tuple["_Pool", "_Pool"]:
+        """Return the first `num_rows` rows, extended to the end of a unit that the cut would split, and the rest."""
+        at = num_rows
         if self.units is not None:
             while 0 < at < len(self.units) and self.units[at] == self.units[at - 1]:
                 at += 1
@@ -73,7 +73,7 @@ def assign_rows(rule: SplitRule, splits: Mapping[str, datasets.Dataset], split_s
         if name not in pools:
             pools[name], pools["train"] = pools["train"].cut(held_out_rows(len(pools["train"].indices)))
             carved[name] = len(pools[name].indices)
-            logger.warning("split '%s' is absent: %d rows of train stand for it", name, carved[name])
+            logger.warning("split '%s' is missing: %d rows of train replace it", name, carved[name])
     roles = {}
     for role, portion in rule.roles.items():
         pool = _share(pools[portion.split], portion.share)
@@ -82,12 +82,12 @@ def assign_rows(rule: SplitRule, splits: Mapping[str, datasets.Dataset], split_s
 
 
 def held_out_rows(num_rows: int) -> int:
-    """How many of `num_rows` training rows the large rule holds out."""
+    """Return how many of `num_rows` training rows the large rule holds out."""
     return min(MOST_HELD_OUT, num_rows // HELD_OUT_DIVISOR)
 
 
 def permutation(length: int, seed: int) -> Indices:
-    """A permutation of 0 .. length - 1 that depends on the seed alone."""
+    """Return a permutation of 0 .. length - 1 that depends on the seed alone."""
     return torch.randperm(length, generator=torch.Generator().manual_seed(seed)).numpy()
 
 
@@ -107,7 +107,7 @@ def _share(pool: _Pool, share: Share) -> _Pool:
 
 
 def _permuted_pool(split: str, rows: datasets.Dataset, unit: Unit | None, seed: int) -> _Pool:
-    """All rows of a split, permuted by row, or by unit with a unit's rows side by side in their own order."""
+    """Permute a split's rows, or its units, whose rows then stay together in their original order."""
     if unit is None:
         return _Pool(split, permutation(len(rows), seed), None)
     units = _unit_numbers(rows, unit)
@@ -119,7 +119,7 @@ def _permuted_pool(split: str, rows: datasets.Dataset, unit: Unit | None, seed: 
 
 
 def _unit_numbers(rows: datasets.Dataset, unit: Unit) -> Indices:
-    """For each row the number of its unit, counted in order of first appearance. Keeps digests, not texts."""
+    """Number each row's unit in order of first appearance. Keeps digests, not texts."""
     numbers: dict[bytes, int] = {}
     found = np.empty(len(rows), dtype=np.int64)
     column = unit.path[0]
@@ -132,7 +132,7 @@ def _unit_numbers(rows: datasets.Dataset, unit: Unit) -> Indices:
 
 
 def _in_written_order(pool: _Pool, unit: Unit | None, seed: int) -> Indices:
-    """Scatter the rows of a passage, so that a prefix spans many of them, but keep together what a metric needs."""
+    """Scatter the rows of each unit, so that a prefix has many units, unless a metric needs them together."""
     if unit is None or unit.contiguous:
         return pool.indices
     return pool.indices[permutation(len(pool.indices), seed)]

@@ -1,4 +1,4 @@
-"""What is known of prepared data: counts, content hashes, rows shared by splits, lengths in tokens."""
+"""Statistics of prepared data: counts, content hashes, rows shared by splits, lengths in tokens."""
 
 import hashlib
 import json
@@ -33,36 +33,36 @@ class DroppedRow:
 
 @dataclass(frozen=True)
 class SplitStatistics:
-    """One prepared split."""
+    """Statistics of one prepared split."""
 
     rows: int
     official_split: str  # where its rows were read
-    labels: dict[str, int] | None  # rows of each label word; None where the target is free text
+    labels: dict[str, int] | None  # rows of each label word; None for free text
     content_hash: str  # of every row, in order; independent of how parquet encodes them
 
 
 @dataclass(frozen=True)
 class TaskReport:
-    """What preparation found. It holds the commit, so it is kept beside the data that later steps read, not in it."""
+    """What preparation found. It has the commit, so it is stored next to the data that later steps read, not in it."""
 
     task: str
     dataset: str
-    source: str  # of the registry's datasets: "hub", "embedded", or the folder as it was given
-    revision: str  # the hub's commit; of a user's files a hash; empty for a folder and the embedded world
+    source: str  # of the registry's datasets: "hub", "embedded", or the folder as given
+    revision: str  # the hub's commit, or a hash of the user's files; empty for a folder and the embedded world
     split_seed: int
     splits: dict[str, SplitStatistics]
     duplicates: dict[str, int]  # "train/test": rows of test whose source text is also in train
     dropped: list[DroppedRow]
-    carved: dict[str, int]  # absent official splits: the rows of train that stand for them
+    carved: dict[str, int]  # missing official splits: how many rows of train replace each
 
     def as_json(self) -> dict[str, Any]:
-        """The report as plain values, with the dropped rows counted."""
+        """Return the report as plain values, with the number of dropped rows."""
         return asdict(self) | {"num_dropped": len(self.dropped)}
 
 
 @dataclass
 class SplitTally:
-    """Statistics of a split, gathered row by row in constant memory but for 8 bytes a row."""
+    """Statistics of a split, collected row by row; memory is constant but for 8 bytes per row."""
 
     labels: tuple[str, ...] | None
     rows: int = 0
@@ -85,7 +85,7 @@ class SplitTally:
 
 
 def shared_rows(tallies: Mapping[str, SplitTally]) -> dict[str, int]:
-    """For each two splits, how many rows of the second have a source text that also occurs in the first."""
+    """Count, for each pair of splits, the rows of the second whose source text also occurs in the first."""
     digests = {name: np.frombuffer(tally.sources, dtype=np.uint64) for name, tally in tallies.items()}
     pairs = combinations(digests, 2)
     return {f"{first}/{second}": int(np.isin(digests[second], digests[first]).sum()) for first, second in pairs}
@@ -94,7 +94,7 @@ def shared_rows(tallies: Mapping[str, SplitTally]) -> dict[str, int]:
 def token_lengths(
     prepared_dirs: Iterable[Path], tokenizer: "PreTrainedTokenizerBase", batch_size: int = 1_000
 ) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
-    """Quantiles of the lengths in tokens, the closing token included, without truncation.
+    """Compute quantiles of the lengths in tokens, without truncation and including the closing token.
 
     Streams the parquet files. Returns {task: {split: {"source" | "target": {"p50", "p95", "p99", "max"}}}}.
     """
@@ -119,6 +119,6 @@ def _lengths_of_file(path: Path, tokenizer: "PreTrainedTokenizerBase", batch_siz
 
 
 def _quantiles(lengths: NDArray[np.int32]) -> dict[str, int]:
-    """Quantiles that are lengths which occur: the smallest one that at least the given share does not exceed."""
+    """Return quantiles that occur as lengths: the smallest that at least the given share of rows does not exceed."""
     values = np.percentile(lengths, list(QUANTILES.values()), method="inverted_cdf")
     return {name: int(value) for name, value in zip(QUANTILES, values, strict=True)}

@@ -1,7 +1,7 @@
-"""Where a scratch backbone starts: weights that let a small T5 learn to read within minutes on a CPU.
+"""The initial weights of a scratch backbone, from which a small T5 learns to read within minutes on a CPU.
 
-From transformers' own initialisation a T5 of a million parameters does not learn, in thousands of steps, to find for a
-word of the text the other place that speaks of the same. With these changes it does, measured in docs/demo.md.
+From transformers' initialisation, a T5 of a million parameters does not learn within thousands of steps to match a word
+of the text with another mention of the same thing. With these changes it does, as measured in docs/demo.md.
 """
 
 from typing import Any
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 OUTPUT_SCALE = 4.0  # of the decoder's final layer norm: with tied embeddings of unit variance it bounds the logits
-_SLOPES = (-1.0, -1.0, -0.3, -0.3)  # per token of distance, of the heads that start as local
-_FAR = 15.0  # tokens from which a local head makes no more difference
+_SLOPES = (-1.0, -1.0, -0.3, -0.3)  # per token of distance, for the heads that start local
+_FAR = 15.0  # tokens; beyond this distance the bias of a local head is constant
 _WRONG_SIDE = -4.0
 
 
@@ -19,10 +19,10 @@ _WRONG_SIDE = -4.0
 def ease_learning(model: Any) -> None:
     """Change the new T5 `model` in place.
 
-    - Attention starts as copying from one's like, the pattern that Trockman & Kolter 2023 ("Mimetic initialization of
-      self-attention layers") find in trained models: queries are the keys, over sqrt(d_kv), and what a head reads it
-      writes in the same directions (the output matrix is the values' transposed).
-    - The first half of the heads, four at most, start as local: two look to the left, two to the right, one of each
+    - Attention starts by copying from similar tokens, the pattern that Trockman & Kolter 2023 ("Mimetic initialization
+      of self-attention layers") find in trained models: the query matrix is the key matrix over sqrt(d_kv), and the
+      output matrix is the transposed value matrix, so a head writes in the directions in which it reads.
+    - The first half of the heads, four at most, start local: two look to the left and two to the right, one of each
       pair narrowly. T5 shares these biases between the layers of a stack.
     - The decoder's final layer norm starts at `OUTPUT_SCALE`.
     """
@@ -36,8 +36,8 @@ def ease_learning(model: Any) -> None:
 
 
 def _make_local(attention: Any) -> None:
-    """Relative position biases of the local heads, for every bucket of distances."""
-    offsets = torch.arange(-127, 128, device="cpu")  # of the token attended to, from the one that attends
+    """Set the relative position biases of the local heads for every bucket of distances."""
+    offsets = torch.arange(-127, 128, device="cpu")  # from the attending token to the attended one
     buckets = attention._relative_position_bucket(
         offsets,
         bidirectional=not attention.is_decoder,

@@ -1,4 +1,4 @@
-"""A small T5 of a named size, pretrained on the corpus: for machines without checkpoints."""
+"""A small T5 of a named size, pretrained on the corpus, for machines without checkpoints."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +19,19 @@ from pemt_core.pretraining.objectives import chunks, continuation, corrupt, midd
 from pemt_core.settings import BackboneSettings
 from pemt_core.training.loop import Evaluation
 
-SIZES = {  # parameters with a vocabulary of 4,096: 1.2M, 2.4M, 8.4M; small is t5-small: 60M with T5's own vocabulary
+SIZES = {  # parameters with a vocabulary of 4,096: 1.2M, 2.4M, 8.4M; small is t5-small: 60M with T5's vocabulary
     "nano": {"d_model": 96, "d_kv": 16, "d_ff": 384, "num_layers": 3, "num_heads": 8},
     "tiny": {"d_model": 128, "d_kv": 32, "d_ff": 512, "num_layers": 4, "num_heads": 4},
     "mini": {"d_model": 256, "d_kv": 64, "d_ff": 1024, "num_layers": 4, "num_heads": 4},
     "small": {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
 }
-SHORTEST = 4  # tokens of a text from which something can be learned
-VALIDATION_SHARE = 20  # one piece of text in this many is kept from training, to tell learning from memory
-SMALLEST_RMS = 0.02  # what a tensor's learning rate is scaled by, at least
+SHORTEST = 4  # tokens; shorter texts teach nothing and are left out
+VALIDATION_SHARE = 20  # one piece of text in this many is held out, to tell learning from memory
+SMALLEST_RMS = 0.02  # the least factor of a tensor's learning rate
 
 
 class Pretraining(nn.Module):
-    """A whole T5 as the training loop sees a model: its loss, and the tensors that it trains."""
+    """A whole T5 with the interface that the training loop expects: its loss and its trained tensors."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -39,9 +39,9 @@ class Pretraining(nn.Module):
         self.trained: dict[str, nn.Parameter] = dict(model.named_parameters())
 
     def learning_rate_factors(self) -> dict[str, float]:
-        """By tensor: its root mean square now, as Adafactor scales steps (Shazeer & Stern 2018, section 8).
+        """The root mean square of each tensor, by which Adafactor scales steps (Shazeer & Stern 2018, section 8).
 
-        T5's embeddings start dozens of times as large as its queries: no one learning rate suits both.
+        T5's embeddings start dozens of times as large as its queries, so no single learning rate suits both.
         """
         return {
             name: max(tensor.detach().square().mean().sqrt().item(), SMALLEST_RMS)
@@ -54,14 +54,14 @@ class Pretraining(nn.Module):
 
 @dataclass(frozen=True)
 class Piece:
-    """Tokens of text, and which of them are hidden; None: the objectives say."""
+    """Tokens of text, and which of them are hidden; None: the objectives choose."""
 
     ids: NDArray[np.int32]
     hidden: NDArray[np.bool_] | None = None
 
 
 class PretrainingRows:
-    """Pieces of text as rows to learn from: what says what to hide, always so; else drawn anew for each epoch."""
+    """Training rows from pieces of text. Annotated spans are always hidden; other text is masked anew each epoch."""
 
     def __init__(self, pieces: list[Piece], tokenizer: Any, settings: BackboneSettings) -> None:
         self.pieces = pieces
@@ -75,7 +75,7 @@ class PretrainingRows:
         return epoch_batches(lengths, self.settings.training.batch_size, self.settings.seed, epoch)
 
     def collate(self, rows: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
-        """Rows made as (seed, epoch, row) say, so that a resumed run sees the same ones."""
+        """Make rows that depend only on (seed, epoch, row), so that a resumed run sees the same ones."""
         pairs = [self._pair(int(row), epoch) for row in rows]
         split = TokenizedSplit(
             Ragged.of([pair[0] for pair in pairs]), Ragged.of([pair[1] for pair in pairs]), self.pad_id
@@ -97,12 +97,12 @@ class PretrainingRows:
 
 
 def _sentinels(tokenizer: Any, settings: BackboneSettings) -> NDArray[np.int32]:
-    """The ids of <extra_id_0> and so on; an error where these are too few for a piece of text."""
+    """The ids of <extra_id_0> and so on. Raises an error if they are too few for a piece of text."""
     _, needed = noise_counts(settings.length, settings.noise_density, settings.mean_span_length)
     if needed > NUM_SENTINELS:
         raise SettingsError(
             f"backbone.length {settings.length} with noise_density {settings.noise_density:g} and mean_span_length "
-            f"{settings.mean_span_length:g} makes {needed} spans, there are {NUM_SENTINELS} sentinels: shorten it"
+            f"{settings.mean_span_length:g} makes {needed} spans, but there are {NUM_SENTINELS} sentinels: shorten it"
         )
     ids = tokenizer.convert_tokens_to_ids([f"<extra_id_{index}>" for index in range(NUM_SENTINELS)])
     if tokenizer.unk_token_id in ids:
@@ -130,9 +130,9 @@ def new_model(settings: BackboneSettings, tokenizer: Any) -> Any:
 
 
 def read_corpus(path: Path, tokenizer: Any, settings: BackboneSettings) -> tuple[PretrainingRows, PretrainingRows]:
-    """The corpus in pieces for training and for validation, in one seeded order.
+    """Read the corpus as pieces for training and for validation, in one seeded order.
 
-    A piece is `length` tokens of texts laid end to end, or, where not `packed`, one text cut at `length`.
+    If `packed`, a piece is `length` tokens of concatenated texts; otherwise it is one text cut at `length`.
     """
     texts = pq.read_table(path)
     texts = texts.take(np.random.default_rng(settings.seed).permutation(len(texts)))
@@ -148,7 +148,10 @@ def read_corpus(path: Path, tokenizer: Any, settings: BackboneSettings) -> tuple
             if len(ids) >= SHORTEST
         ]
     if len(pieces) <= VALIDATION_SHARE:
-        raise DataError(f"{path}: {len(pieces)} pieces of {settings.length} tokens are too few to pretrain on")
+        raise DataError(
+            f"{path}: {len(pieces)} pieces of {settings.length} tokens are too few to pretrain on; expected more than "
+            f"{VALIDATION_SHARE}"
+        )
     training = [piece for index, piece in enumerate(pieces) if index % VALIDATION_SHARE]
     bound = settings.training.validation_rows
     return (
@@ -158,7 +161,7 @@ def read_corpus(path: Path, tokenizer: Any, settings: BackboneSettings) -> tuple
 
 
 def _hidden_tokens(offsets: list[tuple[int, int]], hidden: list[dict[str, int]]) -> NDArray[np.bool_] | None:
-    """Which tokens, given by their characters, end within a hidden part; None where nothing is hidden."""
+    """Which tokens end within a hidden part, by their character offsets; None if nothing is hidden."""
     mask = np.array([any(part["start"] < end <= part["end"] for part in hidden) for _, end in offsets])
     return mask if mask.any() else None
 

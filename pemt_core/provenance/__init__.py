@@ -1,1 +1,1 @@
-"""Where a result comes from: commit, time, versions, and what it cost."""
+"""The origin of a result: commit, time, versions and cost."""

@@ -1,7 +1,7 @@
 """The code that a result depends on: a module, every module of pemt_core that it imports, and data files beside them.
 
-Imports are read from the source, in functions too; nothing is imported. A module that is imported by a computed name
-cannot be seen: callers name it beside the others.
+Imports are read from the source, including those in functions; nothing is imported. Imports by a computed name cannot
+be seen, so callers name these modules too.
 """
 
 import ast
@@ -16,12 +16,12 @@ from pathlib import Path
 PACKAGE = "pemt_core"
 ROOT = Path(__file__).parents[2]  # holds the package; in a checkout, components and pipelines too
 
-# Files and folders whose code changes no byte of a result, and why. Their imports do not count either.
+# Files and folders whose code does not affect results, and why. Their imports do not count either.
 WITHOUT_EFFECT = {
     "pemt_core/__init__.py": "the version",
     "pemt_core/artifacts/files.py": "writes what it is given; its hashes are themselves part of every key",
     "pemt_core/artifacts/run_info.py": "names tracking runs",
-    "pemt_core/errors.py": "words of errors",
+    "pemt_core/errors.py": "texts of errors",
     "pemt_core/provenance": "describes how a result came about, beside the result",
     "pemt_core/schema": "checks values, which are inputs themselves",
     "pemt_core/settings": "checks values, which are inputs themselves",
@@ -34,7 +34,7 @@ _WITH_DOCSTRING = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctio
 
 @dataclass(frozen=True)
 class Source:
-    """What counts of a module: the names that it imports, and its text without comments, docstrings, blank lines."""
+    """The part of a module that counts: its imports, and its text without comments, docstrings and blank lines."""
 
     imports: frozenset[str]
     text: bytes
@@ -44,7 +44,7 @@ class Source:
 def code_hash(*modules: str) -> str:
     """A hash of the code behind the results of `modules`, such as "pemt_core.steps.transfer".
 
-    It is the same for every Python version and wherever pemt_core is; new words in comments and docstrings keep it.
+    It does not depend on the Python version, the location of pemt_core, comments or docstrings.
     """
     digest = hashlib.sha256()
     for path in code_files(*modules):
@@ -57,7 +57,7 @@ def code_hash(*modules: str) -> str:
 def code_files(*modules: str) -> list[Path]:
     """The files that `code_hash` covers: `modules`, what they import of pemt_core, and those packages' data files.
 
-    A module that is named counts even where WITHOUT_EFFECT has it. ModuleNotFoundError where there is no such module.
+    The modules named here count even if WITHOUT_EFFECT lists them. Raises ModuleNotFoundError if one does not exist.
     """
     found: dict[str, Path] = {}
     pending = list(modules)
@@ -74,7 +74,7 @@ def code_files(*modules: str) -> list[Path]:
 
 
 def path_of(module: str) -> Path:
-    """The file of a module. ModuleNotFoundError where there is none."""
+    """The file of a module. Raises ModuleNotFoundError if there is none."""
     place = ROOT.joinpath(*module.split("."))
     for path in (place / "__init__.py", place.with_suffix(".py")):
         if path.is_file():
@@ -84,7 +84,7 @@ def path_of(module: str) -> Path:
 
 @cache
 def read_source(path: Path) -> Source:
-    """Parse a file. `imports` has names of other packages too, none of those that only type checkers import."""
+    """Parse a file. Its `imports` include other packages, but not what only type checkers import."""
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text, str(path))
     imports: set[str] = set()
@@ -93,7 +93,7 @@ def read_source(path: Path) -> Source:
             imports |= {alias.name for alias in statement.names}
         elif isinstance(statement, ast.ImportFrom):
             if not statement.module or statement.level:
-                raise SyntaxError(f"{path}:{statement.lineno}: a relative import; expected the module's whole name")
+                raise SyntaxError(f"{path}:{statement.lineno}: a relative import; expected the module's full name")
             inner = {f"{statement.module}.{alias.name}" for alias in statement.names}
             imports |= {statement.module, *(name for name in inner if _is_module(name))}
     return Source(frozenset(imports), _without_words(text, tree))
@@ -129,7 +129,7 @@ def _is_for_type_checkers(node: ast.AST) -> bool:
 
 
 def _without_words(text: str, tree: ast.Module) -> bytes:
-    """The text without comments, docstrings and blank lines, by positions, which are the same in every Python.
+    """Remove comments, docstrings and blank lines by their positions, which are the same in every Python version.
 
     Positions of `ast` count bytes. Blank lines in strings stay.
     """
@@ -155,5 +155,5 @@ def _without_words(text: str, tree: ast.Module) -> bytes:
 
 
 def _rows_begun_in(node: ast.expr | ast.stmt) -> range:
-    """The lines, counted from 0, that begin inside of `node`."""
+    """The lines, counted from 0, that begin inside `node`."""
     return range(node.lineno, node.end_lineno or node.lineno)

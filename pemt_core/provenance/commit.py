@@ -9,9 +9,9 @@ PACKAGE_ROOT = Path(__file__).parents[1]
 
 @cache
 def git_commit() -> str:
-    """The commit of the working directory, with "+changes" where it differs; "unknown" outside a repository.
+    """The commit of the working directory, with "+changes" if it differs; "unknown" outside a repository.
 
-    An image has no repository: its build writes the commit beside the package.
+    An image has no repository, so its build writes the commit beside the package.
     """
     image_commit = PACKAGE_ROOT.with_name("COMMIT")
     if image_commit.is_file():

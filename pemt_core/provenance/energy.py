@@ -1,7 +1,7 @@
-"""The energy that this machine used meanwhile, by its own counters: RAPL of Intel and AMD processors, NVML's of GPUs.
+"""The energy that this machine uses, by its counters: RAPL of Intel and AMD processors, NVML of NVIDIA GPUs.
 
-They count whole packages and whole GPUs, so idle power and every other process too; memory and the rest of the machine
-are not in them.
+They count whole packages and whole GPUs, so idle power and all other processes are included; memory and the rest of the
+machine are not.
 """
 
 import threading
@@ -12,12 +12,12 @@ from pathlib import Path
 POWERCAP = Path("/sys/class/powercap")
 SAMPLE_SECONDS = 30.0  # the shortest counters, of 65 kJ, wrap after three minutes at 360 W
 
-Energy = dict[str, float | None]  # "cpu" and "gpu": joules, None where it cannot be read
+Energy = dict[str, float | None]  # "cpu" and "gpu": joules, None if it cannot be read
 
 
 @contextmanager
 def measured_energy(powercap: Path = POWERCAP, sample_seconds: float = SAMPLE_SECONDS) -> Iterator[Energy]:
-    """Gives a mapping that holds the energy of the block, in joules, once the block has ended.
+    """Yield a mapping that holds the block's energy in joules once the block has ended.
 
     The processor's counters wrap, so a thread reads them every `sample_seconds` while the block runs.
     """
@@ -44,10 +44,10 @@ def measured_energy(powercap: Path = POWERCAP, sample_seconds: float = SAMPLE_SE
 
 
 class Packages:
-    """The processor packages of a powercap folder, and the joules that they have used since this was made.
+    """The processor packages of a powercap folder, and the joules that they have used since this object was made.
 
-    Domains of cores and memory are parts of a package or of other accounts: only packages count. Most systems let only
-    root read the counters; what cannot be read is not found.
+    Only packages count, because domains of cores and memory are parts of a package or are counted elsewhere. On most
+    systems only root can read the counters; packages that cannot be read are left out.
     """
 
     def __init__(self, powercap: Path) -> None:
@@ -64,11 +64,11 @@ class Packages:
         self.found = bool(self._last)
 
     def read(self) -> None:
-        """Add what was used since the last reading; of several wraps in between, one is seen."""
+        """Add the energy used since the last reading, in which a counter may wrap only once."""
         for domain, last in self._last.items():
             try:
                 now = _counter(domain)
-            except (OSError, ValueError):  # taken away while the block ran: nothing sound can be said
+            except (OSError, ValueError):  # a counter vanished while the block ran, so the sum is unknown
                 self.found = False
                 return
             self._used += now - last if now >= last else now + self._range[domain] - last
@@ -86,7 +86,7 @@ def _counter(domain: Path) -> int:
 def gpu_joules() -> float | None:
     """What all NVIDIA GPUs have used since the driver was loaded, as nvmlDeviceGetTotalEnergyConsumption counts it.
 
-    None without the driver's library, without a GPU, and where one has no such counter (before Volta).
+    None without the driver's library, without a GPU, or if a GPU has no such counter (before Volta).
     """
     import pynvml
 

@@ -1,4 +1,4 @@
-"""Where a result comes from: commit, time, versions, cost. Stands beside what later steps depend on, never in it."""
+"""The origin of a result: commit, time, versions, cost. Written beside what later steps depend on, never into it."""
 
 import platform
 import resource
@@ -19,13 +19,13 @@ PACKAGES = ("torch", "transformers", "datasets", "accelerate", "numpy", "scikit-
 
 @contextmanager
 def provenance(path: Path | None, **facts: Any) -> Iterator[dict[str, Any]]:
-    """Write `path` when the block ends well: its cost, the facts given and those added inside.
+    """Write the block's cost, the `facts` and those that the block adds to `path`, if the block succeeds.
 
-    None: nothing, where another process writes for this one.
+    If `path` is None, nothing is written, because another process writes for this one.
 
-    The memory is this process's own. Workers must be added inside: what the system says of ended children counts the
-    pages that they share with this one, for `git` too. The energy is that of the whole machine in this time; each part
-    is null where no counter can be read.
+    The memory is that of this process. The block must add that of its workers: the system's figures for ended children,
+    `git` included, count pages that they share with this process. The energy is that of the whole machine during the
+    block; a part is null if its counter cannot be read.
     """
     started, begin = datetime.now(UTC), time.perf_counter()
     with measured_energy() as energy:

@@ -1,1 +1,1 @@
-"""Values from files against typed groups: strict, and with problems as a user reads them."""
+"""Strict validation of values from files against typed groups, with messages for users."""

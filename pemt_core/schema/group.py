@@ -1,4 +1,4 @@
-"""What every group of params.yaml is."""
+"""The base class of the groups of params.yaml."""
 
 from pydantic import BaseModel, ConfigDict
 

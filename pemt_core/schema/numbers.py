@@ -1,4 +1,4 @@
-"""Kinds of numbers and names that settings are made of."""
+"""Types of numbers and names in settings."""
 
 from typing import Annotated, Literal
 
@@ -11,4 +11,4 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Precision = Literal["float32", "bfloat16"]
 FewShot = Literal["full"] | Count  # training rows per class; full: all of them
-Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]  # of a source or a method: folders and runs are named by it
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]  # of a source or method; also names folders and runs

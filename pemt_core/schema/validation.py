@@ -1,4 +1,4 @@
-"""Values against the class of their group, with problems as a user reads them."""
+"""Validate values against the class of their group, with messages for users."""
 
 import difflib
 import json
@@ -13,7 +13,7 @@ ModelType = TypeVar("ModelType", bound=BaseModel)
 
 
 def merged(values: Mapping[str, Any], differences: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with `differences` laid over them, group by group."""
+    """Merge `differences` over `values`, group by group."""
     result = dict(values)
     for key, value in differences.items():
         old = result.get(key)
@@ -27,9 +27,9 @@ def validate(
     origin: str,
     named: Callable[[Sequence[str]], str] = ".".join,
 ) -> ModelType:
-    """`values` as a `model`. SettingsError with every problem: the key, the value, what was expected.
+    """Parse `values` as a `model`. Raises SettingsError with every problem: the key, the value, what was expected.
 
-    `named` turns the parts of a key into its name in a message.
+    `named` turns the parts of a key into its name in messages.
     """
     try:
         return model.model_validate(values)
@@ -39,7 +39,7 @@ def validate(
 
 
 def parse_object(text: str, origin: str) -> dict[str, Any]:
-    """A JSON object, whole numbers as such however they are written. SettingsError where `text` is none."""
+    """Parse a JSON object; whole numbers become int, even if written as 1.0. Raises SettingsError if it is not one."""
     try:
         values = json.loads(text, parse_float=_number)
     except json.JSONDecodeError as error:
@@ -50,8 +50,8 @@ def parse_object(text: str, origin: str) -> dict[str, Any]:
 
 
 def _line(model: type[BaseModel], problem: Any, named: Callable[[Sequence[str]], str]) -> str:
-    """One problem as a user reads it: the key, what is wrong, the value, the nearest valid key."""
-    of_name = "[key]" in problem["loc"]  # it is the key itself that is wrong
+    """Describe one problem: the key, what is wrong, the value, the nearest valid key."""
+    of_name = "[key]" in problem["loc"]  # the key itself is wrong
     location = [str(part) for part in problem["loc"] if part != "[key]"]
     key = named([part for part in location if not part.startswith(("literal[", "constrained-", "function-"))])
     if problem["type"] == "extra_forbidden":
@@ -60,7 +60,7 @@ def _line(model: type[BaseModel], problem: Any, named: Callable[[Sequence[str]],
         siblings = problem["input"] if isinstance(problem["input"], dict) else {}
         unknown = set(siblings) - set(_fields_at(model, location[:-1]))
         match = difflib.get_close_matches(location[-1], unknown, n=1)
-        return f"key '{key}' is missing" + (f"; is '{match[0]}' meant for it?" if match else "")
+        return f"key '{key}' is missing" + (f"; is '{match[0]}' a misspelling of it?" if match else "")
     reason = problem["msg"].removeprefix("Value error, ")
     if of_name or isinstance(problem["input"], dict):
         return f"{key}: {reason}"
@@ -68,10 +68,10 @@ def _line(model: type[BaseModel], problem: Any, named: Callable[[Sequence[str]],
 
 
 def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
-    """The keys that belong at `location`; none where it is no group."""
+    """The valid keys at `location`; empty if it is not a group."""
     place: Any = model
     for part in location:
-        if get_origin(place) is dict:  # groups by names of the user's
+        if get_origin(place) is dict:  # groups under names that the user chose
             place = get_args(place)[1]
         else:
             field = place.model_fields.get(part) if _is_model(place) else None
@@ -84,5 +84,5 @@ def _is_model(value: Any) -> bool:
 
 
 def _number(text: str) -> int | float:
-    """Kubeflow writes every number as a float."""
+    """Parse a number; Kubeflow writes every number as a float."""
     return int(float(text)) if float(text).is_integer() else float(text)

@@ -1,4 +1,4 @@
-"""params.yaml as typed values, the only home of numbers, and what one step reads of it as one JSON text."""
+"""params.yaml, the only home of numbers, as typed values."""
 
 from pemt_core.settings.groups import (
     EMBEDDED,

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def flatten(values: Mapping[str, Any], text: Callable[[Any], str], prefix: str = "") -> dict[str, str]:
-    """Nested settings by dotted keys, each value as `text` gives it; an empty group is a value.
+    """Flatten nested settings to dotted keys, each value formatted by `text`; an empty group is a value.
 
     {"training": {"epochs": 20}} gives {"training.epochs": "20"}.
     """

@@ -10,7 +10,7 @@ from pemt_core.schema.group import Group
 from pemt_core.schema.numbers import Bound, Count, FewShot, Fraction, Name, Precision, Rate, Seed
 from pemt_core.training.settings import FixedRateTraining, SelectBy, TrainingSettings
 
-HUB, EMBEDDED = "hub", "embedded"  # prepare.source where it is no folder
+HUB, EMBEDDED = "hub", "embedded"  # values of prepare.source that are not folders
 
 PromptInit = Literal["vocab", "normal"]
 STEPS = (
@@ -31,12 +31,12 @@ class TaskSettings(Group):
                 raise ValueError(f"{name} lists {sorted(repeated)} more than once")
         both = sorted({*self.sources} & {*self.targets})
         if both:
-            raise ValueError(f"sources and targets both list {both}; an expert on the target would know its rows")
+            raise ValueError(f"sources and targets both list {both}; an expert trained on a target has seen its rows")
         return self
 
 
 class MaxRows(Group):
-    """The most rows of each split, for every task."""
+    """The most rows per split, for every task."""
 
     train: Bound
     validation: Bound
@@ -53,12 +53,12 @@ class PrepareSettings(Group):
 
     @property
     def folder(self) -> Path | None:
-        """The folder in the hub's layout that is the source; None where it is the hub, or embedded."""
+        """The source folder in the hub's layout; None if the source is the hub or embedded."""
         return None if self.source in (HUB, EMBEDDED) else Path(self.source)
 
 
 class TokenizerSettings(Group):
-    """What of the group `backbone` says which tokenizer it has."""
+    """The part of the group `backbone` that determines its tokenizer."""
 
     kind: Literal["hub", "scratch"]
     name: str
@@ -103,11 +103,11 @@ class ImportedSource(Group):
     """A LoRA in PEFT's layout that becomes an expert."""
 
     adapter: Annotated[str, Field(min_length=1)]  # its folder
-    description: Annotated[str, Field(min_length=1)] | None  # of its task, in place of a prompt; null: the folder's own
+    description: Annotated[str, Field(min_length=1)] | None  # of its task, if its folder has no prompt
 
 
 class TransferSettings(Group):
-    """Which cells a target has, and what its methods have in common; an entry of `methods` may differ."""
+    """The cells of a target, and the settings that its methods share; an entry of `methods` may override them."""
 
     methods: Annotated[list[Name], Field(min_length=1)]  # keys of the group `methods`
     seeds: Annotated[list[Seed], Field(min_length=1)]
@@ -137,7 +137,7 @@ class ReportSettings(Group):
 
 
 class ModelSettings(Group):
-    """What trained targets become in MLflow's registry."""
+    """How trained targets are registered in MLflow."""
 
     enabled: bool
     metric: str  # MAIN_METRIC, or a metric's name
@@ -152,7 +152,7 @@ class TrackingSettings(Group):
 
 
 class Toleration(Group):
-    """As Kubernetes has it; with "" for what does not matter."""
+    """A toleration of Kubernetes; "" for a field that does not matter."""
 
     key: str
     operator: Literal["Equal", "Exists"]
@@ -161,7 +161,7 @@ class Toleration(Group):
 
 
 class Resources(Group):
-    """What a container asks for, and gets no more than."""
+    """A container's requests, which are also its limits."""
 
     cpu: Annotated[str, Field(pattern=r"^\d+(\.\d+|m)?$")]
     memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)?([KMGT]i?)?$")]
@@ -171,7 +171,7 @@ class Resources(Group):
 
 
 class Nodes(Group):
-    """How many nodes share the batches of a step that trains."""
+    """How many nodes share the batches of each training step."""
 
     backbone: Count
     train_source: Count
@@ -179,15 +179,15 @@ class Nodes(Group):
 
 
 class Retry(Group):
-    """How often a step that fails is started again, and after which wait."""
+    """How often a failed step is retried, and after which wait."""
 
     times: Annotated[int, Field(ge=0)]
-    seconds: Count  # before the first
-    factor: Annotated[float, Field(ge=1)]  # each later wait is so many times as long
+    seconds: Count  # before the first retry
+    factor: Annotated[float, Field(ge=1)]  # each later wait is this many times longer
 
 
 class KubeflowSettings(Group):
-    """How the steps run as containers: nothing here changes a result."""
+    """How the steps run as containers; nothing here changes a result."""
 
     image: Annotated[str, Field(pattern=r"^([\w.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*$")]
     torch: Annotated[str, Field(pattern=r"^(cpu|cu\d+|rocm[\d.]+)$")]
@@ -198,11 +198,11 @@ class KubeflowSettings(Group):
     gpu_resource: str
     runtime: str
     nodes: Nodes
-    resources: dict[str, Resources]  # by step; in params.yaml what differs from `every_step`
+    resources: dict[str, Resources]  # by step; params.yaml has the differences from `every_step`
 
     @model_validator(mode="after")
     def _shared_volume(self) -> "KubeflowSettings":
         several = [step for step, nodes in self.nodes if nodes > 1]
         if several and not self.volume:
-            raise ValueError(f"{several[0]} is to run on several nodes, which share a volume: volume must name it")
+            raise ValueError(f"{several[0]} runs on several nodes, which share a volume: set volume to its claim")
         return self

@@ -1,7 +1,7 @@
-"""params.yaml and its recipes, read and checked.
+"""Read and check params.yaml and its recipes.
 
-The files are read as YAML 1.2, as DVC reads them. `recipe` names a file of the folder `recipes` beside params.yaml,
-whose differences are laid over the groups.
+The files are YAML 1.2, as DVC reads them. `recipe` names a file in the folder `recipes` next to params.yaml, whose
+differences are merged over the groups.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,15 +22,15 @@ from pemt_core.tasks import TASKS
 from pemt_core.training.settings import TrainingSettings
 
 RECIPE_GROUPS = ("methods", "prepare", "backbone", "train_source", "transfer", "evaluate", "per_source", "per_target")
-RECIPES = "recipes"  # the folder, and the key that its files have in what `read_params` returns
-TRAINING, OF_TRAINING = "training", ("backbone", "train_source", "transfer")  # shared settings, and who has them
+RECIPES = "recipes"  # the folder, and the key of its files in the result of `read_params`
+TRAINING, OF_TRAINING = "training", ("backbone", "train_source", "transfer")  # shared settings, and their groups
 EVERY_STEP = "every_step"
 
 
 class Choices(Group):
-    """What a run chooses over params.yaml. Absent, null and empty: as params.yaml has it.
+    """Choices of a run that override params.yaml; an absent, null or empty choice keeps its value.
 
-    `k` and `seeds` that `per_target` has for one task stay as they are.
+    `k` and `seeds` of a task in `per_target` are not overridden.
     """
 
     recipe: str | None = None
@@ -45,7 +45,7 @@ class Choices(Group):
         return [] if value is None else value
 
     def laid_over(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The content of params.yaml with these choices; `k` and `seeds` go before those of the recipe."""
+        """Merge these choices over params.yaml; `k` and `seeds` take precedence over the recipe's."""
         recipe = self.recipe or values.get("recipe")
         tasks = {name: names for name, names in (("sources", self.sources), ("targets", self.targets)) if names}
         cells = {"transfer": {name: listed for name, listed in (("k", self.k), ("seeds", self.seeds)) if listed}}
@@ -59,7 +59,7 @@ def load_settings(path: Path) -> Settings:
 
 
 def parse_run(text: str, origin: str = "--run") -> Settings:
-    """The settings of a run on a cluster: a JSON object with `params`, as `read_params` returns them, and `choices`."""
+    """Parse a cluster run's settings: a JSON object with `params`, as `read_params` returns them, and `choices`."""
     values = parse_object(text, origin)
     try:
         params, choices = values["params"], values["choices"]
@@ -69,7 +69,7 @@ def parse_run(text: str, origin: str = "--run") -> Settings:
 
 
 def read_params(path: Path) -> dict[str, Any]:
-    """The content of params.yaml, and under the key `recipes` that of the files beside it, unchecked."""
+    """Read params.yaml, and under the key `recipes` the files of that folder, without checks."""
     values, folder = _read(path), Path(path).parent / RECIPES
     if RECIPES in values:
         raise SettingsError(f"{path}: unknown key '{RECIPES}'; a recipe is a file {folder}/<name>.yaml")
@@ -84,13 +84,13 @@ def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
     layered = merged(plain, recipe)
 
     def named(location: Sequence[str]) -> str:
-        """The key as the user wrote it, with the recipe's file before it where the recipe did."""
+        """Return the key as the user wrote it, after the recipe's file if it is there."""
         location = _as_written(location, layered)
         return f"{RECIPES}/{name}.yaml: {'.'.join(location)}" if _holds(recipe, location) else ".".join(location)
 
     @contextmanager
     def problems_of(*location: str) -> Iterator[None]:
-        """What is found at a key, with the file that has it."""
+        """Prefix errors about a key with the file that has it."""
         try:
             yield
         except SettingsError as error:
@@ -117,9 +117,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _recipe(name: str, recipes: Mapping[str, Any], origin: str) -> Mapping[str, Any]:
-    """The differences of the chosen recipe."""
+    """Return the differences of the chosen recipe."""
     if name not in recipes:
-        hint = nearest(name, recipes) if recipes else f"there is no file in {RECIPES}/"
+        hint = nearest(name, recipes) if recipes else f"{RECIPES}/ has no files"
         raise SettingsError(f"{origin}: recipe '{name}': there is no {RECIPES}/{name}.yaml; {hint}")
     recipe: Mapping[str, Any] = recipes[name]
     for group, differences in recipe.items():
@@ -127,12 +127,12 @@ def _recipe(name: str, recipes: Mapping[str, Any], origin: str) -> Mapping[str, 
             raise SettingsError(f"{RECIPES}/{name}.yaml: {group}: no such group; {nearest(group, RECIPE_GROUPS)}")
         if not isinstance(differences, Mapping):
             found = type(differences).__name__
-            raise SettingsError(f"{RECIPES}/{name}.yaml: {group}: expected settings that differ, found {found}")
+            raise SettingsError(f"{RECIPES}/{name}.yaml: {group}: expected a group of settings, found {found}")
     return recipe
 
 
 def _completed(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """`values` with shared settings laid below those of each training and of each step's container."""
+    """Merge each training, and each step's container resources, over the shared settings."""
 
     def shared(group: dict[str, Any], key: str, name: str) -> dict[str, Any]:
         found = group.pop(key, {})
@@ -155,7 +155,7 @@ def _completed(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
 
 
 def _as_written(location: Sequence[str], values: Mapping[str, Any]) -> Sequence[str]:
-    """The key of completed settings as `values` have it: a shared group's, where that has it or should."""
+    """Map a key of completed settings to the key in `values`, which may be in a shared group."""
     group, *rest = location
     if _holds(values, location):
         return location
@@ -167,7 +167,7 @@ def _as_written(location: Sequence[str], values: Mapping[str, Any]) -> Sequence[
 
 
 def _holds(values: Any, location: Sequence[str]) -> bool:
-    """Whether nested `values` have a key at `location`, or at the part of it that is a mapping."""
+    """Whether nested `values` have a value at `location`, or one that is not a mapping on the way to it."""
     for part in location:
         if not isinstance(values, Mapping):
             return True
@@ -178,7 +178,7 @@ def _holds(values: Any, location: Sequence[str]) -> bool:
 
 
 def _check(settings: Settings, problems_of: Callable[..., AbstractContextManager[None]]) -> None:
-    """What no single group shows: names of steps, and of tasks, sources and methods that refer to one another."""
+    """Check across groups: names of steps, and references between tasks, sources and methods."""
     for name in settings.imported_sources:
         with problems_of("imported_sources", name):
             if name in settings.tasks.sources:

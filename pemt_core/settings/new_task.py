@@ -1,4 +1,4 @@
-"""A task from the user's files, added to params.yaml: its entry, and its name in the list of sources or targets."""
+"""Add a user's task to params.yaml: its entry, and its name in the list of sources or targets."""
 
 import logging
 from collections import Counter
@@ -21,8 +21,8 @@ from pemt_core.tasks.values import RowError
 
 logger = logging.getLogger(__name__)
 
-FEWEST_ROWS = 20  # of training: a tenth of them is held out, of which there must be two
-MOST_LABELS = 50  # different answers; with more of them they are free text
+FEWEST_ROWS = 20  # for training; a tenth of them, at least two, is held out
+MOST_LABELS = 50  # more different answers than this are free text
 
 _KEYS_OF_ROLE = {"target": ("targets", "per_target"), "source": ("sources", "per_source")}
 
@@ -38,17 +38,17 @@ def propose_entry(
     metrics: Sequence[str] | None = None,
     key: str | None = None,
 ) -> dict[str, Any]:
-    """An entry of `own_tasks` for files by split, relative ones in `folder`; what is not given is read off them.
+    """Propose an entry of `own_tasks` for files by split; relative paths start at `folder`, and files fill gaps.
 
     Args:
         target: the column of the answer.
-        text: {name in the text: column}; None: every other column under its own name.
-        labels: label words; empty: free text; None: the different answers where there are at most MOST_LABELS and
-            they occur twice on average, else free text.
-        key: the column that names a row.
+        text: {name in the text: column}; None: every other column under its name.
+        labels: label words; empty: free text; None: the different answers if they are at most MOST_LABELS and occur
+            twice on average, otherwise free text.
+        key: the column that identifies a row.
 
     Raises:
-        DataError: a file cannot be read, or has no such column.
+        DataError: a file cannot be read, or lacks a column.
     """
     columns = column_names(folder / files["train"])
     if text is None:
@@ -74,7 +74,7 @@ def _label_words(paths: Sequence[Path], target: str) -> list[str]:
     once = sorted(word for word, count in words.items() if word and count == 1)
     if once:
         logger.warning(
-            "the label '%s' stands there once: if it is a mistake, correct the file, or name the labels", once[0]
+            "the label '%s' occurs only once: if it is a mistake, correct the file, or pass the labels", once[0]
         )
     return sorted(set(words) - {""})
 
@@ -88,42 +88,42 @@ def add_own_task(
     only: bool = False,
     differences: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write an own task into params.yaml, whole or not at all; all other text of the file stays as it is.
+    """Add a user's task to params.yaml atomically; all other text of the file stays as it is.
 
     Args:
-        only: it becomes the only task of its role; else the last of them.
-        differences: what differs for it from the group `transfer` (of a source: `train_source`).
+        only: the task replaces all others of its role; otherwise it is appended.
+        differences: the task's differences from the group `transfer` (for a source: `train_source`).
 
     Raises:
-        SettingsError: the name is taken, or the file would not be valid with the task.
-        DataError: a file of the task cannot be read, or a row is not what the entry says.
+        SettingsError: the name is taken, or params.yaml would be invalid with the task.
+        DataError: a file of the task cannot be read, or a row does not match the entry.
     """
     values = read_params(params)
     parse_settings(values, str(params))
     listed, per_task = _KEYS_OF_ROLE[role]
     if name in {*TASKS, *values["own_tasks"], *values["imported_sources"]}:
-        raise SettingsError(f"{params}: there is a task '{name}' already; choose another name")
+        raise SettingsError(f"{params}: task '{name}' already exists; choose another name")
     _check_rows(name, entry, params.parent)
     added: dict[str, Any] = {
         "own_tasks": {name: dict(entry)},
         "tasks": {listed: [name] if only else [*values["tasks"][listed], name]},
         **({per_task: {name: dict(differences)}} if differences else {}),
     }
-    wanted = merged(values, added)
-    known_tasks(parse_settings(wanted, str(params)).own_tasks, params.parent)
+    expected = merged(values, added)
+    known_tasks(parse_settings(expected, str(params)).own_tasks, params.parent)
     try:
         text = _with_task(params.read_text(encoding="utf-8"), name, added, listed, only)
-        is_as_wanted = {**YAML(typ="safe", pure=True).load(text), "recipes": wanted["recipes"]} == wanted
+        is_as_expected = {**YAML(typ="safe", pure=True).load(text), "recipes": expected["recipes"]} == expected
     except (KeyError, YAMLError):
-        is_as_wanted = False
-    if not is_as_wanted:
-        raise SettingsError(f"{params}: no program can edit a file of this layout; write these keys into it: {added}")
+        is_as_expected = False
+    if not is_as_expected:
+        raise SettingsError(f"{params}: this layout cannot be edited automatically; add these keys yourself: {added}")
     with atomic_file(params) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def parse_differences(text: str) -> dict[str, Any]:
-    """`differences` of `add_own_task` from YAML. SettingsError where it is no mapping."""
+    """Parse `differences` of `add_own_task` from YAML. Raises SettingsError if they are not a mapping."""
     try:
         values = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
@@ -134,7 +134,7 @@ def parse_differences(text: str) -> dict[str, Any]:
 
 
 def _check_rows(name: str, entry: Mapping[str, Any], folder: Path) -> None:
-    """Convert every row of each file, as preparation will."""
+    """Convert every row of each file, as preparation does."""
     checked = validate(OwnTask, entry, f"own_tasks.{name}")
     task = own_task(name, checked, folder)
     for split, file in checked.files.by_split.items():
@@ -147,11 +147,11 @@ def _check_rows(name: str, entry: Mapping[str, Any], folder: Path) -> None:
                     raise DataError(f"{place_of(path, number)}: {error}") from error
                 num_rows += 1
         if split == "train" and num_rows < FEWEST_ROWS:
-            raise DataError(f"{path}: {num_rows} rows; at least {FEWEST_ROWS} are needed to split them")
+            raise DataError(f"{path}: {num_rows} rows; splitting needs at least {FEWEST_ROWS}")
 
 
 def _with_task(text: str, name: str, added: Mapping[str, Any], listed: str, only: bool) -> str:
-    """The text of params.yaml with what is added, part by part. KeyError where a part has no place."""
+    """Insert the added keys into the text of params.yaml. Raises KeyError if a key has no place."""
     for group in added.keys() - {"tasks"}:
         text = with_key(text, group, name, added[group][name])
     tasks = ("tasks", listed)

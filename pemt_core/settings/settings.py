@@ -1,4 +1,4 @@
-"""The whole of params.yaml with the chosen recipe laid over it."""
+"""All settings: params.yaml with the chosen recipe merged over it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ from pemt_core.settings.groups import (
 )
 from pemt_core.tasks.entry import OwnTask
 
-NOT_OF_A_METHOD = ("methods", "seeds", "k")  # of the group `transfer`: they say which cells there are
+NOT_OF_A_METHOD = ("methods", "seeds", "k")  # keys of the group `transfer` that determine the cells
 
 Entries = Mapping[str, Mapping[str, Any]]
 
@@ -52,7 +52,7 @@ class Settings(Group):
 
     @property
     def listed_own_tasks(self) -> dict[str, OwnTask]:
-        """Those of `own_tasks` that are sources or targets."""
+        """The entries of `own_tasks` that are sources or targets."""
         listed = (*self.tasks.sources, *self.tasks.targets)
         return {name: entry for name, entry in self.own_tasks.items() if name in listed}
 
@@ -68,18 +68,18 @@ class Settings(Group):
         return adapters if self.prepare.folder is None else {"prepare.source": self.prepare.folder, **adapters}
 
     def train_source_for(self, task: str) -> TrainSourceSettings:
-        """`train_source` with the differences that `per_source` has for one source task."""
+        """`train_source` with a source task's differences from `per_source`."""
         return _with_differences(self.train_source, self.per_source, "per_source", task)
 
     def transfer_for(self, task: str) -> TransferSettings:
-        """`transfer` with the differences that `per_target` has for one target task."""
+        """`transfer` with a target task's differences from `per_target`."""
         return _with_differences(self.transfer, self.per_target, "per_target", task)
 
     def methods_for(self, task: str) -> dict[str, Method]:
-        """The methods that a target is adapted by, in the order in which they are listed.
+        """A target's methods, in the order in which they are listed.
 
-        A method's entry goes before `per_target`, and that before `transfer`. SettingsError where a method is not
-        defined, or its entry is not valid.
+        A method's entry takes precedence over `per_target`, and `per_target` over `transfer`. Raises SettingsError if a
+        method is undefined or its entry is invalid.
         """
         transfer, key = self.transfer_for(task), ".".join(self.lists_methods_of(task))
         for place, name in enumerate(transfer.methods):
@@ -90,16 +90,16 @@ class Settings(Group):
         return {name: self._method(name, transfer) for name in dict.fromkeys(transfer.methods)}
 
     def lists_methods_of(self, task: str) -> list[str]:
-        """The key that lists a target's methods, in parts."""
+        """The parts of the key that lists a target's methods."""
         group = ["per_target", task] if "methods" in self.per_target.get(task, {}) else ["transfer"]
         return [*group, "methods"]
 
     def method(self, name: str) -> Method:
-        """A method of the group `methods`, as `transfer` without a target's differences has it."""
+        """A method of the group `methods`, with the settings of `transfer` and no target's differences."""
         return self._method(name, self.transfer)
 
     def sources_of(self, name: str, method: Method) -> list[str]:
-        """Those that a method draws on. SettingsError where its entry names one that there is not."""
+        """The sources that a method draws on. Raises SettingsError if its entry names an unknown one."""
         try:
             return method.draws_on(self.sources)
         except SettingsError as error:

@@ -1,7 +1,7 @@
-"""What each step reads, resolved: one JSON text a step, in plan/<step>.json and as the argument of a container.
+"""The resolved settings of each step: one JSON text, in plan/<step>.json and as the argument of a container.
 
-A text holds what reaches the step's result and nothing else, and a hash of the code that it depends on: while it stays
-the same, DVC and Kubeflow reuse the result.
+The text has only what affects the step's result, and a hash of the code that the result depends on: while it stays the
+same, DVC and Kubeflow reuse the result.
 """
 
 import json
@@ -32,13 +32,13 @@ StepType = TypeVar("StepType", bound=Group)
 
 
 class StepSettings(Group):
-    """What one step reads."""
+    """The settings of one step."""
 
     code: str  # hash of the code that the step's result depends on
 
 
 class Prepare(StepSettings):
-    tasks: list[str]  # in the order in which they are prepared
+    tasks: list[str]  # in the order of preparation
     own_tasks: dict[str, OwnTask]
     prepare: PrepareSettings
     tokenizer: TokenizerSettings
@@ -82,7 +82,7 @@ class Evaluate(StepSettings):
 
 
 class MethodNaming(Group):
-    """How reports call a method, and what explains it."""
+    """A method's name in reports, and its explanation."""
 
     title: str
     about: str
@@ -91,15 +91,15 @@ class MethodNaming(Group):
 class Record(StepSettings):
     sources: list[str]
     targets: list[str]
-    methods: dict[Name, MethodNaming]  # the first one leads reports
+    methods: dict[Name, MethodNaming]  # the first leads reports
     report: ReportSettings
-    evaluate: EvaluateSettings  # by which a run's results are found again
+    evaluate: EvaluateSettings  # identifies a run's results
 
 
 class Register(StepSettings):
     targets: list[str]
     own_tasks: dict[str, OwnTask]
-    methods: list[Name]  # of cells that are equally good the first one's is taken
+    methods: list[Name]  # the first wins a tie between cells
     models: ModelSettings
     batch_size: Count
     prefix: str
@@ -115,12 +115,12 @@ class Report(StepSettings):
 
 
 def as_text(settings: Group) -> str:
-    """As one JSON text; equal values give equal texts. Keys stay in their order, which is that of the experts."""
+    """Serialise settings as JSON; equal values give equal texts. The order of keys, which experts follow, is kept."""
     return json.dumps(settings.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":"))
 
 
 def read_step(kind: type[StepType], given: str, step: str) -> StepType:
-    """The settings of a step from their text, or from the file that `given` names. SettingsError as `load_settings`."""
+    """Read a step's settings from JSON or the file that `given` names. Raises SettingsError as `load_settings` does."""
     if given.lstrip().startswith("{"):
         return validate(kind, parse_object(given, f"the settings of {step}"), f"the settings of {step}")
     return validate(kind, parse_object(_content(Path(given)), given), given)

@@ -1,4 +1,4 @@
-"""The text of a YAML file with a key or an item more. Layout and comments stay, which a file that is dumped loses."""
+"""Add a key or an item to the text of a YAML file, with its layout and comments, which dumping would lose."""
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
@@ -11,7 +11,7 @@ _WIDTH = 120  # a longer line is broken
 
 
 def with_key(text: str, group: str, key: str, value: Any) -> str:
-    """`text` with `key: value` as the last of the file's mapping `group`. KeyError where there is no such mapping."""
+    """Append `key: value` to the file's mapping `group`. Raises KeyError if there is no such mapping."""
     node = _node_at(text, (group,))
     if not isinstance(node, MappingNode):
         raise KeyError(group)
@@ -19,7 +19,7 @@ def with_key(text: str, group: str, key: str, value: Any) -> str:
         return _with_flow(text, node, f"{key}: {_flow(value)}")
     if node.value:
         return _with_lines(text, _end(node), _lines(key, value, node.value[0][0].start_mark.column))
-    # {} gives way to lines below; a comment beside it stays in its column
+    # lines below replace {}; a comment next to it stays in its column
     begin, end = node.start_mark.index, node.end_mark.index
     rest = text[end:].partition("\n")[0]
     before = text[:begin] + " " * (end - begin) if rest.strip() else text[:begin].rstrip(" ")
@@ -27,7 +27,7 @@ def with_key(text: str, group: str, key: str, value: Any) -> str:
 
 
 def with_item(text: str, path: Sequence[str], item: str) -> str:
-    """`text` with `item` as the last of the list at `path`. KeyError where there is no such list."""
+    """Append `item` to the list at `path`. Raises KeyError if there is no such list."""
     node = _list_at(text, path)
     if node.flow_style:
         return _with_flow(text, node, _flow(item))
@@ -36,17 +36,17 @@ def with_item(text: str, path: Sequence[str], item: str) -> str:
 
 
 def with_list(text: str, path: Sequence[str], items: Sequence[str]) -> str:
-    """`text` with `items` in place of the list at `path`. KeyError where there is no such list."""
+    """Replace the list at `path` by `items`. Raises KeyError if there is no such list."""
     node = _list_at(text, path)
     begin = node.start_mark.index
     if node.flow_style:
         return text[:begin] + _flow(list(items)) + text[_end(node) :]
-    start_of_line = text.rfind("\n", 0, begin)  # of the first "- item", whose key stands in the line before
+    start_of_line = text.rfind("\n", 0, begin)  # of the first "- item"; its key is in the line before
     return f"{text[:start_of_line]} {_flow(list(items))}{text[_end(node) :]}"
 
 
 def _node_at(text: str, path: Sequence[str]) -> Any:
-    """The node that the keys of `path` lead to."""
+    """Return the node at `path`."""
     node = YAML(typ="safe", pure=True).compose(text)
     for part in path:
         pairs = node.value if isinstance(node, MappingNode) else []
@@ -65,14 +65,14 @@ def _list_at(text: str, path: Sequence[str]) -> Any:
 
 
 def _end(node: Any) -> int:
-    """Where the last character of a node ends: blank lines and comments after it belong to none."""
+    """Return the index after a node's last character, before blank lines and comments that follow."""
     while isinstance(node, MappingNode | SequenceNode) and not node.flow_style and node.value:
         node = node.value[-1][1] if isinstance(node, MappingNode) else node.value[-1]
     return int(node.end_mark.index)
 
 
 def _with_flow(text: str, node: Any, added: str) -> str:
-    """`added` as the last of a collection in brackets."""
+    """Append `added` to a collection in brackets."""
     if not node.value:
         place = node.start_mark.index + 1
         return text[:place] + added + text[place:]
@@ -82,14 +82,14 @@ def _with_flow(text: str, node: Any, added: str) -> str:
 
 
 def _with_lines(text: str, place: int, lines: Sequence[str]) -> str:
-    """`lines` below the line in which `place` is."""
+    """Insert `lines` below the line that contains `place`."""
     end = text.find("\n", place)
     end = len(text) if end < 0 else end
     return text[:end] + "".join(f"\n{line}" for line in lines) + (text[end:] or "\n")
 
 
 def _lines(key: str, value: Any, indent: int) -> list[str]:
-    """`key: value` in one line, or a line for each of its keys where it would be too long."""
+    """Format `key: value` as one line, or as a line per key of the value if that is too long."""
     one = f"{' ' * indent}{key}: {_flow(value)}"
     if len(one) <= _WIDTH or not isinstance(value, Mapping):
         return [one]
@@ -101,5 +101,5 @@ def _flow(value: Any) -> str:
     yaml.default_flow_style, yaml.width, yaml.allow_unicode = True, 2**20, True
     yaml.sort_base_mapping_type_on_output = False
     stream = StringIO()
-    yaml.dump({"x": value}, stream)  # a scalar alone would be followed by a mark of its end
+    yaml.dump({"x": value}, stream)  # a bare scalar would be followed by a document end marker
     return stream.getvalue().strip().removeprefix("{x: ").removesuffix("}")

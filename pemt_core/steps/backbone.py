@@ -1,4 +1,4 @@
-"""backbone: the T5 that everything is attached to, fetched or pretrained, in one folder."""
+"""backbone: fetch or pretrain the T5 that everything is attached to."""
 
 from pathlib import Path
 from typing import Any

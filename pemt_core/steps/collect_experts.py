@@ -1,4 +1,4 @@
-"""collect_experts: the source adapters of all sources, in the order of params.yaml, in one file."""
+"""collect_experts: put the adapters of all sources into one file, in the order of params.yaml."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,9 +15,9 @@ from pemt_core.settings import ImportedSource
 def collect_experts(
     adapter_dirs: Sequence[Path], sources: Sequence[str], imported: Sequence[ImportedExpert] = (), *, output_dir: Path
 ) -> None:
-    """Write the experts of `sources` in their order, whatever that of `adapter_dirs`, and those `imported` after them.
+    """Write the experts of `sources` in that order, whatever the order of `adapter_dirs`, then those `imported`.
 
-    All must share one backbone. ArtifactError where an adapter is missing, unreadable, or of another source.
+    All must share one backbone. Raises ArtifactError if an adapter is missing, unreadable, or of another source.
     """
     if not adapter_dirs:
         raise ArtifactError("no source adapters were given; tasks.sources must name at least one task")
@@ -25,12 +25,12 @@ def collect_experts(
     adapters = [load_adapter(directory, first.backbone, SourceDescription) for directory in adapter_dirs]
     found = {adapter.description.task: adapter for adapter in adapters}
     if set(found) != set(sources):
-        raise ArtifactError(f"adapters of {', '.join(sorted(found))} were given for the sources {', '.join(sources)}")
+        raise ArtifactError(f"found adapters of {', '.join(sorted(found))}; expected those of {', '.join(sources)}")
     save_experts(output_dir, [found[source] for source in sources], imported)
 
 
 def import_experts(sources: Mapping[str, ImportedSource], backbone_dir: Path) -> list[ImportedExpert]:
-    """The LoRAs of `sources` as experts, in their order; the backbone is read only where there are any."""
+    """Read the LoRAs of `sources` as experts, in their order; without any, the backbone is not read."""
     if not sources:
         return []
     backbone = load_backbone(backbone_dir)

@@ -1,7 +1,7 @@
-"""evaluate: score every cell of the given targets on the test split, answered by the rule of the settings.
+"""evaluate: score every cell of the given targets on the test split, answered by the rule in the settings.
 
-One process scores all targets, and only what is new: a cell whose adapter, data, settings and code are those of its
-stored result is left alone. So DVC keeps this step's output when it runs it again (`persist`).
+One process scores all targets. It skips a cell whose stored result comes from the same adapter, data, settings and
+code, so DVC keeps this step's output when it runs the step again (`persist`).
 """
 
 import json
@@ -40,7 +40,7 @@ from pemt_core.training.accelerator import make_accelerator
 
 logger = logging.getLogger(__name__)
 
-KEY = "inputs.json"  # beside result.json: the hash of what it was computed from
+KEY = "inputs.json"  # beside result.json: the hashes of its inputs
 
 
 def evaluate(
@@ -52,9 +52,9 @@ def evaluate(
     *,
     output_dir: Path,
 ) -> list[str]:
-    """Score the cells in each target's folder; `output_dir`/<target>/<cell> holds result.json and predictions.jsonl.
+    """Score the cells in each target's folder, into result.json and predictions.jsonl of `output_dir`/<target>/<cell>.
 
-    Results of targets and cells that are no longer there are removed. Returns the cells that were scored now.
+    Results of targets and cells that no longer exist are removed. Returns the cells that this call scored.
     """
     accelerator = make_accelerator(settings.precision)
     backbone = load_backbone(backbone_dir)
@@ -67,7 +67,7 @@ def evaluate(
         data_hash = prepared.content_hash()
         cells = trained_cells(target_dir)
         if not cells:
-            raise ArtifactError(f"{target_dir}: no trained cell in it; the transfer step has not run for '{target}'")
+            raise ArtifactError(f"{target_dir}: has no trained cell; the transfer step has not run for '{target}'")
         if accelerator.is_main_process:
             _remove_others(output_dir / target, [path.name for path in cells])
         accelerator.wait_for_everyone()
@@ -100,7 +100,7 @@ class _Evaluation:
     accelerator: Accelerator
 
     def score_cell(self, cell_dir: Path, prepared: PreparedTask, data_hash: str, output_dir: Path) -> bool:
-        """Score one cell unless its result is there already; says whether it did."""
+        """Score one cell unless its result is up to date; returns whether it was scored."""
         key = self._key(cell_dir, data_hash)
         if (output_dir / KEY).is_file() and read_json(output_dir / KEY) == key:
             return False
@@ -158,7 +158,7 @@ class _Evaluation:
     def _facts(
         self, cell_dir: Path, adapter: Adapter[TargetDescription], prepared: PreparedTask, data_hash: str
     ) -> dict[str, Any]:
-        """What a result says of its cell."""
+        """The facts about a cell in its result."""
         description, record = adapter.description, load_training_record(cell_dir)
         return {
             "task": description.task,
@@ -181,7 +181,7 @@ class _Evaluation:
 
 
 def _scores(prepared: PreparedTask, split: EvaluationSplit, predictions: Predictions) -> dict[str, Any]:
-    """What a result says of the test."""
+    """The facts about the test in a result."""
     metrics = prepared.task.metrics
     return {
         "main_metric": metrics[0],

@@ -1,7 +1,7 @@
-"""plan: what every other step reads, resolved from params.yaml, its recipe and a run's choices.
+"""plan: resolve what every other step reads from params.yaml, its recipe and a run's choices.
 
 On one machine it is the first stage, and writes plan/<step>.json, plan/train_source/<source>.json and
-plan/transfer/<target>.json. On a cluster the same texts are the arguments of the containers.
+plan/transfer/<target>.json. On a cluster the containers take the same texts as arguments.
 """
 
 from collections.abc import Mapping
@@ -37,11 +37,11 @@ TRACKING = ("pemt_core.tracking.results", "pemt_core.tracking.comparison")
 
 @dataclass(frozen=True)
 class Branch:
-    """A target task with one seed: what a cluster transfers, evaluates and records beside the others."""
+    """A target task with one seed, which a cluster transfers, evaluates and records in parallel with others."""
 
     target: str
     seed: int
-    key: str  # of everything that its cells come from: code, data, backbone, sources, settings
+    key: str  # hash of all that its cells come from: code, data, backbone, sources, settings
     transfer: Transfer
 
 
@@ -85,7 +85,7 @@ class Plan:
                 path.write_text(f"{text}\n", encoding="utf-8")
 
     def parameters(self) -> dict[str, Any]:
-        """The plan as the parameters that the step puts out on a cluster."""
+        """The plan as the output parameters of the step on a cluster."""
         texts = {name: as_text(settings) for name, settings in self.steps.items() if name != "report"}
         trainings = [{"source": name, "settings": as_text(each)} for name, each in self.train_source.items()]
         branches = [{**asdict(branch), "transfer": as_text(branch.transfer)} for branch in self.branches]
@@ -93,15 +93,15 @@ class Plan:
 
 
 def make_plan(settings: Settings, folder: Path) -> Plan:
-    """The plan of a run; relative paths of the user's tasks count from `folder`.
+    """Make the plan of a run; paths of the user's tasks are relative to `folder`.
 
-    SettingsError, naming the nearest, at a task that there is not.
+    Raises SettingsError, naming the nearest, if a task is unknown.
     """
     check_tasks(settings, folder)
     tasks = settings.tasks
     prepare = Prepare(
         tasks=[*tasks.sources, *tasks.targets],
-        own_tasks=settings.listed_own_tasks,  # an entry that no list names changes nothing
+        own_tasks=settings.listed_own_tasks,  # an entry that is in no list changes nothing
         prepare=settings.prepare,
         tokenizer=settings.backbone.of_tokenizer,
         code=code_hash("pemt_core.steps.prepare"),
@@ -135,7 +135,7 @@ def make_plan(settings: Settings, folder: Path) -> Plan:
 
 
 def check_tasks(settings: Settings, folder: Path) -> None:
-    """SettingsError, naming the nearest, at a task that there is not."""
+    """Raise SettingsError, naming the nearest, if a task is unknown."""
     known = known_tasks(settings.own_tasks, folder)
     for key, names in settings.tasks:
         for name in names:
@@ -205,7 +205,7 @@ def _report(settings: Settings) -> Report:
 
 
 def _namings(settings: Settings) -> dict[str, MethodNaming]:
-    """The methods that any target has, in the order of the group `methods`."""
+    """The methods of all targets, in the order of the group `methods`."""
     listed = {name for target in settings.tasks.targets for name in settings.methods_for(target)}
     methods = {name: settings.method(name) for name in settings.methods if name in listed}
     return {
@@ -215,7 +215,7 @@ def _namings(settings: Settings) -> dict[str, MethodNaming]:
 
 
 def _kinds(settings: Settings) -> list[str]:
-    """The code of all methods that any target has."""
+    """The code of the methods of all targets."""
     code = [part for target in settings.tasks.targets for part in _code_of(settings.methods_for(target))]
     return list(dict.fromkeys(code))
 

@@ -1,4 +1,4 @@
-"""prepare: datasets of all tasks to text pairs; the corpus; the tokenizer; statistics."""
+"""prepare: turn the datasets of all tasks into text pairs, a corpus, a tokenizer and statistics."""
 
 import logging
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 def prepare(
     tasks: Sequence[Task], settings: PrepareSettings, tokenizer_settings: TokenizerSettings, *, output_dir: Path
 ) -> dict[str, Any]:
-    """Write `output_dir`: <task>/, corpus.parquet, tokenizer/, statistics.json.
+    """Write <task>/, corpus.parquet, tokenizer/ and statistics.json to `output_dir`.
 
-    Returns by task the commit that was read, or the hash of a user's files.
+    Returns, by task, the commit that was read or the hash of the user's files.
 
-    statistics.json counts rows and labels, quantiles of lengths in tokens and content hashes, and lists dropped rows.
+    statistics.json has counts of rows and labels, quantiles of lengths in tokens, content hashes and dropped rows.
     """
     reports = {}
     for number, task in enumerate(tasks, start=1):
@@ -40,12 +40,12 @@ def prepare(
     folders = [output_dir / task.name for task in tasks]
     num_texts = write_corpus(folders, settings.corpus_rows_per_task, corpus_path, _plain_text(settings))
     logger.info("prepare: a corpus of %d texts", num_texts)
-    wanted = [text for task in tasks for text in (task.description, *(task.labels or ()))]
-    tokenizer = obtain_tokenizer(tokenizer_settings, corpus_path, wanted)
+    task_texts = [text for task in tasks for text in (task.description, *(task.labels or ()))]
+    tokenizer = obtain_tokenizer(tokenizer_settings, corpus_path, task_texts)
     with atomic_directory(output_dir / "tokenizer") as temporary:
         tokenizer.save_pretrained(temporary)
     lengths = token_lengths(folders, tokenizer)
-    # Where the data came from is provenance: a mirror that moved changes nothing here
+    # The origin of the data belongs to provenance: moving a mirror changes nothing here
     statistics = {
         name: {key: value for key, value in report.as_json().items() if key not in ("source", "revision")}
         | {"tokens": lengths[name]}
@@ -61,7 +61,7 @@ def _plain_text(settings: PrepareSettings) -> list[CorpusText]:
 
 
 def pin(tasks: Sequence[Task]) -> None:
-    """Pin the newest commit of every dataset that `tasks` read, in the records' revisions.json."""
+    """Pin the newest commit of every dataset that `tasks` read, in revisions.json beside the records of tasks."""
     revisions = resolve_revisions(tasks)
     write_pins(revisions)
     for repository, commit in revisions.items():

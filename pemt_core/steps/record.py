@@ -1,4 +1,4 @@
-"""record: tracking runs of all that a report shows, where the steps that computed it have not written them."""
+"""record: write the tracking runs of all that a report shows, unless earlier steps have written them."""
 
 import logging
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ def record(
     tracker: Tracker,
     provenance_dir: Path,
 ) -> int:
-    """Write to `tracker` whatever it does not show yet; returns how many runs were written or completed.
+    """Write to `tracker` what it lacks; returns how many runs were written or completed.
 
-    These are a run per source adapter in `source_dirs`, one per result, whose files are below `results_dir`, and above
-    them one per method and k. `provenance_dir` tells the commits that the runs' steps ran at.
+    There is a run for each source adapter in `source_dirs`, one for each result (its files are below `results_dir`),
+    and above these one for each method and k. `provenance_dir` has the commits at which the steps ran.
     """
     written = record_sources(source_dirs, tracker, provenance_dir)
     written += record_results(tables.results, results_dir, tracker, provenance_dir)
@@ -35,5 +35,5 @@ def record(
 
 
 def recorded_cells(results: Sequence[CellResult]) -> dict[str, str]:
-    """The runs that `record` sees to, by cell: a hash of what each one shows."""
+    """A hash of what each run that `record` writes shows, by cell."""
     return {result.cell.run: result.content_hash() for result in results}

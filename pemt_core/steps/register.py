@@ -1,4 +1,4 @@
-"""register: each target's best cell as a version of a model in MLflow's registry, the best version under an alias."""
+"""register: make each target's best cell a model version in MLflow's registry; the best version gets an alias."""
 
 import logging
 import shutil
@@ -37,14 +37,14 @@ REQUIREMENTS = (  # what a served model imports
     "jaxtyping", "mlflow", "numpy", "pyarrow", "pydantic", "regex", "ruamel.yaml", "safetensors", "scikit-learn",
     "scipy", "SQLAlchemy", "tokenizers", "torch", "transformers",
 )  # fmt: skip
-NOT_SERVED = ("embedded", "preparation", "report", "__pycache__")  # parts of pemt_core that a model does without
+NOT_SERVED = ("embedded", "preparation", "report", "__pycache__")  # parts of pemt_core that a model does not need
 # Tags of a version, beside CELL and ARTIFACT
 SCORE, DATA, BACKBONE, ANSWER = "pemt.validation", "pemt.data", "pemt.backbone", "pemt.answer"
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the steps before this one wrote."""
+    """The outputs of earlier steps."""
 
     adapters: Path  # one folder of cells per target
     data: Path
@@ -55,18 +55,18 @@ class Folders:
 def register(
     folders: Folders, settings: Register, tracker: Tracker, targets: Sequence[str] | None = None
 ) -> dict[str, int]:
-    """Register the best cell of every target (or of `targets`), unless it is, or `settings` say none is to be.
+    """Register the best cell of every target (or of `targets`) unless it is registered or `settings` disable it.
 
     A model is named <prefix>-<target>. The alias goes to the version with the best validation score among those
-    trained on the same data as this cell: scores on other rows cannot be compared.
+    trained on the same data as this cell, because scores on other rows are not comparable.
 
     Returns:
         The version that has the alias, by model.
 
     Raises:
         ArtifactError: a folder is missing.
-        SettingsError: a target has no such metric, or is no task.
-        TrackingError: the store is lost, or has no run of the cell.
+        SettingsError: a target has no such metric, or is not a task.
+        TrackingError: the store cannot be reached, or has no run of the cell.
     """
     champions = {}
     for target in (targets or settings.targets) if settings.models.enabled else ():
@@ -81,7 +81,7 @@ def register(
 
 @dataclass(frozen=True)
 class _Model:
-    """A registered model, and the cell that is to be a version of it."""
+    """A registered model, and the cell to register as its version."""
 
     name: str
     cell_dir: Path
@@ -94,7 +94,7 @@ class _Model:
 
     @cached_property
     def tags(self) -> dict[str, str]:
-        """What identifies the version and says what it is compared by."""
+        """The tags that identify a version, and those that it is compared by."""
         description, artifact = load_description(self.cell_dir, TargetDescription)
         refers = self.settings.backbone == "refer"
         return {
@@ -110,7 +110,7 @@ class _Model:
         }
 
     def add_unless_there(self, store: Store, tracker: Tracker) -> None:
-        """Make the cell a version, linked to its run."""
+        """Register the cell as a version linked to its run, unless it is one."""
         if any(each.tags == self.tags for each in versions_of(store, self.name)):
             return
         run = tracker.find(self.tags[CELL], self.tags[KEY])
@@ -123,7 +123,7 @@ class _Model:
         logger.info("register: %s is version %d of %s", self.tags[CELL], made.number, self.name)
 
     def crown(self, store: Store) -> Version:
-        """Give the alias to the best version on this data, the newest of equals."""
+        """Give the alias to the best version on this data, and return it; the newest wins a tie."""
         comparable = [each for each in versions_of(store, self.name) if each.tags.get(DATA) == self.tags[DATA]]
         best = max(comparable, key=lambda each: (float(each.tags[SCORE]), each.number))
         if aliases_of(store, self.name).get(self.settings.alias) != best.number:

@@ -1,4 +1,4 @@
-"""report: tables, figures and a page of all results."""
+"""report: write tables, figures and a page of all results."""
 
 import logging
 from pathlib import Path
@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 def report(tables: Tables, origin: Origin, layer_groups: int, output_dir: Path) -> dict[str, float]:
-    """Write every table and figure of the results into `output_dir`; returns the means over all targets by method, k.
+    """Write all tables and figures of the results to `output_dir`; returns the means over all targets by method and k.
 
-    `layer_groups` is how many groups of layers per stack the expert weights are averaged over.
-    Writes table.csv, means.csv, table.md, summary.json, curves.csv, curves.png, parameters.png, expert_weights.png, for
-    which the same results and settings give the same bytes, and report.html, which shows all of `origin`.
+    `layer_groups` is the number of groups of layers per stack over which the expert weights are averaged. The files are
+    table.csv, means.csv, table.md, summary.json, curves.csv, curves.png, parameters.png and expert_weights.png, whose
+    bytes depend only on results and settings, and report.html, which shows all of `origin`.
     """
     published = comparable_with(tables.results, origin.backbone, origin.prepare).over(tables.targets)
     shown = tables.with_experts

@@ -1,4 +1,4 @@
-"""train_source: stage 1 for one source task."""
+"""train_source: run stage 1 for one source task."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -35,14 +35,14 @@ def train_source(
 ) -> TrainingRecord:
     """Train one source's adapters and prompt on the frozen backbone, and write them to `output_dir`.
 
-    `answer` is the rule by which validation is answered.
+    `answer` is the rule that answers validation.
     """
     prepared, backbone = PreparedTask.load(task_dir), load_backbone(backbone_dir)
     task, description = prepared.task, _description(prepared, backbone, settings, answer)
     model = _new_model(task.description, backbone, settings)
     data = TaskData.load(prepared, backbone.tokenizer, settings.training, settings.source_length)
     accelerator = make_accelerator(settings.training.precision)
-    dropout = backbone.model.config.dropout_rate  # not part of a fingerprint, as it changes no output but training
+    dropout = backbone.model.config.dropout_rate  # not in the fingerprint: it affects training alone
     inputs = {"adapter": asdict(description), "dropout": dropout, "code": code_hash(__name__)}
     store = CheckpointStore(checkpoint_dir, inputs)
     schedule = Schedule.make(1, 1, backbone.model.num_parameters(), accelerator)
@@ -71,7 +71,7 @@ def train_source(
 def _description(
     prepared: PreparedTask, backbone: Backbone, settings: TrainSourceSettings, answer: AnswerRule
 ) -> SourceDescription:
-    """What identifies the adapter that is to be trained."""
+    """The description of the adapter to train."""
     return SourceDescription(
         task=prepared.task.name,
         prompt=prepared.task.description,

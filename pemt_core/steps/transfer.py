@@ -1,8 +1,8 @@
-"""transfer: stage 2 for one target task, every cell of it (method, few-shot k, seed) by one program.
+"""transfer: run stage 2 for one target task, with all its cells (method, few-shot k, seed) in one program.
 
 The output is kept: a cell that came from the same settings, data, backbone, experts and code is not trained again. A
-training is one cell with one learning rate. On a CPU several run at a time, in worker processes; a finished
-training leaves its checkpoint, which is where the parent finds it.
+training is one cell with one learning rate. On a CPU several run at a time in worker processes, and the parent reads
+each result from the checkpoint that the worker leaves.
 """
 
 import logging
@@ -34,12 +34,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Transferred:
-    """What a transfer did, and what it took."""
+    """The cells of a transfer, and the resources that it took."""
 
-    cells: list[Cell]  # all that are there now
-    trained: list[Cell]  # of these, what was trained now
+    cells: list[Cell]  # all that exist now
+    trained: list[Cell]  # of these, those trained by this call
     workers: int
-    workers_memory_mib: int  # at their peaks, added up, beyond what they share with this process
+    workers_memory_mib: int  # the sum of their peaks, without what they share with this process
 
 
 def transfer(
@@ -53,25 +53,25 @@ def transfer(
     open_run: OpenRun,
     workers: int | None = None,
 ) -> Transferred:
-    """Train the cells of one target that `output_dir` does not hold yet; `output_dir`/<cell> is each one's adapter.
+    """Train the cells of one target that `output_dir` lacks, and write the adapter of each to `output_dir`/<cell>.
 
-    Cells that are no longer asked for are removed, once all others are there. `workers` is how many trainings run at a
-    time (None: as many as suit the machine); `pemt_core.training.workers` says when their numbers are the same for any.
-    A killed transfer resumes at its last checkpoints; trainings that were finished are not repeated.
+    Cells that are no longer listed are removed once all others exist. `workers` is how many trainings run at a time
+    (None: as many as suit the machine); `pemt_core.training.workers` explains when the numbers do not depend on it.
+    An interrupted transfer resumes from its last checkpoints; finished trainings are not repeated.
 
     Raises:
-        SettingsError: the machine cannot run `workers`, or a method names a source that is not there.
+        SettingsError: the machine cannot run `workers`, or a method names an unknown source.
         ArtifactError: an input is missing or does not fit.
-        TrainingError: trainings diverged. Every other cell is trained and kept, and the next run goes on.
+        TrainingError: trainings diverged. All other cells are trained and kept; the next run trains the rest.
     """
     prepared, backbone = PreparedTask.load(task_dir), load_backbone(backbone_dir)
     bank = load_experts(experts_dir, backbone.fingerprint)
     target = Target(prepared, backbone, bank, settings.answer, checkpoint_dir, code=__name__)
     data_hash = prepared.content_hash()
-    wanted = [target.training(cell, settings.method(cell.method), data_hash) for cell in settings.cells]
-    missing = [each for each in wanted if not holds_cell(output_dir / each.cell.name, each.description.key)]
-    logger.info("transfer %s: %d of %d cells to train", settings.target, len(missing), len(wanted))
-    accelerator = make_accelerator(wanted[0].method.training.precision)
+    trainings = [target.training(cell, settings.method(cell.method), data_hash) for cell in settings.cells]
+    missing = [each for each in trainings if not holds_cell(output_dir / each.cell.name, each.description.key)]
+    logger.info("transfer %s: %d of %d cells to train", settings.target, len(missing), len(trainings))
+    accelerator = make_accelerator(trainings[0].method.training.precision)
     num_trainings = sum(len(each.rates) for each in missing)
     schedule = Schedule.make(workers, num_trainings, backbone.model.num_parameters(), accelerator)
     target.load_data(missing)
@@ -82,10 +82,10 @@ def transfer(
             memory = work.train_in_workers(missing, schedule.workers)
         else:
             work.train_here(missing)
-    work.check_complete(len(wanted))
+    work.check_complete(len(trainings))
     if accelerator.is_main_process:
-        _remove_others(output_dir, [each.cell.name for each in wanted])
-        for each in wanted:  # only now is nothing left to resume
+        _remove_others(output_dir, [each.cell.name for each in trainings])
+        for each in trainings:  # nothing is left to resume
             for rate in each.rates:
                 target.store(each, rate).discard()
     return Transferred(settings.cells, [each.cell for each in missing], schedule.workers, memory)
@@ -93,7 +93,7 @@ def transfer(
 
 @dataclass(frozen=True)
 class _Work:
-    """Trainings of one target, and the cells of it that could not be trained."""
+    """Trains the cells of one target, and collects those that fail."""
 
     target: Target
     output_dir: Path
@@ -102,7 +102,7 @@ class _Work:
     failed: dict[Cell, PemtError] = field(default_factory=dict)
 
     def train_here(self, trainings: Sequence[CellTraining]) -> None:
-        """All cells, one after another."""
+        """Train all cells, one after another."""
         for training in trainings:
             try:
                 with run_of(target_run(training.description), self.open_run, self.is_main) as run:
@@ -112,9 +112,9 @@ class _Work:
                 self.failed[training.cell] = error
 
     def train_in_workers(self, trainings: Sequence[CellTraining], workers: int) -> int:
-        """All cells, a run's points when each training ends; returns the workers' memory in MiB.
+        """Train all cells in workers, logging each training when it ends; returns the workers' memory in MiB.
 
-        The runs are opened after the processes are forked, so that no tracking store is open in two.
+        The runs are opened after the fork, so that no two processes have a tracking store open.
         """
         items = [(training, rate) for training in trainings for rate in training.rates]
         with ExitStack() as all_runs, forked_workers(self.target.train_silently, items, workers, TrainingError) as done:
@@ -125,7 +125,7 @@ class _Work:
         return done.memory_mib
 
     def save(self, training: CellTraining, states: Mapping[float, TrainingState], run: Run) -> None:
-        """Write the cell's adapter, that of the learning rate which is best on validation, and link its run to it."""
+        """Write the cell's adapter, from the learning rate that is best on validation, and link its run to it."""
         rate = max(states, key=lambda rate: score_of(states[rate]))  # the first of equals
         tensors = states[rate].best_tensors
         trials = {f"{rate:g}": score_of(state) for rate, state in states.items()}
@@ -134,14 +134,13 @@ class _Work:
             folder = self.output_dir / training.cell.name
             run.tag({ARTIFACT_TAG: save_adapter(folder, training.description, tensors, record)})
 
-    def check_complete(self, wanted: int) -> None:
-        """TrainingError that names the cells which failed, if any did."""
+    def check_complete(self, num_cells: int) -> None:
+        """Raise TrainingError, naming the cells, if any failed."""
         if self.failed:
-            reasons = "; ".join(str(error) for error in self.failed.values())
-            raise TrainingError(
-                f"{len(self.failed)} of {wanted} cells failed: {', '.join(cell.name for cell in self.failed)}; the "
-                f"others are trained and kept. {reasons}"
-            )
+            reasons = "; ".join(str(error) for error in self.failed.values())  # each names its cell
+            names = ", ".join(cell.name for cell in self.failed)
+            count = f"{len(self.failed)} of {num_cells} cells failed: {names}; the others are trained and kept. "
+            raise TrainingError(f"{count if len(self.failed) < num_cells else ''}{reasons}")
 
 
 class _OpenCell:
@@ -161,7 +160,7 @@ class _OpenCell:
         self.run_context.__exit__(*raised)  # type: ignore[arg-type]
 
     def training_ended(self, rate: float, error: Exception | None) -> None:
-        """Show the curve of one learning rate; after the last one, keep the cell."""
+        """Log the curve of one learning rate; after the last one, save the cell."""
         cell = self.training.cell
         if error is not None and cell not in self.work.failed:
             self.work.failed[cell] = TrainingError(str(error))
@@ -177,12 +176,12 @@ class _OpenCell:
 
 
 def score_of(state: TrainingState) -> float:
-    """The validation score of the tensors that a training kept."""
+    """The validation score of the tensors that a training keeps."""
     return -math.inf if state.best_score is None else state.best_score
 
 
 def _remove_others(output_dir: Path, kept: Sequence[str]) -> None:
-    """Remove the cells that are no longer asked for."""
+    """Remove the cells that are not in `kept`."""
     for path in output_dir.iterdir():
         if path.is_dir() and path.name not in kept:
             shutil.rmtree(path)

@@ -3,7 +3,7 @@
 get_task("cb")      one record
 TASKS               all of them by name, sources first
 SOURCES, TARGETS    their names
-known_tasks(...)    these and the user's own
+known_tasks(...)    these and the user's tasks
 """
 
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ TARGETS = tuple(name for name, task in TASKS.items() if task.suite != "source")
 
 
 def known_tasks(own_tasks: Mapping[str, OwnTask], folder: Path) -> Mapping[str, Task]:
-    """The registry and the tasks of `own_tasks`, whose relative paths count from `folder`.
+    """Return the registry's tasks and those of `own_tasks`, whose relative paths start at `folder`.
 
-    Raises SettingsError where a name is one of the registry's, and as `own_task`.
+    Raises SettingsError if the registry has a task of the same name, and as `own_task` does.
     """
     taken = sorted(set(own_tasks) & set(TASKS))
     if taken:
@@ -38,7 +38,7 @@ def known_tasks(own_tasks: Mapping[str, OwnTask], folder: Path) -> Mapping[str, 
 
 
 def get_task(name: str, tasks: Mapping[str, Task] = TASKS) -> Task:
-    """The record of task `name` in `tasks`. Raises SettingsError with the nearest name where there is none."""
+    """Look up a task's record. Raises SettingsError with the nearest name if it does not exist."""
     if name not in tasks:
         raise SettingsError(f"there is no task '{name}': {nearest(name, tasks)}")
     return tasks[name]

@@ -1,6 +1,6 @@
-"""An entry of `own_tasks` in params.yaml: a task of the user's, whose rows are in files of the user's.
+"""An entry of `own_tasks` in params.yaml: a user's task, with rows in the user's files.
 
-Whether its name is free, its metrics exist and its files can be read, `pemt_core.tasks.known_tasks` checks.
+`pemt_core.tasks.known_tasks` checks that its name is free, its metrics exist and its files have a known format.
 """
 
 from typing import Annotated
@@ -12,7 +12,7 @@ from pemt_core.schema.group import Group
 
 def _stripped(text: str) -> str:
     if not text or text != text.strip():
-        raise ValueError("expected text that neither begins nor ends with a blank")
+        raise ValueError("expected text that neither begins nor ends with a space")
     return text
 
 
@@ -21,7 +21,7 @@ Column = Annotated[str, Field(min_length=1)]
 
 
 class TaskFiles(Group):
-    """A file for each split; a relative path counts from the folder of params.yaml."""
+    """A file for each split; a relative path starts at the folder of params.yaml."""
 
     train: Filled
     validation: Filled | None = None
@@ -29,25 +29,25 @@ class TaskFiles(Group):
 
     @property
     def by_split(self) -> dict[str, str]:
-        """The files that there are."""
+        """The files that the entry has, by split."""
         return {split: file for split, file in self if file is not None}
 
 
 class OwnTask(Group):
-    """A task as files and columns. What may be left out is None."""
+    """A task as files and columns; an optional key that is absent is None."""
 
     files: TaskFiles
     text: Annotated[dict[Filled, Column], Field(min_length=1)]  # name in the text: column
     target: Column  # column of the answer
-    labels: Annotated[list[Filled], Field(min_length=2)] | None  # all words that the column has; None: free text
+    labels: Annotated[list[Filled], Field(min_length=2)] | None  # all values of the column; None: free text
     description: Filled  # one sentence; its tokens start the task prompt
     metrics: Annotated[list[Filled], Field(min_length=1)]  # the main one first
-    id: Column | None = None  # column that names a row; None: its position does
+    id: Column | None = None  # column that identifies a row; None: its position does
 
     @model_validator(mode="after")
     def _agree(self) -> "OwnTask":
         if self.target in self.text.values():
-            raise ValueError(f"target is '{self.target}', a column of text too: the answer would stand in the text")
+            raise ValueError(f"target is '{self.target}', also a column of text: the text would contain the answer")
         for name, words in (("labels", self.labels or []), ("metrics", self.metrics)):
             repeated = sorted({word for word in words if words.count(word) > 1})
             if repeated:

@@ -1,4 +1,4 @@
-"""A task of the user's from its entry in params.yaml: files instead of a dataset of the hub, columns as its text."""
+"""Build a user's task from its entry in params.yaml."""
 
 import re
 from pathlib import Path
@@ -13,18 +13,18 @@ from pemt_core.tasks.split_rules import SplitRule, large, own, small
 
 SUITE = "Own"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
-_RESERVED = ("all", "tokenizer")  # the mean over all targets in tables; a folder beside those of the tasks
+_RESERVED = ("all", "tokenizer")  # the mean over all targets in tables; the tokenizer's folder in data/
 
 
 def own_task(name: str, entry: OwnTask, folder: Path) -> Task:
-    """The record of an own task; relative paths of its files count from `folder`. No file is read.
+    """Return the record of a user's task; relative paths of its files start at `folder`. No file is read.
 
-    SettingsError where the name cannot serve, a file is of no known format, or a metric cannot score such a task.
+    Raises SettingsError if the name is invalid, a file has an unknown format, or a metric cannot score the task.
     """
     key = f"own_tasks.{name}"
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise SettingsError(
-            f"{key}: the name cannot serve; expected at most 40 small letters, digits and _, a letter first, "
+            f"{key}: invalid name; expected at most 40 lower-case letters, digits and _, beginning with a letter, "
             f"and not {' or '.join(_RESERVED)}"
         )
     for split, file in entry.files.by_split.items():
@@ -47,22 +47,22 @@ def own_task(name: str, entry: OwnTask, folder: Path) -> Task:
 
 
 def _split_rule(entry: OwnTask) -> SplitRule:
-    """What files there are says how rows are split: a test file stays whole, a validation file alone is halved."""
+    """Choose the split rule by the given files: a test file stays whole, a validation file alone is halved."""
     if entry.files.validation is None:
         return large(test="test")
     return small() if entry.files.test is None else own("validation", "test")
 
 
 def _generation_length(labels: tuple[str, ...] | None) -> int:
-    """Room for every label word with any tokenizer: a token per byte, one for the word's start, the closing one."""
+    """Return enough tokens for any label and tokenizer: one per byte, one for the word's start, the closing one."""
     if labels is None:
         return ANSWER_TOKENS
     return max(LABEL_TOKENS, *(len(label.encode()) + 2 for label in labels))
 
 
 def _check_metrics(key: str, names: list[str], labels: tuple[str, ...] | None) -> None:
-    """Each metric must be able to score answers that are all right."""
-    answers = list(labels or ("1", "2"))  # of free text, what every metric for it can read
+    """Check that each metric can score answers that are all right."""
+    answers = list(labels or ("1", "2"))  # of free text: every metric for it can read these
     right = Scored(answers, [[answer] for answer in answers], answers, None if labels is None else answers)
     for place, name in enumerate(names):
         try:

@@ -10,27 +10,27 @@ Kind = Literal["text", "number", "texts"]
 
 
 class DroppedRowError(Exception):
-    """The row cannot serve and is left out by rule; the message says why."""
+    """The row is unusable and is left out; the message says why."""
 
 
 @dataclass(frozen=True)
 class TextPair:
-    """One row as text. `key` names it within its official split, empty for its position there."""
+    """One row as text. `key` identifies it within its official split; if empty, its position does."""
 
     source: str
     target: str
-    references: tuple[str, ...]  # every answer that counts as right
+    references: tuple[str, ...]  # every right answer
     key: str = ""
-    group: str = ""  # rows that a metric scores together; empty for the row alone
+    group: str = ""  # shared by rows that a metric scores together; empty for a single row
 
 
 def as_it_is(pair: TextPair) -> list[TextPair]:
-    """The pair itself, once."""
+    """Keep the pair as it is."""
     return [pair]
 
 
 def one_per_reference(pair: TextPair) -> list[TextPair]:
-    """One row for each right answer, each with all of them as references."""
+    """Return a pair for each right answer, each with all of them as references."""
     return [replace(pair, target=answer, key=f"{pair.key}-{n}") for n, answer in enumerate(pair.references)]
 
 
@@ -38,13 +38,13 @@ def one_per_reference(pair: TextPair) -> list[TextPair]:
 class RowConversion:
     """How a raw row becomes text. `expand` turns the pair of a training row into the rows that are trained on."""
 
-    inputs: tuple[str, ...]  # columns that `source` reads: what a row without an answer has
+    inputs: tuple[str, ...]  # columns that `source` reads; a row without an answer has them too
     others: tuple[str, ...]  # columns that only `pair` reads: the answer, the row's id
     source: Callable[[RawRow], str]
     pair: Callable[[RawRow], TextPair]
     labels: tuple[str, ...] | None = None
     expand: Callable[[TextPair], list[TextPair]] = as_it_is
-    kinds: Mapping[str, Kind] = field(default_factory=dict)  # of inputs that are no text
+    kinds: Mapping[str, Kind] = field(default_factory=dict)  # of inputs that are not text
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from pemt_core.tasks.record import ANSWER_TOKENS, HubDataset, Task
 from pemt_core.tasks.rows import question_answering
 from pemt_core.tasks.split_rules import BY_PASSAGE, large
 
-# The best score over all answers, then the score against the first answer alone, which published rows use.
+# The best score over all answers, then the score with the first answer alone, as in published results.
 _METRICS = ("qa_f1", "qa_em", "qa_f1_first", "qa_em_first")
 _MRQA = "mrqa-workshop/mrqa"
 _MRQA_ROWS = question_answering(answers=("answers",), key="qid")

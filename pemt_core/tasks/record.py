@@ -10,7 +10,7 @@ from pemt_core.tasks.split_rules import SplitRule
 
 PINS_PATH = Path(__file__).parent / "revisions.json"
 
-LABEL_TOKENS = 8  # the longest label word and the closing token, with room; a score is as short
+LABEL_TOKENS = 8  # enough for the longest label word, or a score, and the closing token
 ANSWER_TOKENS = 128
 
 
@@ -29,7 +29,7 @@ class HubDataset:
         return revision
 
     def place(self, split: str, row: int) -> str:
-        """Where a row is, for messages; `row` counts from 0."""
+        """Return the place of a row, for messages; `row` counts from 0."""
         return f"{self}, split '{split}', row {row}"
 
     def __str__(self) -> str:
@@ -39,7 +39,7 @@ class HubDataset:
 
 @dataclass(frozen=True)
 class FileDataset:
-    """Where the rows of a task of the user's come from: a file for each official split, relative ones in `folder`."""
+    """The files of a user's task, one per official split; relative paths start at `folder`."""
 
     files: Mapping[str, str]
     folder: Path
@@ -53,21 +53,21 @@ class FileDataset:
 
 @dataclass(frozen=True)
 class Task:
-    """One of the tasks; adding another adds a record and touches no control flow."""
+    """A task. Adding one adds a record and does not change control flow."""
 
     name: str
-    suite: str  # source, GLUE, SuperGLUE, MRQA or Others; Own, whether source or target, of the user's
+    suite: str  # source, GLUE, SuperGLUE, MRQA or Others; Own for a user's task, source or target
     dataset: HubDataset | FileDataset
     conversion: RowConversion
     description: str  # one sentence of plain English; its tokens start the task prompt
     metrics: tuple[str, ...]  # the main one first
     splits: SplitRule
-    generation_length: int  # tokens, the closing one included
-    caps: Mapping[str, int] = field(default_factory=dict)  # most rows of a split, where the task bounds them
+    generation_length: int  # tokens, including the closing one
+    caps: Mapping[str, int] = field(default_factory=dict)  # the most rows of a split, if the task limits them
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """The label words in class order, or None where the target is free text or a score."""
+        """The label words in class order, or None if the target is free text or a score."""
         return self.conversion.labels
 
     @property

@@ -1,4 +1,4 @@
-"""From a raw row to a text pair: each factory returns a pure function with the columns that it reads."""
+"""Conversions of raw rows to text pairs: each factory returns pure functions and the columns that they read."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -59,11 +59,11 @@ def word_classification(fields: Mapping[str, str], labels: tuple[str, ...], labe
 def columns_as_text(
     fields: Mapping[str, str], target: str, labels: tuple[str, ...] | None, key: str | None
 ) -> RowConversion:
-    """A task of the user's: the answer stands in the column `target`, one of the label words if there are any."""
+    """A user's task: the column `target` has the answer, a label word if the task has labels."""
     joined = _text_of_fields(fields)
 
     def source(row: RawRow) -> str:
-        texts = {column: as_text(row[column]) or row[column] for column in fields.values()}  # as files are read
+        texts = {column: as_text(row[column]) or row[column] for column in fields.values()}  # as the file reader does
         text = joined(texts)
         if not any(text_of(texts, column).strip() for column in fields.values()):
             names = ", ".join(fields.values())
@@ -81,7 +81,7 @@ def columns_as_text(
 
 
 def answer_classification(labels: tuple[str, ...] = BOOLEAN_WORDS) -> RowConversion:
-    """MultiRC: is this answer right? Rows are grouped by their question, which exact match needs whole."""
+    """MultiRC: is this answer right? Rows are grouped by question, because exact match scores whole questions."""
     names = ("question", "answer", "paragraph")
 
     def source(row: RawRow) -> str:
@@ -96,7 +96,7 @@ def answer_classification(labels: tuple[str, ...] = BOOLEAN_WORDS) -> RowConvers
 
 
 def marked_spans(labels: tuple[str, ...] = BOOLEAN_WORDS) -> RowConversion:
-    """WSC: does the marked pronoun stand for the marked noun? DroppedRowError where a span is not in the text."""
+    """WSC: does the marked pronoun refer to the marked noun? Raises DroppedRowError if a span is not in the text."""
 
     def source(row: RawRow) -> str:
         noun, pronoun = text_of(row, "span1_text"), text_of(row, "span2_text")
@@ -144,7 +144,7 @@ def option_choice() -> RowConversion:
 
 
 def question_answering(answers: tuple[str, ...], key: str) -> RowConversion:
-    """SQuAD and MRQA: the first answer is the target, every answer a reference, all with punctuation set apart.
+    """SQuAD and MRQA: the first answer is the target, every answer a reference; spaces surround punctuation.
 
     `answers` is the path of the list of answers: a column, or a column and a field in it.
     """
@@ -179,7 +179,7 @@ def cloze() -> RowConversion:
 
 
 def _text_of_fields(fields: Mapping[str, str]) -> Callable[[RawRow], str]:
-    """The text of a row from its columns as they are; `fields` maps names in the text, in order, to columns."""
+    """Return a function that joins a row's columns; `fields` maps names in the text, in order, to columns."""
 
     def source(row: RawRow) -> str:
         return join_fields(*((name, text_of(row, column)) for name, column in fields.items()))

@@ -1,7 +1,7 @@
 """Split rules as values: from which official split, and from which share of it, each role takes its rows.
 
-No suite has public test labels for all its tasks, so the official validation split serves as the test split, or
-half of it does. `pemt_core.preparation.splits` carries the rules out.
+No suite has public test labels for all its tasks, so the official validation split, or half of it, serves as the test
+split. `pemt_core.preparation.splits` applies the rules.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Share(Enum):
     FIRST_HALF = "first half"
     SECOND_HALF = "second half"
     HELD_OUT = "held out"  # the first min(1,000, 10 %)
-    REMAINDER = "remainder"  # what HELD_OUT leaves
+    REMAINDER = "remainder"  # all but HELD_OUT
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class Portion:
 
 @dataclass(frozen=True)
 class Unit:
-    """What no two splits may share: rows that agree in the value found at `path`, a column or a field in it."""
+    """Rows with the same value at `path`, a column or a field in it; no two splits may share a unit."""
 
     path: tuple[str, ...]
-    contiguous: bool = False  # rows of a unit stay together within a split, as a metric per unit needs
+    contiguous: bool = False  # keep a unit's rows together within a split, for a metric per unit
 
 
 @dataclass(frozen=True)
 class SplitRule:
-    """Where the three roles' rows come from. Portions of one official split never overlap."""
+    """Where the rows of the three roles come from. Portions of one official split never overlap."""
 
     name: str
     train: Portion
@@ -66,7 +66,7 @@ def small(unit: Unit | None = None) -> SplitRule:
 
 
 def large(test: str = "validation", unit: Unit | None = None) -> SplitRule:
-    """Hold a part of train out for validation: the official split `test` stays whole."""
+    """Hold out a part of train for validation; the official split `test` stays whole."""
     return SplitRule(
         "large",
         train=Portion("train", Share.REMAINDER),
@@ -77,7 +77,7 @@ def large(test: str = "validation", unit: Unit | None = None) -> SplitRule:
 
 
 def own(validation: str, test: str) -> SplitRule:
-    """Take three official splits as they are."""
+    """Use three official splits as they are."""
     return SplitRule("own", train=Portion("train"), validation=Portion(validation), test=Portion(test))
 
 

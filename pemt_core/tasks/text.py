@@ -1,4 +1,4 @@
-"""Text transformations of the tasks, as T5's preprocessing does them."""
+"""Text transformations of the tasks, as in T5's preprocessing."""
 
 import re
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -15,29 +15,29 @@ _HIGHLIGHT = "\n@highlight\n"
 
 
 def join_fields(*fields: tuple[str, str]) -> str:
-    """The source text: ("premise", "A."), ("hypothesis", "B.") becomes "premise: A. hypothesis: B."."""
+    """Build the source text: ("premise", "A."), ("hypothesis", "B.") becomes "premise: A. hypothesis: B."."""
     return " ".join(f"{name}: {value.strip()}".rstrip() for name, value in fields)
 
 
 def pad_punctuation(text: str) -> str:
-    """Set every punctuation mark apart by spaces and collapse whitespace: "U.S. (1990)" becomes "U . S . ( 1990 )"."""
+    """Put spaces around punctuation marks and collapse whitespace: "U.S. (1990)" becomes "U . S . ( 1990 )"."""
     return _WHITESPACE.sub(" ", _PUNCTUATION.sub(r" \1 ", text)).strip()
 
 
 def remove_html(text: str) -> str:
-    """Drop MultiRC's tags: a line break becomes a space, bold marks vanish."""
+    """Remove MultiRC's tags: a line break becomes a space, bold tags vanish."""
     return _BOLD_TAG.sub("", _LINE_BREAK_TAG.sub(" ", text))
 
 
 def highlights_to_sentences(passage: str) -> str:
-    """Turn ReCoRD's "@highlight" lines into sentences, adding a full stop where the line before has no end mark."""
+    """Turn ReCoRD's "@highlight" lines into sentences, adding a full stop if the line before has no end mark."""
     return _HIGHLIGHT_AFTER_SENTENCE.sub(r"\1 ", passage).replace(_HIGHLIGHT, ". ")
 
 
 def mark_span(text: str, span: str, word_index: int, mark: str) -> str | None:
-    """Put `mark` around the span that starts at word `word_index` of `text`; None where it does not stand there.
+    """Put `mark` around the span that starts at word `word_index` of `text`; None if it is not there.
 
-    Case is ignored, as the datasets write a span with a capital where the text has none.
+    Case is ignored, because the datasets capitalise some spans that the text does not.
     """
     before = rf"(\s*(?:\S+\s+){{{word_index}}})"
     match = re.match(rf"{before}({re.escape(span)})(?!\w)", text, re.IGNORECASE)
@@ -47,7 +47,7 @@ def mark_span(text: str, span: str, word_index: int, mark: str) -> str | None:
 
 
 def mark_noun_and_pronoun(text: str, noun: str, noun_index: int, pronoun: str, pronoun_index: int) -> str | None:
-    """WSC's text with the noun in "* *" and the pronoun in "# #"; None where either is not found."""
+    """Mark WSC's noun with "* *" and its pronoun with "# #"; None if either is not found."""
     marked = mark_span(text, noun, noun_index, "*")
     if marked is None:
         return None
@@ -55,17 +55,17 @@ def mark_noun_and_pronoun(text: str, noun: str, noun_index: int, pronoun: str, p
 
 
 def _marks_before(word_index: int, noun: str, noun_index: int) -> int:
-    """How many marks, words of their own, the noun put before a word: one where the word is part of the noun."""
+    """Count the noun's marks, which are separate words, before a word: one if the word is part of the noun."""
     if word_index < noun_index:
         return 0
     return 1 if word_index < noun_index + len(noun.split()) else 2
 
 
 def round_score(score: float) -> str:
-    """STS-B's score at the nearest 0.2, ties to the even step, with one decimal: 2.5 becomes "2.4".
+    """Round STS-B's score to the nearest 0.2, ties to the even step, with one decimal: 2.5 becomes "2.4".
 
-    The dataset stores float32. Rounding its error away first makes a tie a tie (0.7 is stored as 0.69999999), which
-    gives what T5's own float32 arithmetic gives.
+    The dataset stores float32 (0.7 as 0.69999999). Rounding this error away first makes ties exact, with the same
+    results as T5's float32 arithmetic.
     """
     steps = (Decimal(str(round(score, 4))) * 5).to_integral_value(ROUND_HALF_EVEN)
     return f"{steps / 5:.1f}"

@@ -1,4 +1,4 @@
-"""Readers of raw rows: each returns a value of the type that it promises, or raises RowError naming the key."""
+"""Readers of raw rows: each returns a value of its declared type, or raises RowError with the key."""
 
 import json
 import math
@@ -10,7 +10,7 @@ _SHOWN_CHARACTERS = 80
 
 
 class RowError(Exception):
-    """A value of a row is not what the record says; whoever knows the row's place adds it to the message."""
+    """A value of a row does not match the record; the caller adds the row's place to the message."""
 
     def __init__(self, key: str, value: object, expected: str) -> None:
         shown = repr(value)
@@ -20,7 +20,7 @@ class RowError(Exception):
 
 
 def as_text(value: Any) -> str | None:
-    """Text as it is, numbers and flags as JSON writes them; None for anything else."""
+    """Return text as it is, numbers and booleans as JSON text, and None for anything else."""
     if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return json.dumps(value)
     return value if isinstance(value, str) else None
@@ -51,7 +51,7 @@ def number_of(row: RawRow, *path: str) -> int:
 
 
 def key_of(row: RawRow, key: str | None) -> str:
-    """The dataset's own id for the row; empty where it has none."""
+    """The dataset's id for the row; empty if it has none."""
     if key is None:
         return ""
     value = row[key]
@@ -71,7 +71,7 @@ def label_of(row: RawRow, key: str, labels: tuple[str, ...]) -> str:
 
 
 def answers_of(row: RawRow, path: tuple[str, ...], clean: Callable[[str], str]) -> tuple[str, ...]:
-    """The cleaned answers at `path`, at least one and none empty, each once, the first one first."""
+    """The cleaned answers at `path`, in order and without duplicates; at least one, and none empty."""
     answers = tuple(dict.fromkeys(clean(answer) for answer in texts_of(row, path)))
     if not answers or "" in answers:
         raise RowError(".".join(path), value_at(row, path), "one or more answers that are not empty")

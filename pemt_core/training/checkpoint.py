@@ -1,7 +1,7 @@
 """The whole training state in one safetensors file, replaced atomically; no pickle is written or read.
 
-The state stands outside a stage's outputs (DVC deletes those before a re-run), in a folder keyed by a hash of
-everything that the training depends on: another input is another folder.
+The state is stored outside a stage's outputs, which DVC deletes before a re-run. Its folder is named by a hash of
+everything that the training depends on, so other inputs get another folder.
 """
 
 import json
@@ -27,7 +27,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass
 class TrainingState:
-    """Where training stands. Random numbers need no place here: each step draws from (seed, step)."""
+    """The progress of a training. It has no random state, because each step draws from (seed, step)."""
 
     step: int = 0  # optimizer steps done
     epoch: int = 0
@@ -43,7 +43,7 @@ class TrainingState:
     def record(
         self, learning_rate: float, trained_parameters: int, trials: dict[str, float] | None = None
     ) -> TrainingRecord:
-        """What is kept of a finished training beside its tensors."""
+        """The record of a finished training, which is stored beside its tensors."""
         return TrainingRecord(
             learning_rate=learning_rate,
             validation={n.removeprefix("validation/"): v for n, v in self.best_metrics.items()},
@@ -56,7 +56,7 @@ class TrainingState:
 
 
 class CheckpointStore:
-    """The place of one training's state: `root`/<key>, the key a hash of `inputs`."""
+    """Stores the state of one training in `root`/<key>, where the key is a hash of `inputs`."""
 
     def __init__(self, root: Path, inputs: Any) -> None:
         self.path = Path(root) / sha256_of_json(inputs)[:32] / FILE
@@ -74,7 +74,7 @@ class CheckpointStore:
             save_file(tensors, temporary, metadata={"state": json.dumps(counters)})
 
     def restore(self, trained: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> TrainingState | None:
-        """Write the stored state into `trained` and `optimizer`; None where there is none."""
+        """Copy the stored state to `trained` and `optimizer`, and return it; None if nothing is stored."""
         if not self.path.is_file():
             return None
         with self._named_errors():
@@ -83,12 +83,12 @@ class CheckpointStore:
         return state
 
     def load(self) -> TrainingState:
-        """The stored state with its best tensors. ArtifactError where there is none, or none that can be read."""
+        """The stored state with its best tensors. Raises ArtifactError if it is missing or unreadable."""
         with self._named_errors():
             return self._read()[1]
 
     def discard(self) -> None:
-        """Remove the state: what it was kept for is written."""
+        """Remove the state once the training's result is written."""
         shutil.rmtree(self.path.parent, ignore_errors=True)
 
     def _read(self) -> tuple[dict[str, Tensor], TrainingState]:
@@ -105,7 +105,7 @@ class CheckpointStore:
             yield
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise ArtifactError(
-                f"{self.path}: not readable as a training state ({error}); delete it to start anew"
+                f"{self.path}: not readable as a training state ({error}); delete it to start over"
             ) from error
 
 

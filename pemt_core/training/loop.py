@@ -1,8 +1,8 @@
 """The training loop, on accelerate.
 
-Not transformers' Seq2SeqTrainer: the loss has a second term whose parts come from inside the backbone, only a named
-set of tensors is trained and stored, checkpoints must hold no pickle, and an exact resume should not depend on the
-state of a sampler. With these taken over, little of the Trainer would be left; accelerate does the rest (devices,
+transformers' Seq2SeqTrainer does not fit: the loss has a second term whose parts come from inside the backbone, only a
+named set of tensors is trained and stored, checkpoints must hold no pickle, and an exact resume should not depend on
+the state of a sampler. Overriding all this would leave little of the Trainer; accelerate does the rest (devices,
 processes, precision).
 """
 
@@ -32,14 +32,14 @@ LOGGED_STEPS = 10  # losses stay on the device for this many steps: reading one 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found: the score that selects (higher is better), and named metrics."""
+    """The result of an evaluation: the score that selects (higher is better), and named metrics."""
 
     score: float
     metrics: dict[str, float]
 
 
 class TrainingData(Protocol):
-    """Rows in batches: which rows, and what they are as tensors."""
+    """Rows in batches: the rows of each batch, and their tensors."""
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]: ...
 
@@ -49,7 +49,7 @@ class TrainingData(Protocol):
 class Trainer:
     """Trains `model.trained` and leaves the best-scoring tensors in the model.
 
-    `batch_size` counts the rows of an optimizer step: over all processes and over all parts of an accumulation.
+    `batch_size` counts the rows of an optimizer step, over all processes and all accumulated parts.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Trainer:
         progress_bar: bool = True,
         learning_rate_factors: Mapping[str, float] | None = None,
     ) -> None:
-        """`learning_rate_factors`: for each trained tensor what its learning rate is multiplied by; None: 1 for all."""
+        """`learning_rate_factors` multiply the learning rate of the trained tensors by name; the default is 1."""
         self.model, self.data, self.evaluate = model, data, evaluate
         self.settings, self.accelerator, self.store = settings, accelerator, store
         self.learning_rate, self.seed, self.log, self.title = learning_rate, seed, log, title
@@ -98,7 +98,7 @@ class Trainer:
         )
 
     def fit(self) -> TrainingState:
-        """Train to the end, from the stored state where there is one. TrainingError at a loss that is no number."""
+        """Train to the end, resuming from a stored state. Raises TrainingError if the loss is not finite."""
         restored = self.store.restore(self.trained, self._plain_optimizer())
         if restored is not None:
             self.state = restored
@@ -126,11 +126,11 @@ class Trainer:
             state.epoch, state.batch = state.epoch + 1, 0
 
     def _step(self, rows: NDArray[np.int64]) -> None:
-        """One optimizer step over `rows`, in as many parts as are accumulated."""
+        """Take one optimizer step over `rows`, in as many parts as are accumulated."""
         state, accelerator = self.state, self.accelerator
-        own = rows[accelerator.process_index :: accelerator.num_processes]
-        own = own if len(own) else rows[:1]  # every process must take part in the exchange of gradients
-        parts = np.array_split(own, min(self.settings.gradient_accumulation, len(own)))
+        shard = rows[accelerator.process_index :: accelerator.num_processes]
+        shard = shard if len(shard) else rows[:1]  # every process must take part in the exchange of gradients
+        parts = np.array_split(shard, min(self.settings.gradient_accumulation, len(shard)))
         self.prepared.train()
         seed = np.random.SeedSequence([self.seed, state.step, accelerator.process_index]).generate_state(1)
         torch.manual_seed(int(seed[0]))  # dropout depends on (seed, step) alone: a resumed run repeats it
@@ -141,9 +141,9 @@ class Trainer:
         for index, part in enumerate(parts):
             if index < len(parts) - 1:
                 with accelerator.no_sync(self.prepared):
-                    losses.append(self._backward(part, len(part) / len(own)))
+                    losses.append(self._backward(part, len(part) / len(shard)))
             else:
-                losses.append(self._backward(part, len(part) / len(own)))
+                losses.append(self._backward(part, len(part) / len(shard)))
         accelerator.clip_grad_norm_(self.trained.values(), self.settings.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -151,7 +151,7 @@ class Trainer:
         state.step, state.batch = state.step + 1, state.batch + 1
 
     def _backward(self, rows: NDArray[np.int64], share: float) -> Tensor:
-        """Loss and backward of one part; returns [loss, sparsity loss] times its share, still on the device."""
+        """Run forward and backward on one part; returns [loss, sparsity loss] times its share, on the device."""
         batch = {n: t.to(self.accelerator.device) for n, t in self.data.collate(rows, self.state.epoch).items()}
         with self.accelerator.autocast():
             output = self.prepared(**batch)
@@ -161,7 +161,7 @@ class Trainer:
         return torch.stack(parts).float() * share
 
     def _after_step(self, bar: Any) -> None:
-        """Whatever is due: reading losses, evaluation, early stop, the checkpoint."""
+        """Do what is due: read losses, evaluate, stop early, save a checkpoint."""
         state, settings = self.state, self.settings
         at_end = state.step >= self.total_steps
         evaluates = at_end or state.step % self.steps_per_evaluation == 0
@@ -169,7 +169,7 @@ class Trainer:
         if evaluates or saves or len(self.pending) >= LOGGED_STEPS:
             self._read_losses(bar)
         if evaluates or saves:
-            self._check_tensors()  # so a state that holds what is no number is never kept
+            self._check_tensors()  # so that a state with numbers that are not finite is never saved
         if evaluates:
             self._evaluate(bar)
         patience = settings.early_stop
@@ -192,7 +192,7 @@ class Trainer:
         self._record(metrics)
 
     def _check_tensors(self) -> None:
-        """The last step may have had a finite loss and an infinite gradient."""
+        """Check that all are finite: the last step may have had a finite loss and an infinite gradient."""
         for name, parameter in self.trained.items():
             if not parameter.isfinite().all():
                 raise self._divergence(f"{name} is no longer finite after", self.state.step)
@@ -231,13 +231,13 @@ class Trainer:
             initial=self.state.step,
             desc=self.title,
             unit="step",
-            mininterval=0.5 if sys.stderr.isatty() else 15.0,  # a log file gets a line now and then
+            mininterval=0.5 if sys.stderr.isatty() else 15.0,  # a log file gets a line every 15 s
             disable=not (self.progress_bar and self.accelerator.is_local_main_process),
         )
 
 
 def linear_schedule(step: int, warmup_steps: int, total_steps: int) -> float:
-    """The factor of the learning rate at `step` (from 0): linear up over the warm-up, then linear down to 0."""
+    """The factor of the learning rate at `step` (from 0): it rises linearly over the warm-up, then falls to 0."""
     if step < warmup_steps:
         return step / warmup_steps
     return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))

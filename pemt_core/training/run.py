@@ -1,4 +1,4 @@
-"""What a training shows while it goes on: the run that a tracking server may keep of it."""
+"""The run of a training, which shows its progress and which a tracking server may keep."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -8,7 +8,7 @@ from pemt_core.artifacts.run_info import RunInfo
 
 
 class Run(Protocol):
-    """A run under way."""
+    """A run in progress."""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add one point to the curve of each metric."""
@@ -21,7 +21,7 @@ OpenRun = Callable[[RunInfo], AbstractContextManager[Run]]
 
 
 class SilentRun:
-    """A run that nobody keeps: what all processes but the main one have."""
+    """A run that records nothing, for all processes but the main one."""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         pass
@@ -32,7 +32,7 @@ class SilentRun:
 
 @contextmanager
 def run_of(info: RunInfo, open_run: OpenRun, is_main: bool) -> Iterator[Run]:
-    """The run that `open_run` gives in the main process, a silent one in the others."""
+    """Open a run by `open_run` in the main process, and a silent one in the others."""
     if not is_main:
         yield SilentRun()
         return

@@ -1,4 +1,4 @@
-"""What the training loop needs to know, whatever it trains."""
+"""The settings of the training loop."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ SelectBy = Literal["mean", "main"]
 
 
 class TrainingSettings(Group):
-    """Settings of every training; the learning rate comes with what is trained."""
+    """Settings of every training; a method has several learning rates, other trainings have one."""
 
     batch_size: Count
     gradient_accumulation: Count

@@ -1,4 +1,4 @@
-"""The trainings of one target: its cells, each by one method with one or several learning rates."""
+"""The trainings of one target: its cells, each trained by one method at one or several learning rates."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,7 +26,7 @@ from pemt_core.training.task_data import TaskData
 
 @dataclass(frozen=True)
 class CellTraining:
-    """One cell: what it is trained by, and what it comes from."""
+    """One cell: its method, and a description of what it comes from."""
 
     method: Method
     description: TargetDescription
@@ -48,20 +48,20 @@ class Target:
     prepared: PreparedTask
     backbone: Backbone
     bank: ExpertBank
-    answer: AnswerRule  # by which validation selects
+    answer: AnswerRule  # the rule that answers validation
     checkpoint_dir: Path
     code: str  # the module whose code all methods have in common
     _data: dict[tuple[int, int | None], TaskData] = field(default_factory=dict)
 
     def training(self, cell: Cell, method: Method, data_hash: str) -> CellTraining:
-        """The training of a cell. SettingsError or ArtifactError where a source of its method is not in the bank."""
+        """The training of a cell. Raises SettingsError or ArtifactError if the bank lacks a source of its method."""
         sources = method.draws_on(self.bank.sources)
         settings, experts = method.model_dump(), self.bank.mixture_hash(sources)
         answer = rule_for(self.prepared.task.labels, self.answer)
         inputs = {
             "task": data_hash,
             "backbone": self.backbone.fingerprint,
-            "dropout": self.backbone.model.config.dropout_rate,  # not part of a fingerprint: it changes training alone
+            "dropout": self.backbone.model.config.dropout_rate,  # not in the fingerprint: it affects training alone
             "experts": experts,
             "settings": settings,
             "answer": answer,
@@ -84,7 +84,7 @@ class Target:
         return CellTraining(method, description)
 
     def load_data(self, trainings: Sequence[CellTraining]) -> None:
-        """Tokenize what the trainings need, once for all that read it alike: before workers are forked."""
+        """Tokenize what the trainings need, before workers are forked. Trainings that read it alike share it."""
         for training in trainings:
             self.data(training.method)
 
@@ -97,15 +97,15 @@ class Target:
         return self._data[key]
 
     def store(self, training: CellTraining, rate: float) -> CheckpointStore:
-        """The place of one training's checkpoint."""
+        """The store of one training's checkpoint."""
         return CheckpointStore(self.checkpoint_dir, {"cell": asdict(training.description), "learning_rate": rate})
 
     def train_silently(self, what: tuple[CellTraining, float]) -> None:
-        """Train, and leave no trace but the checkpoint."""
+        """Train without logging, and leave the result in the checkpoint."""
         self.train(*what, SilentRun().log, progress_bar=False)
 
     def train(self, training: CellTraining, rate: float, log: Log, *, progress_bar: bool = True) -> TrainingState:
-        """Train a cell with one learning rate. TrainingError at a loss that is no number."""
+        """Train a cell with one learning rate. Raises TrainingError if the loss is not finite."""
         method, cell, data = training.method, training.cell, self.data(training.method)
         accelerator = make_accelerator(method.training.precision)
         model = self._new_model(training)

@@ -1,4 +1,4 @@
-"""The rows of one task as the training loop takes them, for either stage."""
+"""The rows of one task as the training loop reads them, in either stage."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,7 +23,7 @@ FewShot = Literal["full"] | int
 
 @dataclass(frozen=True)
 class TaskRows:
-    """Training rows, all or a sample of them, in batches that follow (seed, epoch)."""
+    """Training rows, all or a sample of them, in batches that depend on (seed, epoch)."""
 
     split: TokenizedSplit
     rows: NDArray[np.int64]
@@ -84,7 +84,7 @@ class TaskData:
         batch_size: int,
         rule: AnswerRule,
     ) -> Evaluation:
-        """Validation by `rule`; the score that selects is the mean of the task's metrics or the main one."""
+        """Score validation, answered by `rule`; the mean of the task's metrics or the main one selects."""
         texts = predict(model, self.validation, tokenizer, accelerator, rule=rule, batch_size=batch_size).texts
         metrics = self.validation.metrics(texts)
         values = list(metrics.values())

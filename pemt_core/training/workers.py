@@ -1,10 +1,10 @@
-"""Trainings side by side on a CPU: processes forked from one that has loaded everything, each on a single thread.
+"""Parallel trainings on a CPU, in single-threaded processes forked from one that has loaded everything.
 
-Sums are rounded in another order by another number of threads, and a training amplifies that. So the thread count
-follows the backbone and never what else is trained: below `SINGLE_THREADED` parameters every training has one thread,
-in this process or another, and its numbers are the same for any number of workers. A larger backbone trains on all
-cores, one training after another, unless workers are asked for; then each has one thread, and its numbers are the
-same for any number of workers from two. Equal numbers are promised for equal machines and versions only.
+The number of threads changes the order in which sums are rounded, and training amplifies the difference. So the number
+of threads depends on the backbone, never on what else is trained. Below `SINGLE_THREADED` parameters every training has
+one thread, in this process or in a worker, and its numbers are the same for any number of workers. With a larger
+backbone, trainings use all cores one after another, unless workers are asked for; then each has one thread, and its
+numbers are the same for any number of workers from two. Numbers are reproducible only on equal machines and versions.
 """
 
 import multiprocessing
@@ -24,31 +24,34 @@ from accelerate import Accelerator
 
 from pemt_core.errors import SettingsError, TrainingError
 
-SINGLE_THREADED = 20_000_000  # parameters; on two cores a tiny T5 gains 1.6 times by two threads, 2 by two workers
+# Parameters; on two cores, a tiny T5 trains 1.6 times as fast with two threads, twice as fast with two workers
+SINGLE_THREADED = 20_000_000
 
-TOKENIZER_THREADS = "TOKENIZERS_PARALLELISM"  # the only way to tell `tokenizers`
+TOKENIZER_THREADS = "TOKENIZERS_PARALLELISM"  # the only switch that `tokenizers` has
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many trainings run at a time, and whether each has one thread instead of as many as torch chooses."""
+    """How many trainings run at a time, and whether each has one thread rather than torch's default."""
 
     workers: int
     single_threaded: bool
 
     @classmethod
     def make(cls, asked: int | None, num_trainings: int, num_parameters: int, accelerator: Accelerator) -> "Schedule":
-        """The schedule for a backbone of `num_parameters`; `asked` None: as many workers as suit the machine.
+        """The schedule for a backbone of `num_parameters`; if `asked` is None, as many workers as suit the machine.
 
-        SettingsError where several are asked for with a GPU or under `accelerate launch`, or less than one.
+        Raises SettingsError if `asked` is less than 1, or more than 1 on a GPU or under `accelerate launch`.
         """
         if asked is not None and asked < 1:
-            raise SettingsError(f"workers is {asked}: expected a number from 1")
+            raise SettingsError(f"workers is {asked}: expected at least 1")
         if accelerator.device.type != "cpu" or accelerator.num_processes > 1:
             if asked not in (None, 1):
-                raise SettingsError(f"workers is {asked}: on a GPU, and in several processes, trainings take turns")
+                raise SettingsError(
+                    f"workers is {asked}: expected 1, as trainings take turns on a GPU or in several processes"
+                )
             return cls(1, single_threaded=False)
         small = num_parameters < SINGLE_THREADED
         suitable = usable_cores() if small else 1
@@ -57,7 +60,7 @@ class Schedule:
 
     @contextmanager
     def threads(self) -> Iterator[None]:
-        """Trainings inside, in this process, have the scheduled number of threads; afterwards it is as before."""
+        """Run the block's trainings in this process with the scheduled number of threads, then restore it."""
         if not self.single_threaded:
             yield
             return
@@ -70,21 +73,21 @@ class Schedule:
 
 
 def usable_cores() -> int:
-    """The cores that this process may use: its affinity and its container's quota count."""
+    """The number of cores that this process may use, by its affinity and its container's quota."""
     from joblib import cpu_count
 
     return int(cpu_count())
 
 
 class Finished(Generic[Item]):
-    """The items as they finish, in any order, and their errors; afterwards how much memory the workers took."""
+    """The items as they finish, in any order, with their errors; then the memory that the workers took."""
 
     def __init__(self, futures: Mapping[Future["_Done"], Item]) -> None:
         self._futures = futures
         self._grown: dict[int, int] = {}  # process id to KiB
 
     def __iter__(self) -> Iterator[tuple[Item, Exception | None]]:
-        """Raises what the function raised, unless it was `tolerated`; TrainingError where a worker was killed."""
+        """Raises any error of the function that is not `tolerated`, and TrainingError if a worker was killed."""
         try:
             for future in as_completed(self._futures):
                 done = future.result()
@@ -92,12 +95,12 @@ class Finished(Generic[Item]):
                 yield self._futures[future], done.error
         except BrokenProcessPool as error:
             raise TrainingError(
-                "a worker was killed, for want of memory perhaps; its last checkpoint is kept. Ask for fewer"
+                "a worker was killed, perhaps for lack of memory; its last checkpoint is kept. Ask for fewer workers"
             ) from error
 
     @property
     def memory_mib(self) -> int:
-        """What the workers took at their peaks, added up, beyond the memory that they share with this process."""
+        """The sum of the workers' peaks, without the memory that they share with this process."""
         return round(sum(self._grown.values()) / 1024)
 
 
@@ -113,17 +116,17 @@ class _Done(NamedTuple):
 def forked_workers(
     function: Callable[[Item], Any], items: Sequence[Item], workers: int, tolerated: type[Exception]
 ) -> Iterator[Finished[Item]]:
-    """Call `function` once per item in `workers` forked processes; what it returns is left there.
+    """Call `function` once per item in `workers` forked processes, without its return values.
 
-    Errors of the type `tolerated` end one call and are given back; any other ends all.
+    An error of the type `tolerated` ends one call and comes with its item; any other error ends all calls.
 
-    The function and all that it refers to are not sent but inherited, memory shared until written to; items are
-    sent. Where the block is left by an error the processes are killed, and they end themselves where this one dies.
+    The workers inherit the function and all that it refers to, in memory shared until written to; only the items are
+    sent. If the block raises an error, the workers are killed; if this process dies, they end by themselves.
     """
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("fork")
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(function, tolerated))
-    os.environ.setdefault(TOKENIZER_THREADS, "false")  # where it is not set `tokenizers` warns of every fork
+    os.environ.setdefault(TOKENIZER_THREADS, "false")  # without it, `tokenizers` warns of every fork
     try:
         futures = {executor.submit(_call, item): item for item in items}
         yield Finished(futures)
@@ -141,12 +144,12 @@ _memory_at_start: int
 
 
 def _prepare(function: Callable[[Any], Any], tolerated: type[Exception]) -> None:
-    """What a worker does first. One thread: no others survive a fork, and OpenMP would wait for them."""
+    """Set up a worker. It has one thread, as others do not survive a fork and OpenMP would wait for them."""
     global _function, _tolerated, _memory_at_start
     _function, _tolerated, _memory_at_start = function, tolerated, _peak_kib()
     torch.set_num_threads(1)
     os.environ[TOKENIZER_THREADS] = "false"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the parent answers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent handles it
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

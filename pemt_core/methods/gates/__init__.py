@@ -1,6 +1,6 @@
-"""Gates of a mixture, a file each: what a layer's expert weights are computed from.
+"""The gates of a mixture, one file each: how a layer's expert weights are computed.
 
-A file has `initial_weight` and `build`, as `pemt_core.model.gate` explains them for the published gate.
+Each file defines `initial_weight` and `build`, the interface `Gates` of `pemt_core.model.gate`.
 """
 
 import pkgutil
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @cache
 def gate_modules() -> Mapping[str, str]:
-    """The module of each gate by its name; none of them is loaded, as all need torch."""
+    """The module of each gate by name. The modules are not loaded, because they need torch."""
     return {each.name: f"{__name__}.{each.name}" for each in pkgutil.iter_modules([str(Path(__file__).parent)])}
 
 

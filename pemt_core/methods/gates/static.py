@@ -20,7 +20,7 @@ class StaticGate(nn.Module):
 
 
 def initial_weight(place: FeedForward, num_experts: int) -> Float[Tensor, " E"]:
-    """w = 0: all experts weigh 1/E."""
+    """w = 0, so all experts weigh 1/E."""
     return torch.zeros(num_experts)
 
 

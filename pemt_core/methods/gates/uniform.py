@@ -20,7 +20,7 @@ class UniformGate(nn.Module):
 
 
 def initial_weight(place: FeedForward, num_experts: int) -> None:
-    """It has no weight."""
+    """Return None: this gate has no weight."""
 
 
 def build(place: FeedForward, weight: Tensor | None, num_experts: int, signal: ForwardSignal) -> nn.Module:

@@ -1,13 +1,13 @@
-"""The one reader of rows in files: CSV, JSONL and parquet, for own tasks and for predictions. Free of heavy libraries.
+"""The reader of rows in CSV, JSONL and parquet files, for users' tasks and for predictions; free of heavy libraries.
 
-read_rows(path, columns)    the text in some columns: what own tasks are made of
-read_records(path)          the values of all columns as the file has them: what predictions are made for
-place_of(path, number)      where a row is, as every message names it
-column_names(path)          what there is to read
-check_file(path)            whether it can be a file of rows at all, before it is read
+read_rows(path, columns)    the text in some columns, for users' tasks
+read_records(path)          the values of all columns as the file has them, for predictions
+place_of(path, number)      the place of a row, for messages
+column_names(path)          the columns of a file
+check_file(path)            check that a file exists and has a known format
 
-From bytes to rows: `lines` opens and decodes, `text_records` and `parquet_records` find the records and their columns,
-`reader` chooses between them by the file's ending. Files are read row by row, so memory does not grow with them.
+`lines` opens and decodes text files, `text_records` and `parquet_records` find records and columns, and `reader`
+chooses between them by the file's ending. Files are read row by row, so memory does not depend on their size.
 """
 
 from pemt_core.tasks.files.reader import (

@@ -1,4 +1,4 @@
-"""From the bytes of a text file to its lines."""
+"""The decoded lines of a text file."""
 
 import shlex
 from collections.abc import Generator
@@ -6,13 +6,13 @@ from pathlib import Path
 
 from pemt_core.errors import DataError
 
-LONGEST_LINE = 16 * 2**20  # bytes: a longer one is a file without line ends, or with a quote that is never closed
+LONGEST_LINE = 16 * 2**20  # bytes; a longer one means missing line ends or an unclosed quote
 
 
 def lines_of(path: Path) -> Generator[str, None, None]:
-    """The lines of a UTF-8 file with their ends, without the byte order mark that some programs put first.
+    """Yield the lines of a UTF-8 file with their line ends, without a byte order mark.
 
-    DataError, with the line, where one is not UTF-8 or longer than LONGEST_LINE.
+    Raises DataError, with the line's number, if a line is not UTF-8 or is longer than LONGEST_LINE.
     """
     with path.open("rb") as file:
         number = 0
@@ -30,5 +30,5 @@ def _decoded(line: bytes, encoding: str, place: str, path: Path) -> str:
     except UnicodeDecodeError as error:
         raise DataError(
             f"{place}: byte {error.start + 1} of the line, {error.object[error.start]:#04x}, is not UTF-8; save the "
-            f"file as UTF-8, or convert it, as with: iconv -f cp1252 -t utf-8 {shlex.quote(path.name)}"
+            f"file as UTF-8, or convert it, for example: iconv -f cp1252 -t utf-8 {shlex.quote(path.name)}"
         ) from error

@@ -1,4 +1,4 @@
-"""From parquet files to records."""
+"""Records of parquet files."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ _BATCH_ROWS = 1_000
 
 
 def parquet_records(path: Path, columns: Sequence[str] | None) -> Records:
-    """The rows of a file, with `columns`, which must be there and alone are read; None: with all of them."""
+    """Yield the rows of a file with `columns`, which must exist; None for all. No other columns are read."""
     with _opened(path) as file:
         names = file.schema_arrow.names
         check_columns(str(path), names if columns is None else columns, names)
@@ -24,14 +24,14 @@ def parquet_records(path: Path, columns: Sequence[str] | None) -> Records:
 
 
 def parquet_columns(path: Path) -> list[str]:
-    """The names in the schema."""
+    """Return the names in the schema."""
     with _opened(path) as file:
         return list(file.schema_arrow.names)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The open file; what pyarrow raises over damage to it, in the block too, as one error."""
+    """Open a file; pyarrow's errors about it, also those raised in the block, become a DataError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

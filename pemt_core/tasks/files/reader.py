@@ -1,4 +1,4 @@
-"""Rows of a file whose ending says what it is."""
+"""Rows of a file, whose ending determines its format."""
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
@@ -15,11 +15,11 @@ from pemt_core.tasks.values import RowError, as_text
 
 @dataclass(frozen=True)
 class Format:
-    """How files of one ending are read."""
+    """How files with one ending are read."""
 
-    unit: str  # what its records are counted in
+    unit: str  # the unit that its records are counted in
     records: Callable[[Path, Sequence[str] | None], Records]
-    columns: Callable[[Path], list[str] | None]  # of all records; None where each has its own
+    columns: Callable[[Path], list[str] | None]  # of all records; None if each has its own
 
 
 FORMATS = {
@@ -30,12 +30,12 @@ FORMATS = {
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> Records:
-    """The rows of a file, each with the text in `columns`; None where there is no value.
+    """Yield the rows of a file, each with the text in `columns`; a missing value is None.
 
-    Numbers are as JSON writes them, `true` and `false` too.
+    Numbers and booleans become their JSON text.
 
     Raises:
-        DataError: as `read_records`, or a value is neither text nor a number.
+        DataError: as `read_records`, or if a value is neither text nor a number.
     """
     with closing(read_records(path, columns)) as records:
         for number, values in records:
@@ -43,14 +43,14 @@ def read_rows(path: Path, columns: Sequence[str]) -> Records:
 
 
 def read_records(path: Path, columns: Sequence[str] | None = None) -> Records:
-    """The records of a file, with their values as the file has them.
+    """Yield the records of a file, with their values as the file has them.
 
     Args:
-        columns: those that must be there: of a format that stores columns apart, no others are read. None: all.
+        columns: the required columns; of a columnar format, no others are read. None for all.
 
     Raises:
-        DataError: the file is missing, without a row, of no known format, not in UTF-8, broken or without one of the
-            columns. The message names the file and the place.
+        DataError: the file is missing, empty, of an unknown format, not UTF-8 or damaged, or lacks a column. The
+            message names the file and the place.
     """
     check_file(path)
     num_records = 0
@@ -62,16 +62,16 @@ def read_records(path: Path, columns: Sequence[str] | None = None) -> Records:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     if num_records == 0:
-        raise DataError(f"{path}: it has no row" + (f"; expected rows with {', '.join(columns)}" if columns else ""))
+        raise DataError(f"{path}: no rows" + (f"; expected rows with {', '.join(columns)}" if columns else ""))
 
 
 def place_of(path: Path, number: int) -> str:
-    """Where the record with this number is, for messages."""
+    """Return the place of the record with this number, for messages."""
     return f"{path}, {_format(path).unit} {number}"
 
 
 def column_names(path: Path) -> list[str]:
-    """The columns of a file, in order; of JSONL those of the first row. DataError as `read_records`."""
+    """Return a file's columns in order, of JSONL those of the first row. Raises DataError as `read_records` does."""
     names = fixed_columns(path)
     if names:
         return names
@@ -80,7 +80,7 @@ def column_names(path: Path) -> list[str]:
 
 
 def fixed_columns(path: Path) -> list[str] | None:
-    """The columns that every row of a file has; None where each row names its own. DataError as `read_records`."""
+    """Return the columns of all rows, or None if each row has its own. Raises DataError as `read_records` does."""
     check_file(path)
     try:
         return _format(path).columns(path)
@@ -89,7 +89,7 @@ def fixed_columns(path: Path) -> list[str] | None:
 
 
 def check_file(path: Path) -> None:
-    """DataError where a file is missing, or no format has its ending."""
+    """Raise DataError if a file is missing or its ending is unknown."""
     check_format(path)
     if not path.is_file():
         siblings = [each.name for each in path.parent.glob("*") if each.suffix.lower() in FORMATS]
@@ -97,7 +97,7 @@ def check_file(path: Path) -> None:
 
 
 def check_format(path: Path, endings: Collection[str] = FORMATS) -> None:
-    """DataError where a file's name has none of `endings`, in capitals or not."""
+    """Raise DataError if a file's name has none of `endings`, in upper or lower case."""
     if path.suffix.lower() not in endings:
         raise DataError(f"{path}: the ending '{path.suffix}' is unknown; {nearest(path.suffix.lower(), endings)}")
 

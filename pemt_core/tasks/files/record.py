@@ -1,4 +1,4 @@
-"""What every format gives: numbered records, and the same errors for columns that are missing or repeated."""
+"""Numbered records, and errors for missing or repeated columns, shared by all formats."""
 
 from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,15 +9,15 @@ from pemt_core.errors import DataError, nearest
 class Record(NamedTuple):
     """One row of a file."""
 
-    number: int  # of the line where it begins, or of the row where a format has no lines; both count from 1
+    number: int  # of its first line, or of the row if the format has no lines; counted from 1
     values: Mapping[str, Any]  # by column
 
 
-Records = Generator[Record, None, None]  # to be closed where it is left early, or the file stays open
+Records = Generator[Record, None, None]  # close it if you stop early, or the file stays open
 
 
 def check_columns(place: str, columns: Collection[str], names: Sequence[str]) -> None:
-    """DataError, beginning with `place`, where one of `columns` is not among `names`, or more than once."""
+    """Raise DataError, beginning with `place`, if one of `columns` is missing from `names` or occurs more than once."""
     for column in columns:
         if column not in names:
             raise DataError(f"{place}: there is no column '{column}': {nearest(column, names)}")
