@@ -23,7 +23,7 @@ install_import_hook(["pemt_core.model", *(f"pemt_core.methods.gates.{name}" for 
 
 @pytest.fixture(scope="session")
 def mirror() -> Path:
-    """The folder of real datasets in the hub's layout: the variable DATA, from the repository, or its default."""
+    """The folder of real datasets in the hub's layout: the environment variable DATA, or the default."""
     folder = (REPOSITORY / os.environ.get("DATA", DEFAULT_MIRROR)).resolve()
     if not (folder / "nyu-mll" / "glue").is_dir():
         pytest.skip(f"{folder} holds no mirror of the hub's datasets; name one in the variable DATA")
@@ -32,7 +32,7 @@ def mirror() -> Path:
 
 @pytest.fixture(scope="session")
 def datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An empty cache for `datasets`, so that nothing is read from or left in the user's."""
+    """An empty cache for `datasets`, so that tests neither read nor fill the user's cache."""
     import datasets
 
     cache = tmp_path_factory.mktemp("datasets_cache")
@@ -45,7 +45,7 @@ def datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def engine_image() -> str:
-    """The image of the code at hand on a Docker engine; skips where there is none."""
+    """The Docker image of the code under test; skips where no engine has it."""
     from pemt_core.settings import load_settings
     from pipelines.image import image_name
     from pipelines.local import LocalRunError, check_image
@@ -58,7 +58,7 @@ def engine_image() -> str:
         reason = str(error)
     if reason:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # docker's client does not close where nothing answers
+            warnings.simplefilter("ignore", ResourceWarning)  # docker's client stays open if nothing answers
             gc.collect()
         pytest.skip(f"{reason}: `. tests/engine.sh` makes both")
     return image
@@ -66,7 +66,7 @@ def engine_image() -> str:
 
 @pytest.fixture
 def fresh_accelerator() -> Iterator[None]:
-    """accelerate keeps the first precision of a process: forget it before and after."""
+    """Reset accelerate before and after a test: it keeps the first precision used in a process."""
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -76,7 +76,7 @@ def fresh_accelerator() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> "World":
-    """Tiny data, backbone, source adapters and experts, made once by the steps themselves. Not to be changed."""
+    """Tiny data, backbone, source adapters and experts, made once by the steps themselves. Tests must not change it."""
     from tiny import World
 
     return World.make(tmp_path_factory.mktemp("world"))
@@ -84,7 +84,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> "World":
 
 @pytest.fixture(scope="session")
 def scored(tmp_path_factory: pytest.TempPathFactory, world: "World") -> "World":
-    """The world with three targets, trained with two methods and two seeds each, and their results in scores."""
+    """The world with three targets, each trained with two methods and two seeds, and the results in scores."""
     from tiny import World
 
     return World.scored(tmp_path_factory.mktemp("scored") / "world", world)
@@ -92,7 +92,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory, world: "World") -> "World":
 
 @pytest.fixture(scope="session")
 def still_world(tmp_path_factory: pytest.TempPathFactory) -> "World":
-    """Without dropout, and with rows of equal length: what splits a batch differently changes nothing."""
+    """A world without dropout and with rows of equal length: splitting a batch differently changes no number."""
     from tiny import World
 
     return World.make(tmp_path_factory.mktemp("still"), dropout=0.0, fillers=0)

@@ -1,4 +1,4 @@
-"""The rows of the embedded suite as tests read them: plain values, made once."""
+"""The rows of the embedded suite as plain values, made once for all tests."""
 
 from functools import cache
 from typing import Any
@@ -23,7 +23,7 @@ def all_rows(name: str) -> list[Row]:
 
 
 def texts_in(row: Row) -> list[str]:
-    """Whatever a row has to read, but its ids."""
+    """All texts of a row, without its ids."""
     return [
         value for key, value in row.items() if isinstance(value, str) and key not in ("id", "qid", "subset", "title")
     ]

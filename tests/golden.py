@@ -24,7 +24,7 @@ Tensors = dict[str, Tensor]
 
 
 def under(tensors: Tensors, prefix: str) -> Tensors:
-    """The tensors whose key starts with `prefix`, without it (and contiguous clones: models train their own)."""
+    """The tensors whose key starts with `prefix`, keyed without it; copies, because models train them in place."""
     return {key.removeprefix(prefix): value.clone() for key, value in tensors.items() if key.startswith(prefix)}
 
 
@@ -34,7 +34,7 @@ def error_of(value: Tensor, reference: Tensor) -> float:
         raise ValueError(f"shape {tuple(value.shape)}, the reference has {tuple(reference.shape)}")
     largest = reference.abs().max().item()
     difference = (value - reference).abs().max().item()
-    if math.isnan(difference):  # `max` over several errors would not see it
+    if math.isnan(difference):  # `max` over several errors would ignore it
         return math.inf
     return difference / largest if largest else difference
 
@@ -71,7 +71,7 @@ def target_model(tensors: Tensors, sizes: dict) -> PromptedT5:
 
 
 def gradient_errors(model: PromptedT5, reference: Tensors) -> dict[str, float]:
-    """The error of each trained tensor's gradient; a tensor on one side only is infinitely wrong."""
+    """The error of each trained tensor's gradient; infinite for a tensor that only one side has."""
     errors = dict.fromkeys(set(model.trained) ^ set(reference), float("inf"))
     for name in set(model.trained) & set(reference):
         gradient = model.trained[name].grad

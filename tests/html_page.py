@@ -1,4 +1,4 @@
-"""An HTML page as a tree, read strictly: every element is closed, in order."""
+"""An HTML page as a tree. Parsing is strict: every element must be closed, in order."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ class Element:
 
     @property
     def text(self) -> str:
-        """All text inside, with single spaces."""
+        """All text inside, with whitespace collapsed."""
         parts = [child if isinstance(child, str) else child.text for child in self.children]
         return " ".join(" ".join(parts).split())
 
@@ -24,11 +24,11 @@ class Element:
         return (self.attributes.get("class") or "").split()
 
     def all(self, tag: str = "", **attributes: str) -> "Iterator[Element]":
-        """Every element below this one with this tag and these attributes, in the page's order."""
+        """All descendants with this tag and these attributes, in document order."""
         for child in self.children:
             if isinstance(child, Element):
-                wanted = {name.replace("_", "-"): value for name, value in attributes.items()}
-                if tag in ("", child.tag) and wanted.items() <= child.attributes.items():
+                expected = {name.replace("_", "-"): value for name, value in attributes.items()}
+                if tag in ("", child.tag) and expected.items() <= child.attributes.items():
                     yield child
                 yield from child.all(tag, **attributes)
 
@@ -37,7 +37,7 @@ class Element:
         return found
 
     def rows(self) -> list[list[str]]:
-        """The texts of a table's cells, row by row."""
+        """The cell texts of a table, row by row."""
         return [[c.text for c in row.children if isinstance(c, Element)] for row in self.all("tr")]
 
 
@@ -67,7 +67,7 @@ class _Reader(HTMLParser):
 
 
 def parse(text: str) -> Element:
-    """The page's tree. AssertionError where an element is closed out of order or not at all."""
+    """Parse the page into a tree; raises AssertionError if an element is closed out of order or not at all."""
     reader = _Reader()
     reader.feed(text)
     reader.close()

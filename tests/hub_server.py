@@ -1,11 +1,11 @@
-"""A small server that speaks the part of the Hugging Face hub's protocol which loading needs, for tests.
+"""A small server for tests that implements the part of the Hugging Face hub's protocol that loading uses.
 
     with HubServer() as hub:
         commit = hub.publish("datasets", "nyu-mll/glue", folder)
-        ...  # point HF_ENDPOINT at hub.url, in a fresh process: the client libraries read it when they are imported
+        ...  # set HF_ENDPOINT to hub.url in a fresh process: the client libraries read it when they are imported
 
-Publishing a name again adds a commit; "main" is the latest one. Answered are: info of a repository at a revision, the
-tree, paths-info, and HEAD and GET of a file with ETag, X-Repo-Commit and byte ranges.
+Publishing a name again adds a commit; "main" is the latest one. The server answers requests for the info of a
+repository at a revision, the tree and paths-info, and HEAD and GET of a file with ETag, X-Repo-Commit and byte ranges.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ _FILE = re.compile(r"/(?:(?P<kind>datasets)/)?(?P<name>[^/]+/[^/]+)/resolve/(?P<
 
 
 class HubServer:
-    """The server, on a free port of this machine, and what it has published: {(kind, name): {commit: folder}}."""
+    """The server, on a free local port, and what it has published: {(kind, name): {commit: folder}}."""
 
     def __init__(self) -> None:
         self.published: dict[tuple[str, str], dict[str, Path]] = {}
@@ -40,7 +40,7 @@ class HubServer:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def publish(self, kind: str, name: str, folder: Path) -> str:
-        """Add a commit with the files of `folder`; returns its hash, which depends on the files alone."""
+        """Add a commit with the files of `folder` and return its hash, which depends only on the files."""
         assert kind in KINDS
         digest = hashlib.sha1(usedforsecurity=False)
         for path in _files(folder):
@@ -50,7 +50,7 @@ class HubServer:
         return commit
 
     def publish_mirror(self, folder: Path) -> dict[str, str]:
-        """Publish every dataset of a folder in the hub's layout; returns the commits by name."""
+        """Publish every dataset of a folder in the hub's layout; return the commits by name."""
         names = sorted(f"{path.parent.name}/{path.name}" for path in folder.glob("*/*") if path.is_dir())
         return {name: self.publish("datasets", name, folder / name) for name in names}
 
@@ -67,7 +67,7 @@ class HubServer:
 
 
 class _NotFoundError(Exception):
-    """Answered with 404; the code is what the client tells cases apart by."""
+    """Answered with 404; the client distinguishes cases by the code."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -109,11 +109,11 @@ def _handler_for(hub: HubServer) -> type[BaseHTTPRequestHandler]:
         def _send_file(self, file: Path, commit: str) -> None:
             headers = {"ETag": f'"{_object_id(file)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
             content = file.read_bytes()
-            wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-            if wanted is None:
+            requested = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            if requested is None:
                 self._send(HTTPStatus.OK, content, headers)
                 return
-            start, end = int(wanted[1]), min(int(wanted[2] or len(content) - 1), len(content) - 1)
+            start, end = int(requested[1]), min(int(requested[2] or len(content) - 1), len(content) - 1)
             headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
             self._send(HTTPStatus.PARTIAL_CONTENT, content[start : end + 1], headers)
 
@@ -129,7 +129,7 @@ def _handler_for(hub: HubServer) -> type[BaseHTTPRequestHandler]:
 
 
 def _api(hub: HubServer, match: re.Match[str], query: str, body: bytes) -> Any:
-    """The JSON answer to a request for information."""
+    """The JSON answer to a request for metadata."""
     kind, name, verb, rest = match["kind"], match["name"], match["verb"], match["rest"] or "main"
     revision, _, inner = rest.partition("/")
     folder, commit = _find_commit(hub, kind, name, revision)
@@ -138,8 +138,8 @@ def _api(hub: HubServer, match: re.Match[str], query: str, body: bytes) -> Any:
         recursive = parse_qs(query).get("recursive", ["false"])[0].lower() in ("true", "1")
         return _listing(folder, inner, recursive)
     if verb == "paths-info":
-        wanted = _requested_paths(body)
-        return [entry for entry in [*entries, *_folder_entries(folder)] if entry["path"] in wanted]
+        requested = _requested_paths(body)
+        return [entry for entry in [*entries, *_folder_entries(folder)] if entry["path"] in requested]
     siblings = [{"rfilename": entry["path"]} for entry in entries]
     return {"_id": commit[:24], "id": name, "sha": commit, "private": False, "gated": False, "disabled": False,
             "downloads": 0, "likes": 0, "tags": [], "siblings": siblings}  # fmt: skip
@@ -172,7 +172,7 @@ def _listing(folder: Path, inner: str, recursive: bool) -> list[dict[str, Any]]:
 
 
 def _requested_paths(body: bytes) -> list[str]:
-    """The paths that a paths-info request names: a form, or JSON."""
+    """The paths that a paths-info request names, in a form or as JSON."""
     text = body.decode()
     return list(json.loads(text)["paths"]) if text.startswith("{") else parse_qs(text).get("paths", [])
 

@@ -1,6 +1,6 @@
 """Executes runs of kfp_server.py on the Docker engine, with everything in one folder.
 
-Each run has a process of its own, this file as a program: what kfp.local is set to holds for a whole process.
+Each run is a separate process that executes this file, because the configuration of kfp.local is global to a process.
 """
 
 import json
@@ -16,7 +16,7 @@ from pipelines.local import LocalRunError, run_locally
 
 
 def containers(params: Path, root: Path) -> Executor:
-    """An executor for settings, whose containers write in `root`. `root / "runs.log"` takes what they print."""
+    """An executor for these settings whose containers write to `root`; their output goes to `root / "runs.log"`."""
 
     def execute(package: Path, parameters: dict[str, Any]) -> None:
         command = [sys.executable, __file__, package, json.dumps(parameters), params, root]
@@ -36,7 +36,7 @@ def containers(params: Path, root: Path) -> Executor:
 
 
 def main(package: str, parameters: str, params: str, root: str) -> None:
-    """One run. Where steps failed, the last line says which, and why."""
+    """Execute one run. If steps failed, the last line names them and their messages."""
     settings, _ = load(Path(params))
     before = set(Path(root).glob("runs/*"))
     try:

@@ -1,11 +1,11 @@
-"""A small server that speaks the part of Kubeflow Pipelines' v2beta1 API which submitting needs, and executes the runs.
+"""A small server that implements the v2beta1 API of Kubeflow Pipelines as far as submitting uses it, and executes runs.
 
     with KfpServer(executor) as kfp:
         ...  # python -m pipelines.submit --host {kfp.url}
 
-An executor is given what was received: the uploaded file of the run's version, and the run's parameters. The one of
+The executor receives the uploaded file of the run's version and the run's parameters. The executor of
 kfp_containers.py runs it on the Docker engine.
-Statuses and messages of refusals are as the API server of kubeflow/pipelines has them (backend/src/apiserver/server).
+Statuses and error messages follow the API server of kubeflow/pipelines (backend/src/apiserver/server).
 """
 
 import json
@@ -29,8 +29,8 @@ Executor = Callable[[Path, dict[str, Any]], None]
 Record = dict[str, Any]
 
 API = "/apis/v2beta1"
-CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 500: 13, 503: 14}  # of gRPC, which the API server answers through
-FILES = ("upload_pipeline_version",)  # answers outside gRPC, in a form of its own
+CODES = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 500: 13, 503: 14}  # gRPC codes: the API server answers through gRPC
+FILES = ("upload_pipeline_version",)  # answered outside gRPC, in another form
 ROUTES = {
     "get_healthz": rf"GET {API}/healthz",
     "list_experiments": rf"GET {API}/experiments",
@@ -47,7 +47,7 @@ ROUTES = {
 
 
 class StepsFailedError(Exception):
-    """Raised by an executor: name and message, empty where it left none, of the steps that failed, in that order."""
+    """Raised by an executor: name and message of each failed step, in order; "" for a step without a message."""
 
     def __init__(self, *steps: tuple[str, str], state: str = "FAILED") -> None:
         super().__init__("the run did not end well")
@@ -64,7 +64,7 @@ class RefusalError(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """What a handler needs of one."""
+    """What a handler needs of an HTTP request."""
 
     query: Mapping[str, str]
     headers: Mapping[str, str]
@@ -76,7 +76,7 @@ class Request:
 
     @property
     def file(self) -> bytes:
-        """The uploaded file of a form."""
+        """The file uploaded with a form."""
         head = f"Content-Type: {self.headers['content-type']}\r\n\r\n".encode()
         for part in message_from_bytes(head + self.body).walk():
             if part.get_param("name", header="content-disposition") == "uploadfile":
@@ -86,18 +86,18 @@ class Request:
 
 @dataclass
 class KfpServer:
-    """The server, on a free port of this machine, and what it holds: records as the API shows them."""
+    """The server, on a free local port, and its records as the API shows them."""
 
     executor: Executor
-    token: str = ""  # asked for where it is not empty
+    token: str = ""  # required unless empty
     cookie: str = ""
-    namespaces: Collection[str] = ()  # where there are any, users are kept apart in these
-    refusals: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # by route: what is always answered
+    namespaces: Collection[str] = ()  # if not empty, users are separated by these namespaces
+    refusals: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # the fixed answers of routes
     experiments: list[Record] = field(default_factory=list)
     pipelines: list[Record] = field(default_factory=list)
     versions: list[Record] = field(default_factory=list)
     runs: list[Record] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)  # by route
+    requests: list[str] = field(default_factory=list)  # routes, in order
 
     def __post_init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(self))
@@ -122,7 +122,7 @@ class KfpServer:
         self._folder.cleanup()
 
     def uploaded(self, version: Record) -> Path:
-        """The file of a version as it was received."""
+        """The file of a version as it was uploaded."""
         return Path(self._folder.name) / f"{version['pipeline_version_id']}.yaml"
 
     def answer(self, route: str, identity: str, request: Request) -> Record:
@@ -136,7 +136,7 @@ class KfpServer:
         return dict(getattr(self, f"_{route}")(identity, request))
 
     def _get_healthz(self, identity: str, request: Request) -> Record:
-        return {"multi_user": True} if self.namespaces else {}  # protobuf's JSON leaves out what is false
+        return {"multi_user": True} if self.namespaces else {}  # protobuf's JSON omits false values
 
     def _list_experiments(self, identity: str, request: Request) -> Record:
         namespace = request.query.get("namespace", "")
@@ -144,9 +144,9 @@ class KfpServer:
         return _listed("experiments", [e for e in self.experiments if e.get("namespace", "") == namespace], request)
 
     def _create_experiment(self, identity: str, request: Request) -> Record:
-        wanted = request.json
-        self._authorize(wanted.get("namespace", ""), "An experiment")
-        return _added(self.experiments, "experiment_id", wanted)
+        posted = request.json
+        self._authorize(posted.get("namespace", ""), "An experiment")
+        return _added(self.experiments, "experiment_id", posted)
 
     def _get_experiment(self, identity: str, request: Request) -> Record:
         return _found(self.experiments, "experiment_id", identity)
@@ -158,10 +158,10 @@ class KfpServer:
         return _listed("pipelines", [p for p in self.pipelines if p.get("namespace", "") == namespace], request)
 
     def _create_pipeline(self, identity: str, request: Request) -> Record:
-        wanted = request.json
-        if wanted.get("namespace"):  # else it is shared
-            self._authorize(wanted["namespace"], "A pipeline")
-        return _added(self.pipelines, "pipeline_id", wanted)
+        posted = request.json
+        if posted.get("namespace"):  # without a namespace, the pipeline is shared
+            self._authorize(posted["namespace"], "A pipeline")
+        return _added(self.pipelines, "pipeline_id", posted)
 
     def _get_pipeline(self, identity: str, request: Request) -> Record:
         return _found(self.pipelines, "pipeline_id", identity)
@@ -176,21 +176,21 @@ class KfpServer:
             raise RefusalError(409, "Failed to create a pipeline version")
         content = request.file
         spec = _specification(content)
-        wanted = {"pipeline_id": pipeline["pipeline_id"], "display_name": name, "pipeline_spec": spec}
-        version = _added(self.versions, "pipeline_version_id", wanted)
+        posted = {"pipeline_id": pipeline["pipeline_id"], "display_name": name, "pipeline_spec": spec}
+        version = _added(self.versions, "pipeline_version_id", posted)
         self.uploaded(version).write_bytes(content)
         return version
 
     def _create_run(self, identity: str, request: Request) -> Record:
-        wanted = request.json
-        _found(self.experiments, "experiment_id", wanted["experiment_id"])
-        reference = wanted["pipeline_version_reference"]
+        posted = request.json
+        _found(self.experiments, "experiment_id", posted["experiment_id"])
+        reference = posted["pipeline_version_reference"]
         version = _found(self.versions, "pipeline_version_id", reference["pipeline_version_id"])
         known = version["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]
-        for name in wanted["runtime_config"].get("parameters", {}):
+        for name in posted["runtime_config"].get("parameters", {}):
             if name not in known:
                 raise RefusalError(400, f"Invalid input error: parameter {name} is not an input of the pipeline")
-        run = _added(self.runs, "run_id", {**wanted, "state": "PENDING"})
+        run = _added(self.runs, "run_id", {**posted, "state": "PENDING"})
         self._threads.append(threading.Thread(target=self._execute, args=(run, version)))
         self._threads[-1].start()
         return run
@@ -212,7 +212,7 @@ class KfpServer:
             run["state"] = "SUCCEEDED"
         except StepsFailedError as error:
             details = [_failed_task(run, *step, second) for second, step in enumerate(error.steps)]
-            group = _failed_task(run, "root", "", len(details))  # what is around them fails with them
+            group = _failed_task(run, "root", "", len(details))  # the enclosing group fails with its steps
             group["child_tasks"] = [{"pod_name": task["pod_name"]} for task in details]
             run.update(run_details={"task_details": [group, *details] if details else []})
             run.update(error={"code": 13, "message": str(error)}, state=error.state)
@@ -262,15 +262,15 @@ def _handler_for(kfp: KfpServer) -> type[BaseHTTPRequestHandler]:
 
 
 def _listed(name: str, records: list[Record], request: Request) -> Record:
-    """Those that pass the request's filter, of names alone. An empty list is left out, as in protobuf's JSON."""
+    """The records that pass the request's filter on names. An empty list is omitted, as in protobuf's JSON."""
     for predicate in json.loads(request.query.get("filter") or "{}").get("predicates", []):
         assert (predicate["operation"], predicate["key"]) in (("EQUALS", "display_name"), (1, "display_name"))
         records = [record for record in records if record["display_name"] == predicate["stringValue"]]
     return {name: records, "total_size": len(records)} if records else {}
 
 
-def _added(records: list[Record], key: str, wanted: Record) -> Record:
-    records.append({**wanted, key: str(uuid4()), "created_at": "2026-01-01T00:00:00Z"})
+def _added(records: list[Record], key: str, posted: Record) -> Record:
+    records.append({**posted, key: str(uuid4()), "created_at": "2026-01-01T00:00:00Z"})
     return records[-1]
 
 
@@ -282,7 +282,7 @@ def _found(records: list[Record], key: str, identity: str) -> Record:
 
 
 def _specification(content: bytes) -> Record:
-    """The first document of a compiled pipeline; the second is Kubernetes' share."""
+    """The first document of a compiled pipeline; the second one is Kubernetes configuration."""
     specification = next(iter(yaml.safe_load_all(content)), None)
     if not isinstance(specification, dict) or not {"pipelineInfo", "root"} <= set(specification):
         raise RefusalError(400, "Failed to create a pipeline version: Invalid input error: unknown template format")

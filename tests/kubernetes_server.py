@@ -1,7 +1,7 @@
-"""A cluster on this machine: the part of the Kubernetes API that a job needs, and what Kubeflow Trainer does behind it.
+"""A local cluster: the part of the Kubernetes API that a job uses, and what Kubeflow Trainer does behind it.
 
-A TrainJob that is created runs: one process for each node, of the manifest's command, arguments and variables, with
-those that the torch runtime adds. Conditions and messages are Trainer's and JobSet's.
+Creating a TrainJob runs one process for each node, with the command, arguments and variables of the manifest and the
+variables that the torch runtime adds. Conditions and messages are those of Trainer and JobSet.
 """
 
 import json
@@ -27,7 +27,7 @@ from source_code import REPOSITORY
 NAMESPACE = "default"
 JOBS = re.compile(rf"/apis/trainer\.kubeflow\.org/v1alpha1/namespaces/{NAMESPACE}/trainjobs(?:/([^/]+))?")
 CORE = re.compile(rf"/api/v1/namespaces/{NAMESPACE}/(pods|persistentvolumeclaims)(?:/([^/]+))?(/log)?")
-FIELDS = {  # of a TrainJob's spec, by release
+FIELDS = {  # fields of a TrainJob's spec, by release
     "2.3": {"runtimeRef", "trainer", "runtimePatches", "suspend", "initializer", "managedBy", "activeDeadlineSeconds"},
     "2.1": {"runtimeRef", "trainer", "podTemplateOverrides", "suspend", "initializer", "managedBy", "labels"},
 }
@@ -35,7 +35,7 @@ FIELDS = {  # of a TrainJob's spec, by release
 
 @dataclass
 class Pod:
-    """One node of a job: a process, and what it writes."""
+    """One node of a job: a process and its output."""
 
     name: str
     log: Path
@@ -43,7 +43,7 @@ class Pod:
     finished: str | None = None
 
     def status(self, *, restarts: bool) -> dict[str, Any]:
-        """As the kubelet reports it; what failed waits to be restarted where its job does that."""
+        """The status as the kubelet reports it; a failed pod waits for its restart if the job restarts pods."""
         code = self.process.poll()
         if code is None:
             return {"phase": "Running", "containerStatuses": [self._container({"running": {}})]}
@@ -71,7 +71,7 @@ class Job:
     conditions: list[dict[str, Any]] = field(default_factory=list)
 
     def update(self, *, restarts: bool) -> None:
-        """Set the condition that the processes' ends make; the first failure ends the others."""
+        """Set the condition that follows from the processes' exits; the first failure stops the others."""
         codes = [pod.process.poll() for pod in self.pods]
         if self.conditions or not self.pods:
             return
@@ -79,12 +79,12 @@ class Job:
             self._end("Complete", "AllJobsCompleted", "jobset completed successfully")
         elif any(codes) and not restarts:
             for pod in self.pods:
-                pod.status(restarts=False)  # notes when it ended
+                pod.status(restarts=False)  # records when it ended
             self.stop()
             self._end("Failed", "FailedJobs", "jobset failed due to one or more job failures")
 
     def stop(self) -> None:
-        """End all processes."""
+        """Stop all processes."""
         for pod in self.pods:
             if pod.process.poll() is None:
                 os.killpg(pod.process.pid, signal.SIGTERM)
@@ -98,15 +98,15 @@ class Job:
 
 @dataclass
 class Cluster:
-    """What the cluster has and does, and every request that it got."""
+    """The cluster's state, its behaviour, and every request it received."""
 
     folder: Path
-    release: str = "2.3"  # of Kubeflow Trainer; "" where it is not installed
+    release: str = "2.3"  # of Kubeflow Trainer; "" if not installed
     claims: set[str] = field(default_factory=lambda: {"shared"})
     secret: dict[str, str] = field(default_factory=dict)
-    forbidden: str = ""  # the verb that no role allows
-    restarts: bool = False  # pods that fail are started again, as a Job does six times before it fails
-    instead: Sequence[str] = ()  # what runs in place of the manifest's command
+    forbidden: str = ""  # a verb that no role permits
+    restarts: bool = False  # restart failed pods; a real Job does so six times before it fails
+    instead: Sequence[str] = ()  # runs instead of the manifest's command
     jobs: dict[str, Job] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
 
@@ -146,19 +146,19 @@ class Cluster:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Requests of the Kubernetes client, answered with objects or a Status."""
+    """Answers requests of the Kubernetes client with objects or a Status."""
 
     cluster: Cluster
 
     def do_GET(self) -> None:
-        """Jobs by name, pods by label, a pod's log, a claim."""
+        """Answer requests for jobs by name, pods by label, a pod's log, or a claim."""
         url, cluster = urlsplit(self.path), self.cluster
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         if self._refused("get" if "Selector" not in url.query else "list"):
             return
         if JOBS.fullmatch(url.path):
-            wanted = query["fieldSelector"].removeprefix("metadata.name=")
-            self._answer(200, {"items": [self._job(job) for name, job in cluster.jobs.items() if name == wanted]})
+            requested = query["fieldSelector"].removeprefix("metadata.name=")
+            self._answer(200, {"items": [self._job(job) for name, job in cluster.jobs.items() if name == requested]})
             return
         kind, name, log = CORE.fullmatch(url.path).groups()  # type: ignore[union-attr]
         pods = {pod.name: pod for job in cluster.jobs.values() for pod in job.pods}
@@ -174,7 +174,7 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(404, "NotFound", f'persistentvolumeclaims "{name}" not found')
 
     def do_POST(self) -> None:
-        """A new TrainJob, its fields checked as strictly as the client asks."""
+        """Create a TrainJob; its fields are checked as strictly as the client requests."""
         manifest = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self._refused("create"):
             return
@@ -189,17 +189,17 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(201, self._job(self.cluster.start(manifest)))
 
     def do_DELETE(self) -> None:
-        """A TrainJob goes with its pods."""
+        """Delete a TrainJob and its pods."""
         if not self._refused("delete"):
             name = urlsplit(self.path).path.rpartition("/")[2]
             self.cluster.jobs.pop(name).stop()
             self._answer(200, {"kind": "Status", "status": "Success"})
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Requests are kept, not printed."""
+        """Print nothing: the requests are kept instead."""
 
     def _refused(self, verb: str) -> bool:
-        """Answer a request that the cluster cannot or may not serve."""
+        """Refuse a request that the cluster cannot serve or does not permit."""
         path = urlsplit(self.path).path
         self.cluster.requests.append(f"{verb} {path}")
         is_job = JOBS.fullmatch(path)
@@ -234,7 +234,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve(cluster: Cluster) -> Iterator[Path]:
-    """Serve the cluster's API; gives the kubeconfig that leads there. Jobs that still run are ended."""
+    """Serve the cluster's API and yield the path of a kubeconfig for it. Jobs that still run are stopped at the end."""
     handler = type("ClusterHandler", (Handler,), {"cluster": cluster})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -249,7 +249,7 @@ def serve(cluster: Cluster) -> Iterator[Path]:
 
 
 def wait_for(condition: Any, seconds: float = 60) -> None:
-    """Until `condition()` is true; AssertionError where it never is."""
+    """Wait until `condition()` is true; raises AssertionError at the time limit."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come"
@@ -257,7 +257,7 @@ def wait_for(condition: Any, seconds: float = 60) -> None:
 
 
 def _write_kubeconfig(path: Path, port: int) -> Path:
-    """JSON is YAML."""
+    """Write a kubeconfig, as JSON, which is valid YAML."""
     clusters = [{"name": "here", "cluster": {"server": f"http://127.0.0.1:{port}"}}]
     contexts = [{"name": "here", "context": {"cluster": "here", "user": "me"}}]
     users: list[dict[str, Any]] = [{"name": "me", "user": {}}]

@@ -1,4 +1,4 @@
-"""Writing small folders in the hub's layout, for tests: parquet files and the README that names configurations."""
+"""Write small folders in the hub's layout for tests: parquet files and the README that names configurations."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def write_repository(folder: Path, repository: str, configurations: Mapping[str, Mapping[str, Rows]]) -> Path:
-    """Write {configuration: {split: rows}} as `folder`/`repository`, which is returned."""
+    """Write {configuration: {split: rows}} to `folder`/`repository` and return that path."""
     target = folder / repository
     card = ["---", "configs:"]
     for configuration, splits in configurations.items():
@@ -26,7 +26,7 @@ def write_repository(folder: Path, repository: str, configurations: Mapping[str,
 
 
 def cb_rows(count: int, start: int = 0) -> list[dict[str, Any]]:
-    """Rows in the schema of CB, all different."""
+    """Distinct rows in the schema of CB."""
     return [
         {"premise": f"premise {n}", "hypothesis": f"hypothesis {n}", "label": n % 3, "idx": n}
         for n in range(start, start + count)

@@ -1,7 +1,7 @@
-"""The method as it is written down, step by step and with a loop over experts: what pemt_core.model is compared with.
+"""A literal implementation of the method, with a loop over experts, as a reference for pemt_core.model.
 
-It shares no code with pemt_core.model. A copy of the backbone is changed for good: layer norms are overwritten, every
-`wo` is replaced, and encoder and decoder are called apart.
+It shares no code with pemt_core.model. It modifies a copy of the backbone permanently: layer norms are overwritten,
+every `wo` is replaced, and encoder and decoder are called separately.
 """
 
 import copy
@@ -18,7 +18,7 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass
 class PlainExpert:
-    """What one source gives to stage 2."""
+    """What stage 2 uses of one source."""
 
     tensors: Tensors
     scale: float
@@ -26,17 +26,17 @@ class PlainExpert:
 
 @dataclass
 class PlainPass:
-    """What one forward pass collects."""
+    """Values collected during one forward pass."""
 
     prompt_length: int
-    positions: Mapping[str, Tensor]  # by stack: where the sparsity loss counts
+    positions: Mapping[str, Tensor]  # by stack: the positions that count in the sparsity loss
     encoder_state: Tensor | None = None
     gates: dict[str, Tensor] = field(default_factory=dict)
     sparsity: list[Tensor] = field(default_factory=list)
 
 
 class PlainOutput(nn.Module):
-    """One layer's second half of the feed-forward, formula by formula."""
+    """The second half of one layer's feed-forward block, formula by formula."""
 
     def __init__(self, wo: nn.Linear, stack: str, layer: int, tensors: Tensors, experts: Sequence[PlainExpert]) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class PlainOutput(nn.Module):
 
 
 class PlainTarget:
-    """Stage 2 for one target. `tensors` are leaves whose gradients a backward pass fills."""
+    """Stage 2 for one target. `tensors` are leaves; a backward pass fills their gradients."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class PlainTarget:
         return PlainResult(logits, lm_loss, sparsity, lm_loss + self.coefficient * sparsity, now.gates)
 
     def greedy(self, input_ids: Tensor, attention_mask: Tensor, steps: int) -> Tensor:
-        """The start token and `steps` arg max tokens, a whole forward pass for each."""
+        """The start token and `steps` arg max tokens, with a full forward pass for each."""
         ids = torch.zeros(len(input_ids), 1, dtype=torch.long)
         for _ in range(steps):
             logits = self.logits(self.new_pass(attention_mask, ids), input_ids, attention_mask, ids)
@@ -173,7 +173,7 @@ class PlainResult:
 def plain_source(
     backbone: Any, tensors: Tensors, scale: float, batch: Tensors
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Stage 1: logits, loss and gradients of the prompt and of every wo(x) + s U V x, by hooks on a copy."""
+    """Logits, loss and gradients of stage 1 for the prompt and every wo(x) + s U V x, by hooks on a copy."""
     leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in tensors.items()}
     model = copy.deepcopy(backbone).requires_grad_(False)
     for stack in ("encoder", "decoder"):

@@ -1,4 +1,4 @@
-"""PostgreSQL for tests: a cluster of its own in a temporary folder, which asks for passwords as a team's does."""
+"""PostgreSQL for tests: a separate cluster in a temporary folder that requires passwords, as a team's does."""
 
 import os
 import secrets
@@ -16,12 +16,12 @@ import psycopg2
 import pytest
 
 USER = "mlflow"
-SERVER = "postgres"  # the user of the machine that runs it where the tests run as root, which it refuses
+SERVER = "postgres"  # runs the server when the tests run as root, which PostgreSQL refuses
 
 
 @dataclass(frozen=True)
 class Postgres:
-    """A cluster on a port of 127.0.0.1; every connection over TCP asks for the password (scram-sha-256)."""
+    """A cluster on a port of 127.0.0.1; every TCP connection requires the password (scram-sha-256)."""
 
     programs: Path
     folder: Path
@@ -32,15 +32,15 @@ class Postgres:
         self._run("pg_ctl", "--wait", f"--log={self.folder}/log", f"--pgdata={self.folder}/data", "start")
 
     def stop(self) -> None:
-        """At once, whatever is connected."""
+        """Stop at once, even with open connections."""
         self._run("pg_ctl", "--wait", "--mode=immediate", f"--pgdata={self.folder}/data", "stop")
 
     def create(self) -> None:
-        """Make the cluster's files; `USER` is its superuser, as in the official image."""
+        """Create the cluster's files; `USER` is its superuser, as in the official image."""
         secret = self.folder / "password"
         secret.write_text(self.password)
         settings = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.folder}
-        own(self.folder)
+        give_to_server(self.folder)
         self._run(
             "initdb", "--auth=scram-sha-256", f"--username={USER}", f"--pwfile={secret}", f"--pgdata={self.folder}/data"
         )
@@ -49,7 +49,7 @@ class Postgres:
             file.writelines(lines)
 
     def variables(self, database: str) -> dict[str, str]:
-        """The variables by which PostgreSQL's library finds a database."""
+        """The variables that tell PostgreSQL's client library which database to use."""
         return {
             "PGHOST": "127.0.0.1",
             "PGPORT": str(self.port),
@@ -59,7 +59,7 @@ class Postgres:
         }
 
     def query(self, database: str, sql: str) -> list[tuple[Any, ...]]:
-        """All rows of a query, or none of a statement that gives none."""
+        """All rows of a query; an empty list for a statement without rows."""
         with closing(
             psycopg2.connect(host="127.0.0.1", port=self.port, user=USER, password=self.password, dbname=database)
         ) as connection:
@@ -74,7 +74,7 @@ class Postgres:
         return name
 
     def run_client(self, program: str, database: str, *arguments: str) -> None:
-        """One of PostgreSQL's own programs on a database."""
+        """Run one of PostgreSQL's client programs on a database."""
         command, variables = [str(self.programs / program), *arguments], self.variables(database)
         done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
@@ -88,32 +88,32 @@ class Postgres:
         assert done.returncode == 0, done.stderr
 
 
-def own(folder: Path) -> None:
-    """Give a folder and what is in it to the user that runs the server."""
+def give_to_server(folder: Path) -> None:
+    """Change the owner of a folder and its contents to the user that runs the server."""
     if os.getuid() == 0:
         for path in (folder, *folder.rglob("*")):
             shutil.chown(path, SERVER, SERVER)
 
 
 def programs() -> Path | None:
-    """The folder of PostgreSQL's programs, the newest; Debian keeps them off PATH."""
+    """The folder of the newest PostgreSQL's programs; Debian keeps them off PATH."""
     on_path = shutil.which("initdb")
     if on_path:
-        return Path(on_path).resolve().parent  # it may be a link to one program alone
+        return Path(on_path).resolve().parent  # PATH may hold a link to this program only
     found = Path("/usr/lib/postgresql").glob("*/bin/initdb")
     return max((path.parent for path in found), key=lambda folder: float(folder.parent.name), default=None)
 
 
 @contextmanager
 def running_postgres() -> Iterator[Postgres]:
-    """A cluster that is started, and removed afterwards; skips where the machine has no PostgreSQL."""
+    """A running cluster, removed afterwards; skips if PostgreSQL is not installed."""
     folder = programs()
     if folder is None:
         pytest.skip("PostgreSQL's programs are neither on PATH nor in /usr/lib/postgresql: apt-get install postgresql")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    # not below pytest's own folders, which no other user may enter
+    # not below pytest's folders, which other users cannot enter
     with tempfile.TemporaryDirectory(prefix="pemt-postgres-") as place:
         postgres = Postgres(folder, Path(place), port, f"p@ss/{secrets.token_hex(8)}:%")
         postgres.create()

@@ -1,4 +1,4 @@
-"""The project's code as syntax trees: which module imports which, and what a program reads. Nothing is executed."""
+"""The project's code as syntax trees: which module imports which, and what a program reads. No code is executed."""
 
 import ast
 from functools import cache
@@ -11,13 +11,13 @@ PACKAGES = ("pemt_core", "components", "pipelines")
 
 
 def modules(package: str) -> list[str]:
-    """The dotted names of a package and of all modules in it; none where there is no such package yet."""
+    """The dotted names of a package and all its modules; empty if the package does not exist."""
     files = sorted((REPOSITORY / package).rglob("*.py"))
     return [".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__") for path in files]
 
 
 def path_of(module: str) -> Path:
-    """The file of a module of the project, from the repository's root."""
+    """The file of one of the project's modules, relative to the repository's root."""
     return code.path_of(module).relative_to(REPOSITORY)
 
 
@@ -27,13 +27,13 @@ def tree_of(module: str) -> ast.Module:
 
 
 def imported_by(module: str) -> frozenset[str]:
-    """Every module that `module` names in an import, in functions too, but not those for type checkers alone."""
+    """Every module that `module` imports, also inside functions, except imports for type checkers only."""
     return code.read_source(code.path_of(module)).imports
 
 
 @cache
 def closure(module: str) -> frozenset[Path]:
-    """The files of the project that importing `module` and running all its functions can load, itself included."""
+    """The project's files that importing `module` and calling all its functions can load, its file included."""
     found: set[str] = set()
     pending = [module]
     while pending:
@@ -47,25 +47,25 @@ def closure(module: str) -> frozenset[Path]:
 
 
 def is_only_docstring(path: Path) -> bool:
-    """Whether a file holds nothing but text about it."""
+    """Whether a file holds nothing but its docstring."""
     body = ast.parse((REPOSITORY / path).read_text()).body
     return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
 
 
 def attributes_of(tree: ast.AST, name: str) -> set[str]:
-    """What is read of a variable: {"a", "b.c"} for code with `name.a` and `name.b.c`."""
+    """The attributes that code reads from a variable: {"a", "b.c"} for `name.a` and `name.b.c`."""
     paths = {path for node in ast.walk(tree) if (path := _dotted(node)) and path.startswith(f"{name}.")}
     inner = {path.removeprefix(f"{name}.") for path in paths}
     return {path for path in inner if not any(other.startswith(f"{path}.") for other in inner)}
 
 
 def function_in(module: str, name: str) -> ast.FunctionDef:
-    """The function called `name` of a module."""
+    """The function called `name` in a module."""
     return next(node for node in tree_of(module).body if isinstance(node, ast.FunctionDef) and node.name == name)
 
 
 def _dotted(node: ast.AST) -> str | None:
-    """The text of `a.b.c`, for a chain of attributes of a variable."""
+    """The text of `a.b.c` for a chain of attributes of a variable."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute) and (before := _dotted(node.value)):

@@ -1,6 +1,6 @@
-"""The team's server without containers: commands and variables of tracking_server/compose.yaml, run as they stand.
+"""The team's server without containers: runs the commands of tracking_server/compose.yaml with their variables.
 
-What containers give it is replaced: the host of PostgreSQL, addresses, and the folders /app and /artifacts.
+Only what containers provide is replaced: PostgreSQL's host, addresses, and the folders /app and /artifacts.
 """
 
 import base64
@@ -29,11 +29,11 @@ ADMIN = "admin"
 
 
 class MissingVariableError(Exception):
-    """What compose ends with where ${NAME:?text} has no value: NAME and the text."""
+    """Compose's error if ${NAME:?text} has no value: NAME and the text."""
 
 
 def compose(variables: Mapping[str, str], *files: str) -> dict[str, Any]:
-    """The services of compose files, laid over each other, with the values of `variables` in them."""
+    """The services of the merged compose files, with the values of `variables` filled in."""
     services: dict[str, Any] = {}
     for file in files:
         lay_over(services, YAML(typ="safe").load(FOLDER / file)["services"])
@@ -41,7 +41,7 @@ def compose(variables: Mapping[str, str], *files: str) -> dict[str, Any]:
 
 
 def filled(value: Any, variables: Mapping[str, str]) -> Any:
-    """Compose's interpolation, as far as our files use it: ${NAME}, ${NAME:-default} and ${NAME:?text}."""
+    """Compose's interpolation, as far as the project's files use it: ${NAME}, ${NAME:-default} and ${NAME:?text}."""
     if isinstance(value, dict):
         return {key: filled(inner, variables) for key, inner in value.items()}
     if isinstance(value, list):
@@ -60,9 +60,9 @@ def filled(value: Any, variables: Mapping[str, str]) -> Any:
 
 @dataclass
 class TeamServer:
-    """One server: a database of a PostgreSQL, and a place for artifacts."""
+    """One server with its PostgreSQL database and its artifact store."""
 
-    folder: Path  # of its log and, without S3, its artifacts
+    folder: Path  # holds the log and, without S3, the artifacts
     postgres: Postgres
     database: str
     files: tuple[str, ...] = ("compose.yaml",)
@@ -89,7 +89,7 @@ class TeamServer:
         return (self.folder / "server.log").read_text()
 
     def command(self, service: str) -> tuple[list[str], dict[str, str]]:
-        """What a service's container would run, and its variables."""
+        """The command and variables that a service's container would run with."""
         dot_env = {
             "POSTGRES_PASSWORD": self.postgres.password,
             "ADMIN_PASSWORD": self.admin_password,
@@ -108,14 +108,14 @@ class TeamServer:
         return [moved.get(word, word) for word in described["command"]], {**inherited, **variables, **here}
 
     def migrate(self, **changes: str) -> subprocess.CompletedProcess[str]:
-        """The service `migrate`, with `changes` of its variables."""
+        """Run the service `migrate`, with `changes` to its variables."""
         command, variables = self.command("migrate")
         return subprocess.run(
             command, env={**variables, **changes}, cwd=self.folder, capture_output=True, text=True, timeout=60
         )
 
     def start(self) -> None:
-        """The service `mlflow`, until it answers."""
+        """Start the service `mlflow` and wait until it answers."""
         command, variables = self.command("mlflow")
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -124,7 +124,7 @@ class TeamServer:
         self.wait()
 
     def wait(self) -> None:
-        """Until it answers."""
+        """Wait until the server answers."""
         deadline = time.monotonic() + 120
         while not self.answers():
             assert self.process is None or self.process.poll() is None, self.log
@@ -139,14 +139,14 @@ class TeamServer:
         return True
 
     def kill(self) -> None:
-        """End it and its workers at once, whatever they are doing."""
+        """Kill the server and its workers at once."""
         if self.process:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(timeout=30)
             self.process = None
 
     def add_user(self, name: str) -> dict[str, str]:
-        """Let the administrator add a user; returns MLflow's variables for that user."""
+        """Add a user as the administrator; return MLflow's variables for that user."""
         password = secrets.token_hex(12)
         login = base64.b64encode(f"{ADMIN}:{self.admin_password}".encode()).decode()
         request = urllib.request.Request(
@@ -160,7 +160,7 @@ class TeamServer:
 
 @contextmanager
 def running_server(server: TeamServer) -> Iterator[TeamServer]:
-    """The services in compose's order, ended afterwards."""
+    """Start the services in compose's order; stop them afterwards."""
     done = server.migrate()
     assert done.returncode == 0, done.stderr
     server.start()

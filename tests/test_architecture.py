@@ -1,4 +1,4 @@
-"""The rules of the project as tests: layers, sizes, no task by name, and dvc.yaml against the code that it runs."""
+"""The project's rules as tests: layers, sizes, no task by name, and dvc.yaml consistent with the code that it runs."""
 
 import ast
 import re
@@ -41,14 +41,14 @@ NOT_STEPS = (
     "components.trainer_api",
     "components.trainer_manifest",
     "components.cli",
-    *(command.module for command in COMMANDS.values()),  # for people
+    *(command.module for command in COMMANDS.values()),  # interactive commands
 )
 MOST_LINES_OF_FILE, MOST_LINES_OF_FUNCTION = 300, 50
 
 CORE, COMPONENTS, PIPELINES = (modules(package) for package in PACKAGES)
 PROGRAMS = [module.removeprefix("components.") for module in COMPONENTS if module not in NOT_STEPS]
 
-# Files that a stage's program loads and that the code in its plan leaves out, and why
+# Files that a stage's program loads but its plan's code hash leaves out, and why
 NOT_OF_THE_STEP = {
     "components": "parse and print; a stage depends on its own program",
     **WITHOUT_EFFECT,
@@ -94,23 +94,23 @@ def is_below(file: Path, place: str | Path) -> bool:
 
 
 def imports_of(packages: list[str]) -> Iterator[tuple[str, str]]:
-    """(module, what it imports), once each."""
+    """Distinct pairs of a module and what it imports."""
     for module in packages:
         yield from ((module, name) for name in sorted(imported_by(module)))
 
 
 @pytest.mark.parametrize("banned", ["kfp", "dvc", "argparse", "components", "pipelines", "optparse", "click"])
-def test_the_library_knows_no_program_that_calls_it(banned: str) -> None:
+def test_the_library_does_not_import_its_callers(banned: str) -> None:
     assert [pair for pair in imports_of(CORE) if pair[1].split(".")[0] == banned] == []
 
 
-def test_two_modules_import_mlflow() -> None:
+def test_only_two_modules_import_mlflow() -> None:
     found = {module for module, name in imports_of(CORE + COMPONENTS + PIPELINES) if name.split(".")[0] == "mlflow"}
     assert found == {"pemt_core.tracking.store", "pemt_core.tracking.models"}
 
 
-def test_two_modules_touch_environment_variables() -> None:
-    """MLflow and tokenizers can be told some things in no other way."""
+def test_only_two_modules_use_environment_variables() -> None:
+    """MLflow and tokenizers can be configured in some respects only through environment variables."""
     reading = re.compile(r"\bos\.environ|\bgetenv\b|\bputenv\b|import environ\b")
     found = {module for module in CORE if reading.search((REPOSITORY / path_of(module)).read_text())}
     assert found == {"pemt_core.tracking.store", "pemt_core.training.workers"}
@@ -126,10 +126,10 @@ def test_components_import_the_standard_library_and_the_core() -> None:
     programs = [module for module in COMPONENTS if module != "components.cli"]
     pairs = [(module, name) for module, name in imports_of(programs) if name not in ("components", "__future__")]
     excepted = {
-        ("components.trainer_api", "kubernetes"),  # a job for several nodes is started through the cluster's API
+        ("components.trainer_api", "kubernetes"),  # starts a job on several nodes through the cluster's API
         ("components.trainer_api", "urllib3"),
         ("components.trainer_manifest", "kubeflow_trainer_api"),
-        ("components.completion", "shtab"),  # writes what completes the whole command line in a shell
+        ("components.completion", "shtab"),  # generates the shell completion
     }
     assert {(module, name.split(".")[0]) for module, name in pairs if not allowed(name)} == excepted
 
@@ -139,14 +139,14 @@ def test_pipelines_import_neither_torch_nor_components() -> None:
     assert [pair for pair in imports_of(PIPELINES) if pair[1].split(".")[0] in banned] == []
 
 
-def test_no_import_circle() -> None:
-    """Not even by imports in functions, for type checkers, or by a name in a text, as `import_module` takes it."""
+def test_imports_have_no_circle() -> None:
+    """Circles through imports in functions, for type checkers, or by a name in a string (`import_module`) count too."""
     circles = strongly_connected_components(import_graph())
     assert [sorted(circle) for circle in circles if len(circle) > 1] == []
 
 
 def import_graph() -> DiGraph:
-    """Modules, and which loads which. Whoever imports a module from another package loads that package too."""
+    """Each module and the modules it loads. Importing a module from another package also loads that package."""
     names, graph = {*CORE, *COMPONENTS, *PIPELINES}, DiGraph()
     for module in names:
         for name in (name for node in ast.walk(tree_of(module)) for name in named_by(node, names)):
@@ -157,7 +157,7 @@ def import_graph() -> DiGraph:
 
 
 def named_by(node: ast.AST, modules: set[str]) -> set[str]:
-    """The modules that a node imports, or names in a text."""
+    """The modules that a node imports or names in a string."""
     found: set[Any] = set()
     if isinstance(node, ast.Import):
         found = {alias.name for alias in node.names}
@@ -187,13 +187,13 @@ def test_files_and_functions_stay_short(module: str) -> None:
     assert {name: length for name, length in lengths.items() if length > MOST_LINES_OF_FUNCTION} == {}
 
 
-def test_no_module_is_a_drawer() -> None:
+def test_no_module_has_a_catch_all_name() -> None:
     drawers = re.compile(r"(utils?|common|helpers?|misc|base_\w+)")
     assert [m for m in CORE + COMPONENTS + PIPELINES if drawers.fullmatch(m.rpartition(".")[2])] == []
 
 
-def test_no_code_asks_which_task_it_has() -> None:
-    """A task's name may stand in its record and in the list of sources, nowhere else as a value to compare with."""
+def test_no_code_branches_on_a_task_name() -> None:
+    """A task's name appears in its record and in the list of sources; no other code compares a value with it."""
     records = [module for module in CORE if is_below(path_of(module), "pemt_core/tasks")]
     found = [
         (module, node.lineno)
@@ -206,7 +206,7 @@ def test_no_code_asks_which_task_it_has() -> None:
 
 
 def operands(node: ast.AST) -> list[ast.AST]:
-    """What a comparison, a case, a dictionary's keys or an index choose by, with the members of tuples and lists."""
+    """The values that a comparison, case, dictionary key or index selects by, with the members of tuples and lists."""
     parts: list[Any] = []
     if isinstance(node, ast.Compare):
         parts = [node.left, *node.comparators]
@@ -223,7 +223,7 @@ def operands(node: ast.AST) -> list[ast.AST]:
 # dvc.yaml
 
 
-def test_one_word_per_step() -> None:
+def test_a_step_has_the_same_name_everywhere() -> None:
     steps = [module.removeprefix("pemt_core.steps.") for module in CORE if module.startswith("pemt_core.steps.")]
     assert sorted(steps) == sorted(PROGRAMS) == sorted(STEPS)
     assert list(pipeline()["stages"]) == list(STEPS)
@@ -234,7 +234,7 @@ def test_a_stage_depends_on_its_plan_and_its_program(step: str) -> None:
     stage = pipeline()["stages"][step]
     expected = PLAN_OF_TASK.get(step, f"plan/{step}.json")
     assert f"--settings {expected}" in stage["cmd"]
-    tracking = {"plan/tracking.json"} if step in ("record", "register") else set()  # of others it changes no result
+    tracking = {"plan/tracking.json"} if step in ("record", "register") else set()  # affects no result of other steps
     assert {dep for dep in stage["deps"] if dep.startswith("plan/")} == {expected} | tracking
     assert [dep for dep in stage["deps"] if dep.startswith("components/")] == [f"components/{step}.py"]
     assert "params" not in stage
@@ -248,7 +248,7 @@ def test_plan_depends_on_everything_that_it_resolves() -> None:
 
 @pytest.fixture(scope="module")
 def planned() -> dict[str, set[Path]]:
-    """The files of the library whose code each step's plan has the hash of."""
+    """The library files that the code hash in each step's plan covers."""
 
     def files(*named: str) -> str:
         return "\n".join(str(file.relative_to(REPOSITORY)) for file in code_files(*named))
@@ -261,15 +261,15 @@ def planned() -> dict[str, set[Path]]:
 
 
 @pytest.mark.parametrize("step", AFTER_PLAN)
-def test_a_plan_has_the_code_that_the_step_runs(step: str, planned: dict[str, set[Path]]) -> None:
+def test_a_plan_hashes_the_code_that_its_step_runs(step: str, planned: dict[str, set[Path]]) -> None:
     excepted = [*NOT_OF_THE_STEP, *(place for name, place in NOT_OF_A_STEP if name == step)]
     loaded = [file for file in closure(f"components.{step}") if not is_only_docstring(file)]
     missing = [file for file in loaded if not any(is_below(file, place) for place in excepted)]
     assert [str(file) for file in missing if file not in planned[step]] == []
 
 
-def test_every_exception_is_still_one() -> None:
-    """An exception that nothing needs any more would hide the next mistake."""
+def test_every_exception_is_still_needed() -> None:
+    """An obsolete exception would hide the next mistake."""
     loaded = {step: closure(f"components.{step}") for step in AFTER_PLAN}
     for place in NOT_OF_THE_STEP:
         assert any(is_below(file, place) for files in loaded.values() for file in files), place
@@ -277,14 +277,14 @@ def test_every_exception_is_still_one() -> None:
         assert step == "plan" or any(is_below(file, place) for file in loaded[step]), (step, place)
 
 
-def test_a_change_that_training_does_not_run_trains_nothing(planned: dict[str, set[Path]]) -> None:
-    """The report, registering and recording leave trained cells and training states as they are."""
+def test_changing_code_that_training_does_not_run_retrains_nothing(planned: dict[str, set[Path]]) -> None:
+    """Changing the report, registering or recording retrains no cell and invalidates no training state."""
     for place in ("pemt_core/report", "pemt_core/tracking", *(f"pemt_core/steps/{s}.py" for s in STEPS[6:])):
         users = {step for step, files in planned.items() if any(is_below(file, place) for file in files)}
         assert users <= {"evaluate", "record", "register", "report"}, place
 
 
-def test_a_kind_of_method_is_part_of_its_targets_code(planned: dict[str, set[Path]]) -> None:
+def test_the_code_of_a_target_includes_its_kind_of_method(planned: dict[str, set[Path]]) -> None:
     kind = {Path("pemt_core/methods/pemt.py"), Path("pemt_core/methods/gates/input.py")}
     assert {step for step, files in planned.items() if kind <= files} == {"transfer", "evaluate", "register"}
 
@@ -295,7 +295,7 @@ def test_listed_tasks_are_tasks() -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_stage_gives_flags_that_its_program_has(step: str) -> None:
+def test_a_stage_passes_flags_that_its_program_has(step: str) -> None:
     command = pipeline()["stages"][step]["cmd"].split()
     assert command[:3] == ["python", "-m", f"components.{step}"]
     given = {word for word in command if word.startswith("--")}
@@ -310,7 +310,7 @@ def actions_of(step: str) -> list[Any]:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_stage_names_every_path_of_its_command(step: str) -> None:
-    """A path that the command reads or writes and DVC does not know of would be a hidden input."""
+    """A path that the command reads or writes but DVC does not know would be a hidden dependency."""
     stage = pipeline()["stages"][step]
     known = [Path(path) for path in [*stage["deps"], *outputs_of(stage), "plan/tracking.json"]]
     values = [Path(value) for flag, value in pairwise(stage["cmd"].split()) if flag.startswith("--")]
@@ -320,20 +320,20 @@ def test_a_stage_names_every_path_of_its_command(step: str) -> None:
 
 
 def outputs_of(stage: Any) -> list[str]:
-    """The paths that a stage writes, metrics included."""
+    """The paths that a stage writes, including metrics."""
     listed = [*stage["outs"], *stage.get("metrics", [])]
     return [next(iter(out)) if isinstance(out, dict) else out for out in listed]
 
 
 def test_no_stage_depends_on_provenance() -> None:
-    """It holds commit and time: every re-run would look changed to what follows."""
+    """Provenance holds commit and time: every re-run would look changed to later stages."""
     for name, stage in pipeline()["stages"].items():
         assert [dep for dep in stage["deps"] if dep.startswith("provenance")] == []
         assert [out for out in outputs_of(stage) if out.startswith("provenance/")], name
 
 
-def test_outputs_are_left_to_dvc_by_git() -> None:
-    """Else DVC writes .gitignore files into folders that later stages hash, and no clone has those."""
+def test_git_ignores_the_outputs_of_dvc() -> None:
+    """Otherwise DVC writes .gitignore files into folders that later stages hash, and clones do not have those files."""
     for stage in pipeline()["stages"].values():
         for out in outputs_of({"outs": stage["outs"]}):
             path = out.replace("${item.", "a_").replace("}", "")

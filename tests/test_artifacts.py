@@ -1,4 +1,4 @@
-"""Artifacts: complete, tied to their backbone, refused when damaged, written whole or not at all, never pickled."""
+"""Artifacts: complete, tied to their backbone, refused if damaged, written atomically, never pickled."""
 
 import ast
 import json
@@ -60,12 +60,12 @@ SHARED: dict[str, Any] = {"prompt": "Decide.", "data": "d" * 64, "seed": 1, "ans
 
 
 def description(task: str = "alpha", backbone: str = "a" * 64) -> SourceDescription:
-    """Of a source's adapter."""
+    """The description of a source adapter."""
     return SourceDescription(task, backbone=backbone, settings=source_settings().model_dump(), scale=0.75, **SHARED)
 
 
 def cell_description() -> TargetDescription:
-    """Of a target's cell."""
+    """The description of a target's cell."""
     settings = transfer_settings().methods["pemt"]
     hashes = {"backbone": "a" * 64, "experts": "e" * 64, "key": "k" * 64}
     return TargetDescription(
@@ -85,7 +85,7 @@ def stored(tmp_path: Path) -> Path:
 
 
 def test_a_source_adapter_comes_back_with_its_logits(world: World, tmp_path: Path) -> None:
-    """Trained by the step itself; loaded onto a backbone that was loaded anew."""
+    """The adapter is trained by the step itself and loaded onto a freshly loaded backbone."""
     world.train_source(tmp_path / "out", learning_rate=3e-2)
     backbone = load_backbone(world.folder / "backbone")
     adapter = load_adapter(tmp_path / "out", backbone.fingerprint, SourceDescription)
@@ -104,8 +104,8 @@ def test_a_source_adapter_comes_back_with_its_logits(world: World, tmp_path: Pat
     assert again.description == adapter.description
 
 
-def test_a_target_adapter_holds_everything_that_was_trained(tmp_path: Path) -> None:
-    """Prompt, gates, target adapters and layer norms: logits after training are those after loading."""
+def test_a_target_adapter_holds_every_trained_tensor(tmp_path: Path) -> None:
+    """Prompt, gates, target adapters and layer norms: logits after loading equal those after training."""
     backbone, batch = tiny_t5(), tiny_batch()
     experts = random_experts(backbone, 3)
 
@@ -159,7 +159,7 @@ def test_a_transfer_describes_what_it_needs(world: World, tmp_path: Path) -> Non
 
 
 def test_a_description_holds_no_time_host_or_commit(world: World, tmp_path: Path) -> None:
-    """Two runs write the same bytes: later steps must not look changed."""
+    """Two runs write the same bytes, so later steps do not look changed."""
     for name in ("a", "b"):
         world.train_source(tmp_path / name / "out", epochs=1)
     for file in ("adapter.safetensors", "adapter.json", "training.json"):
@@ -177,7 +177,7 @@ def test_an_adapter_for_another_backbone_names_both(stored: Path) -> None:
 
 
 def test_a_transfer_onto_another_backbone_stops_at_the_experts(world: World, tmp_path: Path) -> None:
-    """A backbone with one weight moved, in the place of the one that the experts were trained on."""
+    """The experts' backbone is replaced by one that differs in a single weight."""
     copy = World(shutil.copytree(world.folder, tmp_path / "world"))
     backbone = load_backbone(copy.folder / "backbone")
     with torch.no_grad():
@@ -191,12 +191,12 @@ def test_a_transfer_onto_another_backbone_stops_at_the_experts(world: World, tmp
 # --- experts
 
 
-def test_experts_keep_the_order_they_are_given_in(world: World, tmp_path: Path) -> None:
+def test_experts_keep_their_order(world: World, tmp_path: Path) -> None:
     fingerprint = load_backbone(world.folder / "backbone").fingerprint
     folders = {name: world.folder / "adapters" / name for name in World.SOURCES}
     hashes = []
     for order in (["alpha", "beta"], ["beta", "alpha"], ["beta"]):
-        given = [folders[name] for name in sorted(order)]  # a loop of Kubeflow's may end in any order
+        given = [folders[name] for name in sorted(order)]  # a loop in Kubeflow may finish in any order
         collect_experts(given, order, output_dir=tmp_path / "experts")
         bank = load_experts(tmp_path / "experts", fingerprint)
         assert bank.sources == order
@@ -209,8 +209,8 @@ def test_experts_keep_the_order_they_are_given_in(world: World, tmp_path: Path) 
     assert len(set(hashes)) == 3
 
 
-def test_more_than_ten_experts_stay_apart(tmp_path: Path) -> None:
-    """Keys are `<k>/<name>`: 1 must not take what belongs to 11."""
+def test_more_than_ten_experts_are_not_mixed_up(tmp_path: Path) -> None:
+    """Keys are `<k>/<name>`: expert 1 must not take the tensors of expert 11."""
     adapters = [
         Adapter(description(task=f"task{k}"), {"prompt": torch.full((2, 4), float(k))}, f"{k}") for k in range(14)
     ]
@@ -317,7 +317,7 @@ def test_collecting_names_a_damaged_description(stored: Path, tmp_path: Path, da
         collect_experts([stored], ["alpha"], output_dir=tmp_path / "experts")
 
 
-def test_tensors_whose_hash_was_altered_as_well_are_still_no_safetensors(stored: Path) -> None:
+def test_invalid_safetensors_are_refused_even_with_a_matching_hash(stored: Path) -> None:
     path = stored / "adapter.safetensors"
     halve(path)
     values = read_json(stored / "adapter.json")
@@ -327,7 +327,7 @@ def test_tensors_whose_hash_was_altered_as_well_are_still_no_safetensors(stored:
         load_adapter(stored, "a" * 64, SourceDescription)
 
 
-# --- written whole or not at all
+# --- atomic writes
 
 
 def names(folder: Path) -> set[str]:
@@ -343,13 +343,13 @@ def test_a_failed_write_leaves_the_old_folder(tmp_path: Path) -> None:
     assert (target / "a.txt").read_text() == "old"
     with atomic_directory(target) as folder:
         (folder / "b.txt").write_text("newer")
-        assert (target / "a.txt").read_text() == "old"  # until the block ends
+        assert (target / "a.txt").read_text() == "old"  # unchanged until the block ends
     assert names(target) == {"b.txt"}
     assert names(tmp_path) == {"out"}
 
 
 def interrupt(path: Path) -> None:
-    """Ctrl-C in the middle of a write."""
+    """Simulate Ctrl-C in the middle of a write."""
     path.write_text("half")
     raise KeyboardInterrupt
 
@@ -366,8 +366,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert names(path.parent) == {"x.json"}
 
 
-def test_what_killed_processes_left_is_removed_and_others_are_not(tmp_path: Path) -> None:
-    """A process that was killed in the middle of a write cannot tidy up: the next write of that name does."""
+def test_leftovers_of_killed_processes_only_are_removed(tmp_path: Path) -> None:
+    """A process killed in the middle of a write cannot clean up; the next write of the same name does."""
     dead = subprocess.Popen(["true"])
     dead.wait()
     alive = os.getppid()
@@ -384,7 +384,7 @@ def test_what_killed_processes_left_is_removed_and_others_are_not(tmp_path: Path
     assert names(tmp_path) == {"out", "x.json", *others}
 
 
-def test_a_hash_of_json_is_that_of_its_content() -> None:
+def test_the_hash_of_json_depends_on_its_content_alone() -> None:
     assert sha256_of_json({"a": 1, "b": [1, 2]}) == sha256_of_json({"b": [1, 2], "a": 1})
     assert sha256_of_json({"a": 1}) != sha256_of_json({"a": 1.5})
 
@@ -406,7 +406,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_while_an_adapter_is_written(full_disk: Path) -> None:
-    """safetensors reports it in its own way: the old adapter stays, nothing half is left, the error names both."""
+    """The old adapter stays, no partial file remains, and the error names the adapter and the disk."""
     small = {"prompt": torch.ones(4)}
     target = full_disk / "adapter"
     save_adapter(target, description(), small, RECORD)
@@ -426,7 +426,7 @@ def test_a_full_disk_while_a_file_is_written(full_disk: Path) -> None:
 
 
 def test_a_full_disk_while_a_backbone_is_written(full_disk: Path, tmp_path: Path) -> None:
-    """Model and tokenizer: transformers' and tokenizers' own writers."""
+    """Two libraries write: transformers the model, tokenizers the tokenizer."""
     tokenizer = train_tokenizer(write_corpus(tmp_path / "corpus.parquet"), 400)
     with pytest.raises(ArtifactError, match="the disk is full"):
         save_backbone(full_disk / "backbone", tiny_t5(d_model=128, vocab_size=400), tokenizer)
@@ -438,7 +438,7 @@ def test_a_full_disk_while_a_backbone_is_written(full_disk: Path, tmp_path: Path
 
 
 def test_a_full_disk_while_training_keeps_the_last_checkpoint(full_disk: Path, world: World, tmp_path: Path) -> None:
-    """Room for one checkpoint but not for the next beside it: the first one stays and can be resumed from."""
+    """The disk holds one checkpoint but not a second one beside it; training can resume from the first."""
     options: dict[str, Any] = {"rank": 40, "epochs": 1, "checkpoint_every": 2, "evaluate_every": 100}
     with pytest.raises(ArtifactError, match=rf"{FILE}: the disk is full"):
         world.train_source(tmp_path / "out", checkpoints=full_disk, **options)
@@ -447,7 +447,8 @@ def test_a_full_disk_while_training_keeps_the_last_checkpoint(full_disk: Path, w
     moved = shutil.copytree(full_disk, tmp_path / "checkpoints")
     resumed = tmp_path / "resumed.jsonl"
     world.train_source(tmp_path / "out", checkpoints=moved, log=resumed, **options)
-    assert min(json.loads(line)["step"] for line in resumed.read_text().splitlines()) == 4  # one and two were done
+    # earlier steps are not repeated
+    assert min(json.loads(line)["step"] for line in resumed.read_text().splitlines()) == 4
     world.train_source(tmp_path / "again", checkpoints=tmp_path / "other", **options)
     assert (tmp_path / "out" / "adapter.safetensors").read_bytes() == (
         tmp_path / "again" / "adapter.safetensors"
@@ -458,7 +459,7 @@ def test_a_full_disk_while_training_keeps_the_last_checkpoint(full_disk: Path, w
 
 
 def test_nothing_in_pemt_core_reads_or_writes_a_pickle() -> None:
-    """torch.load and torch.save, pickle and its relatives, numpy's and pandas' pickles, pickled weights."""
+    """Forbidden: torch.load, torch.save, pickle and similar modules, pickles of numpy and pandas, pickled weights."""
     forbidden_modules = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
     files = sorted(PACKAGE.rglob("*.py"))
     assert len(files) > 50
@@ -477,8 +478,8 @@ def test_nothing_in_pemt_core_reads_or_writes_a_pickle() -> None:
                 assert given.get("use_safetensors") == "True", file
 
 
-def test_a_file_of_tensors_that_is_a_pickle_is_refused(stored: Path, tmp_path: Path) -> None:
-    """Even where its hash is the recorded one."""
+def test_a_pickle_in_place_of_safetensors_is_refused(stored: Path, tmp_path: Path) -> None:
+    """Even if its hash matches the recorded one."""
     path = stored / "adapter.safetensors"
     torch.save({"prompt": torch.ones(2)}, path)
     values = read_json(stored / "adapter.json")

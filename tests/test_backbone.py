@@ -58,7 +58,7 @@ EOS = 1
 
 
 def reassembled(source: NDArray[np.int32], target: NDArray[np.int32]) -> list[int]:
-    """The text: each sentinel of the source replaced by what follows it in the target."""
+    """The original text: each sentinel of the source replaced by what follows it in the target."""
     hidden: dict[int, list[int]] = {}
     for token in target.tolist()[:-1]:
         if token >= 1000:
@@ -69,7 +69,7 @@ def reassembled(source: NDArray[np.int32], target: NDArray[np.int32]) -> list[in
 
 
 def test_corruption_of_a_known_mask() -> None:
-    """As figure 2 of the T5 paper: where the text does not end in noise, one more sentinel closes the target."""
+    """As in figure 2 of the T5 paper: if the text does not end in noise, one more sentinel closes the target."""
     ids = np.arange(10, 20, dtype=np.int32)
     mask = np.isin(ids, [12, 13, 18])
     source, target = corrupt(ids, mask, SENTINELS, EOS)
@@ -78,7 +78,7 @@ def test_corruption_of_a_known_mask() -> None:
 
 
 @pytest.mark.parametrize("length", [2, 3, 8, 40, 128, 512])
-def test_source_and_target_give_the_text_back(length: int) -> None:
+def test_source_and_target_reassemble_to_the_text(length: int) -> None:
     generator = np.random.default_rng(length)
     ids = generator.integers(10, 900, size=length, dtype=np.int32)
     for _ in range(50):
@@ -91,12 +91,12 @@ def test_source_and_target_give_the_text_back(length: int) -> None:
         assert len(source) - 1 - len(opened) == (~mask).sum()
 
 
-def test_noise_has_the_density_and_span_length_asked_for() -> None:
+def test_noise_has_the_configured_density_and_span_length() -> None:
     generator = np.random.default_rng(0)
     masks = [noise_mask(128, 0.15, 3.0, generator) for _ in range(500)]
     assert {int(mask.sum()) for mask in masks} == {19}  # round(128 * 0.15)
     spans = [int((mask & ~np.r_[False, mask[:-1]]).sum()) for mask in masks]
-    assert set(spans) == {6}  # round(19 / 3), never touching
+    assert set(spans) == {6}  # round(19 / 3) spans that never touch
     assert all(not mask[0] and mask[-1] for mask in masks)
     frequency = np.mean(masks, axis=0)
     assert frequency[10:110].min() > 0.08
@@ -107,24 +107,24 @@ def test_noise_has_the_density_and_span_length_asked_for() -> None:
 def test_text_is_cut_into_pieces_without_loss() -> None:
     rows = [np.arange(n, dtype=np.int32) for n in (5, 9, 3)]
     pieces = chunks(rows, 8)
-    assert [len(piece) for piece in pieces] == [8, 8]  # one token cannot be corrupted: it is left out
+    assert [len(piece) for piece in pieces] == [8, 8]  # a single token cannot be corrupted, so it is dropped
     assert np.concatenate(pieces).tolist() == np.concatenate(rows)[:16].tolist()
 
 
-def test_a_continuation_is_the_text_in_two_parts() -> None:
+def test_a_continuation_splits_the_text_in_two() -> None:
     ids = np.arange(100, 140, dtype=np.int32)
     source, target = continuation(ids, 12, EOS)
     assert source[-1] == target[-1] == EOS
     assert (source[:-1].tolist(), target[:-1].tolist()) == (list(range(100, 112)), list(range(112, 140)))
 
 
-def test_the_middle_half_and_texts_of_two_tokens() -> None:
+def test_the_split_point_lies_in_the_middle_half() -> None:
     assert {middle(40, np.random.default_rng(seed)) for seed in range(200)} == set(range(10, 31))
     assert middle(2, np.random.default_rng(0)) == 1
 
 
-def test_a_text_may_say_what_to_hide(tokenizer: Any, tmp_path: Path) -> None:
-    """Inside a text: as spans. At its end: what follows. Nothing, or a text cut: as the settings say."""
+def test_annotated_spans_are_hidden(tokenizer: Any, tmp_path: Path) -> None:
+    """A span inside a text is masked, one at its end is continued; without spans, or in a cut text, settings decide."""
     texts = [
         CorpusText("red is the garden, blue is the river, red the river", ((0, 3), (31, 36))),
         CorpusText("the garden is red, what is red? the garden", ((36, 42),)),
@@ -148,25 +148,25 @@ def test_a_text_may_say_what_to_hide(tokenizer: Any, tmp_path: Path) -> None:
     assert all(piece.hidden is None for piece in cut.pieces)
 
 
-def test_the_share_of_continuations_is_the_settings(tokenizer: Any) -> None:
+def test_the_share_of_continuations_follows_the_settings(tokenizer: Any) -> None:
     pieces = [Piece(np.arange(110, 150, dtype=np.int32))] * 400
     sentinel = tokenizer.convert_tokens_to_ids("<extra_id_0>")
 
-    def share(wanted: float) -> float:
-        batch = PretrainingRows(pieces, tokenizer, settings(continuation_share=wanted)).collate(np.arange(400), 0)
+    def share(configured: float) -> float:
+        batch = PretrainingRows(pieces, tokenizer, settings(continuation_share=configured)).collate(np.arange(400), 0)
         return float((batch["input_ids"] != sentinel).all(dim=1).float().mean())
 
     assert (share(0.0), share(1.0)) == (0.0, 1.0)
     assert 0.4 < share(0.5) < 0.6
 
 
-def test_unpacked_texts_stay_apart_and_are_cut_at_the_length(tokenizer: Any, tmp_path: Path) -> None:
+def test_unpacked_texts_are_not_joined_and_are_cut_at_the_length(tokenizer: Any, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.parquet"
     texts = [f"the garden {number} is red and the window is blue" for number in range(60)] + ["red"]
     pq.write_table(corpus_table(map(CorpusText, texts)), corpus)
     training, validation = read_corpus(corpus, tokenizer, settings(packed=False, length=8))
     pieces = [tokenizer.decode(piece.ids) for piece in [*training.pieces, *validation.pieces]]
-    assert len(pieces) == 60  # "red" alone is too short
+    assert len(pieces) == 60  # "red" alone is too short and is dropped
     assert {len(piece.ids) for piece in training.pieces} == {8}
     whole, _ = read_corpus(corpus, tokenizer, settings(packed=False, length=400))
     assert {tokenizer.decode(piece.ids) for piece in whole.pieces} <= set(texts)
@@ -181,12 +181,12 @@ def test_a_new_model_attends_to_like_words_and_to_neighbours(tokenizer: Any) -> 
     assert (model.decoder.final_layer_norm.weight == OUTPUT_SCALE).all()
     with torch.no_grad():
         bias = first.compute_bias(9, 9)[0]  # (heads, query, key)
-    for head, preferred in ((0, 3), (2, 3), (1, 5), (3, 5)):  # seen from position 4
+    for head, preferred in ((0, 3), (2, 3), (1, 5), (3, 5)):  # as seen from position 4
         others = [bias[head, 4, key].item() for key in range(9) if key not in (4, preferred)]
         assert bias[head, 4, preferred] > max(others), head
 
 
-def test_noise_follows_seed_epoch_and_row(tokenizer: Any) -> None:
+def test_noise_depends_on_seed_epoch_and_row_alone(tokenizer: Any) -> None:
     pieces = [Piece(np.arange(110, 150, dtype=np.int32)) for _ in range(4)]
     rows = np.array([2, 0])
 
@@ -195,10 +195,10 @@ def test_noise_follows_seed_epoch_and_row(tokenizer: Any) -> None:
 
     first = batch(1, 0)
     assert all(torch.equal(value, batch(1, 0)[name]) for name, value in first.items())
-    assert torch.equal(first["input_ids"][0], batch(1, 0, np.array([2]))["input_ids"][0])  # not the company it is in
+    assert torch.equal(first["input_ids"][0], batch(1, 0, np.array([2]))["input_ids"][0])  # whatever the batch
     assert not torch.equal(first["input_ids"], batch(1, 1)["input_ids"])
     assert not torch.equal(first["input_ids"], batch(2, 0)["input_ids"])
-    assert not torch.equal(first["input_ids"][0], first["input_ids"][1])  # equal pieces, other noise
+    assert not torch.equal(first["input_ids"][0], first["input_ids"][1])  # equal pieces, different noise
 
 
 def test_learning_rates_of_pretraining_follow_the_size_of_the_weights(tokenizer: Any) -> None:
@@ -233,7 +233,7 @@ train_tokenizer(Path(sys.argv[1]), 400).save_pretrained(sys.argv[2])
 
 
 def test_two_processes_train_the_same_tokenizer(tmp_path: Path) -> None:
-    """Also with other hashes of strings and another number of threads."""
+    """Also with another string hash seed and another number of threads."""
     corpus = write_corpus(tmp_path / "corpus.parquet")
     processes = [
         subprocess.Popen(
@@ -259,11 +259,11 @@ def test_a_trained_tokenizer_round_trips_and_has_t5s_special_tokens(tokenizer: A
     kept = tokenizer.decode([ids[0], 300, ids[1]])
     assert "<extra_id_0>" in kept
     assert tokenizer("red<extra_id_5>")["input_ids"] == [*tokenizer("red")["input_ids"][:-1], 305, 1]
-    assert tokenizer.unk_token_id in tokenizer("Ω")["input_ids"]  # never seen: unknown, not an error
+    assert tokenizer.unk_token_id in tokenizer("Ω")["input_ids"]  # an unseen character is unknown, not an error
 
 
-def test_label_words_come_back_exactly(tokenizer: Any) -> None:
-    """What a model writes is compared with the label words as they stand."""
+def test_label_words_round_trip_exactly(tokenizer: Any) -> None:
+    """Model outputs are compared with the exact label words."""
     words = ["not_paraphrase", "entailment", "not_entailment", "True", "3.4", "equivalent"]
     decoded = tokenizer.batch_decode(tokenizer(words)["input_ids"], skip_special_tokens=True)
     assert [text.strip() for text in decoded] == words
@@ -277,7 +277,7 @@ def test_words_of_tasks_become_whole_tokens(tmp_path: Path) -> None:
     assert len(train_tokenizer(corpus, 500).tokenize("contradiction")) > 1
 
 
-def test_the_given_t5_tokenizer_loads_whole(given_tokenizer: Any) -> None:
+def test_t5s_tokenizer_loads_completely(given_tokenizer: Any) -> None:
     assert len(given_tokenizer) == 32_100
     text = "Thank you for inviting me to your party last week."
     assert given_tokenizer.decode(given_tokenizer(text)["input_ids"], skip_special_tokens=True) == text
@@ -287,7 +287,7 @@ def test_the_given_t5_tokenizer_loads_whole(given_tokenizer: Any) -> None:
 
 
 def test_a_folder_without_the_vocabulary_is_an_error(tmp_path: Path, given_tokenizer: Any) -> None:
-    """transformers would go on with a tokenizer of special tokens only."""
+    """Transformers would continue with a tokenizer of special tokens only."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         shutil.copy(GIVEN_TOKENIZER / name, tmp_path / name)
     with pytest.raises(DataError, match="files are incomplete"):
@@ -310,7 +310,7 @@ def test_a_damaged_tokenizer_file_is_an_error(tmp_path: Path, tokenizer: Any, co
 
 
 class Vocabulary:
-    """Only what `new_model` asks of a tokenizer: the size of T5's vocabulary, without its files."""
+    """The part of a tokenizer that `new_model` uses: the size of T5's vocabulary, without its files."""
 
     pad_token_id, eos_token_id = 0, 1
 
@@ -348,7 +348,7 @@ def test_a_scratch_model_follows_its_seed_and_leaves_torchs_generator_alone() ->
     assert not torch.equal(weights(2), first)
 
 
-def test_validation_pieces_are_kept_from_training(tmp_path: Path, tokenizer: Any) -> None:
+def test_validation_pieces_are_not_trained_on(tmp_path: Path, tokenizer: Any) -> None:
     corpus = write_corpus(tmp_path / "corpus.parquet")
     training, validation = read_corpus(corpus, tokenizer, settings(length=16, training={"validation_rows": None}))
     assert len(validation.pieces) == -(-(len(training.pieces) + len(validation.pieces)) // 20)
@@ -382,8 +382,8 @@ def test_pretraining_learns_and_writes_a_backbone(tmp_path: Path, world: World) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stored_backbone_is_the_same_backbone(tmp_path: Path, tokenizer: Any, kind: str) -> None:
-    """Fingerprint, logits and generation; also for an output layer of its own (T5 v1.1, mT5)."""
+def test_a_stored_backbone_loads_unchanged(tmp_path: Path, tokenizer: Any, kind: str) -> None:
+    """Fingerprint, logits and generation match, also for an untied output layer (T5 v1.1, mT5)."""
     model, batch = tiny_t5(kind, vocab_size=400), tiny_batch(vocab_size=400)
     fingerprint = save_backbone(tmp_path / "backbone", model, tokenizer)
     loaded = load_backbone(tmp_path / "backbone")
@@ -400,12 +400,12 @@ def test_a_stored_backbone_is_the_same_backbone(tmp_path: Path, tokenizer: Any, 
     assert again == fingerprint
 
 
-def test_a_fingerprint_tells_weights_architecture_and_tokenizer_apart(tmp_path: Path, tokenizer: Any) -> None:
+def test_a_fingerprint_covers_weights_architecture_and_tokenizer(tmp_path: Path, tokenizer: Any) -> None:
     model = tiny_t5(vocab_size=400)
     found = {"same": fingerprint_of(model, tokenizer), "again": fingerprint_of(tiny_t5(vocab_size=400), tokenizer)}
     assert len(set(found.values())) == 1
     found["dropout"] = fingerprint_of(tiny_t5(vocab_size=400, dropout=0.3), tokenizer)
-    assert len(set(found.values())) == 1  # changes no output in evaluation
+    assert len(set(found.values())) == 1  # dropout changes no output in evaluation
     with torch.no_grad():
         model.encoder.block[0].layer[0].layer_norm.weight[3] += 1e-6
     found["weight"] = fingerprint_of(model, tokenizer)
@@ -418,7 +418,7 @@ def test_a_fingerprint_tells_weights_architecture_and_tokenizer_apart(tmp_path: 
 
 
 def test_padding_a_batch_does_not_change_the_fingerprint(tokenizer: Any) -> None:
-    """`tokenizers` remembers the truncation and padding that it was last asked for."""
+    """`tokenizers` remembers the truncation and padding of its last call."""
     model = tiny_t5(vocab_size=400)
     before = fingerprint_of(model, tokenizer)
     tokenizer(["red", "blue lamp"], padding=True, truncation=True, max_length=3)
@@ -438,7 +438,7 @@ FILES = ("model.safetensors", "config.json", "tokenizer.json", "backbone.json")
     ("file", "damage"),
     [
         *((file, damage) for file in FILES for damage in ("truncated", "missing", "empty")),
-        ("tokenizer_config.json", "truncated"),  # transformers can do without this one
+        ("tokenizer_config.json", "truncated"),  # transformers works without this file
     ],
 )
 def test_a_damaged_backbone_is_refused(stored: Path, file: str, damage: str) -> None:
@@ -470,7 +470,7 @@ def test_an_altered_backbone_is_refused_with_both_fingerprints(stored: Path, tok
 
 
 @pytest.mark.parametrize("content", ["{}", "[1]", '{"fingerprint": 3}'])
-def test_a_backbone_json_that_is_none_is_refused(stored: Path, content: str) -> None:
+def test_an_invalid_backbone_json_is_refused(stored: Path, content: str) -> None:
     (stored / "backbone.json").write_text(content)
     with pytest.raises(ArtifactError, match=r"backbone"):
         load_backbone(stored)
@@ -480,7 +480,7 @@ def test_a_backbone_json_that_is_none_is_refused(stored: Path, content: str) -> 
 
 
 def published(folder: Path, kind: str) -> Any:
-    """A checkpoint as it stands on the hub: v1.1's and mT5's configurations say that embeddings are not tied."""
+    """A checkpoint as published on the hub; the configurations of v1.1 and mT5 say that embeddings are not tied."""
     model = tiny_t5(kind, vocab_size=400)
     model.save_pretrained(folder)
     if kind in ("v1.1", "mt5"):
@@ -492,7 +492,7 @@ def published(folder: Path, kind: str) -> Any:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_checkpoint_in_a_folder_becomes_the_backbone(tmp_path: Path, world: World, kind: str) -> None:
-    """As `backbone.kind: hub` does it; what is stored gives the published model's logits."""
+    """As `backbone.kind: hub` does it; the stored backbone gives the published model's logits."""
     model, batch = published(tmp_path / "checkpoint", kind), tiny_batch(vocab_size=400)
     facts = make_backbone(
         settings(kind="hub", name=str(tmp_path / "checkpoint")),
@@ -511,7 +511,7 @@ def test_a_checkpoint_in_a_folder_becomes_the_backbone(tmp_path: Path, world: Wo
 
 
 def test_a_checkpoint_in_half_precision_is_read_in_float32(tmp_path: Path) -> None:
-    """As FLAN's are; T5 overflows in float16, and `wo` must not differ from the rest."""
+    """FLAN's checkpoints are in half precision; T5 overflows in float16, and `wo` must have the same type."""
     model = tiny_t5().to(torch.bfloat16)
     model.save_pretrained(tmp_path)
     found, _ = fetch_checkpoint(str(tmp_path), "")
@@ -533,7 +533,7 @@ def test_an_unknown_model_type_is_refused(tmp_path: Path) -> None:
 
 
 class Trap:
-    """A pickle that leaves a trace when it is read."""
+    """A pickle that leaves a trace when it is loaded."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -554,7 +554,7 @@ def test_a_checkpoint_that_is_only_a_pickle_is_refused_and_never_read(tmp_path: 
 
 @pytest.mark.parametrize("damage", ["truncated", "without a tensor", "half a configuration"])
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
-    """A missing tensor would be drawn at random, with a line in the log as the only sign."""
+    """A missing tensor would be initialised at random, with only a log line to show it."""
     tiny_t5().save_pretrained(tmp_path)
     path = tmp_path / ("config.json" if "configuration" in damage else "model.safetensors")
     content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""A real browser on the server that `make ui` starts: methods side by side in the list, the charts, the comparison."""
+"""A real browser on the server of `make ui`: the list of methods, the charts, the comparison."""
 
 import json
 import os
@@ -20,14 +20,14 @@ from tiny import World
 
 from pemt_core.tracking import connect
 
-sys.path.insert(0, str(REPOSITORY / "docs"))  # the program that makes its pictures, which is in no package
+sys.path.insert(0, str(REPOSITORY / "docs"))  # the script that makes the screenshots, which is not in a package
 from screenshots import CHROMIUM, addresses, open_browser
 
 pytestmark = pytest.mark.browser
 
-PATIENCE = 60_000  # milliseconds that a page may take on a busy machine
+PATIENCE = 60_000  # time limit in milliseconds for a page on a busy machine
 METHODS = ("pemt", "control")
-# The texts on an element's line to its right: the comparison draws names and values as two grids that have no rows
+# Texts to the right of an element: the comparison lays names and values out as two grids without rows
 RIGHT_OF = """element => {
     const own = element.getBoundingClientRect(), middle = (own.top + own.bottom) / 2;
     return [...document.querySelectorAll("*")].filter(other => {
@@ -40,7 +40,7 @@ RIGHT_OF = """element => {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, scored: World) -> Iterator[str]:
-    """The address of what `make ui` serves: a store that was not there when it started, and then a report's runs."""
+    """The address of `make ui`, started before its store exists; a report then records its runs."""
     if not CHROMIUM.exists():
         pytest.skip(f"no browser: {CHROMIUM} is not there")
     folder, port = tmp_path_factory.mktemp("ui"), closed_port()
@@ -67,7 +67,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, scored: World) -> Iterator[
 
 @pytest.fixture(scope="module")
 def expected(scored: World) -> dict[str, float]:
-    """The mean of each method over targets and seeds, from the result files."""
+    """The mean score of each method over targets and seeds, computed from the result files."""
     means = {}
     for method in METHODS:
         results = [json.loads(path.read_text()) for path in scored.folder.glob(f"scores/*/{method}-*/result.json")]
@@ -79,7 +79,7 @@ def expected(scored: World) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def page(server: str) -> Iterator[Page]:
-    """A page of a fresh browser; at the end, every request must have gone to the server."""
+    """A page of a fresh browser; afterwards, checks that every request went to the server."""
     requests: list[str] = []
     with sync_playwright() as playwright, open_browser(playwright) as page:
         page.set_default_timeout(PATIENCE)
@@ -95,7 +95,7 @@ def where(server: str) -> dict[str, str]:
 
 
 def opened(page: Page, address: str, text: str) -> Page:
-    """The page at `address` once it shows `text`; by way of a blank one, since only what follows the # differs."""
+    """Open `address` and wait for `text`; goes through a blank page, because addresses differ only after the #."""
     page.goto("about:blank")
     page.goto(address)
     page.get_by_text(text, exact=True).first.wait_for()
@@ -103,7 +103,7 @@ def opened(page: Page, address: str, text: str) -> Page:
 
 
 def rows_of(page: Page) -> dict[str, dict[str, str]]:
-    """Run name to column to text; the grid draws the fixed and the moving columns of a row apart."""
+    """{run name: {column: text}}; the grid draws fixed and scrolling columns of a row separately."""
     rows: dict[str, dict[str, str]] = {}
     for cell in page.locator(".ag-row .ag-cell").all():
         row = cell.locator("xpath=..").get_attribute("row-index") or ""
@@ -111,7 +111,7 @@ def rows_of(page: Page) -> dict[str, dict[str, str]]:
     return {cells["attributes.`Run Name`"].split("\n")[-1]: cells for cells in rows.values()}
 
 
-def test_the_list_folds_cells_below_their_methods(page: Page, where: dict[str, str]) -> None:
+def test_the_list_nests_cells_below_their_methods(page: Page, where: dict[str, str]) -> None:
     opened(page, where["list"], "pemt k=full")
     assert set(rows_of(page)) == {"pemt k=full", "control k=full", "sources"}
     assert page.get_by_text("Mean over all targets").count() >= 1
@@ -136,9 +136,7 @@ def test_a_chart_draws_both_methods(page: Page, where: dict[str, str], expected:
         assert f"{expected[method]:.2f}" in shown
 
 
-def test_two_methods_are_compared_number_by_number(
-    page: Page, where: dict[str, str], expected: dict[str, float]
-) -> None:
+def test_the_comparison_shows_both_means(page: Page, where: dict[str, str], expected: dict[str, float]) -> None:
     opened(page, where["compare"], "target/gamma")
     names = page.locator("tr", has_text="Run Name").locator("td").all_inner_texts()
     values = page.get_by_role("link", name="mean/All", exact=True).evaluate(RIGHT_OF)

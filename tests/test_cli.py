@@ -1,4 +1,4 @@
-"""The command line as a person and a script meet it: in processes of its own, and in a shell."""
+"""The command line as people and scripts use it: in separate processes and in a shell."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def pemt(*words: object, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def document_of(*words: object) -> Any:
-    """What a command prints with --json, which must be all that it prints."""
+    """The document that a command prints with --json; the command must print nothing else."""
     done = pemt(*words, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)
@@ -51,7 +51,7 @@ def document_of(*words: object) -> Any:
 def test_help_lists_every_command_at_once() -> None:
     begin = time.perf_counter()
     done = pemt("--help")
-    assert time.perf_counter() - begin < 1  # 0.05 s on a machine that does nothing else
+    assert time.perf_counter() - begin < 1  # 0.05 s on an idle machine
     assert done.returncode == 0
     for name, command in COMMANDS.items():
         assert re.search(rf"^    {name}\s+{re.escape(command.summary)}$", done.stdout, flags=re.MULTILINE), name
@@ -69,7 +69,7 @@ def test_help_loads_no_command() -> None:
 
 
 def test_every_command_explains_itself() -> None:
-    """All in one process: what some of them load takes a second."""
+    """All in one process, because loading some of them takes a second."""
     program = (
         "import contextlib, io, json, sys, components.cli\n"
         "pages = {}\n"
@@ -111,20 +111,20 @@ def test_the_version() -> None:
         (["completion", "fsh"], "pemt completion: error: argument shell: invalid choice: 'fsh'"),
     ],
 )
-def test_wrong_usage_ends_with_2(words: list[str], expected: str) -> None:
+def test_wrong_usage_exits_with_2(words: list[str], expected: str) -> None:
     done = pemt(*words)
     assert (done.returncode, done.stdout) == (2, "")
     assert expected in done.stderr.splitlines()[-1]
 
 
-def test_no_command_shows_them() -> None:
+def test_without_a_command_all_are_listed() -> None:
     done = pemt()
     assert (done.returncode, done.stdout) == (2, "")
     assert "check this machine" in done.stderr
 
 
 def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:
-    """kfp hidden by a package of the same name that cannot be imported, as where it is not installed."""
+    """Hide kfp behind a module of the same name that fails to import, as if it were not installed."""
     (tmp_path / "kfp.py").write_text("raise ModuleNotFoundError(\"No module named 'kfp'\", name='kfp')")
     hidden = f"{tmp_path}{os.pathsep}{REPOSITORY}"
     error = assert_one_line(pemt("submit", "--host", "http://localhost", PYTHONPATH=hidden))
@@ -134,8 +134,8 @@ def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:
     assert pemt("completion", "bash", PYTHONPATH=hidden).returncode == 0
 
 
-def test_ctrl_c_leaves_no_trace(tmp_path: Path) -> None:
-    """While doctor waits for a server that accepts and never answers."""
+def test_ctrl_c_prints_no_traceback(tmp_path: Path) -> None:
+    """Interrupt doctor while it waits for a server that accepts connections and never answers."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -143,7 +143,7 @@ def test_ctrl_c_leaves_no_trace(tmp_path: Path) -> None:
         process = subprocess.Popen(
             [*PEMT, "doctor", "--host", host],
             cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored in what a shell has put behind
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
         )  # fmt: skip
         assert process.stdout
         assert process.stdout.readline().startswith("ok       Python")
@@ -153,7 +153,7 @@ def test_ctrl_c_leaves_no_trace(tmp_path: Path) -> None:
     assert errors == ""
 
 
-def test_a_reader_that_goes_is_no_error() -> None:
+def test_a_closed_pipe_is_no_error() -> None:
     command = " ".join([*PEMT, "tasks", "|", "head", "-1"])
     done = subprocess.run(["bash", "-c", command], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.stderr == ""
@@ -163,7 +163,7 @@ def test_a_reader_that_goes_is_no_error() -> None:
 # Tasks
 
 
-def test_tasks_are_the_registry() -> None:
+def test_tasks_lists_the_registry() -> None:
     records = document_of("tasks")
     assert [record["name"] for record in records] == list(TASKS)
     lists = YAML(typ="safe").load(REPOSITORY / "params.yaml")["tasks"]
@@ -176,7 +176,7 @@ def test_tasks_are_the_registry() -> None:
         assert record["dataset"].startswith(task.dataset.repo)
 
 
-def test_a_task_in_full() -> None:
+def test_one_task_is_shown_in_full() -> None:
     record = document_of("tasks", "cb")
     assert record["labels"] == ["entailment", "contradiction", "neutral"]
     assert record["splits"] == {
@@ -197,7 +197,7 @@ def test_the_table_has_a_row_for_each_task() -> None:
     assert {row.index("accuracy") for row in rows if " accuracy " in row} == {head.index("metric")}
 
 
-def test_an_unknown_task_is_answered_with_the_nearest() -> None:
+def test_an_unknown_task_names_the_nearest() -> None:
     assert assert_one_line(pemt("tasks", "mprc")) == "error: there is no task 'mprc': did you mean 'mrpc'?"
 
 
@@ -218,7 +218,7 @@ def test_results_as_table_and_as_json(results: Path) -> None:
     assert document_of("report", "--results", results) == {"pemt-k32": {"all": 66.4}}
 
 
-def test_the_browser_is_given_the_page(results: Path) -> None:
+def test_the_report_opens_in_the_browser(results: Path) -> None:
     """BROWSER names the program that Python's standard library starts."""
     (results / "report.html").write_text("<html></html>")
     opened = results / "opened"
@@ -239,7 +239,7 @@ def test_no_results_yet(tmp_path: Path) -> None:
 
 @contextmanager
 def pages(*words: object) -> Iterator[subprocess.Popen[str]]:
-    """`pemt ui` in a session of its own, ended with all its processes by Ctrl-C."""
+    """Run `pemt ui` in a new session; Ctrl-C stops it and all its processes."""
     process = subprocess.Popen(
         [*PEMT, "ui", *map(str, words)],
         cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -251,12 +251,12 @@ def pages(*words: object) -> Iterator[subprocess.Popen[str]]:
         process.communicate(timeout=30)
 
 
-def test_the_pages_of_a_store_that_is_made_first(tmp_path: Path) -> None:
+def test_ui_creates_a_missing_store(tmp_path: Path) -> None:
     port = free_port()
     with pages("--store", tmp_path, "--port", port) as process:
         assert process.stdout
-        said = process.stdout.readline()
-        assert said.startswith(
+        announced = process.stdout.readline()
+        assert announced.startswith(
             f"Methods side by side, from {tmp_path / 'mlflow.db'}: http://127.0.0.1:{port}/#/experiments/1/"
         )
         body = json.dumps({"max_results": 5}).encode()
@@ -285,12 +285,12 @@ def test_the_pages_of_a_store_that_is_made_first(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", int(match[1])))
 
 
-def test_a_store_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_store_is_an_error(tmp_path: Path) -> None:
     error = assert_one_line(pemt("ui", "--store", tmp_path / "absent"))
     assert error == f"error: --store is {tmp_path / 'absent'}: no such folder; expected the one that holds mlflow.db"
 
 
-def test_runs_on_a_server_are_shown_there() -> None:
+def test_ui_refers_runs_on_a_server_to_that_server() -> None:
     error = assert_one_line(pemt("ui", MLFLOW_TRACKING_URI="https://user:secret@mlflow.example"))
     assert error.endswith("the runs are in https://mlflow.example, not in a file: open that server in a browser")
 
@@ -331,7 +331,7 @@ def bash_script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_bash_completes(bash_script: Path, words: str, expected: list[str]) -> None:
-    """The script as bash calls it when Tab is pressed."""
+    """Calls the script as bash does when Tab is pressed."""
     program = ASK.format(script=bash_script, words=words)
     done = subprocess.run(["bash", "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.stderr == ""
@@ -339,7 +339,7 @@ def test_bash_completes(bash_script: Path, words: str, expected: list[str]) -> N
 
 
 @pytest.mark.parametrize(("shell", "head"), [("zsh", "#compdef pemt"), ("tcsh", "complete pemt")])
-def test_other_shells_get_their_own(shell: str, head: str) -> None:
+def test_other_shells_have_completion_scripts(shell: str, head: str) -> None:
     done = pemt("completion", shell)
     assert done.returncode == 0
     assert head in done.stdout
@@ -355,7 +355,7 @@ def test_the_document_lists_the_commands() -> None:
     assert dict(rows) == {name: command.summary for name, command in COMMANDS.items()}
 
 
-def test_the_examples_of_the_document_are_understood() -> None:
+def test_the_examples_of_the_document_parse() -> None:
     blocks = re.findall(r"```console\n(.*?)```", DOCUMENT, flags=re.DOTALL)
     lines = [re.split(r"[#>]", line)[0].split() for block in blocks for line in block.splitlines()]
     assert {words[1] for words in lines} >= {"tasks", "doctor", "report", "ui", "submit", "completion"}
@@ -373,8 +373,8 @@ def test_the_document_names_every_key_of_the_json() -> None:
 # On a terminal
 
 
-def test_colours_are_for_terminals() -> None:
-    """The same line on a terminal, there with NO_COLOR, and in a file."""
+def test_only_terminals_get_colours() -> None:
+    """The same line on a terminal, on a terminal with NO_COLOR, and in a pipe."""
     program = (
         "from components.doctor import print_finding; from pemt_core.doctor import Finding, Status; "
         "print_finding(Finding('disk', Status.FAILURE, 'it is full', 'make room'))"
@@ -389,13 +389,13 @@ def test_colours_are_for_terminals() -> None:
 
 
 def on_a_terminal(command: list[str], **environment: str) -> list[str]:
-    """The lines that a program shows there."""
+    """The lines that a program prints on a terminal."""
     leader, follower = pty.openpty()
     given = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | environment
     process = subprocess.Popen(command, cwd=REPOSITORY, env=given, stdout=follower, stderr=follower)
     os.close(follower)
     shown = b""
-    with suppress(OSError):  # so Linux says that the other end is closed
+    with suppress(OSError):  # Linux reports the closed end this way
         while part := os.read(leader, 4096):
             shown += part
     os.close(leader)

@@ -1,4 +1,4 @@
-"""The hash of the code behind a result: on a copy of the library that each test changes."""
+"""The hash of the code behind a result, on a copy of the library that each test changes."""
 
 import shutil
 import subprocess
@@ -49,7 +49,9 @@ def after(old: str, added: str) -> Callable[[str], str]:
         ("pemt_core.steps.prepare", "tasks/revisions.json", after("{", "\n"), False),
     ],
 )
-def test_what_changes_it(library: Path, module: str, file: str, edit: Callable[[str], str], stays: bool) -> None:
+def test_edits_that_change_the_hash(
+    library: Path, module: str, file: str, edit: Callable[[str], str], stays: bool
+) -> None:
     path = library / file
     source = path.read_text()
     try:
@@ -60,7 +62,7 @@ def test_what_changes_it(library: Path, module: str, file: str, edit: Callable[[
         path.write_text(source)
 
 
-def test_blank_lines_count_inside_of_texts_alone(library: Path) -> None:
+def test_blank_lines_count_only_inside_strings(library: Path) -> None:
     def hash_with(text: str) -> str:
         (library / "model" / "signal.py").write_text(text)
         return hash_in(library, TRANSFER)
@@ -75,8 +77,8 @@ def without_effect(file: Path) -> bool:
 
 
 @pytest.mark.parametrize("step", ["transfer", "evaluate", "prepare"])
-def test_it_covers_all_that_a_step_imports_but_what_changes_no_result(step: str) -> None:
-    """The step's module, whatever a covered one imports, and nothing that the step does not load."""
+def test_the_hash_covers_all_imports_of_a_step_that_affect_results(step: str) -> None:
+    """It covers the step's module and what covered modules import, and only files that the step loads."""
     module = f"pemt_core.steps.{step}"
     covered = {path.relative_to(REPOSITORY) for path in code_files(module) if path.suffix == ".py"}
     assert path_of(module) in covered
@@ -87,13 +89,13 @@ def test_it_covers_all_that_a_step_imports_but_what_changes_no_result(step: str)
         assert {each for each in imported if not without_effect(each)} <= covered
 
 
-def test_it_does_not_cover_what_only_settings_import() -> None:
+def test_the_hash_leaves_out_what_only_settings_import() -> None:
     """Settings, which are an input, list cells."""
     cell = REPOSITORY / "pemt_core" / "artifacts" / "cell.py"
     assert cell in code_files(TRANSFER)
     assert cell not in code_files("pemt_core.steps.prepare")
 
 
-def test_an_unknown_module() -> None:
+def test_an_unknown_module_is_an_error() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"there is no module 'pemt_core\.step'"):
         code_hash("pemt_core.step")

@@ -1,4 +1,4 @@
-"""Every program as a user meets it: what it explains, and how it ends on input that it cannot use."""
+"""Every program as a user meets it: its help, and how it ends on input that it cannot use."""
 
 import json
 import runpy
@@ -23,7 +23,7 @@ from pemt_core.steps.plan import make_plan
 
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "mlflow", "pandas", "sklearn"}
 
-# Runs --help of every program in one process, and prints what they printed and which heavy libraries were loaded
+# Runs --help of every program in one process; prints their output and the heavy libraries that were loaded
 HELP = """
 import contextlib, io, json, runpy, sys
 pages = {}
@@ -42,31 +42,31 @@ SHORT = {"max_steps": 2, "validation_rows": 4}
 
 
 def tracking_in(folder: Path, **changes: str) -> str:
-    """What plan says about tracking, with a store in `folder`."""
+    """The plan's tracking settings, with a store in `folder`."""
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     return json.dumps({"uri": uri, "experiment": "pemt", "on_unreachable": "stop", **changes})
 
 
 def source_text(task: str) -> str:
-    """What plan says about a source of the world."""
+    """The plan's settings for a source of the world."""
     settings = TrainSource(source=task, train_source=source_settings(**SHORT), answer="generate", code="")
     return as_text(settings)
 
 
 def component(step: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """The program of `step` in a process of its own."""
+    """Run the program of `step` in a separate process."""
     command = [sys.executable, "-m", f"components.{step}", *map(str, arguments)]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
 
 
 def run_here(monkeypatch: pytest.MonkeyPatch, step: str, *arguments: object) -> str:
-    """The program of `step` in this process, which has torch already; returns its error, empty where it ended well."""
+    """Run the program of `step` in this process, which has torch loaded; return its error, or "" if it succeeded."""
     monkeypatch.setattr(sys, "argv", [step, *map(str, arguments)])
-    monkeypatch.delitem(sys.modules, f"components.{step}", raising=False)  # where another test has imported it
+    monkeypatch.delitem(sys.modules, f"components.{step}", raising=False)  # if another test has imported it
     try:
         runpy.run_module(f"components.{step}", run_name="__main__")
     except SystemExit as end:
-        return str(end.code or "")  # a text: the interpreter prints it to stderr and exits with 1
+        return str(end.code or "")  # the interpreter would print the text to stderr and exit with 1
     return ""
 
 
@@ -86,7 +86,7 @@ def transfer_arguments(world: World, tmp_path: Path, **changes: object) -> list[
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The error that a program ended with: exit code 1, one line, no trace."""
+    """The error that a program ended with: exit code 1, one line, no traceback."""
     assert done.returncode == 1
     assert done.stdout == ""
     lines = done.stderr.strip().splitlines()
@@ -96,7 +96,7 @@ def assert_one_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def free_port() -> int:
-    """A port where nothing listens."""
+    """A port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -120,7 +120,7 @@ def test_every_program_explains_itself_without_loading_a_library() -> None:
         assert all(line.split(None, 2)[2:] for line in flags.splitlines() if line.startswith("  --settings"))
 
 
-def test_help_comes_at_once() -> None:
+def test_help_is_fast() -> None:
     begin = time.perf_counter()
     done = component("transfer", "--help")
     assert done.returncode == 0
@@ -134,7 +134,7 @@ def test_a_missing_flag_is_named() -> None:
     assert done.stderr.endswith("error: the following arguments are required: --output\n")
 
 
-def test_adapters_come_from_a_folder_or_from_kubeflow() -> None:
+def test_adapters_are_given_by_a_folder_or_by_kubeflow() -> None:
     settings = json.dumps({"sources": ["mnli"], "imported_sources": {}, "code": ""})
     given = ["--settings", settings, "--backbone", "b", "--output", "c", "--provenance", "d"]
     done = component("collect_experts", *given)
@@ -162,7 +162,7 @@ def test_bad_settings_end_in_one_line(tmp_path: Path, differences: dict[str, Any
     assert not (tmp_path / "plan").exists()
 
 
-def test_settings_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_settings_are_named(tmp_path: Path) -> None:
     absent, unread = tmp_path / "absent", ("--adapters", "a", "--backbone", "b", "--output", "c", "--provenance", "d")
     done = component("plan", "--params", absent, "--provenance", "d")
     assert assert_one_line(done) == f"error: {absent}: no such file"
@@ -187,7 +187,7 @@ def test_an_input_folder_that_is_missing_is_named(
 
 
 @pytest.mark.parametrize("step", ["train_source", "collect_experts", "evaluate", "record", "register", "report"])
-def test_every_program_names_what_it_does_not_find(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_program_names_its_missing_input(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     absent, output = tmp_path / "absent", tmp_path / "output"
     models, tracked = ["--backbone", absent, "--experts", absent], ["--tracking", tracking_in(tmp_path)]
     flags = {
@@ -226,7 +226,7 @@ def test_another_backbone_is_an_error_that_names_both(
 def test_a_transfer_in_two_workers_is_tracked_and_accounted_for(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One finished run per cell in a store that only the parent writes; provenance says what the workers took."""
+    """Only the parent writes to the store, one finished run per cell; provenance includes the workers' memory."""
     from mlflow import MlflowClient
 
     text = as_text(transfer_settings(methods=["pemt", "without_alpha"], **SHORT))
@@ -247,7 +247,7 @@ def test_a_transfer_in_two_workers_is_tracked_and_accounted_for(
         assert run.data.tags["pemt.artifact"]
 
 
-def test_no_worker_is_an_error(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zero_workers_is_an_error(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     error = run_here(monkeypatch, "transfer", *transfer_arguments(world, tmp_path, workers=0))
     assert error == "error: workers is 0: expected at least 1"
 
@@ -255,7 +255,7 @@ def test_no_worker_is_an_error(world: World, tmp_path: Path, monkeypatch: pytest
 # Tracking
 
 
-def test_a_server_that_is_down_stops_before_anything_is_read(tmp_path: Path) -> None:
+def test_an_unreachable_server_stops_before_anything_is_read(tmp_path: Path) -> None:
     uri = f"http://127.0.0.1:{free_port()}"
     for step, settings in (("train_source", source_text("alpha")), ("transfer", as_text(transfer_settings()))):
         flags = ["--settings", settings, "--tracking", tracking_in(tmp_path, uri=uri)]
@@ -266,7 +266,7 @@ def test_a_server_that_is_down_stops_before_anything_is_read(tmp_path: Path) -> 
         assert not (tmp_path / "out").exists()
 
 
-def test_a_server_that_is_down_is_gone_without_where_asked(
+def test_training_continues_without_a_server_if_configured(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     uri = f"http://127.0.0.1:{free_port()}"

@@ -1,4 +1,4 @@
-"""The compose files of the team's server: secrets, versions, what is open to whom. test_tracking_server runs them."""
+"""The compose files of the team's server: secrets, versions, exposed ports. test_tracking_server runs them."""
 
 import re
 import subprocess
@@ -24,7 +24,7 @@ def services() -> dict[str, Any]:
     return compose(FILLED, *FILES)
 
 
-def test_services_have_keys_that_compose_knows_and_start_in_order() -> None:
+def test_services_have_valid_keys_and_start_in_order() -> None:
     found = services()
     assert list(found) == ["postgres", "migrate", "mlflow"]
     for service in found.values():
@@ -36,7 +36,7 @@ def test_services_have_keys_that_compose_knows_and_start_in_order() -> None:
     assert "restart" not in found["migrate"]
 
 
-def test_only_mlflow_is_reached_and_from_this_machine_alone_unless_asked() -> None:
+def test_only_mlflow_is_exposed_and_only_locally_by_default() -> None:
     assert "ports" not in services()["postgres"]
     assert services()["mlflow"]["ports"] == ["127.0.0.1:5000:5000"]
     assert compose({**FILLED, "BIND": "0.0.0.0", "PORT": "80"}, *FILES)["mlflow"]["ports"] == ["0.0.0.0:80:5000"]
@@ -48,12 +48,12 @@ def test_volumes_are_declared() -> None:
 
 
 @pytest.mark.parametrize("name", FILLED)
-def test_without_a_value_nothing_starts(name: str) -> None:
+def test_a_variable_without_a_value_is_an_error(name: str) -> None:
     with pytest.raises(MissingVariableError, match=rf"^{name} has no value in \.env$"):
         compose({**FILLED, name: ""}, *FILES)
 
 
-def test_secrets_have_no_default_and_stand_in_no_command() -> None:
+def test_secrets_have_no_default_and_are_in_no_command() -> None:
     for text in TEXTS.values():
         for name in re.findall(r"\$\{(\w*(?:PASSWORD|KEY)\w*):?-", text):
             raise AssertionError(f"{name} has a default")
@@ -88,13 +88,13 @@ def test_images_are_pinned() -> None:
     assert base[1] == pipeline[1]
 
 
-def test_the_image_installs_versions_that_are_constrained() -> None:
+def test_the_image_installs_constrained_versions() -> None:
     install = re.search(r"pip install --constraint \S+ (.+)", (FOLDER / "Dockerfile").read_text())
     assert install
     names = {re.sub(r"\[.*\]|'", "", word) for word in install[1].split()}
     constraints = (REPOSITORY / "constraints.txt").read_text()
     assert names == {"mlflow", "psycopg2-binary", "boto3"}
-    for name in (*names, "Flask-WTF"):  # of mlflow's extra for users
+    for name in (*names, "Flask-WTF"):  # required by mlflow's extra for user accounts
         assert re.search(rf"^{name}==", constraints, re.M | re.I), name
 
 

@@ -1,6 +1,6 @@
-"""The compiled pipeline in real containers on a Docker engine: against `dvc repro`, and when it fails.
+"""The compiled pipeline in real containers on a Docker engine: compared with `dvc repro`, and when it fails.
 
-One full run serves all tests; those that change something run on its folder afterwards, with its cache.
+One full run serves all tests; tests that change something run later in its folder, with its cache.
 """
 
 import json
@@ -41,12 +41,12 @@ CELLS = ["control-k32-seed31", "pemt-k32-seed31"]
 
 @dataclass(frozen=True)
 class LocalRun:
-    """What `python -m pipelines.local` did."""
+    """The outcome of `python -m pipelines.local`."""
 
     exit_code: int
     output: str
     errors: str
-    folder: Path  # of its artifacts
+    folder: Path  # where its artifacts are
 
     @property
     def executed(self) -> list[str]:
@@ -56,7 +56,7 @@ class LocalRun:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of all runs."""
+    """The common folder of all runs."""
     return tmp_path_factory.mktemp("kubeflow")
 
 
@@ -77,7 +77,7 @@ def first(root: Path, engine_image: str) -> LocalRun:
 
 @pytest.fixture(scope="module")
 def repro(root: Path, first: LocalRun) -> Workspace:
-    """`dvc repro` with the same settings on this machine itself."""
+    """`dvc repro` with the same settings, without containers."""
     workspace = new_workspace(root / "project", root / "caches", [])
     shutil.copyfile(root / "params.yaml", workspace.folder / "params.yaml")
     workspace.repro()
@@ -90,7 +90,7 @@ def below(folder: Path) -> dict[str, bytes]:
 
 
 def results_in(run: LocalRun) -> dict[str, bytes]:
-    """Results and predictions of every branch, by target and cell."""
+    """The results and predictions of every branch, by target and cell."""
     scores = run.folder.glob("for-loop-*/evaluate/scores")
     files = {name: data for folder in scores for name, data in below(folder).items()}
     return {name: data for name, data in files.items() if not name.endswith("inputs.json")}
@@ -105,7 +105,7 @@ def test_doctor_finds_the_engine(engine_image: str) -> None:
 # A whole run
 
 
-def test_every_step_runs_in_a_container_of_its_own(first: LocalRun) -> None:
+def test_every_step_runs_in_a_separate_container(first: LocalRun) -> None:
     assert sorted(first.executed) == sorted(
         ["plan", "prepare", "backbone", *["train-source"] * 2, "collect-experts", *BRANCH * 3, "report"]
     )
@@ -117,8 +117,8 @@ def test_every_step_runs_in_a_container_of_its_own(first: LocalRun) -> None:
         assert Path(artifact["uri"]).exists()
 
 
-def test_its_numbers_are_those_of_dvc(first: LocalRun, repro: Workspace) -> None:
-    """Not one byte differs: results, predictions, adapters, experts, tables and figures. The page tells of the run."""
+def test_the_numbers_equal_those_of_dvc(first: LocalRun, repro: Workspace) -> None:
+    """Results, predictions, adapters, experts, tables and figures match byte for byte. The page describes the run."""
     scores = {name: data for name, data in below(repro.folder / "scores").items() if not name.endswith("inputs.json")}
     assert set(results_in(first)) == {
         f"{target}/{cell}/{file}"
@@ -138,7 +138,7 @@ def test_its_numbers_are_those_of_dvc(first: LocalRun, repro: Workspace) -> None
     assert adapters == below(repro.folder / "adapters" / "targets")
 
 
-def test_metrics_are_shown_where_kubeflow_shows_them(first: LocalRun) -> None:
+def test_metrics_are_kubeflow_artifacts(first: LocalRun) -> None:
     answer = json.loads((first.folder / "report" / "executor_output.json").read_text())
     shown = answer["artifacts"]["metrics"]["artifacts"][0]["metadata"]
     summary = json.loads((first.folder / "report" / "results" / "summary.json").read_text())
@@ -147,7 +147,7 @@ def test_metrics_are_shown_where_kubeflow_shows_them(first: LocalRun) -> None:
 
 
 def test_every_training_and_result_is_tracked(root: Path, first: LocalRun) -> None:
-    """Read with SQL from the store that all containers wrote to."""
+    """Checked with SQL in the store that all containers wrote to."""
     with closing(sqlite3.connect(root / "local" / "mlflow.db")) as database:
         runs = database.execute("SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'").fetchall()
         tags = {
@@ -183,7 +183,7 @@ def test_each_branch_registers_the_champion_that_dvc_registers(root: Path, first
     assert sorted(aliases) == [(f"pemt-{target}", "champion", 1) for target in sorted(TARGETS)]
 
 
-def test_a_second_run_takes_all_but_the_report_from_the_cache(root: Path, first: LocalRun) -> None:
+def test_a_second_run_caches_everything_but_the_report(root: Path, first: LocalRun) -> None:
     again = run_locally(root, root / "params.yaml")
     assert again.exit_code == 0, again.errors[-3000:]
     assert again.executed == ["report"]
@@ -194,7 +194,7 @@ def test_a_second_run_takes_all_but_the_report_from_the_cache(root: Path, first:
 
 
 def test_a_failed_branch_fails_the_run_and_leaves_the_others(root: Path, first: LocalRun) -> None:
-    """The error is the container's own, after a retry; what others finished is reported, with what is missing."""
+    """The container's error is shown, after a retry; the report holds the finished branches and lists the rest."""
     diverging = {"per_target": {"rte": {"learning_rates": [1.0e30]}}, "evaluate": {"max_rows": 32}}
     run = run_locally(root, write_params(root / "diverging.yaml", SHORT, diverging))
     assert run.exit_code == 1
@@ -208,12 +208,12 @@ def test_a_failed_branch_fails_the_run_and_leaves_the_others(root: Path, first: 
     assert "| rte |" not in page
 
 
-def test_choices_that_cannot_be_start_nothing(root: Path, first: LocalRun) -> None:
+def test_invalid_choices_start_no_container(root: Path, first: LocalRun) -> None:
     run = run_locally(root, root / "params.yaml", "--targets", "cb", "hotpottqa")
     assert run.exit_code == 1
     expected = "tasks.targets: there is no task 'hotpottqa': did you mean 'hotpotqa'?"
     assert f"error: {root / 'params.yaml'}: {expected}" in run.errors
-    assert run.executed == []  # it is seen before a container starts
+    assert run.executed == []  # detected before a container starts
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_choices_that_cannot_be_start_nothing(root: Path, first: LocalRun) -> No
         (None, "pemt-pipeline:never", "the Docker engine has no image pemt-pipeline:never; `pemt image` builds"),
     ],
 )
-def test_an_engine_or_image_that_is_not_there_is_named(
+def test_a_missing_engine_or_image_is_named(
     host: str | None, image: str, expected: str, tmp_path: Path, engine_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if host:
@@ -243,7 +243,7 @@ def docker(*arguments: str) -> str:
     return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
-def test_the_image_says_what_it_is_and_runs_nothing_of_its_own(engine_image: str) -> None:
+def test_the_image_has_labels_and_no_entrypoint(engine_image: str) -> None:
     (image,) = json.loads(docker("image", "inspect", engine_image))
     config = image["Config"]
     assert config["Entrypoint"] is None  # Kubeflow's command would be appended to it
@@ -258,13 +258,13 @@ def test_the_image_says_what_it_is_and_runs_nothing_of_its_own(engine_image: str
 
 @pytest.mark.parametrize("user", ["1000", "12345:0"])
 def test_a_user_without_rights_writes_where_kubeflow_mounts(engine_image: str, user: str) -> None:
-    """Also one that a cluster has made up, which has group 0 alone."""
+    """Also a user that the cluster made up, which is only in group 0."""
     places = "/minio /s3 /gcs /pemt $HOME /tmp"
     script = f"for place in {places}; do touch $place/x || exit 1; done; touch /app/x && exit 2; id -u"
     assert docker("run", "--rm", "--user", user, engine_image, "sh", "-c", script) == user.partition(":")[0]
 
 
-def test_every_program_answers_in_the_image(engine_image: str) -> None:
+def test_every_program_runs_in_the_image(engine_image: str) -> None:
     steps: Sequence[str] = sorted(path.stem for path in (REPOSITORY / "components").glob("*.py"))
     shared = ("__init__", "program", "executor", "command", "trainer_api", "trainer_manifest", "cli", "completion")
     programs = [step for step in steps if step not in shared]
@@ -277,7 +277,7 @@ def test_every_program_answers_in_the_image(engine_image: str) -> None:
 
 
 def kill_at_first_checkpoint(folder: Path, deadline: float) -> None:
-    """Kill the container that trains for the runs in `folder`, once it has left a checkpoint on their volume."""
+    """Kill the training container of the runs in `folder` once it has left a checkpoint on their volume."""
     while not list(folder.glob("volume/checkpoints/*/state.safetensors")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -286,8 +286,8 @@ def kill_at_first_checkpoint(folder: Path, deadline: float) -> None:
     docker("kill", container)
 
 
-def test_a_killed_step_goes_on_from_its_checkpoint(root: Path, first: LocalRun) -> None:
-    """Its retry is another container, with the same volume."""
+def test_a_killed_step_resumes_from_its_checkpoint(root: Path, first: LocalRun) -> None:
+    """The retry is another container with the same volume."""
     training = {"max_steps": 60, "checkpoint_every": 5, "evaluate_every": 60}
     params = write_params(root / "longer.yaml", SHORT, {"train_source": {"training": training}})
     command = [sys.executable, "-m", "pipelines.local", "--params", str(params), "--root", str(root / "local")]
@@ -306,7 +306,7 @@ def test_a_killed_step_goes_on_from_its_checkpoint(root: Path, first: LocalRun) 
     assert list((root / "local" / "volume" / "checkpoints").iterdir()) == []
 
 
-def test_ctrl_c_ends_the_containers_at_once(root: Path, first: LocalRun) -> None:
+def test_ctrl_c_stops_the_containers_at_once(root: Path, first: LocalRun) -> None:
     command = [sys.executable, "-m", "pipelines.local", "--params", str(root / "params.yaml"), "--no-cache"]
     folder = root / "interrupted"
     process = subprocess.Popen([*command, "--root", str(folder)], cwd=REPOSITORY, stdout=PIPE, stderr=PIPE, text=True)

@@ -1,4 +1,4 @@
-"""What training draws from prepared rows: batches, few-shot samples, token ids, the folder itself."""
+"""What training reads of prepared rows: batches, few-shot samples, token ids, the folder itself."""
 
 import json
 from pathlib import Path
@@ -44,21 +44,21 @@ def test_an_epoch_holds_every_row_once(batch_size: int) -> None:
 
 
 def test_little_of_a_batch_is_padding() -> None:
-    """Against batches of a plain shuffle, most of the padding is gone."""
+    """Compared with batches of a plain shuffle, most of the padding is gone."""
     order = np.random.default_rng(1).permutation(len(LENGTHS))
     plain = [order[start : start + 32] for start in range(0, len(order), 32)]
     assert padding_share(plain) > 0.5
     assert padding_share(epoch_batches(LENGTHS, 32, seed=1, epoch=0)) < 0.1
 
 
-def test_batches_follow_seed_and_epoch_and_are_shuffled() -> None:
+def test_batches_depend_on_seed_and_epoch_and_are_shuffled() -> None:
     def flat(seed: int, epoch: int) -> list[int]:
         return [int(row) for row in np.concatenate(epoch_batches(LENGTHS, 32, seed, epoch))]
 
     assert flat(1, 0) == flat(1, 0)
     assert len({tuple(flat(seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}) == 4
     means = [LENGTHS[batch].mean() for batch in epoch_batches(LENGTHS, 32, 1, 0)]
-    assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.3  # long batches do not all come first
+    assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.3  # long batches are spread over the epoch
 
 
 def test_generation_takes_the_longest_rows_first() -> None:
@@ -85,16 +85,16 @@ def test_k_rows_of_every_class() -> None:
         assert {label: sum(TARGETS[row] == label for row in rows) for label in LABELS} == dict.fromkeys(LABELS, k)
 
 
-def test_k_rows_in_all_where_the_target_is_free_text() -> None:
+def test_k_rows_in_total_for_free_text() -> None:
     rows = sample(16, seed=0, labels=None)
     assert len(set(rows)) == 16
 
 
-def test_a_sample_follows_its_seed() -> None:
+def test_a_sample_depends_on_its_seed() -> None:
     assert sample(8, seed=5) == sample(8, seed=5)
     samples = [tuple(sample(8, seed)) for seed in range(20)]
     assert len(set(samples)) == 20
-    for label in LABELS:  # every class is drawn anew, not only one
+    for label in LABELS:  # every class is resampled, not only one
         assert len({tuple(row for row in rows if TARGETS[row] == label) for rows in samples}) > 15
 
 
@@ -122,8 +122,8 @@ def test_more_rows_than_there_are_is_an_error() -> None:
     assert sample(251, seed=0, labels=None, rare="all") == list(range(250))
 
 
-def test_few_shot_training_reads_its_sample_of_the_training_split_alone(tmp_path: Path, tokenizer: Any) -> None:
-    """k sets the batch size too; no row of validation or test can be drawn."""
+def test_few_shot_training_samples_the_training_split_alone(tmp_path: Path, tokenizer: Any) -> None:
+    """k also sets the batch size; no row of validation or test can be drawn."""
     prepared = PreparedTask.load(write_task(tmp_path, "toy", rows={"train": 40}))
     training = transfer_settings().method("pemt").training
     data = TaskData.load(prepared, tokenizer, training, source_length=32)
@@ -163,7 +163,7 @@ def test_rows_are_cut_with_their_closing_token_and_padded_only_in_a_batch(tokeni
     assert batch["labels"].dtype == torch.int64
 
 
-def test_labels_are_padded_with_what_the_loss_ignores() -> None:
+def test_labels_are_padded_with_the_ignored_index() -> None:
     split = TokenizedSplit(
         Ragged.of([np.array([5, 1]), np.array([6, 7, 1])]), Ragged.of([np.array([8, 9, 1]), np.array([1])]), pad_id=0
     )
@@ -173,7 +173,7 @@ def test_labels_are_padded_with_what_the_loss_ignores() -> None:
     assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
 
 
-def test_ragged_rows_come_back_as_they_were() -> None:
+def test_ragged_rows_round_trip() -> None:
     rows = [np.arange(n, dtype=np.int32) for n in (3, 0, 5)]
     ragged = Ragged.of(rows)
     assert len(ragged) == 3
@@ -184,7 +184,7 @@ def test_ragged_rows_come_back_as_they_were() -> None:
 # --- the prepared folder
 
 
-def test_a_prepared_task_is_hashed_by_what_later_steps_see(tmp_path: Path) -> None:
+def test_the_hash_of_a_prepared_task_covers_what_later_steps_read(tmp_path: Path) -> None:
     first = PreparedTask.load(write_task(tmp_path / "a", "toy"))
     assert PreparedTask.load(write_task(tmp_path / "b", "toy")).content_hash() == first.content_hash()
     other_rows = PreparedTask.load(write_task(tmp_path / "c", "toy", rows={"test": 9}))
@@ -215,7 +215,7 @@ def test_a_split_without_a_column_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["half", "unknown", "missing", "list"])
-def test_a_description_that_is_none_is_named(tmp_path: Path, change: str) -> None:
+def test_an_invalid_description_is_named(tmp_path: Path, change: str) -> None:
     path = write_task(tmp_path, "toy") / "task.json"
     values = json.loads(path.read_text())
     if change == "unknown":
@@ -229,5 +229,5 @@ def test_a_description_that_is_none_is_named(tmp_path: Path, change: str) -> Non
 
 
 def test_the_toy_words_differ() -> None:
-    """What the toy task asks for never stands among its filler words."""
+    """The words that the toy task asks for are never among its fillers."""
     assert not set(FILLERS) & set(WORDS[:3])

@@ -36,7 +36,7 @@ FROM_THE_HUB: Mapping[str, Any] = {
 
 @pytest.fixture
 def look(tmp_path: Path) -> Callable[..., Surroundings]:
-    """What checks look at: params.yaml with differences in a folder of its own, variables, a host of Kubeflow."""
+    """Surroundings for checks: params.yaml with differences in a separate folder, variables, a Kubeflow host."""
 
     def surroundings(
         differences: Mapping[str, Any] | None = None,
@@ -50,7 +50,7 @@ def look(tmp_path: Path) -> Callable[..., Surroundings]:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A project under git and DVC. Tests that change it copy it."""
+    """A project under git and DVC. Tests that change it copy it first."""
     return new_workspace(tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("caches"), [])
 
 
@@ -59,7 +59,7 @@ def at(workspace: Workspace) -> Surroundings:
 
 
 def only(findings: Iterator[Finding], name: str) -> Finding:
-    """The one finding of this name; a problem comes with a fix."""
+    """The one finding of this name; checks that a problem comes with a fix."""
     (found,) = [one for one in findings if one.name == name]
     assert found.fix or found.status in (OK, SKIPPED)
     return found
@@ -67,7 +67,7 @@ def only(findings: Iterator[Finding], name: str) -> Finding:
 
 @contextmanager
 def answering(answers: Mapping[str, tuple[int, str]], *, token: str = "") -> Iterator[str]:
-    """A server with these answers by path, 404 for others, 401 where it does not get the token; gives its URL."""
+    """Serve these answers by path and yield the URL; 404 for other paths, 401 for requests without the token."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -83,7 +83,7 @@ def answering(answers: Mapping[str, tuple[int, str]], *, token: str = "") -> Ite
             self.do_GET()
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing."""
+            """Print nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     Thread(target=server.serve_forever, daemon=True).start()
@@ -97,8 +97,8 @@ def answering(answers: Mapping[str, tuple[int, str]], *, token: str = "") -> Ite
 # As a whole
 
 
-def test_a_lost_server_alone_fails(workspace: Workspace) -> None:
-    """All checks in one run: only what is broken fails, and every problem comes with a fix."""
+def test_only_the_broken_check_fails(workspace: Workspace) -> None:
+    """Runs all checks at once: only the broken one fails, and every problem comes with a fix."""
     uri = f"http://127.0.0.1:{free_port()}"
     done = subprocess.run(
         [sys.executable, "-m", "components.cli", "doctor", "--json"],
@@ -115,7 +115,7 @@ def test_a_lost_server_alone_fails(workspace: Workspace) -> None:
     assert [check for check in checks.values() if check["status"] in (WARNING, FAILURE) and not check["fix"]] == []
 
 
-def test_a_server_that_is_silent_is_not_waited_for(look: Callable[..., Surroundings]) -> None:
+def test_a_silent_server_times_out(look: Callable[..., Surroundings]) -> None:
     with socket.socket() as silent, pytest.MonkeyPatch.context() as patch:
         patch.setattr(finding, "ANSWER_SECONDS", 0.3)
         silent.bind(("127.0.0.1", 0))
@@ -129,14 +129,14 @@ def test_a_server_that_is_silent_is_not_waited_for(look: Callable[..., Surroundi
 
 
 def test_packages_outside_their_range_are_named() -> None:
-    wanted = [Requirement("numpy<1"), Requirement("no-such-package"), Requirement("pytest")]
-    first, second = machine._unmet(wanted)
+    required = [Requirement("numpy<1"), Requirement("no-such-package"), Requirement("pytest")]
+    first, second = machine._unmet(required)
     assert first.startswith("numpy is ")
     assert first.endswith("expected <1")
     assert second == "no-such-package is not installed"
 
 
-def test_torch_that_does_not_load(look: Callable[..., Surroundings], tmp_path: Path) -> None:
+def test_torch_that_does_not_load_is_a_failure(look: Callable[..., Surroundings], tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open shared object file')")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
@@ -168,10 +168,10 @@ OLD_DRIVER = "CUDA initialization: The NVIDIA driver on your system is too old (
         ),
     ],
 )
-def test_what_torch_can_use(
+def test_torch_and_the_gpu_it_can_use(
     look: Callable[..., Surroundings], tmp_path: Path, seen: Any, on_the_bus: bool, status: Status, expected: str
 ) -> None:
-    """The driver's program stands in here by a script that prints what it prints on a machine with a GPU."""
+    """A script replaces nvidia-smi and prints what it prints on a machine with a GPU."""
     if on_the_bus:
         script = tmp_path / "nvidia-smi"
         script.write_text("#!/bin/sh\necho 'NVIDIA H200, 570.86.15'\n")
@@ -182,7 +182,7 @@ def test_what_torch_can_use(
     assert (found.status, found.found) == (status, expected)
 
 
-def test_a_backbone_of_the_hub_wants_a_gpu(look: Callable[..., Surroundings]) -> None:
+def test_a_hub_backbone_needs_a_gpu(look: Callable[..., Surroundings]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", "")
         found = machine._device(look(FROM_THE_HUB), NO_GPU)
@@ -190,7 +190,7 @@ def test_a_backbone_of_the_hub_wants_a_gpu(look: Callable[..., Surroundings]) ->
     assert "google-t5/t5-small would train on the CPU" in found.found
 
 
-def test_memory_and_disk_against_what_is_needed(
+def test_memory_and_disk_are_compared_with_the_need(
     look: Callable[..., Surroundings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from_hub = look(FROM_THE_HUB, {"HF_HOME": str(tmp_path / "not" / "yet")})
@@ -216,14 +216,14 @@ def test_memory_and_disk_against_what_is_needed(
         ({"train_source": {"rnak": 3}}, "unknown key 'train_source.rnak'"),
     ],
 )
-def test_settings_that_cannot_be_used(
+def test_invalid_settings_are_a_failure(
     look: Callable[..., Surroundings], differences: Mapping[str, Any], expected: str
 ) -> None:
     place = look(differences)
     found = only(project.settings(place), "settings")
     assert found.status == FAILURE
     assert expected in found.found
-    assert [*services.tracking(place), *services.hub(place)] == []  # they would ask for what nobody knows
+    assert [*services.tracking(place), *services.hub(place)] == []  # these checks need valid settings
 
 
 def test_a_folder_without_settings(tmp_path: Path) -> None:
@@ -232,13 +232,13 @@ def test_a_folder_without_settings(tmp_path: Path) -> None:
     assert "--params" in found.fix
 
 
-def test_a_listed_task_that_there_is_not(look: Callable[..., Surroundings]) -> None:
+def test_an_unknown_task_is_a_failure(look: Callable[..., Surroundings]) -> None:
     found = only(project.settings(look({"tasks": {"targets": ["hotpottqa"]}})), "settings")
     assert found.status == FAILURE
     assert "did you mean 'hotpotqa'?" in found.found
 
 
-def test_good_settings_say_what_they_ask_for(look: Callable[..., Surroundings]) -> None:
+def test_valid_settings_are_summarised(look: Callable[..., Surroundings]) -> None:
     assert only(project.settings(look()), "settings").found.endswith("recipe demo, 6 sources, 17 targets")
 
 
@@ -257,7 +257,7 @@ def test_a_folder_without_git_or_dvc(look: Callable[..., Surroundings], tmp_path
         found = only(project.git(look()), "git")
         assert (found.status, "not a git repository" in found.found) == (FAILURE, True)
         subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
-        assert only(project.git(look()), "git").status == WARNING  # no commit
+        assert only(project.git(look()), "git").status == WARNING  # no commit yet
         patch.setenv("PATH", str(tmp_path))
         assert only(project.git(look()), "git").found == "git did not start (No such file or directory)"
     found = only(project.dvc(look()), "DVC")
@@ -349,7 +349,7 @@ def test_a_tracking_server(
     assert all(url in one.found for one in found if one.name == "tracking")
 
 
-def test_a_tracking_server_that_asks_who_you_are(look: Callable[..., Surroundings]) -> None:
+def test_a_tracking_server_that_needs_a_login(look: Callable[..., Surroundings]) -> None:
     with answering({**HEALTHY, ARTIFACTS: (200, "{}")}, token="Basic dXNlcjpzZWNyZXQ=") as url:  # user:secret
         refused = only(services.tracking(look({"tracking": {"uri": url}})), "tracking")
         known = {"MLFLOW_TRACKING_USERNAME": "user", "MLFLOW_TRACKING_PASSWORD": "secret"}
@@ -362,7 +362,7 @@ def test_a_tracking_server_that_asks_who_you_are(look: Callable[..., Surrounding
 # The hub
 
 
-def test_the_hub_where_nothing_comes_from_it(look: Callable[..., Surroundings]) -> None:
+def test_the_hub_check_is_skipped_if_nothing_comes_from_it(look: Callable[..., Surroundings]) -> None:
     here = look({"backbone": {"name": str(REPOSITORY / "pemt_core" / "embedded" / "backbone")}})
     assert only(services.hub(here), "hub").status == SKIPPED
 
@@ -402,9 +402,11 @@ def test_the_hub_gets_the_token(look: Callable[..., Surroundings], tmp_path: Pat
 # Docker and the cluster
 
 
-def test_an_engine_that_does_not_answer(look: Callable[..., Surroundings], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_docker_engine_is_not_a_failure(
+    look: Callable[..., Surroundings], monkeypatch: pytest.MonkeyPatch
+) -> None:
     host = f"tcp://127.0.0.1:{free_port()}"
-    monkeypatch.setenv("DOCKER_HOST", host)  # the client reads it
+    monkeypatch.setenv("DOCKER_HOST", host)  # docker's client reads it
     found = only(containers.docker(look(variables={"DOCKER_HOST": host})), "Docker")
     if shutil.which("docker"):
         assert (found.status, host in found.found) == (WARNING, True)

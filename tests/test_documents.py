@@ -1,4 +1,4 @@
-"""What the documents point to is there."""
+"""Links, targets and manifests in the documents are valid."""
 
 import re
 from pathlib import Path
@@ -39,7 +39,7 @@ def manifests() -> list[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize(("document", "resource"), manifests(), ids=lambda value: str(value)[:40])
 def test_manifests_are_valid(document: str, resource: dict[str, Any]) -> None:
-    """Against the schemas of Kubernetes, unknown keys refused."""
+    """Checked against the schemas of Kubernetes; unknown keys are refused."""
     if "." not in resource["apiVersion"].partition("/")[0] or "k8s.io" in resource["apiVersion"]:
         kubernetes_validate.validate(resource, "1.31", strict=True)
 

@@ -1,4 +1,4 @@
-"""The embedded suite: real schemas, preparation of every task, determinism, and what is new in evaluation."""
+"""The embedded suite: real schemas, preparation of every task, determinism, and what only evaluation holds."""
 
 import hashlib
 import json
@@ -78,7 +78,7 @@ def test_labels_are_balanced(name: str) -> None:
     for rows in splits(name).values():
         counts = Counter(task.conversion.pair(row).target for row in rows)
         assert set(counts) == set(task.labels or ())
-        tolerance = 0.05 if "answer" in rows[0] else 0.01  # of multirc's candidates two of three or of four are right
+        tolerance = 0.05 if "answer" in rows[0] else 0.01  # two of three or of four of multirc's candidates are right
         assert all(abs(count / len(rows) - 1 / len(counts)) < tolerance for count in counts.values())
 
 
@@ -104,7 +104,7 @@ def test_the_same_seed_gives_the_same_rows_in_another_process() -> None:
     assert done.stdout.split() == [digest(splits(name)["validation"]) for name in names]
 
 
-def test_seeds_and_splits_are_streams_of_their_own() -> None:
+def test_seeds_and_splits_are_independent_streams() -> None:
     (cb,) = (each for each in DATASETS if each.dataset == get_task("cb").dataset)
     alone = rows_of(cb, "validation", SEED)
     assert [row["premise"] for row in alone] == [row["premise"] for row in splits("cb")["validation"]]
@@ -119,7 +119,7 @@ def literal_parts(template: str) -> set[str]:
 
 
 def new_wordings() -> set[str]:
-    """Fragments that only templates kept for evaluation have."""
+    """Fragments that occur only in templates reserved for evaluation."""
     lists = [
         getattr(relation, kind)
         for relation in RELATIONS
@@ -134,7 +134,7 @@ def new_wordings() -> set[str]:
 @pytest.mark.parametrize(
     "name", ["mnli", "qnli", "qqp", "squad", "record", "rte", "paws", "boolq", "hotpotqa", "newsqa"]
 )
-def test_evaluation_has_wordings_that_training_has_not(name: str) -> None:
+def test_evaluation_has_wordings_that_training_lacks(name: str) -> None:
     wordings = new_wordings()
     assert len(wordings) > 20
 
@@ -166,8 +166,8 @@ def test_a_fifth_of_the_pairs_is_new_in_evaluation() -> None:
 
 @pytest.mark.parametrize(
     "name", [name for name in TASKS if name != "qqp"]
-)  # a question alone joins no subject and value
-def test_every_evaluation_row_has_a_sentence_that_training_has_not(name: str) -> None:
+)  # a question alone joins no subject with a value
+def test_every_evaluation_row_has_a_sentence_that_training_lacks(name: str) -> None:
     def sentences(row: Row) -> Iterator[str]:
         for text in texts_in(row):
             yield from re.split(r"(?<=[.?!:;]) | and | \[\w+\] |\n@highlight\n", text)
@@ -192,14 +192,14 @@ def test_plain_text_knows_every_word_and_pair() -> None:
     assert 400 <= len(known) <= 700
 
 
-def said_as(word: str) -> tuple[str, ...]:
-    """The word and its synonyms, whichever of them it is."""
+def synonyms_of(word: str) -> tuple[str, ...]:
+    """The word and its synonyms; `word` may be any of them."""
     values = {value for relation in RELATIONS for value in (*relation.values, *relation.subjects)}
     return next((ways_to_say(value) for value in values if word in ways_to_say(value)), (word,))
 
 
-def test_plain_text_hides_what_the_rest_of_the_text_tells() -> None:
-    """Whole words; a hidden word of a story stands elsewhere in its text, or another word for it does."""
+def test_plain_text_hides_words_that_the_rest_implies() -> None:
+    """Hidden parts are whole words; a hidden word of a story, or a synonym, occurs elsewhere in its text."""
     drawn = plain_text(SEED, 4_000)
     assert sum(bool(each.hidden) for each in drawn) / len(drawn) > 0.8
     assert not any("{" in each.text or "}" in each.text for each in drawn)
@@ -209,4 +209,4 @@ def test_plain_text_hides_what_the_rest_of_the_text_tells() -> None:
             part, rest = each.text[start:end], {word.lower() for word in words_of(each.text[:start] + each.text[end:])}
             assert f" {each.text} "[start] == " "
             assert not f" {each.text} "[end + 1].isalnum()
-            assert part in replies or any(word.lower() in rest for word in said_as(part)), each.text
+            assert part in replies or any(word.lower() in rest for word in synonyms_of(part)), each.text

@@ -1,4 +1,4 @@
-"""The embedded suite's labels and answers, recomputed by rules that share nothing with what made them."""
+"""Recompute the embedded suite's labels and answers by rules that share no code with the generator."""
 
 import re
 from collections import Counter
@@ -15,11 +15,11 @@ from pemt_core.embedded.lexicon import ways_to_say
 from pemt_core.embedded.relations import BETWEEN_PEOPLE, OF_PEOPLE, OF_THINGS, RELATIONS, Relation
 from pemt_core.embedded.world import Fact
 
-# Inference, against all possible worlds
+# Inference, checked against all possible worlds
 
 
 def possible_worlds(relation: Relation, subjects: tuple[str, ...], values: tuple[str, ...]) -> list[frozenset[Any]]:
-    """Every set of (subject, value) that the relation's logic allows."""
+    """Every set of (subject, value) that the relation's logic permits."""
     pairs = [pair for pair in product(subjects, values) if pair[0] != pair[1]]
     if relation.exclusive:
         return [frozenset(zip(subjects, chosen, strict=True)) for chosen in product(values, repeat=len(subjects))]
@@ -53,7 +53,7 @@ def test_inference_against_all_possible_worlds(case: tuple[Relation, tuple[str, 
     facts = [
         Fact(relation, subject, value, positive)
         for subject, value, positive in product(subjects, (*values, *kinds), (True, False))
-        if subject != value and value != "vehicle"  # with one car it would be no kind
+        if subject != value and value != "vehicle"  # one car alone would not make a kind
     ]
     found = Counter()
     for premise, hypothesis in product(facts, facts):
@@ -75,7 +75,7 @@ PROPERTY = re.compile(r"^(\w+|The \w+) is (?:(not|not at all|by no means) )?(?:r
 
 
 def property_of(text: str) -> tuple[str, int, bool] | None:
-    """Of whom or what, on which scale, at which end; None where the text says anything else."""
+    """Subject, scale and end of the scale that a text states; None if it states anything else."""
     found = PROPERTY.match(text)
     for scale, (high, low) in enumerate(OPPOSITES):
         if found and found[3] in high | low:
@@ -84,7 +84,7 @@ def property_of(text: str) -> tuple[str, int, bool] | None:
 
 
 def test_opposites_contradict_and_synonyms_entail() -> None:
-    """mnli's rows of one property each, read by patterns."""
+    """Rows of mnli about a single property each, read by patterns."""
     checked: Counter[str] = Counter()
     for row in all_rows("mnli"):
         premise, hypothesis = (property_of(row[key]) for key in ("premise", "hypothesis"))
@@ -108,7 +108,7 @@ HOME = re.compile(r"(\w+) (?:lives in|has a home in|resides in) (\w+)")
 
 
 def homes_in(passage: str) -> dict[str, str]:
-    """{person: town}; a pronoun stands for the last person named as a subject."""
+    """{person: town}; a pronoun refers to the last person named as a subject."""
     homes, last = {}, ""
     for sentence in re.split(r"[.:] | - ", passage):
         if found := HOME.search(sentence):
@@ -119,7 +119,7 @@ def homes_in(passage: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["squad", "nq", "newsqa"])
-def test_answers_on_homes_are_those_of_the_passage(name: str) -> None:
+def test_answers_on_homes_match_the_passage(name: str) -> None:
     checked = Counter()
     for row in all_rows(name):
         answers = row["answers"]["text"] if name == "squad" else row["answers"]
@@ -134,7 +134,7 @@ def test_answers_on_homes_are_those_of_the_passage(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["squad", "record", "nq", "hotpotqa", "searchqa", "newsqa"])
-def test_spans_are_where_they_are_said_to_be(name: str) -> None:
+def test_spans_are_at_their_recorded_positions(name: str) -> None:
     for row in all_rows(name):
         if name == "squad":
             (answer,), (start,) = row["answers"]["text"], row["answers"]["answer_start"]
@@ -150,8 +150,8 @@ def test_spans_are_where_they_are_said_to_be(name: str) -> None:
             assert [row["context"][span["start"][0] : span["end"][0] + 1]] == row["answers"]
 
 
-def test_two_hops_are_two() -> None:
-    """The sentence with the answer never names what the question does; the way to it leads over another one."""
+def test_hotpotqa_needs_two_hops() -> None:
+    """No sentence names both the answer and the town of the question; another one links them."""
     checked = 0
     for row in all_rows("hotpotqa"):
         found = re.search(r"the person who (?:lives in|has a home in|resides in) (\w+)", row["question"])
@@ -164,7 +164,7 @@ def test_two_hops_are_two() -> None:
     assert checked > 100
 
 
-def test_multirc_has_right_and_wrong_answers_to_every_question() -> None:
+def test_every_multirc_question_has_right_and_wrong_answers() -> None:
     for rows in splits("multirc").values():
         labels: dict[tuple[int, int], set[int]] = {}
         for row in rows:
@@ -183,7 +183,7 @@ def is_positive(clause: str) -> bool:
 
 
 def main_clause(sentence: str) -> str:
-    """What counts in a review of two clauses."""
+    """The clause that decides in a review of two clauses."""
     for mark in (" , but ", " , yet ", " , overall "):
         if mark in sentence:
             return sentence.split(mark)[1]
@@ -208,7 +208,7 @@ def test_opinions_of_places() -> None:
         assert is_positive(main_clause(spaced(verdict))) == bool(row["label"]), row
 
 
-def test_similarity_counts_what_is_shared() -> None:
+def test_similarity_follows_the_shared_parts() -> None:
     days = {"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"}
     pairs = "bought purchased, saw noticed, found discovered, lost mislaid, sold traded, washed cleaned, drew sketched"
     verbs = [set(pair.split()) for pair in f"{pairs}, hid concealed".split(", ")]
@@ -234,8 +234,8 @@ def root(word: str) -> str:
     return known.get(word, word)
 
 
-def test_paraphrases_of_adversaries_have_the_same_words() -> None:
-    """paws: who goes with what decides; both classes share their words about equally."""
+def test_adversarial_paraphrases_share_their_words() -> None:
+    """paws: the label depends on who goes with what; the word overlap of both classes is about equal."""
 
     def difference(row: Row) -> int:
         one, other = (Counter(map(root, words_of(row[key]))) for key in ("sentence1", "sentence2"))
@@ -250,7 +250,7 @@ def test_paraphrases_of_adversaries_have_the_same_words() -> None:
     assert abs(means[0] - means[1]) < 1.5
 
 
-def test_who_is_meant_in_what_does_not_fit() -> None:
+def test_wsc_pronouns_refer_to_what_does_not_fit() -> None:
     event = re.compile(r"^The (\w+) did not fit in the (\w+)")
     checked = 0
     for row in all_rows("wsc"):
@@ -265,7 +265,7 @@ def test_who_is_meant_in_what_does_not_fit() -> None:
     assert checked > 100
 
 
-def test_gaps_are_filled_by_what_does_not_fit() -> None:
+def test_winogrande_gaps_are_filled_by_what_does_not_fit() -> None:
     checked = 0
     for row in all_rows("winogrande"):
         found = re.search(r"[Tt]he (\w+) did not fit in the (\w+)", row["sentence"])
@@ -276,14 +276,14 @@ def test_gaps_are_filled_by_what_does_not_fit() -> None:
     assert checked > 50
 
 
-def test_marked_words_are_where_they_are_said_to_be() -> None:
+def test_marked_words_are_at_their_recorded_positions() -> None:
     for row in all_rows("wic"):
         for n in "12":
             assert row[f"sentence{n}"][row[f"start{n}"] : row[f"end{n}"]] == row["word"]
 
 
-def test_agreement_decides_what_is_acceptable() -> None:
-    """Of the sentences in plain order without "not", the right ones have their verb in the subject's number."""
+def test_acceptable_sentences_have_agreement() -> None:
+    """Among sentences in plain order without "not", the verb of every correct one agrees with its subject."""
     plain = re.compile(
         r"^([A-Z]\w+)( and [A-Z]\w+)? (?:often |always |never |sometimes )?(live|wait|like|own|come)(s?) "
     )

@@ -1,4 +1,4 @@
-"""Energy from counters: RAPL's in a folder as Linux lays it out, NVML's where there is a GPU."""
+"""Energy from counters: RAPL's in a folder laid out as on Linux, NVML's if there is a GPU."""
 
 import ctypes
 import json
@@ -45,13 +45,13 @@ def test_packages_are_added_up_and_a_wrap_is_counted(tmp_path: Path) -> None:
     parts = [domain(tmp_path, "0:0", "core", 5), domain(tmp_path, "2", "psys", 5)]
     with measured_energy(tmp_path) as energy:
         first.write_text("400000")
-        second.write_text("50000")  # past its range, and begun again
+        second.write_text("50000")  # wrapped around past its range
         for part in parts:
-            part.write_text("777777")  # part of a package, and the whole machine: neither is a package
+            part.write_text("777777")  # parts of a package and the whole machine are not packages
     assert energy["cpu"] == pytest.approx((300_000 + 150_000) / 1e6)
 
 
-def test_a_counter_that_wraps_more_than_once_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_counter_that_wraps_more_than_once_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counter, readings, read = domain(tmp_path, "0", "package-0", 0), threading.Semaphore(0), Packages.read
 
     def signalling(packages: Packages) -> None:
@@ -60,23 +60,23 @@ def test_a_counter_that_wraps_more_than_once_is_watched(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(Packages, "read", signalling)
     with measured_energy(tmp_path, sample_seconds=0.001) as energy:
-        for value in (600_000, 200_000, 800_000, 400_000):  # 0.6 J further each time
+        for value in (600_000, 200_000, 800_000, 400_000):  # 0.6 J more each time
             (tmp_path / "new").write_text(str(value))
             (tmp_path / "new").replace(counter)
             while readings.acquire(blocking=False):
                 pass
-            for _ in range(2):  # the first may have begun before
+            for _ in range(2):  # the first reading may have begun before the write
                 assert readings.acquire(timeout=60)
     assert energy["cpu"] == pytest.approx(2.4)
 
 
-def test_what_cannot_be_read_is_none(tmp_path: Path) -> None:
+def test_an_unreadable_counter_gives_none(tmp_path: Path) -> None:
     with measured_energy(tmp_path / "nothing") as energy:
         pass
     assert energy["cpu"] is None
     counter = domain(tmp_path, "0", "package-0", 0)
     counter.unlink()
-    counter.mkdir()  # what root may not read either
+    counter.mkdir()  # a folder, which not even root can read
     with measured_energy(tmp_path) as energy:
         pass
     assert energy["cpu"] is None
@@ -94,11 +94,11 @@ def test_what_cannot_be_read_is_none(tmp_path: Path) -> None:
         ({"INIT": 9}, None),  # the driver is not loaded
         ({"HANDLE": 15}, None),  # a GPU is lost
         ({"COUNTER": 3}, None),  # not supported
-        ({"COUNTER": None}, None),  # an old driver, which has no such function
+        ({"COUNTER": None}, None),  # an old driver without the function
     ],
 )
 def test_gpus_are_added_up(tmp_path: Path, driver: dict[str, int | None], joules: float | None) -> None:
-    """By NVIDIA's package on a library with the driver's interface, whose answers are known."""
+    """NVIDIA's package reads a substitute for the driver's library whose answers are known."""
     answers = {"COUNT": 2, "INIT": 0, "HANDLE": 0, "COUNTER": 0, **driver}
     defined = [f"-D{name}={value}" for name, value in answers.items() if value is not None]
     compiler = ["cc", "-shared", "-fPIC", "-x", "c", *defined, "-o", str(tmp_path / NVML), "-"]
@@ -115,7 +115,7 @@ def test_the_block_may_fail(tmp_path: Path) -> None:
         1 / 0  # noqa: B018
 
 
-def test_provenance_has_it(tmp_path: Path) -> None:
+def test_provenance_records_energy(tmp_path: Path) -> None:
     with provenance(tmp_path / "p.json"):
         pass
     energy = json.loads((tmp_path / "p.json").read_text())["energy_joules"]

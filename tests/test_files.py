@@ -1,4 +1,4 @@
-"""Files of rows: what the reader makes of them, and that all who use it name the same fault at the same place."""
+"""Files of rows: how the reader parses them, and that all its users report the same fault at the same place."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -55,8 +55,8 @@ def test_rows_have_their_place_and_their_text(tmp_path: Path, case: str) -> None
     assert [number for number, _ in read_records(tmp_path / name)] == [number for number, _, _ in expected]
 
 
-def test_columns_that_are_not_needed_are_not_read(tmp_path: Path) -> None:
-    """Python has no dates after 9999; others write them."""
+def test_unused_columns_are_not_read(tmp_path: Path) -> None:
+    """Python has no dates after 9999, but other writers do."""
     path = write_parquet(tmp_path / "x.PARQUET", {"a": [1.5, 2], "far": pa.array([2**31 - 1] * 2, pa.date32())})
     assert list(read_rows(path, ("a",))) == [(1, {"a": "1.5"}), (2, {"a": "2.0"})]
     assert list(read_records(path, ("a",))) == [(1, {"a": 1.5}), (2, {"a": 2.0})]
@@ -85,7 +85,7 @@ ENTRY = {
 
 @pytest.fixture(scope="module")
 def predictor(world: World) -> Predictor:
-    """Files are read before it answers, so it needs no target."""
+    """Files are read before the first answer, so no target is needed."""
     return Predictor(load_backbone(world.folder / "backbone"), {}, batch_size=1)
 
 
@@ -133,7 +133,7 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_file_is_the_same_error_for_all(tmp_path: Path, predictor: Predictor, case: str) -> None:
+def test_all_readers_report_a_broken_file_alike(tmp_path: Path, predictor: Predictor, case: str) -> None:
     name, content, expected = BROKEN[case]
     (tmp_path / name).write_bytes(content)
     users: list[Callable[[Path], Any]] = [add, prepare, lambda path: predict_file(predictor, path, tmp_path / "y.csv")]

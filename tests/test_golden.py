@@ -1,4 +1,4 @@
-"""The golden tensors of the authors' code, through the program that checks any file of that scheme."""
+"""The golden tensors of the authors' code, checked by the program that checks any file of that layout."""
 
 import json
 import os
@@ -26,7 +26,7 @@ GROUPS = {
 
 
 def run_program(*paths: Path) -> tuple[int, list[dict[str, float | str]]]:
-    single = {**os.environ, "OMP_NUM_THREADS": "1"}  # on tiny tensors threads only get in each other's way
+    single = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads only slow tiny tensors down
     done = subprocess.run([sys.executable, PROGRAM, *paths], capture_output=True, text=True, env=single)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
@@ -44,7 +44,7 @@ def tampered(folder: Path, key: str) -> Path:
 
 @pytest.mark.slow
 def test_golden_files_are_reproduced() -> None:
-    """One process for all: what it prints and how it exits is what a user of the program sees."""
+    """Runs one process for all files; its output and exit code are what a user sees."""
     code, reports = run_program(*FILES)
     assert code == 0
     assert [report.pop("file") for report in reports] == ["pemt_k3.safetensors", "pemt_k6.safetensors"]
@@ -77,11 +77,11 @@ def test_the_program_fails_on_a_tampered_file_among_good_ones(tmp_path: Path) ->
     assert [float(report["stage2/sparsity_loss"]) > 1e-5 for report in reports] == [False, True]
 
 
-def test_no_file_is_an_error_not_a_success() -> None:
+def test_no_file_is_an_error() -> None:
     assert golden.main([]) == 2
 
 
-def test_a_gradient_that_is_missing_or_no_number_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_or_nan_gradient_is_an_error(tmp_path: Path) -> None:
     tensors = load_file(FILES[0])
     shutil.copy(FILES[0].with_suffix(".json"), tmp_path / "x.json")
     save_file({k: v for k, v in tensors.items() if k != "stage2/grad/prompt"}, tmp_path / "x.safetensors")
@@ -93,7 +93,7 @@ def test_a_gradient_that_is_missing_or_no_number_is_an_error(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("num_sources", "stacks"), [(1, (1, 3)), (2, (4, 1)), (9, (2, 5))], ids=["one", "two", "nine"])
 def test_any_file_of_the_scheme_is_checked(tmp_path: Path, num_sources: int, stacks: tuple[int, int]) -> None:
-    """Other sizes, other numbers of sources and unequal stacks, the references by the plain loop of plain_model.py."""
+    """Other sizes, other numbers of sources and unequal stacks; plain_model.py computes the references."""
     path = write_golden(tmp_path / "plain.safetensors", num_sources, stacks)
     errors = golden.check(path)
     assert set(errors) == GROUPS

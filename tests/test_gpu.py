@@ -1,4 +1,4 @@
-"""What only a CUDA device can show; skipped without one."""
+"""Tests that need a CUDA device; skipped without one."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ pytestmark = [
 def test_two_cells_train_and_score_on_the_device(
     world: World, tmp_path: Path, fresh_accelerator: None, precision: str
 ) -> None:
-    """Several cells in one process: the second starts from a backbone that the first moved to the device."""
+    """The cells share a process: the second starts from a backbone that the first moved to the device."""
     cells = world.transfer(tmp_path / "gamma", seeds=[1, 2], precision=precision).cells
     tensors = [load_file(tmp_path / "gamma" / cell.name / "adapter.safetensors") for cell in cells]
     assert all(tensor.isfinite().all() for each in tensors for tensor in each.values())
@@ -38,7 +38,7 @@ def test_two_cells_train_and_score_on_the_device(
     assert scored == [f"gamma/{cell.name}" for cell in cells]
 
 
-def test_its_energy_is_counted() -> None:
+def test_the_energy_of_the_device_is_counted() -> None:
     with measured_energy() as energy:
         matrix = torch.rand(4096, 4096, device="cuda")
         for _ in range(500):

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 
 SUPER_GLUE = "aps/super_glue"
 
-# Runs the steps of sys.argv[2], each the text of an expression, and prints what each gives or which error it raises.
+# Evaluates the expressions in sys.argv[2]; prints the value of each or the error that it raises
 PROGRAM = """
 import json, sys
 from dataclasses import replace
@@ -67,7 +67,7 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 
 
 def run(program: str, arguments: list[str], url: str, home: Path) -> Any:
-    """Run `program` in a process whose hub is `url` and whose caches are in `home`; returns the JSON that it prints."""
+    """Run `program` in a process with the hub at `url` and its caches in `home`; return the JSON that it prints."""
     settings = {
         "HF_ENDPOINT": url,
         "HF_HOME": str(home),
@@ -114,7 +114,7 @@ def test_the_newest_commit_is_read_recorded_and_pinned(hub: HubServer, tmp_path:
     assert all(f"/resolve/{old}/" in request or f"/resolve/{new}/" in request for request in files)
 
 
-def test_what_the_hub_does_not_have(hub: HubServer, tmp_path: Path) -> None:
+def test_missing_repositories_are_named(hub: HubServer, tmp_path: Path) -> None:
     publish_cb(hub, tmp_path / "cb", 12)
     results = steps(
         tmp_path,
@@ -128,7 +128,7 @@ def test_what_the_hub_does_not_have(hub: HubServer, tmp_path: Path) -> None:
     assert results[2].startswith("DataError: the hub has no dataset 'nyu-mll/glue'")
 
 
-def test_a_hub_out_of_reach(tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_named(tmp_path: Path) -> None:
     with HubServer() as server:
         url = server.url
     (result,) = steps(tmp_path, url, "prepare(cb)")
@@ -149,7 +149,7 @@ def test_the_mirror_through_the_hub_equals_the_mirror(hub: HubServer, tmp_path: 
 
 
 def tiny_checkpoint(folder: Path) -> tuple[T5ForConditionalGeneration, PreTrainedTokenizerFast]:
-    """A random T5 and a tokenizer of one token per word, saved as a checkpoint."""
+    """A random T5 and a tokenizer with one token per word, saved as a checkpoint."""
     words = {word: number for number, word in enumerate(("<pad>", "</s>", "<unk>", "one", "two"))}
     backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -178,7 +178,7 @@ def test_a_checkpoint_loads_at_its_revision(hub: HubServer, tmp_path: Path) -> N
 
 
 def test_byte_ranges_and_headers(hub: HubServer, tmp_path: Path) -> None:
-    """The parts of the protocol that the clients above need not have used."""
+    """The parts of the protocol that the clients above may not use."""
     from urllib.request import Request, urlopen
 
     (tmp_path / "files").mkdir()

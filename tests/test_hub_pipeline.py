@@ -1,4 +1,4 @@
-"""The pipeline from the hub: datasets and a checkpoint by name, the real client libraries, a server on this machine."""
+"""The pipeline from the hub: datasets and a checkpoint by name, the real client libraries, a local server."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class FromHub:
-    """A project that has run from the hub, and the commits that the hub has."""
+    """A project that has run from the hub, and the hub's commits."""
 
     workspace: Workspace
     first: Repro
@@ -55,7 +55,7 @@ def read(workspace: Workspace, path: str) -> Any:
     return json.loads((workspace.folder / path).read_text())
 
 
-def test_it_runs_from_names_to_results(from_hub: FromHub) -> None:
+def test_the_pipeline_runs_from_names_to_results(from_hub: FromHub) -> None:
     assert from_hub.first.executed == [
         "plan", "prepare", "backbone", "train_source@sst2", "collect_experts", "transfer@cb", "evaluate"
     ]  # fmt: skip
@@ -63,7 +63,7 @@ def test_it_runs_from_names_to_results(from_hub: FromHub) -> None:
     assert (result["sources"], result["backbone"]) == (["sst2"], from_hub.fingerprint)
 
 
-def test_the_commits_that_were_read_are_logged_and_recorded(from_hub: FromHub) -> None:
+def test_the_commits_read_are_logged_and_recorded(from_hub: FromHub) -> None:
     recorded = read(from_hub.workspace, "provenance/prepare.json")
     assert recorded["revisions"] == {task: from_hub.commits[name] for task, name in REPOSITORIES.items()}
     for name in REPOSITORIES.values():
@@ -73,7 +73,7 @@ def test_the_commits_that_were_read_are_logged_and_recorded(from_hub: FromHub) -
     assert f"revision newest is commit {from_hub.commits[CHECKPOINT]}" in from_hub.first.output
 
 
-def test_every_file_came_from_the_commit_that_is_recorded(from_hub: FromHub) -> None:
+def test_every_file_came_from_the_recorded_commit(from_hub: FromHub) -> None:
     fetched = [request for request in from_hub.hub.requests if "/resolve/" in request]
     datasets = [request for request in fetched if ".parquet" in request]
     weights = [request for request in fetched if "model.safetensors" in request]
@@ -100,6 +100,6 @@ def test_pinned_commits_are_written_into_the_records(from_hub: FromHub) -> None:
     assert json.loads(pins.read_text()) == {name: from_hub.commits[name] for name in REPOSITORIES.values()}
     assert not (workspace.folder / "no").exists()
     again = workspace.repro("evaluate")
-    assert again.executed == ["plan", "prepare"]  # the same commits are the same data
+    assert again.executed == ["plan", "prepare"]  # the same commits hold the same data
     for name in REPOSITORIES.values():
         assert f"reading commit {from_hub.commits[name]} (pinned)" in again.output

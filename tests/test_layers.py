@@ -31,7 +31,7 @@ def folded(
 
 @pytest.mark.parametrize("ranks", [[4], [4, 4, 4], [2] * 14, [20, 20], [1, 4, 11]], ids=str)
 def test_folded_experts_equal_the_loop(ranks: list[int]) -> None:
-    """One expert, many, a rank above D, and ranks that differ; outputs, cosines and the gradients of both."""
+    """One expert, many, a rank above D, and unequal ranks: outputs, cosines and the gradients of both match."""
     torch.manual_seed(0)
     experts, wo, downs, ups, scales = folded(ranks)
     x, y = torch.randn(B, S, F_), torch.randn(B, S, D)
@@ -67,8 +67,8 @@ def test_an_untrained_expert_has_cosine_zero_and_finite_gradients() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_cosines_stay_cosines_where_an_output_is_almost_zero(dtype: torch.dtype) -> None:
-    """An expert whose U has rank one, at inputs near its null space: v' U'U v in low precision can be negative."""
+def test_cosines_stay_in_range_for_outputs_near_zero(dtype: torch.dtype) -> None:
+    """U has rank one and the input is near its null space: in low precision v' U'U v can be negative."""
     generator = torch.Generator().manual_seed(0)
     up = torch.outer(torch.randn(64, generator=generator), torch.randn(16, generator=generator))
     experts = FoldedExperts(nn.Linear(32, 64, bias=False), [torch.randn(16, 32)], [up], scales=[1.0])
@@ -125,7 +125,7 @@ def test_a_gate_outside_a_forward_pass_is_refused() -> None:
         DecoderGate(torch.zeros(D, 2), ForwardSignal())(torch.randn(B, S, F_))
 
 
-def test_the_signal_forgets_its_pass_even_after_an_error() -> None:
+def test_the_signal_is_cleared_even_after_an_error() -> None:
     signal = ForwardSignal()
     with pytest.raises(ValueError, match="stop"), signal.open(torch.ones(1, 1, dtype=torch.bool), {}):
         raise ValueError("stop")
@@ -134,15 +134,15 @@ def test_the_signal_forgets_its_pass_even_after_an_error() -> None:
         signal.prompt_mean(torch.zeros(1, 1, 1))
 
 
-def test_the_guided_prompt_is_its_formula() -> None:
-    """Sources of different lengths; the attention is per source, without scaling."""
+def test_the_guided_prompt_equals_its_formula() -> None:
+    """Sources differ in length; attention is per source, without scaling."""
     vectors, sources = torch.randn(4, D), [torch.randn(length, D) for length in (1, 5, 3)]
     prompt = CorrelationGuidedPrompt(vectors, sources, dropout=0.5).eval()
     expected = vectors + sum(torch.softmax(vectors @ source.T, dim=-1) @ source for source in sources)
     torch.testing.assert_close(prompt(), expected)
 
 
-def test_prompt_dropout_falls_on_the_attention_in_training_only() -> None:
+def test_prompt_dropout_applies_to_attention_in_training_only() -> None:
     torch.manual_seed(0)
     prompt = CorrelationGuidedPrompt(torch.zeros(4, D), [torch.ones(10, D)], dropout=0.5)
     torch.testing.assert_close(prompt.eval()(), torch.ones(4, D))
@@ -154,7 +154,7 @@ def test_prompt_dropout_falls_on_the_attention_in_training_only() -> None:
     assert kept.unique().numel() > 5
 
 
-def test_source_adapter_and_target_adapter_are_their_formulas() -> None:
+def test_source_and_target_adapters_equal_their_formulas() -> None:
     x = torch.randn(B, S, F_)
     wo, down, up = nn.Linear(F_, D, bias=False), torch.randn(3, F_), torch.randn(D, 3)
     adapted = SourceAdaptedOutput(wo, down, up, scale=0.25)
@@ -180,7 +180,7 @@ def test_the_targets_layer_norm_equals_t5s(dtype: torch.dtype) -> None:
 
 
 def test_a_wrong_shape_is_caught_by_the_signatures() -> None:
-    """The import hook of conftest.py is at work: these would broadcast or go unnoticed without it."""
+    """The import hook of conftest.py works: without it, these shapes would broadcast or pass unnoticed."""
     experts, *_ = folded([4, 4])
     with pytest.raises(TypeCheckError):
         experts(torch.randn(B, S, F_), torch.ones(B + 1, 2))

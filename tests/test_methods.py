@@ -1,4 +1,4 @@
-"""Methods as values: kinds found by their files, gates against closed forms, what is stored restores the same model."""
+"""Methods as values: kinds found by file, gates against closed forms, stored cells restored exactly."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -51,14 +51,14 @@ def logits(model: PromptedT5, batch: dict[str, Tensor]) -> Tensor:
 # What methods are
 
 
-def test_kinds_are_found_by_their_files() -> None:
+def test_kinds_are_found_by_file_name() -> None:
     files = {path.stem for path in Path("pemt_core/methods").glob("*.py")}
     assert set(kinds()) <= files
     assert all(each.__module__ == f"pemt_core.methods.{name}" for name, each in kinds().items())
     assert set(GATES) == {path.stem for path in Path("pemt_core/methods/gates").glob("*.py")} - {"__init__"}
 
 
-def test_a_method_draws_on_its_sources_in_their_order() -> None:
+def test_a_method_uses_its_sources_in_order() -> None:
     assert method().draws_on(SOURCES) == SOURCES
     assert method(sources=[]).draws_on(SOURCES) == []
     assert method(without=["source1"]).draws_on(SOURCES) == ["source0", "source2"]
@@ -74,7 +74,7 @@ def test_a_method_draws_on_its_sources_in_their_order() -> None:
         ({"without": SOURCES}, "without leaves out every source"),
     ],
 )
-def test_a_source_that_is_not_there_is_named(entry: dict[str, Any], expected: str) -> None:
+def test_an_unknown_source_is_named(entry: dict[str, Any], expected: str) -> None:
     with pytest.raises(SettingsError) as caught:
         method(**entry).draws_on(SOURCES)
     assert expected in str(caught.value)
@@ -89,13 +89,13 @@ def test_a_source_that_is_not_there_is_named(entry: dict[str, Any], expected: st
         ({"training": {"epoch": 3}}, "methods.pemt: unknown key 'training.epoch'; did you mean 'epochs'?"),
     ],
 )
-def test_an_entry_that_is_wrong_is_named(entry: dict[str, Any], expected: str) -> None:
+def test_an_invalid_entry_is_named(entry: dict[str, Any], expected: str) -> None:
     with pytest.raises(SettingsError) as caught:
         method(**entry)
     assert str(caught.value).startswith(expected)
 
 
-def test_reports_explain_what_a_name_does_not_say() -> None:
+def test_reports_describe_how_a_method_differs() -> None:
     assert (method().title, method().about(SOURCES)) == ("PEMT", "")
     assert method(sources=[]).about(SOURCES).startswith("stage 2 without sources")
     assert method(without=["source1"]).about(SOURCES) == "PEMT without the source source1"
@@ -117,7 +117,7 @@ def test_every_gate_starts_with_equal_weights(gate: str, kind: str) -> None:
 
 
 def test_uniform_is_pemt_with_a_frozen_gate_of_zero() -> None:
-    """Whatever else was trained. A zero gate weighs all alike."""
+    """Holds for any other trained tensors: a zero gate weights all experts equally."""
     backbone = tiny_t5()
     experts, batch, trained = random_experts(backbone, 3), tiny_batch(), random_target_tensors(tiny_t5(), 3)
     zero = {name: torch.zeros_like(t) if name.endswith(".gate") else t for name, t in trained.items()}
@@ -128,7 +128,7 @@ def test_uniform_is_pemt_with_a_frozen_gate_of_zero() -> None:
 
 
 @pytest.mark.parametrize("gate", [name for name in GATES if name != "input"])
-def test_weights_that_do_not_depend_on_the_text_are_one_merged_matrix(gate: str) -> None:
+def test_gates_that_ignore_the_text_merge_into_one_matrix(gate: str) -> None:
     """wo(x) + sum_k g_k s_k U_k V_k x = (wo + sum_k g_k s_k U_k V_k) x, so a model without experts gives the same."""
     backbone, merged = tiny_t5(), tiny_t5()
     experts, batch = random_experts(backbone, 3), tiny_batch()
@@ -146,7 +146,7 @@ def test_weights_that_do_not_depend_on_the_text_are_one_merged_matrix(gate: str)
 
 
 def _moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Gates as after some training."""
+    """The tensors with gates moved away from their start, as after training."""
     generator = torch.Generator().manual_seed(3)
     gates = {name: tensor for name, tensor in tensors.items() if name.endswith(".gate")}
     return {name: tensor + torch.randn(tensor.shape, generator=generator) for name, tensor in gates.items()}
@@ -167,7 +167,7 @@ def _places(backbone: Any) -> list[tuple[tuple[str, int], Any]]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, world: World) -> Path:
-    """A cell for each gate, by the transfer step."""
+    """One cell per gate, trained by the transfer step."""
     output = tmp_path_factory.mktemp("gates") / "gamma"
     entries = {gate: {"kind": "pemt", "gate": gate} for gate in GATES}
     world.transfer(output, methods=entries, seeds=[1], learning_rates=[0.1])
@@ -210,7 +210,7 @@ def test_static_weights_are_trained_and_the_same_for_every_text(trained: Path, w
 
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("entry", [{}, {"sources": []}, {"without": ["source1"]}], ids=str)
-def test_counts_are_those_of_the_tensors(gate: str, entry: dict[str, Any]) -> None:
+def test_counts_equal_those_of_the_tensors(gate: str, entry: dict[str, Any]) -> None:
     backbone = tiny_t5()
     chosen = method(gate=gate, **entry)
     experts = [expert for expert in random_experts(backbone, 3) if expert.task in chosen.draws_on(SOURCES)]

@@ -1,4 +1,4 @@
-"""`pemt methods`: what each method trains on a backbone, known without training or downloading anything."""
+"""`pemt methods`: the parameters each method trains on a backbone, computed without training or downloading."""
 
 import json
 import re
@@ -20,23 +20,23 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str, params: Path = REPOSI
 
 
 def document(capsys: pytest.CaptureFixture[str], *words: str, **given: Path) -> tuple[Any, dict[str, Any]]:
-    """What --json prints: the whole, and each method by its name."""
+    """The --json output: the whole document, and its methods by name."""
     found = json.loads(shown(capsys, *words, "--json", **given))
     return found, {method["name"]: method for method in found["methods"]}
 
 
 @pytest.mark.parametrize("name", ["t5-base", "google-t5/t5-base"])
-def test_the_counts_on_t5_base_are_those_of_the_paper(capsys: pytest.CaptureFixture[str], name: str) -> None:
-    """Six sources; a prompt of P tokens adds 768 P."""
+def test_the_counts_on_t5_base_equal_the_papers(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """With six sources; a prompt of P tokens adds 768 P."""
     found, methods = document(capsys, "--backbone", name)
     assert (found["backbone"], found["parameters"]) == (name, 222_903_552)
     counts = {method: (each["trained_parameters"], each["per_prompt_token"]) for method, each in methods.items()}
     assert counts == {"pemt": (2_113_152, 768), "control": (1_836_672, 768)}
-    assert all(each["by_target"] == {} for each in methods.values())  # no tokenizer tells P
+    assert all(each["by_target"] == {} for each in methods.values())  # without a tokenizer, P is unknown
 
 
-def test_a_folder_tells_the_count_of_each_target(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """With the differences that a target has."""
+def test_a_backbone_folder_gives_the_count_of_each_target(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """With the settings that differ for a target."""
     kept = {"backbone": {"name": str(REPOSITORY / "pemt_core" / "embedded" / "backbone")}}
     found, plain = document(capsys, params=write_params(tmp_path / "a.yaml", kept))
     other = {"per_target": {"cb": {"reduction_factor": 8}}}

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, scipy, SQuAD's published script and values worked out by hand."""
+"""Metrics against scikit-learn, scipy, SQuAD's published script and values computed by hand."""
 
 import re
 import string
@@ -30,7 +30,7 @@ def drawn(labels: list[str], seed: int) -> tuple[list[str], list[str]]:
     return [str(word) for word in truth], [str(word) for word in predictions]
 
 
-def test_names_are_those_that_task_records_use() -> None:
+def test_names_equal_those_in_task_records() -> None:
     classes = {"accuracy", "f1", "macro_f1", "matthews", "multirc_f1", "multirc_em"}
     answers = {"qa_f1", "qa_em", "qa_f1_first", "qa_em_first"}
     assert set(METRICS) == classes | answers | {"pearson", "spearman"}
@@ -54,14 +54,14 @@ def test_binary_f1_takes_the_second_label_word_as_positive(name: str) -> None:
 
 
 def test_unreadable_is_the_opposite_label_for_binary_f1() -> None:
-    # positive "yes". row 1: hit. row 2: true yes, unreadable -> a miss. row 3: true no, unreadable -> a false alarm.
+    # positive is "yes"; row 1: hit; row 2: true yes, unreadable -> miss; row 3: true no, unreadable -> false alarm
     scored = of(["yes", "banana", "", "no"], ["yes", "yes", "no", "no"], ["no", "yes"])
     assert score(["f1"], scored)["f1"] == pytest.approx(100 * 2 * 1 / (2 * 1 + 1 + 1))
     assert score(["accuracy"], scored)["accuracy"] == 50.0
     assert count_unreadable(["accuracy", "f1"], scored) == 2
 
 
-def test_unreadable_is_a_class_of_its_own_for_matthews() -> None:
+def test_unreadable_is_a_separate_class_for_matthews() -> None:
     truth, predictions = ["a", "a", "b", "b"], ["a", "?", "b", "b"]
     # Gorodkin's R_K by hand: c = 3 right of s = 4; truth (2, 2, 0), predicted (1, 2, 1) per class.
     expected = (3 * 4 - (2 * 1 + 2 * 2)) / np.sqrt((16 - (1 + 4 + 1)) * (16 - (4 + 4)))
@@ -164,23 +164,23 @@ def squad_script(prediction: str, truth: str) -> tuple[float, float]:
         ("", "London"),
     ],
 )
-def test_question_answering_equals_the_squad_script_on_set_apart_text(prediction: str, truth: str) -> None:
+def test_question_answering_equals_the_squad_script_on_spaced_text(prediction: str, truth: str) -> None:
     scores = score(["qa_f1", "qa_em"], of([prediction], [truth], None))
     f1, exact = squad_script(prediction, truth)
     assert scores == {"qa_f1": pytest.approx(100 * f1), "qa_em": 100 * exact}
 
 
-def test_gaps_around_punctuation_do_not_matter() -> None:
+def test_spaces_around_punctuation_do_not_matter() -> None:
     assert score(["qa_em"], of(["well-known"], ["well - known"], None)) == {"qa_em": 100.0}
 
 
-def test_answers_of_articles_alone_are_not_matched_by_silence() -> None:
+def test_an_empty_prediction_does_not_match_an_article() -> None:
     scored = of(["", "the", "."], ["The", "The", "The"], None)
     assert score(["qa_em", "qa_f1"], scored) == {"qa_em": pytest.approx(100 / 3), "qa_f1": pytest.approx(100 / 3)}
     assert count_unreadable(["qa_f1", "qa_em"], scored) == 0
 
 
-def test_first_reference_alone_or_the_best_of_all() -> None:
+def test_the_first_reference_or_the_best_of_all_counts() -> None:
     scored = Scored(["red car", "blue"], [["green", "red car"], ["blue", "azure"]], ["1", "2"], None)
     assert score(["qa_f1", "qa_em"], scored) == {"qa_f1": 100.0, "qa_em": 100.0}
     assert score(["qa_f1_first", "qa_em_first"], scored) == {"qa_f1_first": 50.0, "qa_em_first": 50.0}
@@ -191,7 +191,7 @@ def test_unknown_metric_names_the_nearest() -> None:
         get_metric("acuracy")
 
 
-def test_what_cannot_be_scored_is_an_error_that_says_so() -> None:
+def test_unscorable_input_is_an_error() -> None:
     with pytest.raises(DataError, match="no rows"):
         of([], [], None)
     with pytest.raises(ValueError, match="differ in length: 2, 1, 1"):

@@ -1,4 +1,4 @@
-"""Tiny backbones, a tiny tokenizer and tiny prepared tasks, and both stages run on them (also by other processes)."""
+"""Tiny backbones, tokenizer and prepared tasks, and both stages run on them (also from other processes)."""
 
 import json
 import logging
@@ -44,7 +44,7 @@ from pemt_core.steps.transfer import transfer
 from pemt_core.tracking import Tracker
 from pemt_core.training.run import OpenRun, SilentRun
 
-torch.set_num_threads(1)  # on tensors as small as these, threads cost ten times what they save
+torch.set_num_threads(1)  # on tensors this small, threads cost ten times what they save
 
 Batch = dict[str, Tensor]
 
@@ -58,7 +58,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def tiny_t5(kind: str = "t5", *, seed: int = 0, dropout: float = 0.0, **sizes: Any) -> Any:
-    """A random T5 whose layers all matter: weights larger than T5's own start, and no layer norm at one."""
+    """A random T5 whose layers all matter: weights larger than T5's initial ones, and no layer norm equal to one."""
     config = {**SIZES, "num_heads": 4, "decoder_start_token_id": 0, "dropout_rate": dropout, **KINDS[kind], **sizes}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -68,7 +68,7 @@ def tiny_t5(kind: str = "t5", *, seed: int = 0, dropout: float = 0.0, **sizes: A
             if is_mt5
             else T5ForConditionalGeneration(T5Config(**config))
         )
-        if kind in ("v1.1", "mt5"):  # their output layer is a matrix of its own
+        if kind in ("v1.1", "mt5"):  # their output layer is a separate matrix
             model.lm_head.weight = nn.Parameter(torch.empty_like(model.shared.weight))
         for name, parameter in model.named_parameters():
             if name.endswith("layer_norm.weight"):
@@ -79,7 +79,7 @@ def tiny_t5(kind: str = "t5", *, seed: int = 0, dropout: float = 0.0, **sizes: A
 
 
 def tiny_batch(rows: int = 4, *, length: int = 7, label_length: int = 4, vocab_size: int = 64, seed: int = 0) -> Batch:
-    """Random ids; every row but the first is padded, each by another amount."""
+    """Random ids; every row but the first is padded, each by a different amount."""
     generator = torch.Generator().manual_seed(seed)
     input_ids = torch.randint(2, vocab_size, (rows, length), generator=generator)
     labels = torch.randint(2, vocab_size, (rows, label_length), generator=generator)
@@ -91,7 +91,7 @@ def tiny_batch(rows: int = 4, *, length: int = 7, label_length: int = 4, vocab_s
 
 
 def random_experts(backbone: Any, count: int, *, rank: int = 3, seed: int = 1) -> list[Expert]:
-    """Source adapters that were, as it were, trained: no tensor is zero, prompts and scales differ."""
+    """Source adapters as if trained: no tensor is zero; prompts and scales differ."""
     generator = torch.Generator().manual_seed(seed)
     experts = []
     for k in range(count):
@@ -104,7 +104,7 @@ def random_experts(backbone: Any, count: int, *, rank: int = 3, seed: int = 1) -
 def random_target_tensors(
     backbone: Any, num_experts: int, *, prompt_length: int = 5, seed: int = 2
 ) -> dict[str, Tensor]:
-    """Stage 2's tensors after some training: gates, biases and layer norms moved away from their start."""
+    """Stage 2's tensors as after some training: gates, biases and layer norms moved away from their start."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.arange(3, 3 + prompt_length)
     prompt = initial_prompt(backbone, ids, "vocab", generator)
@@ -113,7 +113,7 @@ def random_target_tensors(
 
 
 def target_model(backbone: Any, num_experts: int = 3, **options: Any) -> PromptedT5:
-    """A stage-2 model on `backbone`, of random experts and random target tensors, in evaluation mode."""
+    """A stage-2 model on `backbone` with random experts and random target tensors, in evaluation mode."""
     tensors = random_target_tensors(backbone, num_experts)
     options = {"prompt_dropout": 0.1, "sparsity_coefficient": 0.1, **options}
     return build_target_model(backbone, tensors, random_experts(backbone, num_experts), **options).eval()
@@ -124,7 +124,7 @@ FILLERS = WORDS[3:]
 
 
 def write_corpus(path: Path, rows: int = 200) -> Path:
-    """Plain sentences in which every character of the toy tasks occurs."""
+    """Write plain sentences that contain every character of the toy tasks."""
     texts = [
         f"The first ten minutes of day {n} the {FILLERS[n % 7]} and the {FILLERS[n % 5]} were {WORDS[n % 3]}, "
         f"decide the colour: {WORDS[n % 3]}?"
@@ -135,7 +135,7 @@ def write_corpus(path: Path, rows: int = 200) -> Path:
 
 
 def tiny_tokenizer(folder: Path, vocab_size: int = 400) -> Any:
-    """A tokenizer trained in this process, read back from `folder`/tokenizer."""
+    """Train a tokenizer in this process and read it back from `folder`/tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     corpus = write_corpus(folder / "corpus.parquet")
     train_tokenizer(corpus, vocab_size).save_pretrained(folder / "tokenizer")
@@ -150,9 +150,9 @@ def write_task(
     rows: Mapping[str, int] | None = None,
     fillers: int = 3,
 ) -> Path:
-    """A prepared toy task in `folder`/`name`: say which of the label words stands in the text.
+    """Write a prepared toy task to `folder`/`name`: answer which of the label words occurs in the text.
 
-    With `fillers` 0 all sources have the same number of tokens, and so have the targets.
+    With `fillers` 0, all sources have the same number of tokens, and so do all targets.
     """
     sizes = {"train": 24, "validation": 8, "test": 8, **(rows or {})}
     target = folder / name
@@ -188,7 +188,7 @@ TRAINING: dict[str, Any] = {
 
 
 def source_settings(**changes: Any) -> TrainSourceSettings:
-    """Stage-1 settings; a change that is no key of the group is one of its `training`."""
+    """Stage-1 settings; a change that is not a key of the group changes its `training`."""
     values: dict[str, Any] = {
         "seed": 7,
         "rank": 4,
@@ -210,8 +210,8 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def transfer_settings(*, task: str = "gamma", answer: AnswerRule = "generate", **changes: Any) -> Transfer:
-    """What stage 2 of a target reads. `methods` are names of METHODS, or entries by name; a change that is no key of
-    the group `transfer` is one of its `training`."""
+    """The settings that stage 2 of a target reads. `methods` are names of METHODS, or entries by name; a change that is
+    not a key of the group `transfer` changes its `training`."""
     values: dict[str, Any] = {
         "methods": ["pemt"],
         "seeds": [4096],
@@ -252,7 +252,7 @@ class World:
 
     @classmethod
     def make(cls, folder: Path, *, dropout: float = 0.1, fillers: int = 3) -> "World":
-        """Two sources, briefly trained, and a target."""
+        """Make two sources, briefly trained, and a target."""
         tokenizer = tiny_tokenizer(folder)
         model = tiny_t5(vocab_size=len(tokenizer), d_model=32, dropout=dropout)
         save_backbone(folder / "backbone", model, tokenizer)
@@ -267,7 +267,7 @@ class World:
 
     @classmethod
     def scored(cls, folder: Path, trained: "World") -> "World":
-        """A copy of a world that was made, with results in scores/<target>/<cell>, by the steps themselves."""
+        """A copy of a finished world, with results in scores/<target>/<cell>, made by the steps themselves."""
         world = cls(Path(shutil.copytree(trained.folder, folder)))
         for name in cls.SCORED:
             if name != cls.TARGET:
@@ -287,7 +287,7 @@ class World:
         return world
 
     def record(self, tracker: Tracker, scores: Path | None = None) -> None:
-        """The step that shows everything in `tracker`; `scores` in place of the world's."""
+        """Run the step that records everything in `tracker`; `scores` replaces the world's."""
         scores = scores or self.folder / "scores"
         tables = Tables.of(load_results(scores), MethodNames({}, {}), 0.95)
         sources = [self.folder / "adapters" / name for name in self.SOURCES]
@@ -303,7 +303,7 @@ class World:
         log: Path | None = None,
         **changes: Any,
     ) -> Any:
-        """Stage 1 as the component runs it."""
+        """Run stage 1 as the component does."""
         return train_source(
             self.folder / "data" / task,
             self.folder / "backbone",
@@ -325,7 +325,7 @@ class World:
         workers: int | None = 1,
         **changes: Any,
     ) -> Any:
-        """Stage 2 as the component runs it."""
+        """Run stage 2 as the component does."""
         return transfer(
             self.folder / "data" / task,
             self.folder / "backbone",
@@ -350,7 +350,7 @@ class LoggedRun(SilentRun):
 
 
 def logging_runs(path: Path | None) -> OpenRun:
-    """Runs that write into `path`, or nowhere."""
+    """Runs that write to `path`; without a path they write nothing."""
 
     @contextmanager
     def open_run(info: RunInfo) -> Iterator[SilentRun]:
@@ -360,7 +360,7 @@ def logging_runs(path: Path | None) -> OpenRun:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python tests/tiny.py STAGE FOLDER OUTPUT LOG {JSON of changed settings, workers}`: one stage in this process."""
+    """Run one stage here: `python tests/tiny.py STAGE FOLDER OUTPUT LOG {JSON of changed settings, workers}`."""
     stage, folder, output, log, changes = arguments
     logging.basicConfig(level=logging.INFO)
     Path(log).with_name(f"rank-{os.environ.get('RANK', 0)}").touch()

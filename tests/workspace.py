@@ -1,6 +1,6 @@
 """A throw-away project for tests: a copy of the checkout under git and DVC, with settings that take seconds.
 
-What a user has not committed is copied too, so that tests see the code at hand.
+Uncommitted files are copied too, so that tests see the current code.
 """
 
 import os
@@ -52,7 +52,7 @@ TINY: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Repro:
-    """What one `dvc repro` did."""
+    """The outcome of one `dvc repro`."""
 
     executed: list[str]  # stages, in order
     output: str
@@ -74,19 +74,19 @@ class Workspace:
         return done
 
     def repro(self, *arguments: str) -> Repro:
-        """`dvc repro` with `arguments`."""
+        """Run `dvc repro` with `arguments`."""
         done = self.run("dvc", "repro", *arguments)
         return Repro(executed_stages(done.stdout), done.stdout + done.stderr)
 
     def change_settings(self, differences: Mapping[str, Any]) -> None:
-        """Lay `differences` over params.yaml."""
+        """Merge `differences` into params.yaml."""
         yaml, path = YAML(), self.folder / "params.yaml"
         values = yaml.load(path)
         lay_over(values, differences)
         yaml.dump(values, path)
 
     def replace(self, file: str, old: str, new: str) -> None:
-        """Replace a text that occurs once in a file."""
+        """Replace a text that occurs exactly once in a file."""
         path = self.folder / file
         assert path.read_text().count(old) == 1
         path.write_text(path.read_text().replace(old, new))
@@ -97,18 +97,18 @@ class Workspace:
         self.run("git", "commit", "--quiet", "--message", message)
 
     def copy(self, folder: Path) -> "Workspace":
-        """The same project, outputs and DVC's cache included, in another folder."""
+        """Copy the project to another folder, including outputs and DVC's cache."""
         shutil.copytree(self.folder, folder, symlinks=True)
         return Workspace(folder, self.environment)
 
     def clone(self, folder: Path) -> "Workspace":
-        """What git holds of the project, in another folder."""
+        """Clone the project to another folder: only what git holds."""
         self.run("git", "clone", "--quiet", str(self.folder), str(folder))
         return Workspace(folder, self.environment)
 
 
 def new_workspace(folder: Path, caches: Path, settings: Sequence[Mapping[str, Any]]) -> Workspace:
-    """The checkout's tracked and new files in `folder`, committed, with each of `settings` laid over params.yaml."""
+    """Commit the checkout's tracked and new files in `folder`, with each of `settings` merged into params.yaml."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=REPOSITORY, capture_output=True, text=True, check=True,
@@ -126,7 +126,7 @@ def new_workspace(folder: Path, caches: Path, settings: Sequence[Mapping[str, An
 
 
 def write_params(path: Path, *differences: Mapping[str, Any]) -> Path:
-    """The repository's params.yaml with each of `differences` laid over it, and its recipes beside it."""
+    """Write the repository's params.yaml with each of `differences` merged in, and its recipes beside it."""
     values = YAML(typ="safe").load(REPOSITORY / "params.yaml")
     for each in differences:
         lay_over(values, each)
@@ -137,7 +137,7 @@ def write_params(path: Path, *differences: Mapping[str, Any]) -> Path:
 
 
 def environment(caches: Path) -> dict[str, str]:
-    """This process's environment with this virtual environment first, an identity for git, and caches in `caches`."""
+    """This process's environment with its virtual environment first on PATH, a git identity, and caches in `caches`."""
     identity = {
         f"GIT_{role}_{part}": "test@localhost" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")
     }
@@ -153,17 +153,17 @@ def environment(caches: Path) -> dict[str, str]:
         "HF_DATASETS_CACHE": str(caches / "datasets"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "NO_PROXY": "127.0.0.1",
-        "OMP_NUM_THREADS": "1",  # quicker for models this small, and the same arithmetic whatever else runs
+        "OMP_NUM_THREADS": "1",  # faster for models this small, and the arithmetic does not depend on other load
     }
 
 
 def executed_stages(output: str) -> list[str]:
-    """The stages that the output of `dvc repro` or `dvc exp run` says were executed."""
+    """The stages that the output of `dvc repro` or `dvc exp run` reports as executed."""
     return re.findall(r"Running stage '([^']+)'", output)
 
 
 def lay_over(values: Any, differences: Mapping[str, Any]) -> None:
-    """Write `differences` into nested `values`."""
+    """Merge `differences` into nested `values`."""
     for key, value in differences.items():
         if isinstance(value, Mapping) and key in values:
             lay_over(values[key], value)
