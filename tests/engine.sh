@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A Docker engine and the image, from nothing, for the tests marked `engine`: . tests/engine.sh
-# Takes an engine that answers; else, as root on Debian, installs one and runs it in FOLDER (default .venv/engine).
-# Takes the public base image and index of torch; where no registry or index answers, a base is made by debootstrap,
-# and torch is the wheel that this machine's pip finds. Exports DOCKER_HOST; `engine_stop` ends what was started.
-# Returns 3 where none of that is possible.
+# Starts a Docker engine and builds the image for the tests marked `engine`: . tests/engine.sh [FOLDER]
+# Uses a running engine if one answers; otherwise, as root on Debian, installs one and runs it in FOLDER, by default
+# .venv/engine. Uses the public base image and torch index if they answer; otherwise builds a base with debootstrap
+# and serves the torch wheel that pip finds. Exports DOCKER_HOST; `engine_stop` stops what was started.
+# Returns 3 if an engine or the image cannot be provided.
 
 engine_answers() { docker version >/dev/null 2>&1; }
 
@@ -19,7 +19,7 @@ engine_start() {
     } || return 3
     dockerd --data-root "$folder/data" --exec-root "$folder/exec" --pidfile "$folder/pid" \
         -H "unix://$folder/docker.sock" >"$folder/dockerd.log" 2>&1 &
-    mkdir -p "$folder/bin" && ln -sf /usr/bin/docker "$folder/bin/docker" # the client that came with it, before others
+    mkdir -p "$folder/bin" && ln -sf /usr/bin/docker "$folder/bin/docker" # prefer the client installed with the engine
     export DOCKER_HOST="unix://$folder/docker.sock" PATH="$folder/bin:$PATH"
     for _ in $(seq 60); do engine_answers && return 0; sleep 0.5; done
     echo "the Docker engine did not start:" >&2
@@ -27,7 +27,7 @@ engine_start() {
     return 3
 }
 
-engine_base() { # prints the name of a base image that is there
+engine_base() { # prints the name of an available base image
     local folder=$1 public made=localhost/pemt-base:bookworm
     public=$(sed -n 's/^ARG BASE_IMAGE=//p' Dockerfile)
     if docker image inspect "$made" >/dev/null 2>&1; then echo "$made"; return; fi
@@ -38,7 +38,7 @@ engine_base() { # prints the name of a base image that is there
     rm -rf "$folder/rootfs"
 }
 
-engine_torch() { # prints the URL of an index with torch, where the Dockerfile's own does not answer
+engine_torch() { # prints the URL of a local torch index if the one in the Dockerfile does not answer
     local folder=$1 public
     public=$(sed -n 's/^ARG TORCH_INDEX=//p' Dockerfile)
     if python3 -c "import urllib.request as r; r.urlopen('$public/torch/', timeout=10)" 2>/dev/null; then return; fi
@@ -50,7 +50,7 @@ engine_torch() { # prints the URL of an index with torch, where the Dockerfile's
     sed -n 's#.*\(http://[^/]*\)/.*#\1#p' "$folder/index.log" | head -n 1
 }
 
-engine_stop() { # what `engine` has started
+engine_stop() { # stops what `engine` started
     local folder file
     folder=$(realpath -m "${1:-.venv/engine}")
     for file in "$folder/index.pid" "$folder/pid"; do
@@ -59,7 +59,7 @@ engine_stop() { # what `engine` has started
         for _ in $(seq 40); do kill -0 "$(cat "$file")" 2>/dev/null || break; sleep 0.25; done
         rm -f "$file"
     done
-    umount "$folder"/exec/netns/* 2>/dev/null # which dockerd leaves
+    umount "$folder"/exec/netns/* 2>/dev/null # dockerd leaves these mounts behind
     return 0
 }
 
@@ -71,7 +71,7 @@ engine() {
     base=$(engine_base "$folder") && [ -n "$base" ] || { echo "no base image could be had" >&2; return 3; }
     index=$(engine_torch "$folder") || { echo "torch could not be had for the image" >&2; return 3; }
     set -- --base-image "$base" ${index:+--torch-index "$index"} ${SSL_CERT_FILE:+--ca "$SSL_CERT_FILE"}
-    python -m pipelines.image "$@" || python -m pipelines.image "$@" # a package index may be away for a moment
+    python -m pipelines.image "$@" || python -m pipelines.image "$@" # retry, as a package index may fail briefly
 }
 
 engine "$@"

@@ -133,7 +133,7 @@ def test_an_unreachable_hub_is_named(tmp_path: Path) -> None:
         url = server.url
     (result,) = steps(tmp_path, url, "prepare(cb)")
     assert result.startswith(f"DataError: the hub cannot be reached for '{SUPER_GLUE}'")
-    assert result.endswith("set prepare.source (the recipe's, where it has one) to a folder that mirrors the hub")
+    assert result.endswith("set prepare.source (in the recipe, if it sets it) to a folder that mirrors the hub")
 
 
 @pytest.mark.mirror

@@ -1,4 +1,4 @@
-"""The whole model: against the plain loop of plain_model.py, exactness of attaching, sizes, generation, precision."""
+"""The whole model: equality with plain_model.py, exact attaching, parameter counts, generation and precision."""
 
 import hashlib
 from typing import Any
@@ -39,7 +39,7 @@ def hash_of(tensor: Tensor) -> str:
 
 
 def snapshot(backbone: nn.Module) -> dict[str, Any]:
-    """Everything that attaching could leave behind."""
+    """Record everything that attaching could change."""
     return {
         "state": {name: hash_of(tensor) for name, tensor in backbone.state_dict().items()},
         "identities": {name: id(parameter) for name, parameter in backbone.named_parameters()},
@@ -53,13 +53,13 @@ def snapshot(backbone: nn.Module) -> dict[str, Any]:
     }
 
 
-# --- against the plain loop
+# --- comparison with the plain loop
 
 
 @pytest.mark.parametrize("positions", ["all", "unpadded"])
 @pytest.mark.parametrize(("kind", "num_experts"), [*((kind, 3) for kind in KINDS), ("t5", 1), ("t5", 12)])
 def test_stage_2_equals_the_plain_loop(kind: str, num_experts: int, positions: str) -> None:
-    """Outputs, both losses, gates and every gradient: unequal stacks, gated feed-forwards, mT5, one to many experts."""
+    """Outputs, losses, gates and gradients agree: unequal stacks, gated feed-forwards, mT5, one or several experts."""
     backbone, batch = tiny_t5(kind), tiny_batch()
     experts, tensors = random_experts(backbone, num_experts), random_target_tensors(backbone, num_experts)
     plain = PlainTarget(
@@ -90,7 +90,7 @@ def test_stage_2_equals_the_plain_loop(kind: str, num_experts: int, positions: s
         gradient = model.trained[name].grad
         assert gradient is not None, name
         assert leaf.grad is not None, name
-        if num_experts == 1 and name.endswith(".gate"):  # one expert always weighs 1
+        if num_experts == 1 and name.endswith(".gate"):  # a single expert always has weight 1
             assert gradient.abs().max() < 1e-6
         else:
             assert relative_error(gradient, leaf.grad) < 5e-5, name
@@ -116,7 +116,7 @@ def test_stage_1_equals_the_plain_formula(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_stage_1_starts_as_the_backbone_with_the_prompt(kind: str) -> None:
-    """Init zero: the loss is that of transformers' own T5 with the description's tokens in front of the text."""
+    """With zero init, the loss equals that of transformers' T5 with the description's tokens before the text."""
     backbone, batch = tiny_t5(kind), tiny_batch()
     ids = torch.tensor([9, 4, 33, 1]).expand(len(batch["labels"]), -1)
     with torch.no_grad():
@@ -138,7 +138,7 @@ def test_stage_1_starts_as_the_backbone_with_the_prompt(kind: str) -> None:
     assert not torch.allclose(moved.loss, bare.loss)
 
 
-def test_initial_tensors_are_those_of_the_method() -> None:
+def test_initial_tensors_follow_the_method() -> None:
     backbone = tiny_t5(d_model=32, d_ff=4000)
     generator = torch.Generator().manual_seed(0)
     normal = initial_prompt(backbone, torch.arange(500) % 60, "normal", generator)
@@ -188,7 +188,7 @@ def test_a_batch_of_one_equals_its_row_in_a_batch(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [1, 4])
 def test_greedy_generation_equals_arg_max_step_by_step(kind: str, rows: int) -> None:
-    """With fewer, more and as many decoder as encoder layers: transformers' cache must fit each."""
+    """The decoder has fewer, as many and more layers than the encoder; transformers' cache must fit each."""
     backbone, batch = tiny_t5(kind), tiny_batch(rows=rows)
     experts, tensors = random_experts(backbone, 3), random_target_tensors(backbone, 3)
     plain = PlainTarget(backbone, tensors, [PlainExpert(e.tensors, e.scale) for e in experts], coefficient=0.1)
@@ -196,7 +196,7 @@ def test_greedy_generation_equals_arg_max_step_by_step(kind: str, rows: int) -> 
         expected = plain.greedy(batch["input_ids"], batch["attention_mask"], 6)
     model = target_model(backbone)
     found = model.generate(batch["input_ids"], batch["attention_mask"], max_new_tokens=6, min_new_tokens=6, **GREEDY)
-    forbidden = (expected == backbone.config.eos_token_id).any()  # generate may not end, arg max may
+    forbidden = (expected == backbone.config.eos_token_id).any()  # generate stops at this token, the loop does not
     assert not forbidden
     assert torch.equal(found, expected)
     labels = torch.cat([expected[:, 1:], torch.full((rows, 1), -100)], dim=1)
@@ -206,8 +206,8 @@ def test_greedy_generation_equals_arg_max_step_by_step(kind: str, rows: int) -> 
 
 
 @pytest.mark.parametrize(("kind", "layers"), [("t5", {"num_decoder_layers": 2}), ("t5", {}), ("wide", {}), ("mt5", {})])
-def test_one_encoding_gives_what_transformers_gives_from_embeddings(kind: str, layers: dict[str, int]) -> None:
-    """Bit by bit: `generate(inputs_embeds=...)` and a forward pass, each of which encodes for itself."""
+def test_encoding_once_gives_the_results_of_transformers(kind: str, layers: dict[str, int]) -> None:
+    """The results are bit-identical to `generate(inputs_embeds=...)` and a forward pass, which each run the encoder."""
     model, batch = target_model(tiny_t5(kind, **layers)), tiny_batch()
     backbone, inputs, encodings = model.backbone, (batch["input_ids"], batch["attention_mask"]), []
     options = {"max_new_tokens": 6, **GREEDY}
@@ -232,7 +232,7 @@ def test_one_encoding_gives_what_transformers_gives_from_embeddings(kind: str, l
 
 
 def test_generation_with_beams_and_without_cache() -> None:
-    """One beam and four rows, several beams and one row: the gates of the decoder follow the expansion."""
+    """The decoder's gates follow the expansion of rows to beams, for one beam with four rows and the reverse."""
     batch = tiny_batch(rows=2)
     model = target_model(tiny_t5())
     options = {"max_new_tokens": 5, "do_sample": False}
@@ -247,7 +247,7 @@ def test_generation_with_beams_and_without_cache() -> None:
 
 
 def test_generation_ends_at_the_closing_token() -> None:
-    """A row that has written it is filled with padding; the others go on."""
+    """A row that has generated the closing token is padded; the other rows continue."""
     model, batch = target_model(tiny_t5(), 3), tiny_batch(rows=6)
     inputs = batch["input_ids"], batch["attention_mask"]
     free = model.generate(*inputs, max_new_tokens=6, eos_token_id=None, **GREEDY)
@@ -284,7 +284,7 @@ def test_expert_weights_are_uniform_at_zero_gates_and_sum_to_one() -> None:
 
 
 def test_without_experts_there_is_no_gate_and_no_sparsity_loss() -> None:
-    """The control method: target adapter, prompt and layer norms alone."""
+    """The control method trains only the target adapter, prompt and layer norms."""
     backbone, batch = tiny_t5(), tiny_batch()
     tensors = random_target_tensors(backbone, 0)
     model = build_target_model(backbone, tensors, [], prompt_dropout=0.1, sparsity_coefficient=0.1).eval()
@@ -307,7 +307,7 @@ def zero_gates(backbone: Any) -> dict[str, Tensor]:
 
 
 def silent_experts(backbone: Any) -> list[PlainExpert]:
-    """One expert that adds nothing, with a prompt of one zero vector."""
+    """Return one expert that adds nothing and has a prompt of one zero vector."""
     tensors = {name: torch.zeros_like(t) for name, t in source_tensors(backbone).items()}
     return [PlainExpert(tensors | {"prompt": torch.zeros(1, backbone.config.d_model)}, 1.0)]
 
@@ -344,13 +344,13 @@ def new_model(backbone: Any, stage: str) -> PromptedT5:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stage", ["source", "target", "control"])
 def test_detaching_leaves_the_backbone_as_it_was(kind: str, stage: str) -> None:
-    """Bit-identical weights, the same modules and parameters, flags, hooks, logits; also after training steps."""
+    """Weights, modules, parameters, flags, hooks and logits are identical, also after training steps."""
     backbone, batch = tiny_t5(kind), tiny_batch()
-    backbone.shared.weight.requires_grad_(False)  # flags are restored, not set
+    backbone.shared.weight.requires_grad_(False)  # detaching must restore the flags, not set them
     before, logits = snapshot(backbone), backbone(**batch).logits
     model = new_model(backbone, stage)
-    own = set(before["identities"].values())
-    assert not any(parameter.requires_grad for parameter in model.parameters() if id(parameter) in own)
+    original = set(before["identities"].values())
+    assert not any(parameter.requires_grad for parameter in model.parameters() if id(parameter) in original)
     optimizer = torch.optim.AdamW(model.trained.values(), lr=0.1)
     for _ in range(2):
         model(**batch).loss.backward()
@@ -360,12 +360,12 @@ def test_detaching_leaves_the_backbone_as_it_was(kind: str, stage: str) -> None:
     assert model.detach() is backbone
     assert snapshot(backbone) == before
     assert torch.equal(backbone(**batch).logits, logits)
-    model.attachment.detach()  # once more changes nothing
+    model.attachment.detach()  # a second call changes nothing
     assert snapshot(backbone) == before
 
 
 @pytest.mark.parametrize("stage", ["source", "target", "control"])
-def test_what_is_attached_must_be_detached_before_more_is(stage: str) -> None:
+def test_attaching_twice_requires_detaching_first(stage: str) -> None:
     backbone = tiny_t5()
     model = new_model(backbone, stage)
     for other in ("source", "target", "control"):
@@ -405,7 +405,7 @@ def backbone_of(model: PromptedT5) -> Any:
     return model.detach()
 
 
-def test_building_and_loading_copies_what_the_caller_holds() -> None:
+def test_building_and_loading_copy_the_callers_tensors() -> None:
     backbone, batch = tiny_t5(), tiny_batch()
     tensors = random_target_tensors(backbone, 3)
     kept = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -432,7 +432,7 @@ def t5_base_on_meta() -> Any:
 
 
 def test_trained_parameters_of_t5_base() -> None:
-    """method.md's numbers, part by part, with prompts of 21 and 30 tokens."""
+    """The counts match those of method.md, part by part, for prompts of 21 and 30 tokens."""
     backbone = t5_base_on_meta()
     assert sum(parameter.numel() for parameter in backbone.parameters()) == 222_903_552
     generator = torch.Generator()
@@ -491,7 +491,7 @@ def test_bfloat16_runs_forward_backward_and_generates() -> None:
 
 @pytest.mark.parametrize("stage", ["source", "target"])
 def test_an_autocast_step_stays_close_to_float32(stage: str) -> None:
-    """Weights and gradients are float32; the gradients point the same way."""
+    """Weights and gradients stay float32, and the gradients point in the same direction."""
     batch = tiny_batch()
     gradients, losses = [], []
     for enabled in (False, True):

@@ -1,4 +1,4 @@
-"""Own tasks: entries of params.yaml as records, files as rows, what is refused, and how an entry gets into the file."""
+"""User's tasks: entries of params.yaml, their files, rejected input, and adding an entry to params.yaml."""
 
 import csv
 import json
@@ -79,10 +79,10 @@ def prepare(task: Task, folder: Path) -> tuple[TaskReport, PreparedTask]:
     return report, PreparedTask.load(target)
 
 
-# From an entry to a record
+# Entries as task records
 
 
-def test_an_entry_is_a_task() -> None:
+def test_an_entry_becomes_a_task() -> None:
     task = task_of(Path("somewhere"), id="key")
     row = {"subject": "Late", "body": " It is late. ", "queue": "delivery", "key": "7"}
     pair = task.conversion.pair(row)
@@ -94,7 +94,7 @@ def test_an_entry_is_a_task() -> None:
         ("billing", "delivery"),
         ("subject", "body", "queue", "key"),
     )
-    assert task.generation_length == len("delivery") + 2  # a token per letter at worst
+    assert task.generation_length == len("delivery") + 2  # at most one token per letter
     assert task.dataset.path("train") == Path("somewhere/tickets.csv")
     free = task_of(labels=None, metrics=["qa_f1"])
     assert (free.labels, free.generation_length) == (None, TASKS["squad"].generation_length)
@@ -110,7 +110,7 @@ def test_an_entry_is_a_task() -> None:
         (["validation", "test"], "own", (100, 40, 40)),
     ],
 )
-def test_the_files_that_there_are_say_how_rows_are_split(
+def test_the_given_files_determine_the_split_rule(
     tmp_path: Path, others: list[str], rule: str, sizes: tuple[int, ...]
 ) -> None:
     files = {split: f"{split}.csv" for split in ("train", *others)}
@@ -126,7 +126,7 @@ def test_the_files_that_there_are_say_how_rows_are_split(
 
 
 def test_formats_do_not_matter(tmp_path: Path) -> None:
-    """The same rows give the same bytes; numbers and flags are the text that a CSV file has for them."""
+    """The same rows give the same bytes; numbers and flags become the text that a CSV file would contain."""
     rows = [ticket(n) for n in range(40)]
     values = [{**row, "key": n, "subject": 1.5, "queue": bool(n % 2), "unused": [n]} for n, row in enumerate(rows)]
     as_text = [
@@ -158,7 +158,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 
 @pytest.fixture
 def params(tmp_path: Path) -> Path:
-    """The project's own params.yaml with its recipes, and the example's files."""
+    """Copy the project's params.yaml, its recipes and the files of the example."""
     (tmp_path / "own_tasks").mkdir()
     (tmp_path / "recipes").symlink_to(REPOSITORY / "recipes")
     for name in ("params.yaml", *EXAMPLE.values()):
@@ -166,7 +166,7 @@ def params(tmp_path: Path) -> Path:
     return tmp_path / "params.yaml"
 
 
-# What is refused
+# Rejected input
 
 HEADER = b"subject,body,queue\n"
 GOOD = b'"a\n",b,billing\n'
@@ -183,8 +183,8 @@ BAD_ROWS: dict[str, tuple[str, bytes, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_ROWS)
-def test_bad_rows_are_named_with_the_place(params: Path, case: str) -> None:
-    """By `add-task` and by `prepare` alike; tests/test_files.py has what is wrong with files for predictions too."""
+def test_bad_rows_are_named_with_file_and_line(params: Path, case: str) -> None:
+    """`add-task` and `prepare` report them alike; tests/test_files.py covers errors that predictions share."""
     name, content, expected = BAD_ROWS[case]
     folder, before = params.parent, params.read_text()
     (folder / name).write_bytes(content)
@@ -202,12 +202,12 @@ def test_bad_rows_are_named_with_the_place(params: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.CSV", "x.jsonl", "x.parquet"])
-def test_preparation_names_a_row_as_the_reader_does(tmp_path: Path, name: str) -> None:
-    """Rows are permuted before they are converted, and read from a cache the second time."""
+def test_preparation_names_the_line_of_a_bad_row(tmp_path: Path, name: str) -> None:
+    """Rows are permuted before conversion, and the second run reads them from a cache."""
     rows = [{**ticket(n), "queue": "bilng" if n == 30 else "billing"} for n in range(40)]
     write = {".CSV": write_csv, ".jsonl": write_jsonl, ".parquet": write_parquet}[Path(name).suffix]
     write(tmp_path / name, rows)
-    number = {".CSV": "line 62", ".jsonl": "line 31", ".parquet": "row 31"}[Path(name).suffix]  # two lines a ticket
+    number = {".CSV": "line 62", ".jsonl": "line 31", ".parquet": "row 31"}[Path(name).suffix]  # two lines per ticket
     for _ in range(2):
         with pytest.raises(DataError, match=rf"{re.escape(name)}, {number}: 'queue' is 'bilng'"):
             prepare(task_of(tmp_path, files={"train": name}), tmp_path)
@@ -269,12 +269,12 @@ def settings_with(own_tasks: Mapping[str, Any], **differences: Any) -> Settings:
 
 
 @pytest.mark.parametrize("name", ["Tickets", "my-task", "../x", "9", "tokenizer", "all", "a" * 41])
-def test_names_that_cannot_serve(name: str) -> None:
+def test_invalid_names_of_tasks_are_refused(name: str) -> None:
     with pytest.raises(SettingsError, match=rf"own_tasks\.{re.escape(name)}: invalid name"):
         task_of(name=name)
 
 
-def test_names_of_tasks() -> None:
+def test_tasks_are_found_by_name_and_duplicates_are_refused() -> None:
     known = known_tasks(settings_with({"tickets": ENTRY}).own_tasks, Path())
     assert list(known) == [*TASKS, "tickets"]
     assert get_task("tickets", known).name == "tickets"
@@ -291,7 +291,7 @@ def test_names_of_tasks() -> None:
 LISTED = {"tasks": {"targets": ["tickets"]}}
 
 
-def test_the_plan_has_the_entries_that_are_listed() -> None:
+def test_the_plan_contains_the_listed_entries() -> None:
     nothing, unused, used = (
         make_plan(settings_with(entries, **lists), Path())
         for entries, lists in (({}, {}), ({"tickets": ENTRY}, {}), ({"tickets": ENTRY}, LISTED))
@@ -313,7 +313,7 @@ def test_the_plan_has_the_entries_that_are_listed() -> None:
         ("/data/x.csv", "", True),
     ],
 )
-def test_files_that_no_pod_has(file: str, volume: str, fits: bool) -> None:
+def test_files_missing_in_pods_are_named(file: str, volume: str, fits: bool) -> None:
     settings = settings_with({"tickets": {**ENTRY, "files": {"train": file}}}, kubeflow={"volume": volume}, **LISTED)
     found = [reason for reason in unfit_for_a_cluster(settings) if "own_tasks" in reason]
     assert found == ([] if fits else [found[0]])
@@ -325,13 +325,13 @@ def test_files_that_no_pod_has(file: str, volume: str, fits: bool) -> None:
 @pytest.mark.parametrize(
     ("file", "expected"), [("x.csv", "a file's absolute path"), ("/nowhere/x.csv", "no such file")]
 )
-def test_files_that_no_local_container_has(tmp_path: Path, file: str, expected: str) -> None:
+def test_files_missing_in_local_containers_are_named(tmp_path: Path, file: str, expected: str) -> None:
     settings = settings_with({"tickets": {**ENTRY, "files": {"train": file}}}, **LISTED)
     with pytest.raises(LocalRunError, match=rf"own_tasks\.tickets\.files\.train is {file}: .*{expected}"):
         run_locally(tmp_path / "pemt.yaml", {}, settings, tmp_path)
 
 
-# Adding one to params.yaml
+# Adding an entry to params.yaml
 
 
 def proposed(params: Path, **changes: Any) -> dict[str, Any]:
@@ -356,7 +356,7 @@ def test_an_entry_is_proposed_from_a_file(params: Path) -> None:
 
 
 def changed_lines(before: str, after: str) -> tuple[list[str], list[str]]:
-    """Lines that are gone, and new ones."""
+    """Return the removed lines and the added ones."""
     old, new = Counter(before.splitlines()), Counter(after.splitlines())
     return list((old - new).elements()), list((new - old).elements())
 
@@ -365,14 +365,14 @@ def test_an_added_task_leaves_all_other_text_as_it_is(params: Path) -> None:
     before = params.read_text()
     add_own_task(params, "tickets", proposed(params), differences={"k": ["full"]})
     gone, new = changed_lines(before, params.read_text())
-    assert [line.split()[0] for line in gone] == ["targets:", "own_tasks:", "per_target:"]  # which were added to
-    assert "own_tasks:                      # tasks from files of yours, by name: docs/own_tasks.md" in new
+    assert [line.split()[0] for line in gone] == ["targets:", "own_tasks:", "per_target:"]  # the extended keys
+    assert "own_tasks:                      # tasks from your files, by name: docs/own_tasks.md" in new
     assert [line for line in new if "tickets" in line and "files" not in line] == [
         f"  targets: [{', '.join(VALUES['tasks']['targets'])}, tickets]",
         "  tickets:",
         "  tickets: {k: [full]}",
     ]
-    assert len(new) == len(gone) + len(proposed(params)) + 1 + 1  # the entry, and per_target
+    assert len(new) == len(gone) + len(proposed(params)) + 1 + 1  # the entry and per_target
     settings = load_settings(params)
     assert settings.tasks.targets == [*VALUES["tasks"]["targets"], "tickets"]
     assert settings.transfer_for("tickets").k == ["full"]
@@ -382,7 +382,7 @@ def test_an_added_task_leaves_all_other_text_as_it_is(params: Path) -> None:
     gone, new = changed_lines(middle, params.read_text())
     assert [line.split()[0] for line in gone] == ["sources:"]
     assert {"  sources: [more]", "  more:"} < {*new}
-    assert len(new) == len(gone) + len(proposed(params)) + 1  # the entry alone
+    assert len(new) == len(gone) + len(proposed(params)) + 1  # only the entry
 
 
 OTHER_LAYOUTS: dict[str, Callable[[str], str]] = {
@@ -398,7 +398,7 @@ OTHER_LAYOUTS: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("case", OTHER_LAYOUTS)
 @pytest.mark.parametrize("only", [False, True])
-def test_other_layouts(params: Path, case: str, only: bool) -> None:
+def test_entries_are_added_to_other_layouts(params: Path, case: str, only: bool) -> None:
     text = OTHER_LAYOUTS[case](params.read_text())
     assert text != params.read_text()
     params.write_text(text)
@@ -408,7 +408,7 @@ def test_other_layouts(params: Path, case: str, only: bool) -> None:
     assert not [line for line in params.read_text().splitlines() if line != line.rstrip()]
 
 
-def test_a_layout_that_no_program_can_edit_is_refused(params: Path) -> None:
+def test_a_layout_that_cannot_be_edited_is_refused(params: Path) -> None:
     text = params.read_text().replace("per_source: {}", "per_source: &same {}")
     text = text.replace("per_target: {}", "per_target: *same")
     params.write_text(text)
@@ -428,7 +428,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], type[PemtError], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_added_changes_nothing(params: Path, case: str) -> None:
+def test_a_refused_task_leaves_the_file_unchanged(params: Path, case: str) -> None:
     name, change, kind, expected = REFUSED[case]
     before = params.read_text()
     with pytest.raises(kind, match=re.escape(expected)):
@@ -451,13 +451,13 @@ def test_every_row_is_checked_before_a_task_is_added(params: Path, caplog: pytes
     assert params.read_text() == before
 
 
-def test_doctor_knows_own_tasks(params: Path) -> None:
+def test_doctor_checks_own_tasks(params: Path) -> None:
     add_own_task(params, "tickets", proposed(params))
     (found,) = project.settings(Surroundings.of(params, {}, None))
     assert (found.status, found.found.endswith("18 targets")) == ("ok", True)
 
 
-def test_differences_that_are_no_settings_are_refused(params: Path) -> None:
+def test_unknown_settings_for_an_added_task_are_refused(params: Path) -> None:
     with pytest.raises(SettingsError, match=r"per_target\.tickets: unknown key 'kk'"):
         add_own_task(params, "tickets", proposed(params), differences={"kk": 1})
 
@@ -466,8 +466,8 @@ def test_differences_that_are_no_settings_are_refused(params: Path) -> None:
 
 
 @pytest.mark.slow
-def test_from_files_to_results_and_what_a_changed_file_trains_again(tmp_path: Path) -> None:
-    """The example with one source, an own task too, on the kept backbone."""
+def test_from_files_to_results_and_retraining_after_a_changed_file(tmp_path: Path) -> None:
+    """Run the example on the kept backbone, with one source that is a user's task too."""
     short = {group: TINY[group] for group in ("train_source", "transfer", "evaluate")}
     workspace = new_workspace(tmp_path / "project", tmp_path / "caches", [short])
     folder = workspace.folder / "own_tasks"
@@ -481,7 +481,7 @@ def test_from_files_to_results_and_what_a_changed_file_trains_again(tmp_path: Pa
     with (folder / "tickets.csv").open("a") as file:
         file.write("Late,My chair did not come.,truck\n")
     assert workspace.repro("backbone").executed == ["prepare", "backbone"]
-    assert workspace.repro("--dry", "transfer").executed == ["transfer@tickets"]  # neither source nor experts
+    assert workspace.repro("--dry", "transfer").executed == ["transfer@tickets"]  # the source and the experts stay
     splits = read_json(workspace.folder / "data/statistics.json")["tickets"]["splits"]
     assert [splits[role]["rows"] for role in ("train", "validation", "test")] == [271, 30, 120]
     revisions = read_json(workspace.folder / "provenance/prepare.json")["revisions"]
@@ -489,6 +489,6 @@ def test_from_files_to_results_and_what_a_changed_file_trains_again(tmp_path: Pa
 
 
 def add(workspace: Workspace, name: str, files: Mapping[str, str], role: Any) -> None:
-    """The only one of its role."""
+    """Add a task as the only one in its role."""
     entry = propose_entry(files, "queue", workspace.folder)
     add_own_task(workspace.folder / "params.yaml", name, entry, role, only=True)

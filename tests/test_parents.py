@@ -1,4 +1,4 @@
-"""Methods side by side in a real store, read back by MLflow's own client: parents, children, earlier states."""
+"""Parent runs that compare methods in a real store, their children and earlier states, read by MLflow's client."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ SCORING = EvaluateSettings(answer="generate", batch_size=8, precision="float32",
 
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database without an experiment: making one takes seconds."""
+    """Create a database without experiments once, since creating one takes seconds."""
     from mlflow import MlflowClient
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
@@ -51,7 +51,7 @@ def opened(folder: Path, empty_store: Path) -> Tracker:
 
 
 class Reader:
-    """What the store in a folder holds, as MLflow itself gives it."""
+    """The content of the store in a folder, read by MLflow."""
 
     def __init__(self, folder: Path) -> None:
         from mlflow import MlflowClient
@@ -77,7 +77,7 @@ class Reader:
 
 
 def scores_in(folder: Path, method: str, seed: int) -> dict[str, float]:
-    """Target to main metric, from the result files themselves."""
+    """Read the main metric of each target from the result files."""
     found = {}
     for path in folder.glob(f"*/{method}-kfull-seed{seed}/result.json"):
         result = json.loads(path.read_text())
@@ -86,7 +86,7 @@ def scores_in(folder: Path, method: str, seed: int) -> dict[str, float]:
 
 
 def changed_scores(scored: World, folder: Path, changes: Mapping[str, float]) -> Path:
-    """A copy of the results in which the named targets' PEMT with seed 1 scored something else."""
+    """Copy the results and change the scores of PEMT with seed 1 on the named targets."""
     shutil.copytree(scored.folder / "scores", folder)
     for target, score in changes.items():
         path = folder / target / "pemt-kfull-seed1" / "result.json"
@@ -100,13 +100,13 @@ def tables_in(folder: Path, failed: Sequence[str] = ()) -> Tables:
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, scored: World) -> Reader:
-    """A store that shows the world's results once."""
+    """A store to which the world's results were written once."""
     folder = tmp_path_factory.mktemp("shown")
     scored.record(opened(folder, empty_store))
     return Reader(folder)
 
 
-def test_methods_stand_above_their_cells(shown: Reader, scored: World) -> None:
+def test_each_method_has_a_parent_run_of_its_cells(shown: Reader, scored: World) -> None:
     store = shown
     parents = store.parents()
     assert set(parents) == {PEMT, CONTROL, "sources"}
@@ -127,7 +127,7 @@ def test_methods_stand_above_their_cells(shown: Reader, scored: World) -> None:
                 f"| {target} | accuracy | {metrics[f'target/{target}']:.1f} |" in run.data.tags["mlflow.note.content"]
             )
         points = store.client.get_metric_history(run.info.run_id, "mean/All")
-        assert [point.step for point in points] == [0]  # with another step MLflow draws a line of one point
+        assert [point.step for point in points] == [0]  # at any other step MLflow draws a line of one point
         assert (run.data.params["method"], run.data.params["seeds"]) == (method, "[1, 2]")
         assert run.data.params["settings.training.batch_size"] == "4"
     before = store.state()
@@ -189,7 +189,7 @@ def test_changed_results_keep_the_earlier_parent(tmp_path: Path, tracker: Tracke
     assert store.children(second[PEMT]) == children
     assert store.children(earlier[PEMT]) == set()
 
-    scored.record(tracker)  # as after `git checkout` and `dvc repro`: what was there before is there again
+    scored.record(tracker)  # as after `git checkout` and `dvc repro`: the earlier results are back
     assert {name: run.info.run_id for name, run in store.parents().items()} == {
         name: run.info.run_id for name, run in first.items()
     }
@@ -197,7 +197,7 @@ def test_changed_results_keep_the_earlier_parent(tmp_path: Path, tracker: Tracke
     assert store.children(first[PEMT]) == children
 
 
-def test_a_crash_in_between_is_made_up_for(
+def test_the_next_record_completes_an_interrupted_one(
     tmp_path: Path, tracker: Tracker, scored: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*arguments: Any) -> None:
@@ -218,7 +218,7 @@ def test_a_crash_in_between_is_made_up_for(
 
 
 def test_runs_of_a_cluster_get_their_parents(tmp_path: Path, tracker: Tracker, scored: World) -> None:
-    """Its report has no adapters, and its cells' runs carry the key of their branch."""
+    """The report of a cluster has no adapters, and the runs of its cells have the key of their branch."""
     for target in World.SCORED:
         for seed in (1, 2):
             branch = tmp_path / f"{target}-{seed}"
@@ -235,7 +235,7 @@ def test_runs_of_a_cluster_get_their_parents(tmp_path: Path, tracker: Tracker, s
     gathered = tmp_path / "gathered"
     assert gather(cells, SCORING, tracker, results_dir=gathered) == []
     tables = tables_in(gathered, failed=["zeta: its training failed"])
-    assert record(tables, gathered, [], REPORT, tracker, tmp_path) == 14  # pages of runs that are there, and parents
+    assert record(tables, gathered, [], REPORT, tracker, tmp_path) == 14  # the pages of existing runs, and the parents
     store = Reader(tmp_path)
     parents = store.parents()
     assert set(parents) == {PEMT, CONTROL}  # the sources were trained without a store

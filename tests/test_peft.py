@@ -1,4 +1,4 @@
-"""Adapters to and from PEFT's layout, with the real library: what is exact, and what is refused."""
+"""Export to and import from PEFT's layout with the real library: exactness and rejected adapters."""
 
 import copy
 import hashlib
@@ -37,7 +37,7 @@ from pemt_core.settings import EvaluateSettings, parse_settings, read_params
 from pemt_core.steps.collect_experts import collect_experts
 from pemt_core.steps.evaluate import evaluate
 
-# peft 0.21 asks a model for an attribute that transformers 5.23 has under another name
+# peft 0.21 reads an attribute that transformers 5.23 has renamed
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 KEPT = REPOSITORY / "pemt_core" / "embedded" / "backbone"
@@ -61,7 +61,7 @@ def backbone(world: World) -> Backbone:
 
 
 def peft_lora(peft: Any, backbone: Backbone, folder: Path, **options: Any) -> Any:
-    """A model of PEFT's with random matrices, saved in `folder`; every option is one of its LoraConfig."""
+    """Save a PEFT model with random matrices in `folder`; the options are those of LoraConfig."""
     config = peft.LoraConfig(**{"init_lora_weights": False, "task_type": "SEQ_2_SEQ_LM", **EVERY_WO, **options})
     with torch.random.fork_rng():
         torch.manual_seed(5)
@@ -72,7 +72,7 @@ def peft_lora(peft: Any, backbone: Backbone, folder: Path, **options: Any) -> An
 
 @torch.no_grad()
 def peft_logits(model: Any, prompt: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    """The logits of a model of PEFT's with the prompt in front, by transformers' own arguments."""
+    """Compute the logits of a PEFT model with the prompt before the text, through transformers' arguments."""
     text = model.get_input_embeddings()(batch["input_ids"])
     rows = prompt.expand(len(text), -1, -1)
     mask = torch.cat([batch["attention_mask"].new_ones(rows.shape[:2]), batch["attention_mask"]], dim=1)
@@ -84,13 +84,13 @@ def peft_logits(model: Any, prompt: Tensor, batch: Mapping[str, Tensor]) -> Tens
 
 @torch.no_grad()
 def source_logits(model: Any, tensors: Mapping[str, Tensor], scale: float, batch: Mapping[str, Tensor]) -> Tensor:
-    """The logits of stage 1's model, on a copy of the backbone."""
+    """Compute the logits of the stage 1 model on a copy of the backbone."""
     logits: Tensor = build_source_model(copy.deepcopy(model), tensors, scale=scale).eval()(**batch).logits
     return logits
 
 
 def source_adapter(model: Any, scale: float, fingerprint: str = "f" * 64) -> Adapter[SourceDescription]:
-    """Random tensors of one rank in every layer."""
+    """Make an adapter with random tensors of the same rank in every layer."""
     tensors = dict(random_experts(model, 1)[0].tensors)
     description = SourceDescription("mnli", DESCRIPTION, fingerprint, "", 1, {}, "generate", scale)
     return Adapter(description, tensors, "")
@@ -100,8 +100,8 @@ def source_adapter(model: Any, scale: float, fingerprint: str = "f" * 64) -> Ada
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "kept"])
-def test_peft_computes_what_the_pipeline_does(peft: Any, kind: str, tmp_path: Path) -> None:
-    """Bit by bit: the same products in the same order. The scale is no power of two."""
+def test_peft_computes_the_logits_of_the_pipeline(peft: Any, kind: str, tmp_path: Path) -> None:
+    """The logits are bit-identical, though the scale is not a power of two: both compute the same products in order."""
     model = tiny_t5(kind) if kind in KINDS else T5ForConditionalGeneration.from_pretrained(KEPT).eval()
     adapter = source_adapter(model, 7 / 3)
     save_lora(tmp_path / "lora", adapter, "backbone")
@@ -118,7 +118,7 @@ def test_peft_computes_what_the_pipeline_does(peft: Any, kind: str, tmp_path: Pa
 
 @dataclass(frozen=True)
 class Stored:
-    """The kept backbone and a source adapter on it, in folders of their own."""
+    """The kept backbone and a source adapter for it, each in its folder."""
 
     folder: Path
     backbone: Backbone
@@ -140,7 +140,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
 
 @pytest.fixture
 def exported(stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the program writes, called from the folder in which everything is."""
+    """Run the export program from the folder that holds its inputs; return its output."""
     for name in ("backbone", "adapter"):
         (tmp_path / name).symlink_to(stored.folder / name)
     monkeypatch.chdir(tmp_path)
@@ -150,13 +150,13 @@ def exported(stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def python_of(page: Path) -> str:
-    """The code that a document shows."""
+    """Extract the Python code of a document."""
     (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     return str(code)
 
 
-def test_the_page_of_an_export_works_as_it_stands(exported: Path, stored: Stored) -> None:
-    """Its code runs where the export was made, and generates what the pipeline's model does."""
+def test_the_code_on_the_page_of_an_export_runs_unchanged(exported: Path, stored: Stored) -> None:
+    """The code of the page runs in the folder of the export and generates what the pipeline's model generates."""
     names: dict[str, Any] = {}
     exec(python_of(exported / "README.md"), names)
     model = build_source_model(copy.deepcopy(stored.backbone.model), stored.adapter.tensors, scale=7 / 3).eval()
@@ -166,7 +166,7 @@ def test_the_page_of_an_export_works_as_it_stands(exported: Path, stored: Stored
     assert len(set(ids[0].tolist())) > 2
 
 
-def test_the_document_shows_what_an_export_holds(exported: Path) -> None:
+def test_the_document_lists_the_files_of_an_export(exported: Path) -> None:
     document = REPOSITORY / "docs" / "adapters.md"
     assert python_of(document) == python_of(exported / "README.md")
     assert json.loads((exported / CONFIG).read_text())["base_model_name_or_path"] == "backbone"
@@ -180,15 +180,15 @@ def test_the_settings_that_the_document_shows_are_read() -> None:
     assert list(parse_settings(values, "the document").imported_sources) == ["own"]
 
 
-def test_an_export_comes_back_as_it_was(exported: Path, stored: Stored) -> None:
-    """Prompt included, where no description is given."""
+def test_importing_an_export_restores_the_adapter(exported: Path, stored: Stored) -> None:
+    """Without a description, the prompt is imported too."""
     expert = load_lora(exported, "back", None, stored.backbone).expert
     assert expert.scale == 7 / 3
     assert expert.tensors.keys() == stored.adapter.tensors.keys()
     assert all(torch.equal(tensor, stored.adapter.tensors[name]) for name, tensor in expert.tensors.items())
 
 
-def test_what_cannot_be_exported_is_named(
+def test_an_impossible_export_is_explained(
     world: World, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def error(output: Path, adapter: Path = tmp_path / "adapter", backbone: Path = tmp_path / "backbone") -> str:
@@ -203,7 +203,7 @@ def test_what_cannot_be_exported_is_named(
     assert error(letters).startswith(f"error: {letters}: already exists and has no {CONFIG}")
     before = {path.name: path.read_bytes() for path in exported.iterdir()}
     (exported / "README.md").unlink()
-    assert error(Path("exported/mnli"), Path("adapter"), Path("backbone")) == ""  # an older export gives way
+    assert error(Path("exported/mnli"), Path("adapter"), Path("backbone")) == ""  # an older export is replaced
     assert {path.name: path.read_bytes() for path in exported.iterdir()} == before
     world.transfer(tmp_path / "gamma", max_steps=1, methods=["control"])
     (cell,) = (path for path in (tmp_path / "gamma").iterdir() if path.is_dir())
@@ -216,7 +216,7 @@ def test_what_cannot_be_exported_is_named(
 
 
 def plain_tensors(model: Any, backbone: Backbone) -> dict[str, Tensor]:
-    """The matrices that PEFT holds, each layer's scale multiplied into B: independent of what is on disk."""
+    """Return the matrices of the PEFT model in memory, with each layer's scale multiplied into B."""
     tensors = {}
     for place in feed_forwards(backbone.model):
         module = model.get_base_model().get_submodule(module_name(place.stack, place.layer))
@@ -256,10 +256,10 @@ def test_a_lora_of_peft_is_imported_exactly(peft: Any, name: str, backbone: Back
         assert torch.equal(expert.tensors[key] * (expert.scale if key.endswith("up") else 1), tensor)
 
 
-def test_scales_that_differ_and_are_no_powers_of_two_cost_one_rounding(
+def test_mixed_scales_that_are_not_powers_of_two_are_rounded_once(
     peft: Any, backbone: Backbone, tmp_path: Path
 ) -> None:
-    """Each layer's is multiplied into B, once, as stage 2 does with one scale for all: there it is the same number."""
+    """The import multiplies each layer's scale into B, which rounds once; PEFT scales the product instead."""
     options = {"use_rslora": True, "rank_pattern": {"encoder.*wo": 5}, "alpha_pattern": {"decoder.block.0.*": 7.5}}
     model = peft_lora(peft, backbone, tmp_path / "lora", **options)
     expert = load_lora(tmp_path / "lora", "imported", DESCRIPTION, backbone).expert
@@ -272,7 +272,9 @@ def test_scales_that_differ_and_are_no_powers_of_two_cost_one_rounding(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_halves_are_read_as_the_same_numbers(peft: Any, dtype: torch.dtype, backbone: Backbone, tmp_path: Path) -> None:
+def test_half_precision_files_are_read_exactly(
+    peft: Any, dtype: torch.dtype, backbone: Backbone, tmp_path: Path
+) -> None:
     peft_lora(peft, backbone, tmp_path / "lora")
     path = tmp_path / "lora" / TENSORS
     halves = {name: tensor.to(dtype) for name, tensor in load_file(path).items()}
@@ -286,17 +288,17 @@ def test_halves_are_read_as_the_same_numbers(peft: Any, dtype: torch.dtype, back
     assert torch.equal(peft_logits(loaded, expert.tensors["prompt"], batch), imported)
 
 
-@pytest.mark.filterwarnings("ignore:PiSSA changes the base weights")  # of peft, in what it offers against that
-def test_a_start_that_changed_the_backbone_is_imported_once_peft_has_made_it_plain(
+@pytest.mark.filterwarnings("ignore:PiSSA changes the base weights")  # raised while peft converts such an adapter
+def test_a_pissa_adapter_is_imported_after_conversion_to_a_plain_lora(
     peft: Any, backbone: Backbone, tmp_path: Path
 ) -> None:
-    """PiSSA takes its start out of the backbone's weights: what is saved with that start subtracted is a plain LoRA."""
+    """PiSSA subtracts its initial matrices from the backbone; PEFT can save the difference to them as a plain LoRA."""
     model = peft_lora(peft, backbone, tmp_path / "start", init_lora_weights="pissa")
     with pytest.raises(ArtifactError, match="'init_lora_weights' is 'pissa'"):
         load_lora(tmp_path / "start", "imported", DESCRIPTION, backbone)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
-            parameter.data.mul_(1.5)  # in place of training
+            parameter.data.mul_(1.5)  # stands in for training
     model.save_pretrained(str(tmp_path / "plain"), path_initial_model_for_weight_conversion=str(tmp_path / "start"))
     expert = load_lora(tmp_path / "plain", "imported", DESCRIPTION, backbone).expert
     batch = tiny_batch()
@@ -306,20 +308,20 @@ def test_a_start_that_changed_the_backbone_is_imported_once_peft_has_made_it_pla
     assert not torch.allclose(trained, source_logits(backbone.model, expert.tensors, 0.0, batch), atol=0.1)
 
 
-def test_a_mixture_with_an_imported_expert_is_the_plain_computation(
+def test_a_mixture_with_an_imported_expert_equals_the_plain_computation(
     peft: Any, backbone: Backbone, tmp_path: Path
 ) -> None:
-    """PEFT's own matrices in the method written out step by step, against the folded experts of the import."""
+    """The plain computation uses PEFT's matrices, the model the imported expert; both give the same results."""
     options = {"rank_pattern": {"encoder.block.0.*wo": 5}, "layers_to_transform": [0, 2], "layers_pattern": "block"}
     model = peft_lora(peft, backbone, tmp_path / "lora", **options)
     imported = load_lora(tmp_path / "lora", "imported", DESCRIPTION, backbone).expert
-    own = random_experts(backbone.model, 2)
+    others = random_experts(backbone.model, 2)
     tensors = random_target_tensors(backbone.model, 3)
     mixed = build_target_model(
-        copy.deepcopy(backbone.model), tensors, [*own, imported], prompt_dropout=0.0, sparsity_coefficient=0.1
+        copy.deepcopy(backbone.model), tensors, [*others, imported], prompt_dropout=0.0, sparsity_coefficient=0.1
     ).eval()
     theirs = {"prompt": imported.tensors["prompt"], **plain_tensors(model, backbone)}
-    experts = [*(PlainExpert(expert.tensors, expert.scale) for expert in own), PlainExpert(theirs, 1.0)]
+    experts = [*(PlainExpert(expert.tensors, expert.scale) for expert in others), PlainExpert(theirs, 1.0)]
     batch = tiny_batch()
     result, plain = mixed(**batch), PlainTarget(backbone.model, tensors, experts, coefficient=0.1)(**batch)
     assert torch.allclose(result.logits, plain.logits, rtol=1e-4, atol=1e-4)
@@ -327,13 +329,13 @@ def test_a_mixture_with_an_imported_expert_is_the_plain_computation(
     assert torch.allclose(result.sparsity_loss, plain.sparsity_loss, atol=1e-5)
 
 
-# --- in the pipeline
+# --- imported sources in the pipeline
 
 
 def test_the_pipeline_mixes_an_imported_source(
     peft: Any, world: World, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """collect_experts as a program, then stage 2 with it and without it, then the scores."""
+    """Run collect_experts, then stage 2 with and without the imported source, then evaluate."""
     peft_lora(peft, backbone, tmp_path / "lora")
     project = World(tmp_path)
     for name in ("data", "backbone", "adapters"):
@@ -348,11 +350,11 @@ def test_the_pipeline_mixes_an_imported_source(
     assert [expert["task"] for expert in manifest["experts"]] == [*World.SOURCES, "own"]
     sha256 = hashlib.sha256((tmp_path / "lora" / TENSORS).read_bytes()).hexdigest()
     content = load_experts(tmp_path / "experts", backbone.fingerprint).contents["own"]
-    of_own = {"task": "own", "scale": 4 / 3, "sha256": sha256, "content": content, "imported": True}
-    assert manifest["experts"][-1] == of_own
+    imported_entry = {"task": "own", "scale": 4 / 3, "sha256": sha256, "content": content, "imported": True}
+    assert manifest["experts"][-1] == imported_entry
     trained = json.loads((world.folder / "experts" / "experts.json").read_text())["experts"]
     assert manifest["experts"][:-1] == trained
-    assert all(expert.keys() == of_own.keys() - {"imported"} for expert in trained)
+    assert all(expert.keys() == imported_entry.keys() - {"imported"} for expert in trained)
 
     targets = {"gamma": tmp_path / "targets" / "gamma"}
     methods = {"pemt": {}, "without_own": {"kind": "pemt", "without": ["own"]}}
@@ -377,7 +379,7 @@ def test_an_import_for_another_backbone_than_the_adapters_is_refused(world: Worl
     assert not (tmp_path / "experts").exists()
 
 
-# --- refused
+# --- rejected adapters
 
 
 @pytest.fixture(scope="module")
@@ -486,7 +488,9 @@ REFUSED: dict[str, tuple[Damage, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_no_source_expert_can_be_is_refused(name: str, intact: Path, backbone: Backbone, tmp_path: Path) -> None:
+def test_unsupported_or_damaged_adapters_are_refused(
+    name: str, intact: Path, backbone: Backbone, tmp_path: Path
+) -> None:
     damage, expected = REFUSED[name]
     folder = shutil.copytree(intact, tmp_path / "lora")
     damage(folder)
@@ -502,7 +506,7 @@ def test_what_no_source_expert_can_be_is_refused(name: str, intact: Path, backbo
 @pytest.mark.parametrize(
     "change", [put(merge_weights=False, enable_lora=None, some=[]), drop("rank_pattern"), put(alpha_pattern=None)]
 )
-def test_what_older_and_newer_files_say_of_what_is_off_does_not_matter(
+def test_disabled_options_of_other_peft_versions_are_ignored(
     change: Damage, intact: Path, backbone: Backbone, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(intact, tmp_path / "lora")

@@ -1,6 +1,6 @@
-"""`dvc repro` as a whole, on real datasets: what runs, what does not run again, and what a clone gets back.
+"""`dvc repro` on real datasets: which stages run, which are reused, and what a clone restores.
 
-One full run serves all tests: each works on a copy of its project, DVC's cache and tracking store included.
+All tests share one full run: each works on a copy of its project, DVC's cache and tracking store.
 """
 
 import csv
@@ -39,16 +39,16 @@ ALL_STAGES = [
 ENDS = ALL_STAGES[-3:]
 OUTPUTS = ("adapters", "backbone", "data", "experts", "plan", "provenance", "results", "scores")
 CELL = "pemt-kfull-seed4096"
-LONGER = {"per_target": {"cb": {"training": {"max_steps": 8}}}}  # what some tests change
+LONGER = {"per_target": {"cb": {"training": {"max_steps": 8}}}}  # the change that several tests make
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A project whose pipeline has run, and is committed."""
+    """A project whose pipeline has run and whose results are committed."""
 
     workspace: Workspace
     first: Repro
-    changed: str  # what git saw before the commit
+    changed: str  # the output of git status before the commit
 
 
 @pytest.fixture(scope="module")
@@ -69,20 +69,20 @@ def copy(finished: Finished, tmp_path: Path) -> Workspace:
 
 @pytest.fixture(scope="module")
 def experiment(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str]:
-    """A copy in which an experiment has changed one target's setting, and what it printed."""
+    """A copy in which an experiment changed a setting of one target, and the output of that experiment."""
     workspace = finished.workspace.copy(tmp_path_factory.mktemp("experiment") / "project")
     done = workspace.run("dvc", "exp", "run", "--name", "longer", "-S", "+per_target.cb.training.max_steps=8")
     return workspace, done.stdout + done.stderr
 
 
 def contents(workspace: Workspace, *names: str) -> dict[str, bytes]:
-    """Every file below the named folders; folders that git or DVC leave to each other hold no others."""
+    """Read every file below the named folders; the keys are paths relative to the project."""
     files = [path for name in names for path in sorted((workspace.folder / name).rglob("*")) if path.is_file()]
     return {str(path.relative_to(workspace.folder)): path.read_bytes() for path in files}
 
 
 def scored(output: str) -> list[str]:
-    """The targets of which evaluate scored a cell."""
+    """List the targets for which evaluate scored at least one cell."""
     return [
         target for target, count in re.findall(r"evaluate \d+/\d+: (\w+): (\d+) of \d+ cells", output) if int(count)
     ]
@@ -92,10 +92,10 @@ def table(workspace: Workspace) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO((workspace.folder / "results" / "table.csv").read_text())))
 
 
-# From nothing to the table
+# The first run
 
 
-def test_from_nothing_to_the_table(finished: Finished) -> None:
+def test_the_first_run_writes_the_table(finished: Finished) -> None:
     assert finished.first.executed == ALL_STAGES
     rows = table(finished.workspace)
     assert [(row["suite"], row["target"]) for row in rows] == [("GLUE", "rte"), ("MRQA", "nq"), ("SuperGLUE", "cb")]
@@ -115,12 +115,12 @@ def test_every_target_has_a_champion(finished: Finished) -> None:
     assert provenance["champions"] == {f"pemt-{target}": 1 for target in TARGETS}
 
 
-def test_git_sees_the_lock_and_the_metrics_alone(finished: Finished) -> None:
+def test_git_sees_only_the_lock_and_the_metrics(finished: Finished) -> None:
     assert finished.changed.splitlines() == ["?? dvc.lock", "?? results/summary.json"]
     assert not [p for p in finished.workspace.folder.rglob(".gitignore") if p.parent.name in (*OUTPUTS, "sources")]
 
 
-def test_a_second_run_does_nothing_at_once(finished: Finished) -> None:
+def test_a_second_run_ends_at_once_without_work(finished: Finished) -> None:
     begin = time.perf_counter()
     again = finished.workspace.repro()
     assert time.perf_counter() - begin < 5
@@ -128,8 +128,8 @@ def test_a_second_run_does_nothing_at_once(finished: Finished) -> None:
     assert "Data and pipelines are up to date." in again.output
 
 
-def test_what_later_steps_read_says_nothing_of_the_run(finished: Finished) -> None:
-    """Commit, time or host would make equal results look different: they stand in provenance."""
+def test_inputs_of_later_steps_do_not_depend_on_the_run(finished: Finished) -> None:
+    """Commit, time and host would make equal results look different, so only provenance holds them."""
     folder = finished.workspace.folder
     commit = finished.workspace.run("git", "rev-parse", "HEAD~1").stdout.strip()
     read = contents(finished.workspace, *(name for name in OUTPUTS if name not in ("provenance", "results")))
@@ -158,7 +158,7 @@ def test_what_later_steps_read_says_nothing_of_the_run(finished: Finished) -> No
 
 
 def keys_of(value: Any) -> set[str]:
-    """Every key of nested JSON."""
+    """Collect all keys of nested JSON."""
     if isinstance(value, dict):
         return {*value, *(key for inner in value.values() for key in keys_of(inner))}
     return {key for inner in value for key in keys_of(inner)} if isinstance(value, list) else set()
@@ -167,7 +167,7 @@ def keys_of(value: Any) -> set[str]:
 # What runs again
 
 
-def test_a_targets_setting_runs_that_target_alone(experiment: tuple[Workspace, str], finished: Finished) -> None:
+def test_a_setting_of_one_target_reruns_only_that_target(experiment: tuple[Workspace, str], finished: Finished) -> None:
     workspace, output = experiment
     assert executed_stages(output) == ["plan", "transfer@cb", "evaluate", *ENDS]
     assert scored(output) == ["cb"]
@@ -179,9 +179,9 @@ def test_a_targets_setting_runs_that_target_alone(experiment: tuple[Workspace, s
     assert record["steps"] == 8
 
 
-def test_a_changed_record_trains_again_what_its_data_reaches(copy: Workspace, finished: Finished) -> None:
+def test_a_changed_record_retrains_what_depends_on_its_data(copy: Workspace, finished: Finished) -> None:
     before = contents(copy, "data", "scores")
-    # the same words in another order: the tokenizer, trained on descriptions as well, stays as it is
+    # the same words in another order, so that the tokenizer, which is trained on descriptions too, does not change
     copy.replace(
         "pemt_core/tasks/glue.py", "the first one entails the second one", "the second one entails the first one"
     )
@@ -194,10 +194,10 @@ def test_a_changed_record_trains_again_what_its_data_reaches(copy: Workspace, fi
     assert {path.split("/")[1] for path in changed} == {"rte"}
 
 
-def test_changes_that_change_no_data_and_no_result(copy: Workspace) -> None:
-    """A record that is written in other code prepares again, a word of the report reports again: nothing between.
+def test_code_changes_without_effect_on_data_rerun_few_stages(copy: Workspace) -> None:
+    """Other code for a record reruns only prepare; another word in the report reruns only the report.
 
-    A comment does nothing at all, beyond the plan.
+    A comment in the code reruns only the plan.
     """
     copy.replace("pemt_core/tasks/glue.py", "\nRTE = Task(", "\nUNUSED = 1\nRTE = Task(")
     copy.replace("pemt_core/model/gate.py", "class Gate(", "# a comment\nclass Gate(")
@@ -207,21 +207,21 @@ def test_changes_that_change_no_data_and_no_result(copy: Workspace) -> None:
     assert (copy.folder / "results" / "table.md").read_text().startswith("# Scores\n")
 
 
-def test_a_killed_stage_goes_on_and_gives_the_same(copy: Workspace, experiment: tuple[Workspace, str]) -> None:
+def test_a_killed_stage_resumes_and_gives_the_same_results(copy: Workspace, experiment: tuple[Workspace, str]) -> None:
     copy.change_settings(LONGER)
     kill_in_transfer(copy)
-    assert steps_of(copy) == 3  # the earlier cell is whole until another takes its place
+    assert steps_of(copy) == 3  # the earlier cell stays complete until the new one replaces it
     again = copy.repro()
     assert again.executed == ["transfer@cb", "evaluate", *ENDS]
     resumed = re.search(r"resumed after step (\d) of 8", again.output)
     assert resumed
     assert int(resumed[1]) >= 1
     files = [contents(workspace, "adapters", "scores", "results") for workspace in (copy, experiment[0])]
-    assert files[0].pop("results/report.html") != files[1].pop("results/report.html")  # it tells of the run
+    assert files[0].pop("results/report.html") != files[1].pop("results/report.html")  # the page describes the run
     assert files[0] == files[1]
     assert list((copy.folder / "checkpoints").iterdir()) == []
     runs = [run for run in runs_in(copy) if run.cell == "transfer/cb/pemt/k=full/seed=4096"]
-    assert [run.status for run in runs] == ["FINISHED", "FINISHED"]  # with the earlier setting, and now
+    assert [run.status for run in runs] == ["FINISHED", "FINISHED"]  # with the earlier setting and with the new one
 
 
 def steps_of(workspace: Workspace) -> int:
@@ -231,11 +231,11 @@ def steps_of(workspace: Workspace) -> int:
 
 
 def test_cells_are_trained_once(copy: Workspace) -> None:
-    """Counted from what every transfer says that it trained."""
+    """The trained cells are read from the output of each transfer."""
 
     def trained(differences: dict[str, Any]) -> set[str]:
         copy.change_settings(differences)
-        executed = copy.repro("evaluate").executed
+        executed = copy.repro(*(f"transfer@{target}" for target in TARGETS)).executed
         facts = {t: json.loads((copy.folder / "provenance" / "transfer" / f"{t}.json").read_text()) for t in TARGETS}
         return {f"{t}/{cell}" for t in TARGETS if f"transfer@{t}" in executed for cell in facts[t]["trained"]}
 
@@ -247,8 +247,7 @@ def test_cells_are_trained_once(copy: Workspace) -> None:
     assert trained(two) == cells("control", 4096, 7)
     assert trained({"methods": {"control": {"source_length": 32}}}) == cells("control", 4096, 7)
     assert trained({"transfer": {"methods": ["pemt"], "seeds": [4096]}}) == set()
-    for folder in ("adapters/targets", "scores"):
-        assert {path.name for path in (copy.folder / folder).glob("*/*")} == {CELL}
+    assert {path.name for path in (copy.folder / "adapters" / "targets").glob("*/*")} == {CELL}
     copy.replace("pemt_core/report/markdown.py", "# Results", "# Scores")
     copy.replace("pemt_core/steps/register.py", "logger = ", "unused = 1\nlogger = ")
     assert trained({}) == set()
@@ -256,7 +255,7 @@ def test_cells_are_trained_once(copy: Workspace) -> None:
 
 
 def kill_in_transfer(workspace: Workspace) -> None:
-    """Start `dvc repro`, and kill the program of transfer when it has written its first checkpoint."""
+    """Start `dvc repro` and kill the transfer program once it has written its first checkpoint."""
     command = psutil.Popen(
         ["dvc", "repro"], cwd=workspace.folder, env=dict(workspace.environment),
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -282,10 +281,10 @@ def wait_for_checkpoint(workspace: Workspace, command: psutil.Popen) -> None:
         time.sleep(0.01)
 
 
-# What DVC shows
+# DVC's commands
 
 
-def test_an_experiment_is_kept_with_what_it_changed(experiment: tuple[Workspace, str]) -> None:
+def test_an_experiment_is_kept_with_its_changed_setting(experiment: tuple[Workspace, str]) -> None:
     workspace, _ = experiment
     params = json.loads(workspace.run("dvc", "params", "diff", "--json").stdout)
     assert params == {"params.yaml": {"per_target.cb.training.max_steps": {"old": None, "new": 8}}}
@@ -300,7 +299,7 @@ def test_scores_and_their_differences_are_shown(copy: Workspace) -> None:
     assert set(values["pemt"]) == {"all", "GLUE", "MRQA", "SuperGLUE", *TARGETS}
     shown = json.loads(copy.run("dvc", "metrics", "show", "--json").stdout)
     assert shown[""]["data"]["results/summary.json"]["data"] == values
-    values["pemt"]["cb"] += 12.5  # three steps of training leave all scores at 0: let one differ
+    values["pemt"]["cb"] += 12.5  # after three training steps all scores are 0, so change one
     summary.write_text(json.dumps(values))
     (change,) = json.loads(copy.run("dvc", "metrics", "diff", "--json").stdout)["results/summary.json"].items()
     assert (change[0], change[1]["diff"]) == ("pemt.cb", 12.5)
@@ -322,12 +321,12 @@ def test_curves_and_graph_are_drawn(copy: Workspace) -> None:
     assert sorted(re.findall(r'\["(.+)"\]', graph)) == sorted(ALL_STAGES)
 
 
-# Elsewhere
+# Clone and tracking store
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as the tracking store's own tables hold it."""
+    """A run as stored in the tables of the tracking store."""
 
     cell: str
     status: str
@@ -337,7 +336,7 @@ class StoredRun:
 
 
 def runs_in(workspace: Workspace) -> list[StoredRun]:
-    """The runs that are not deleted, by cell; read with SQL, so that nothing of the tracker is used."""
+    """Read the runs that are not deleted, ordered by cell, with SQL and independently of the tracker."""
     with closing(sqlite3.connect(workspace.folder / "mlflow.db")) as database:
         listed = database.execute("SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'").fetchall()
         return sorted(stored_runs(database, listed), key=lambda run: run.cell)
@@ -352,7 +351,7 @@ def stored_runs(database: sqlite3.Connection, listed: list[tuple[str, str]]) -> 
         yield StoredRun(tags["pemt.cell"], status, tags, params, metrics)
 
 
-def test_a_clone_gets_everything_back_from_a_remote(finished: Finished, copy: Workspace, tmp_path: Path) -> None:
+def test_a_clone_restores_everything_from_a_remote(finished: Finished, copy: Workspace, tmp_path: Path) -> None:
     copy.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "remote"))
     copy.commit("a remote")
     copy.run("dvc", "push")
@@ -382,7 +381,7 @@ def test_a_clone_gets_everything_back_from_a_remote(finished: Finished, copy: Wo
         }
 
 
-def test_runs_show_what_the_result_files_hold(finished: Finished) -> None:
+def test_runs_hold_the_values_of_the_result_files(finished: Finished) -> None:
     folder = finished.workspace.folder
     commit = finished.workspace.run("git", "rev-parse", "HEAD~1").stdout.strip()
     for run in runs_in(finished.workspace):
@@ -401,13 +400,13 @@ def test_runs_show_what_the_result_files_hold(finished: Finished) -> None:
             assert (folder / run.tags["pemt.result_path"] / "result.json").is_file()
 
 
-def test_another_setting_is_another_run(experiment: tuple[Workspace, str]) -> None:
+def test_a_changed_setting_makes_a_new_run(experiment: tuple[Workspace, str]) -> None:
     runs = runs_in(experiment[0])
     keys = [(run.cell, run.tags.get("pemt.key")) for run in runs if run.tags["pemt.step"] != "report"]
     assert len(keys) == len(set(keys)) == 7
     assert len({cell for cell, _ in keys}) == 6
     current = [run.tags["pemt.current"] for run in runs if run.cell == "report/pemt k=full"]
-    assert sorted(current) == ["false", "true"]  # what the earlier results came to stays to be compared with
+    assert sorted(current) == ["false", "true"]  # the earlier summary is kept for comparison
     of_cb = [run for run in runs if "/cb/" in run.cell]
     assert sorted((run.status, run.params["settings.training.max_steps"]) for run in of_cb) == [
         ("FINISHED", "3"),
@@ -421,6 +420,6 @@ def test_a_dataset_that_the_mirror_lacks_is_named(finished: Finished, tmp_path: 
     clone.change_settings({"tasks": {"sources": ["mnli"], "targets": ["searchqa"]}})
     done = clone.run("dvc", "repro", "prepare", check=False)
     assert done.returncode != 0
-    assert "error: mrqa-workshop/mrqa (plain_text) has no row of subset 'SearchQA' in split 'train'" in done.stderr
+    assert "error: mrqa-workshop/mrqa (plain_text) has no rows of subset 'SearchQA' in split 'train'" in done.stderr
     assert "its subsets are HotpotQA, NaturalQuestionsShort" in done.stderr
     assert "Traceback" not in done.stderr

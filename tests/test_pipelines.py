@@ -1,4 +1,4 @@
-"""The pipeline as it is compiled: against the programs, dvc.yaml, and the schemas of Kubeflow and Kubernetes."""
+"""The compiled pipeline, compared with the programs, dvc.yaml and the schemas of Kubeflow and Kubernetes."""
 
 import hashlib
 import importlib
@@ -42,7 +42,7 @@ Compile = Callable[..., list[Any]]
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
-    """Compiles with differences laid over params.yaml; gives the documents of the file."""
+    """Compile params.yaml with changed settings; return the documents of the compiled file."""
     folder = tmp_path_factory.mktemp("compiled")
 
     def compile_with(differences: Mapping[str, Any], manifests: KubernetesManifestOptions | None = None) -> list[Any]:
@@ -56,23 +56,23 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
 
 
 def containers(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The container of each step."""
+    """Return the container of each step."""
     executors = document["deploymentSpec"]["executors"]
     return {name.removeprefix("exec-").replace("-", "_"): value["container"] for name, value in executors.items()}
 
 
 def tasks_of(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Every task of the root and of the groups in it, by name."""
+    """Return all tasks of the root and of its groups, by name."""
     dags = [document["root"], *(c for c in document["components"].values() if "dag" in c)]
     return {name: task for component in dags for name, task in component["dag"]["tasks"].items()}
 
 
-# Against the programs
+# Comparison with the programs
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_container_gives_flags_that_its_program_takes(compiled: Compile, step: str) -> None:
-    """The program's own parser reads them: unknown flags, missing ones and ill-typed values end it."""
+def test_programs_accept_the_flags_of_their_containers(compiled: Compile, step: str) -> None:
+    """The program's parser reads them; it rejects unknown flags, missing flags and values of the wrong type."""
     container = containers(compiled({})[0])[step]
     assert container["command"] == ["python", "-m", f"components.{step}"]
     arguments = [re.sub(r"\{\{\$\.inputs\.parameters\['processes'\]\}\}", "2", word) for word in container["args"]]
@@ -82,7 +82,7 @@ def test_a_container_gives_flags_that_its_program_takes(compiled: Compile, step:
     assert len(given) == len(set(given))
 
 
-def test_every_program_has_its_container_and_every_container_its_resources(compiled: Compile) -> None:
+def test_every_program_has_a_container_with_resources(compiled: Compile) -> None:
     document, _ = compiled({})
     programs = {path.stem for path in (REPOSITORY / "components").glob("*.py") if "def make_parser" in path.read_text()}
     for_people = {command.module.removeprefix("components.") for command in COMMANDS.values()}
@@ -97,11 +97,11 @@ def test_every_program_has_its_container_and_every_container_its_resources(compi
         assert container["resources"]["resourceMemoryLimit"] == resources["memory"]
 
 
-# Against dvc.yaml
+# Comparison with dvc.yaml
 
 
 def artifact_edges(document: Mapping[str, Any]) -> set[tuple[str, str]]:
-    """(producer, consumer) of every artifact, through loops and groups."""
+    """Return (producer, consumer) of every artifact, across loops and groups."""
     components, edges = document["components"], set()
 
     def component_of(dag: Mapping[str, Any], task: str) -> tuple[str, Any]:
@@ -136,7 +136,7 @@ def artifact_edges(document: Mapping[str, Any]) -> set[tuple[str, str]]:
 
 
 def dvc_edges() -> set[tuple[str, str]]:
-    """(producer, consumer) of the stages of dvc.yaml, by the paths that they write and read."""
+    """Return (producer, consumer) of the stages in dvc.yaml, matched by the paths they write and read."""
     stages = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")["stages"]
 
     def path(text: str) -> tuple[str, ...]:
@@ -160,8 +160,9 @@ def dvc_edges() -> set[tuple[str, str]]:
 
 
 def test_data_flows_as_in_dvc(compiled: Compile) -> None:
-    """But for the plan, which gives parameters, and the parents of the runs, which the exit task records for it has all
-    results: it takes no artifacts, but finds them in the tracking store.
+    """The artifacts flow as in dvc.yaml, with two exceptions.
+
+    The plan passes parameters. The exit task records the parent runs; it reads results from the tracking store.
     """
     plan = {("plan", step) for step in STEPS if step != "plan"}
     gathered = {(step, "report") for step in ("backbone", "train_source", "evaluate")} | {("train_source", "record")}
@@ -169,7 +170,7 @@ def test_data_flows_as_in_dvc(compiled: Compile) -> None:
     assert plan | gathered <= dvc_edges()
 
 
-def test_the_plan_comes_first_and_the_report_whatever_failed(compiled: Compile) -> None:
+def test_the_plan_runs_first_and_the_report_runs_after_failures(compiled: Compile) -> None:
     document = compiled({})[0]
     root = document["root"]["dag"]["tasks"]
     assert set(root) == {"plan", "exit-handler-1", "report"}
@@ -185,7 +186,7 @@ def test_the_plan_comes_first_and_the_report_whatever_failed(compiled: Compile) 
     assert sorted(loops.values()) == ["pipelinechannel--plan-branches", "pipelinechannel--plan-source_trainings"]
 
 
-# What params.yaml asks of a cluster
+# Demands on the cluster in params.yaml
 
 
 def test_caching_retries_and_parallelism(compiled: Compile) -> None:
@@ -229,14 +230,14 @@ def test_gpus_nodes_secret_and_volume(compiled: Compile) -> None:
         assert optional["optional"] is True
 
 
-def test_the_settings_fit_into_a_parameter(compiled: Compile) -> None:
-    """Kubeflow's API refuses parameters of more than 10,000 bytes in all, as its source says."""
+def test_the_settings_fit_into_one_parameter(compiled: Compile) -> None:
+    """Kubeflow's API rejects parameters of more than 10,000 bytes in total, according to its source."""
     root = compiled({})[0]["root"]["inputDefinitions"]["parameters"]
     assert len(json.dumps({name: spec["defaultValue"] for name, spec in root.items()}).encode()) < 10_000
 
 
 def test_a_step_on_several_nodes_starts_a_job_of_the_same_program(compiled: Compile) -> None:
-    """What follows -- is what the step's own container would be given; the launcher's container is small."""
+    """After `--` come the arguments of the step's container; the launcher's container requests few resources."""
     plain, nodes = (containers(compiled({"kubeflow": {**DEMANDING, **extra}})[0]) for extra in ({}, ON_NODES))
     launcher = nodes["transfer"]
     assert launcher["command"] == ["python", "-m", "components.trainer_job"]
@@ -259,12 +260,12 @@ def test_a_step_on_several_nodes_starts_a_job_of_the_same_program(compiled: Comp
     ],
 )
 def test_the_version_has_a_name_that_kubernetes_allows(image: str, version: str, tmp_path: Path) -> None:
-    """With a hash of what is compiled: what Kubernetes knows by a name may not change."""
+    """The name contains a hash of the compiled pipeline, as the content behind a Kubernetes name must not change."""
     (tmp_path / "pemt.yaml").write_text("a pipeline")
     assert version_name(image, tmp_path / "pemt.yaml") == f"{version}-{hashlib.sha256(b'a pipeline').hexdigest()[:8]}"
 
 
-# Against schemas
+# Comparison with schemas
 
 
 @pytest.mark.parametrize(
@@ -277,8 +278,8 @@ def test_the_version_has_a_name_that_kubernetes_allows(image: str, version: str,
     ],
     ids=str,
 )
-def test_what_is_compiled_is_a_pipeline_spec(compiled: Compile, differences: Mapping[str, Any]) -> None:
-    """Kubeflow's own messages take every key: an unknown or ill-typed one is an error of theirs."""
+def test_the_compiled_document_is_a_pipeline_spec(compiled: Compile, differences: Mapping[str, Any]) -> None:
+    """Kubeflow's protobuf messages parse the document and reject unknown keys and values of the wrong type."""
     document, *platform = compiled(differences)
     spec = json_format.ParseDict(document, pipeline_spec_pb2.PipelineSpec())
     assert spec.pipeline_info.name == "pemt"
@@ -305,7 +306,7 @@ def test_manifests_hold_the_same_pipeline(compiled: Compile) -> None:
     assert version["spec"]["pipelineName"] == "pemt"
     assert version["spec"]["pipelineSpec"] == plain
     assert version["spec"]["platformSpec"] == platform
-    assert len(json.dumps(version)) < 1_000_000  # etcd refuses a resource of more than 1.5 MB
+    assert len(json.dumps(version)) < 1_000_000  # etcd rejects resources of more than 1.5 MB
 
 
 # The image's tag
@@ -313,7 +314,7 @@ def test_manifests_hold_the_same_pipeline(compiled: Compile) -> None:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Workspace:
-    """A repository of this project's files, committed."""
+    """A repository with this project's files committed."""
     workspace = Workspace(tmp_path / "project", environment(tmp_path / "caches"))
     subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(workspace.folder)], check=True)
     for name in (
@@ -333,18 +334,18 @@ def clone(tmp_path: Path) -> Workspace:
 
 
 def tag(workspace: Workspace) -> str:
-    """Of the image that the repository's own params.yaml names."""
+    """Return the tag of the image that params.yaml of the repository names."""
     done = workspace.run("python", "-m", "pipelines.compile", "--output", str(workspace.folder.parent / "pemt.yaml"))
     name, _, tag = done.stdout.strip().rpartition(" ")[2].partition(":")
     assert name == "pemt-pipeline"
     return tag
 
 
-def test_the_tag_is_made_of_the_content(clone: Workspace) -> None:
+def test_the_tag_depends_only_on_the_content(clone: Workspace) -> None:
     first = tag(clone)
     assert re.fullmatch(r"[0-9a-f]{12}", first)
     clone.replace("README.md", "# PEMT Pipeline", "# PEMT pipeline")
-    assert tag(clone) == first  # not in the image
+    assert tag(clone) == first  # the file is not part of the image
     clone.commit("words")
     assert tag(clone) == first
     clone.replace("pemt_core/errors.py", "a bug:", "a bug :")
@@ -357,13 +358,13 @@ def test_the_tag_is_made_of_the_content(clone: Workspace) -> None:
     assert re.fullmatch(r"[0-9a-f]{12}", committed)
     assert committed != first
     clone.change_settings({"kubeflow": {"torch": "cu130"}})
-    assert tag(clone) == f"{committed}-cu130"  # what differs is another image, with another name
+    assert tag(clone) == f"{committed}-cu130"  # other content makes another image with another tag
 
 
 # Bad input
 
 
-def test_folders_that_no_pod_has_are_named() -> None:
+def test_folders_missing_in_pods_are_named() -> None:
     def reasons(adapter: str, **kubeflow: str) -> list[str]:
         values = read_params(PARAMS)
         lay_over(values, {"imported_sources": {"own": {"adapter": adapter, "description": "A task."}}})

@@ -1,4 +1,4 @@
-"""A run on a cluster without one: its plan, programs told as Kubeflow tells them, and what its report finds."""
+"""A cluster run without a cluster: the plan, programs started as Kubeflow starts them, and the report."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ VALUES = read_params(REPOSITORY / "params.yaml")
 
 
 def run_text(choices: Mapping[str, Any] | None = None, **differences: Any) -> str:
-    """A run as a cluster's steps are told: params.yaml with differences, and the run's choices."""
+    """Return the run parameter of a cluster: params.yaml with changes, and the choices of the run."""
     return json.dumps({"params": merged(VALUES, differences), "choices": choices or {}})
 
 
@@ -51,16 +51,16 @@ def plan_with(choices: Mapping[str, Any] | None = None, **differences: Any) -> P
 # Choices
 
 
-def test_choices_go_before_what_the_recipe_says() -> None:
-    """Kubeflow writes whole numbers as floats; a recipe's own k and seeds give way."""
+def test_choices_override_the_recipe() -> None:
+    """Choices override k and seeds of the recipe; Kubeflow writes whole numbers as floats."""
     chosen = settings_with({"recipe": "paper", "targets": ["cb"], "k": [16.0, "full"], "seeds": [1.0, 2.0]})
     assert (chosen.recipe, chosen.tasks.targets, chosen.tasks.sources) == ("paper", ["cb"], VALUES["tasks"]["sources"])
     assert (chosen.transfer.k, chosen.transfer.seeds) == ([16, "full"], [1, 2])
     assert chosen.transfer.learning_rates == VALUES["recipes"]["paper"]["transfer"]["learning_rates"]
 
 
-def test_methods_of_targets_that_are_not_chosen_do_not_matter() -> None:
-    """The study leaves mnli out for cb: a run without either is fine, one with cb alone is not."""
+def test_methods_of_unchosen_targets_are_not_checked() -> None:
+    """The study leaves mnli out for cb: a run without both is valid, a run with cb but without mnli is not."""
     plan = plan_with({"recipe": "study", "sources": ["squad", "sst2"], "targets": ["nq"]})
     names = ["pemt", "control", "without_squad", "without_sst2"]
     assert list(plan.transfer["nq"].methods) == names
@@ -69,7 +69,7 @@ def test_methods_of_targets_that_are_not_chosen_do_not_matter() -> None:
         settings_with({"recipe": "study", "sources": ["squad", "sst2"], "targets": ["cb"]})
 
 
-def test_no_choice_is_what_the_file_says() -> None:
+def test_empty_choices_keep_the_settings_of_the_file() -> None:
     empty = {"recipe": "", "sources": [], "targets": None, "k": [], "seeds": []}
     assert settings_with(empty) == settings_with() == load_settings(REPOSITORY / "params.yaml")
 
@@ -98,7 +98,7 @@ def test_bad_choices_are_named(choices: dict[str, Any], expected: str) -> None:
         ('{"params": {}}', "--run: key 'choices' is missing"),
     ],
 )
-def test_what_is_no_run_is_named(text: str, expected: str) -> None:
+def test_an_invalid_run_is_explained(text: str, expected: str) -> None:
     with pytest.raises(SettingsError) as error:
         parse_run(text)
     assert expected in str(error.value)
@@ -111,7 +111,7 @@ Pair = tuple[str, str]
 
 
 def texts_of(plan: Plan) -> dict[Pair, str]:
-    """The text that a plan gives to each step, of each task."""
+    """Return the text that a plan gives to each step of each task."""
     texts = {(step, ""): as_text(settings) for step, settings in plan.steps.items()}
     texts |= {("train_source", name): as_text(settings) for name, settings in plan.train_source.items()}
     return texts | {("transfer", name): as_text(settings) for name, settings in plan.transfer.items()}
@@ -121,8 +121,8 @@ def read_again(settings: StepType) -> StepType:
     return read_step(type(settings), as_text(settings), "a step")
 
 
-def test_a_step_is_told_what_it_reads() -> None:
-    """What a text gives is what the whole file gives, recipe and differences of the task laid in."""
+def test_the_text_of_a_step_holds_its_settings() -> None:
+    """A step's text holds the same settings as the whole file with recipe and per-task settings applied."""
     settings = settings_with({"recipe": "paper"})
     plan = make_plan(settings, REPOSITORY)
     assert read_again(plan.prepare).prepare == settings.prepare
@@ -133,7 +133,7 @@ def test_a_step_is_told_what_it_reads() -> None:
         assert (read_again(target).cells, target.answer) == (settings.cells_for(name), settings.evaluate.answer)
         assert {method: target.method(method) for method in target.methods} == settings.methods_for(name)
     assert read_again(plan.evaluate).evaluate == settings.evaluate
-    assert plan.transfer["nq"].method("pemt").training.epochs == 5  # of this task alone
+    assert plan.transfer["nq"].method("pemt").training.epochs == 5  # set only for this task
     assert read_again(plan.collect_experts).sources == settings.tasks.sources
 
 
@@ -151,8 +151,8 @@ def test_texts_of_another_step_are_refused(kind: type[Any], text: str, expected:
     assert expected in str(error.value)
 
 
-def test_every_step_has_its_file(tmp_path: Path) -> None:
-    """With keys in their order, which is that of the experts."""
+def test_the_plan_writes_a_file_per_step(tmp_path: Path) -> None:
+    """The keys keep their order, which is the order of the experts."""
     sources = [*reversed(VALUES["tasks"]["sources"])]
     plan = plan_with({"targets": ["cb", "rte"], "sources": sources})
     plan.write(tmp_path / "plan")
@@ -174,14 +174,14 @@ CHANGES: list[tuple[dict[str, Any], set[Pair]]] = [
     ({"per_target": {"sst2": {"k": [4]}}, "methods": {"idle": {"kind": "pemt", "gate": "uniform"}}}, set()),
     ({"methods": {"control": {"reduction_factor": 2}}}, {("transfer", "cb"), ("transfer", "rte")}),
     (
-        {"methods": {"pemt": {"gate": "uniform"}}},  # the code of this gate scores and serves
+        {"methods": {"pemt": {"gate": "uniform"}}},  # evaluate and serving run the code of this gate
         {("transfer", "cb"), ("transfer", "rte"), *SCORING, *REPORTING, ("register", "")},
     ),
     ({"per_source": {"qqp": {"rank": 8}}}, {("train_source", "qqp")}),
     ({"imported_sources": {"own": {"adapter": "/pemt/own", "description": "A task."}}}, {("collect_experts", "")}),
     ({"evaluate": {"max_rows": 7}}, SCORING),
     (
-        {"evaluate": {"answer": "score"}},  # it selects as well
+        {"evaluate": {"answer": "score"}},  # training selects checkpoints by it too
         {*SCORING, ("transfer", "cb"), ("transfer", "rte"), *(("train_source", n) for n in VALUES["tasks"]["sources"])},
     ),
 ]
@@ -193,7 +193,7 @@ CHANGES: list[tuple[dict[str, Any], set[Pair]]] = [
     ids=lambda value: str(value if isinstance(value, dict) else sorted(value))[:50],
 )
 def test_a_change_reaches_the_texts_of_the_steps_that_read_it(differences: dict[str, Any], expected: set[Pair]) -> None:
-    """A step's result is reused while its text stays the same: no other may change."""
+    """A step's result is reused while its text is unchanged, so no other text may change."""
     before, after = (plan_with({"targets": ["cb", "rte"]}, **changes) for changes in ({}, differences))
     texts = texts_of(after)
     assert {pair for pair, text in texts_of(before).items() if texts[pair] != text} == expected
@@ -210,7 +210,7 @@ def test_another_target_leaves_experts_and_other_branches_their_settings() -> No
     assert one.prepare != two.prepare
 
 
-def test_a_branch_for_every_target_and_seed() -> None:
+def test_every_target_and_seed_has_a_branch() -> None:
     plan = plan_with({"targets": ["cb", "rte"], "seeds": [1, 2, 1]})
     assert [(branch.target, branch.seed) for branch in plan.branches] == [("cb", 1), ("cb", 2), ("rte", 1), ("rte", 2)]
     assert [branch.transfer.seeds for branch in plan.branches] == [[1], [2], [1], [2]]
@@ -223,11 +223,11 @@ def test_an_unknown_task_ends_the_plan(role: str) -> None:
         plan_with({role: ["hotpottqa"]})
 
 
-# Programs, told as Kubeflow tells a container
+# Programs started as Kubeflow starts a container
 
 
 def executor_input(folder: Path, outputs: list[str], inputs: Mapping[str, list[Path]] | None = None) -> str:
-    """What a launcher puts in place of `{{$}}`."""
+    """Return the value that a launcher substitutes for `{{$}}`."""
     artifacts = {name: {"artifacts": [{"name": name, "uri": str(folder / name)}]} for name in outputs}
     given = {
         name: {"artifacts": [{"name": str(n), "uri": str(path)} for n, path in enumerate(paths)]}
@@ -242,7 +242,7 @@ Told = Callable[..., str]
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Told:
-    """Runs a step's program in this process, with variables; gives its error, empty where it ended well."""
+    """Run a step's program in this process; return its error, or an empty string if it succeeds."""
 
     def run(step: str, *arguments: object, **environment: str) -> str:
         for name, value in environment.items():
@@ -256,7 +256,7 @@ def answer_in(folder: Path) -> Any:
     return json.loads((folder / "executor_output.json").read_text())
 
 
-def test_the_plan_is_answered_as_parameters(told: Told, tmp_path: Path) -> None:
+def test_the_plan_returns_parameters(told: Told, tmp_path: Path) -> None:
     text = executor_input(tmp_path, ["provenance"])
     choices = '{"recipe": "", "sources": ["mnli"], "targets": ["cb"], "k": [], "seeds": [3.0] }'
     run = f'{{"params": {json.dumps(VALUES)}, "choices": {choices} }}'
@@ -274,7 +274,7 @@ def test_adapters_are_found_in_any_order_and_a_missing_one_is_named(told: Told, 
     settings = as_text(CollectExperts(sources=list(World.SOURCES), imported_sources={}, code=""))
     adapters = [world.folder / "adapters" / name for name in reversed(World.SOURCES)]
     flags = ["--settings", settings, "--output", tmp_path / "experts", "--provenance", tmp_path / "provenance"]
-    flags += ["--backbone", tmp_path / "not-read"]  # where there is nothing to import
+    flags += ["--backbone", tmp_path / "not-read"]  # nothing is imported
     text = executor_input(tmp_path, ["experts", "provenance"], {"adapters": adapters})
     assert told("collect_experts", *flags, "--executor-input", text) == ""
     manifest = json.loads((tmp_path / "experts" / "experts.json").read_text())
@@ -305,12 +305,12 @@ def test_uris_are_where_a_launcher_keeps_them(uri: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "{", '{"outputs": {}}'])
-def test_what_is_no_executor_input_is_named(told: Told, text: str, tmp_path: Path) -> None:
+def test_an_invalid_executor_input_is_explained(told: Told, text: str, tmp_path: Path) -> None:
     error = told("plan", "--provenance", tmp_path / "p", "--executor-input", text)
     assert error.startswith("error: --executor-input: expected the JSON that Kubeflow passes to a container")
 
 
-# From transfer to the report, by way of the tracking store
+# From transfer to the report through the tracking store
 
 
 WHOLE = EvaluateSettings(answer="generate", batch_size=8, precision="float32", max_rows=None)
@@ -320,21 +320,21 @@ RESULT = Path(CELL.task) / CELL.name / "result.json"
 
 @dataclass(frozen=True)
 class BranchRun:
-    """transfer, evaluate and record of the world's target, told as those of a branch with a key."""
+    """transfer, evaluate and record of the world's target, started like those of a branch with a key."""
 
     told: Told
     world: World
     folder: Path
 
     def transfer(self, key: str, **changes: Any) -> str:
-        """Returns what went wrong, as the others do."""
+        """Run transfer; return its error, as the other methods do."""
         settings = transfer_settings(**{"methods": ["pemt", "control"], **SHORT, **changes})
         data, output = self.world.folder / "data" / World.TARGET, self.folder / "adapters" / World.TARGET
         flags = ["--data", data, "--checkpoints", self.folder / "checkpoints", "--output", output, *self._models]
         return self._run("transfer", settings, *flags, *self._tracked(key))
 
     def score(self, key: str, scoring: EvaluateSettings = WHOLE) -> str:
-        """evaluate, and record after it."""
+        """Run evaluate and then record."""
         data, scores = self.world.folder / "data", self.folder / "scores"
         flags = ["--data", data, "--adapters", self.folder / "adapters", "--output", scores, *self._models]
         error = self._run("evaluate", Evaluate(targets=[World.TARGET], evaluate=scoring, code=""), *flags)
@@ -342,7 +342,7 @@ class BranchRun:
         return error or self._run("record", record, "--scores", scores, *self._tracked(key))
 
     def gathered(self, key: str, scoring: EvaluateSettings = WHOLE, into: str = "gathered") -> str | None:
-        """What the report finds of the cell in tracking: None, or why there is nothing."""
+        """Gather the cell from tracking as the report does; return why it is missing, or None if it is found."""
         from pemt_core.tracking import connect
         from pemt_core.tracking.gather import gather_result
 
@@ -367,7 +367,7 @@ def branch(told: Told, world: World, tmp_path: Path) -> BranchRun:
     return BranchRun(told, world, tmp_path)
 
 
-def test_a_branch_leaves_its_results_where_the_report_finds_them(branch: BranchRun) -> None:
+def test_the_report_finds_the_results_of_a_branch(branch: BranchRun) -> None:
     folder = branch.folder
     assert (branch.transfer("key-1"), branch.score("key-1")) == ("", "")
     scores = answer_in(folder / "of-evaluate")["artifacts"]["metrics"]["artifacts"][0]["metadata"]
@@ -384,8 +384,8 @@ def test_a_branch_leaves_its_results_where_the_report_finds_them(branch: BranchR
     assert not (folder / "other").exists()
 
 
-def test_a_run_keeps_what_each_way_of_scoring_found(branch: BranchRun) -> None:
-    """A cache gives back the first way's scores without running anything: they must still be there."""
+def test_a_run_keeps_the_scores_of_each_evaluation_setting(branch: BranchRun) -> None:
+    """A cache hit runs nothing and relies on the scores of the first settings, so they must be kept."""
     folder, fewer = branch.folder, WHOLE.model_copy(update={"max_rows": 3})
     assert (branch.transfer("key-1"), branch.score("key-1")) == ("", "")
     shutil.copytree(folder / "scores", folder / "first")
@@ -401,7 +401,7 @@ def test_another_plan_keeps_its_own_runs(branch: BranchRun) -> None:
 
     for key in ("key-1", "key-2", "key-1"):
         assert branch.transfer(key) == ""
-        shutil.rmtree(branch.folder / "adapters")  # a container finds no folder of an earlier one
+        shutil.rmtree(branch.folder / "adapters")  # a container does not see the folder of an earlier one
     client = MlflowClient(f"sqlite:///{branch.folder / 'mlflow.db'}")
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     found = sorted((run.data.tags["pemt.plan"], run.data.tags["pemt.method"]) for run in runs)
@@ -426,11 +426,11 @@ def test_a_report_without_any_result_names_every_branch(told: Told, tmp_path: Pa
     assert not (tmp_path / "results").exists()
 
 
-# Several processes
+# Multiple processes
 
 
 @pytest.mark.slow
-def test_a_program_becomes_the_processes_that_share_its_batches(still_world: World, tmp_path: Path) -> None:
+def test_a_program_starts_the_processes_that_share_its_batches(still_world: World, tmp_path: Path) -> None:
     world = still_world
     flags = ["--settings", source_text("alpha"), "--tracking", tracking_in(tmp_path)]
     flags += ["--data", world.folder / "data" / "alpha", "--backbone", world.folder / "backbone"]
@@ -458,15 +458,15 @@ def test_fewer_than_one_process_is_an_error(told: Told, tmp_path: Path) -> None:
     assert error == "error: processes is 0: expected at least 1"
 
 
-def test_yaml_of_the_files_is_what_travels() -> None:
-    """The pipeline's parameter is the files as JSON: no value may change on the way."""
+def test_the_files_survive_the_conversion_to_json() -> None:
+    """The pipeline parameter is the YAML files as JSON; the conversion must not change any value."""
     from pipelines.command import load
 
     _, text = load(REPOSITORY / "params.yaml")
     assert json.loads(text) == VALUES
 
 
-def test_a_password_does_not_travel(tmp_path: Path) -> None:
+def test_a_password_in_the_tracking_uri_is_refused(tmp_path: Path) -> None:
     from pipelines.command import load
 
     params = write_params(tmp_path / "params.yaml", {"tracking": {"uri": "postgresql://me:secret@db/mlflow"}})

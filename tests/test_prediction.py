@@ -1,4 +1,4 @@
-"""Trained targets in use: answers against the forward pass and the evaluation, mixed batches, files, bad input."""
+"""Predictions of trained targets: equality with forward pass and evaluation, mixed batches, files, bad input."""
 
 import csv
 import json
@@ -21,6 +21,7 @@ import torch
 from accelerate import Accelerator
 from source_code import REPOSITORY
 from tiny import World, write_task
+from workspace import write_params
 
 from pemt_core.answering.rule import AnswerRule
 from pemt_core.answering.split import EvaluationSplit, predict
@@ -41,12 +42,12 @@ from pemt_core.tasks.rows import columns_as_text
 
 CELLS = {"cb": "pemt-kfull-seed4096", "rte": "control-kfull-seed4096", "nq": "without_beta-kfull-seed4096"}
 ASKED: dict[str, AnswerRule] = {"cb": "score", "rte": "generate", "nq": "score"}
-RULES = {**ASKED, "nq": "generate"}  # free text is generated, whatever is asked for
+RULES = {**ASKED, "nq": "generate"}  # free text is always generated
 
 
 @pytest.fixture(scope="module")
 def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The world with three trained targets: two that choose a label word, one that writes free text."""
+    """The world with three trained targets: two that choose a label word, one that generates free text."""
     folder = tmp_path_factory.mktemp("trained")
     shutil.copytree(world.folder, folder, dirs_exist_ok=True)
     copy = World(folder)
@@ -63,7 +64,7 @@ def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def load(world: World, *tasks: str, batch_size: int = 4, rule: AnswerRule | None = None) -> Predictor:
-    """A predictor; with `rule` it answers as if the adapters had been selected by that."""
+    """Load a predictor; `rule` makes it answer as if the adapters had been selected by that rule."""
     predictor = load_predictor(
         world.folder / "backbone",
         world.folder / "experts",
@@ -86,7 +87,7 @@ def texts_of(world: World, task: str) -> list[str]:
 # Answers
 
 
-def test_scores_are_the_probabilities_that_the_forward_pass_gives(trained: World) -> None:
+def test_scores_are_the_probabilities_of_the_forward_pass(trained: World) -> None:
     backbone = load_backbone(trained.folder / "backbone")
     bank = load_experts(trained.folder / "experts", backbone.fingerprint)
     adapter = load_adapter(trained.folder / "targets" / "cb" / CELLS["cb"], backbone.fingerprint, TargetDescription)
@@ -117,7 +118,7 @@ def test_scores_are_the_probabilities_that_the_forward_pass_gives(trained: World
 @pytest.mark.usefixtures("fresh_accelerator")
 @pytest.mark.parametrize("task", CELLS)
 def test_the_answers_are_those_that_the_evaluation_scores(trained: World, task: str) -> None:
-    """By the rule that the adapter was selected by; the encoder reads every row once."""
+    """The predictor uses the rule that selected the adapter, and encodes every row once."""
     backbone = load_backbone(trained.folder / "backbone")
     bank = load_experts(trained.folder / "experts", backbone.fingerprint)
     adapter = load_adapter(trained.folder / "targets" / task / CELLS[task], backbone.fingerprint, TargetDescription)
@@ -137,7 +138,7 @@ def test_the_answers_are_those_that_the_evaluation_scores(trained: World, task: 
 
 
 def test_a_generated_answer_comes_with_its_probability_and_those_of_the_label_words(trained: World) -> None:
-    """Generated or not, the label words have the same probabilities; the text's own is not among them."""
+    """The label words have the same probabilities under both rules; that of the generated text is separate."""
     backbone = load_backbone(trained.folder / "backbone")
     bank = load_experts(trained.folder / "experts", backbone.fingerprint)
     adapter = load_adapter(trained.folder / "targets" / "rte" / CELLS["rte"], backbone.fingerprint, TargetDescription)
@@ -158,7 +159,7 @@ def test_a_generated_answer_comes_with_its_probability_and_those_of_the_label_wo
     assert checked
 
 
-def test_a_mixed_batch_gives_what_each_target_gives_alone(trained: World) -> None:
+def test_a_mixed_batch_gives_the_answers_of_separate_batches(trained: World) -> None:
     together, rows = load(trained, *CELLS), []
     for position in range(8):
         rows += [{"task": task, "source": texts_of(trained, task)[position]} for task in CELLS]
@@ -171,7 +172,7 @@ def test_a_mixed_batch_gives_what_each_target_gives_alone(trained: World) -> Non
 
 
 def test_targets_share_backbone_and_experts_in_memory(trained: World, tmp_path: Path) -> None:
-    shutil.copytree(trained.folder / "targets" / "cb", tmp_path / "rte")  # another target that mixes the same experts
+    shutil.copytree(trained.folder / "targets" / "cb", tmp_path / "rte")  # a second target that mixes the same experts
     cells = {"cb": trained.folder / "targets" / "cb" / CELLS["cb"], "rte": tmp_path / "rte" / CELLS["cb"]}
     predictor = load_predictor(
         trained.folder / "backbone",
@@ -192,7 +193,7 @@ def test_targets_share_backbone_and_experts_in_memory(trained: World, tmp_path: 
     assert len(experts[0]) == len(list(feed_forwards(predictor.backbone.model)))
 
 
-def test_answers_do_not_depend_on_batches_but_for_rounding(trained: World) -> None:
+def test_answers_depend_on_batches_only_by_rounding(trained: World) -> None:
     texts = texts_of(trained, "cb")
     one, many = load(trained, "cb", batch_size=1).predict(texts), load(trained, "cb", batch_size=8).predict(texts)
     for first, second in zip(one, many, strict=True):
@@ -203,29 +204,29 @@ def test_answers_do_not_depend_on_batches_but_for_rounding(trained: World) -> No
 def test_threads_wait_for_one_another(trained: World) -> None:
     predictor = load(trained, *CELLS)
     rows = {task: [{"task": task, "source": text} for text in texts_of(trained, task)] for task in CELLS}
-    expected = {task: predictor.predict(own) for task, own in rows.items()}
+    expected = {task: predictor.predict(batch) for task, batch in rows.items()}
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(predictor.predict, list(rows.values()) * 3))
     assert found == list(expected.values()) * 3
 
 
-def test_what_is_longer_than_in_training_is_cut_and_says_so(trained: World) -> None:
+def test_a_text_longer_than_in_training_is_marked_as_truncated(trained: World) -> None:
     short, cut = load(trained, "cb").predict(["text: red", "text: red" + " stone" * 100])
     assert (short.truncated, cut.truncated) == (False, True)
 
 
-def test_no_rows_no_answers(trained: World) -> None:
+def test_no_rows_give_no_answers(trained: World) -> None:
     assert load(trained, "cb").predict([]) == []
 
 
-def test_the_code_of_the_document_runs_as_it_stands(
+def test_the_code_of_the_document_runs_unchanged(
     trained: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "serving.md").read_text(), flags=re.DOTALL)
     (tmp_path / "adapters").mkdir()
     for name in ("backbone", "data", "experts", "targets"):
         (tmp_path / ("adapters" if name == "targets" else "") / name).symlink_to(trained.folder / name)
-    shutil.copy(REPOSITORY / "params.yaml", tmp_path)
+    write_params(tmp_path / "params.yaml")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(code, names)
@@ -235,7 +236,7 @@ def test_the_code_of_the_document_runs_as_it_stands(
 # Rows
 
 
-def test_raw_columns_become_the_text_that_training_saw() -> None:
+def test_raw_columns_become_the_text_of_training() -> None:
     cb, wsc, record = (get_task(name).conversion for name in ("cb", "wsc", "record"))
     text = "premise: A. hypothesis: B."
     row = {"premise": "A.", "hypothesis": "B.", "other": 1}
@@ -250,12 +251,12 @@ def test_raw_columns_become_the_text_that_training_saw() -> None:
     )
 
 
-def test_an_own_task_reads_numbers_as_its_files_are_read() -> None:
-    own = columns_as_text({"subject": "subject", "urgent": "urgent"}, "queue", None, None)
-    assert text_of_row({"subject": np.int64(7), "urgent": True}, own, "") == "subject: 7 urgent: true"
+def test_numbers_of_an_own_task_are_read_as_in_its_files() -> None:
+    conversion = columns_as_text({"subject": "subject", "urgent": "urgent"}, "queue", None, None)
+    assert text_of_row({"subject": np.int64(7), "urgent": True}, conversion, "") == "subject: 7 urgent: true"
 
 
-def test_of_equal_cells_that_of_the_method_listed_first_is_the_best(trained: World, tmp_path: Path) -> None:
+def test_equal_scores_favour_the_method_listed_first(trained: World, tmp_path: Path) -> None:
     shutil.copytree(trained.folder / "targets" / "cb", tmp_path / "cb")
     for path in tmp_path.glob("cb/*/training.json"):
         values = json.loads(path.read_text())
@@ -278,12 +279,12 @@ def test_of_equal_cells_that_of_the_method_listed_first_is_the_best(trained: Wor
         ),
     ],
 )
-def test_a_row_that_is_not_what_its_task_expects_is_named(task: str, row: dict[str, Any], message: str) -> None:
+def test_an_invalid_row_is_named(task: str, row: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         text_of_row(row, get_task(task).conversion, "row 3")
 
 
-def test_rows_say_which_target_they_are_for(trained: World) -> None:
+def test_rows_name_their_target(trained: World) -> None:
     predictor = load(trained, "cb", "rte")
     with pytest.raises(DataError, match=r"row 1: there is no target 'rt' here; did you mean 'rte'\?"):
         predictor.predict([{"task": "cb", "source": "text: red"}, {"task": "rt", "source": "text: red"}])
@@ -295,10 +296,10 @@ def test_rows_say_which_target_they_are_for(trained: World) -> None:
     assert predictor.predict(["text: red"], task="rte")[0].task == "rte"
 
 
-# What is gone, or belongs to others
+# Missing or mismatched files
 
 
-def test_a_backbone_that_is_gone_is_named_with_what_brings_it_back(trained: World, tmp_path: Path) -> None:
+def test_a_missing_backbone_is_named_with_the_command_that_restores_it(trained: World, tmp_path: Path) -> None:
     gone = World(tmp_path / "moved")
     shutil.copytree(trained.folder, gone.folder)
     shutil.rmtree(gone.folder / "backbone")
@@ -316,7 +317,7 @@ def test_an_adapter_of_other_experts_is_refused(trained: World, tmp_path: Path) 
         load(other, "cb")
 
 
-def test_the_best_cell_is_that_of_the_highest_validation_score(trained: World, tmp_path: Path) -> None:
+def test_the_best_cell_has_the_highest_validation_score(trained: World, tmp_path: Path) -> None:
     shutil.copytree(trained.folder / "targets" / "cb", tmp_path / "cb")
     for cell, score in (("pemt-kfull-seed4096", 60.0), ("control-kfull-seed4096", 61.0)):
         path = tmp_path / "cb" / cell / "training.json"
@@ -331,7 +332,7 @@ def test_the_best_cell_is_that_of_the_highest_validation_score(trained: World, t
         best_on_validation(tmp_path / "wic", "main", [])
 
 
-# One folder with everything
+# Self-contained model folders
 
 
 def write_model(
@@ -359,7 +360,7 @@ def answers(predictor: Predictor, world: World) -> dict[str, list[Prediction]]:
     return {task: predictor.predict(texts_of(world, task), task=task) for task in CELLS}
 
 
-def test_a_model_folder_answers_as_the_pipelines_folders_do(trained: World, tmp_path: Path) -> None:
+def test_a_model_folder_gives_the_same_answers_as_the_pipelines_folders(trained: World, tmp_path: Path) -> None:
     folder = write_model(trained, tmp_path / "model").rename(tmp_path / "moved")
     assert answers(load_model_folder(folder), trained) == answers(load(trained, *CELLS), trained)
 
@@ -418,7 +419,7 @@ WRITERS: dict[str, Write] = {".csv": write_csv, ".jsonl": write_jsonl, ".parquet
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """What predict_file wrote, maps and numbers as Python's own."""
+    """Read the output of predict_file, with maps and numbers as Python values."""
     if path.suffix == ".parquet":
         rows = pq.read_table(path).to_pylist()
         maps = ("scores", "expert_weights")
@@ -432,7 +433,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("ending", WRITERS)
-def test_every_kind_of_file_is_answered_as_its_rows_are(trained: World, tmp_path: Path, ending: str) -> None:
+def test_every_file_format_gives_the_answers_of_its_rows(trained: World, tmp_path: Path, ending: str) -> None:
     predictor = load(trained, *CELLS)
     rows = [
         {"name": f"{task} ä{n}", "task": task, "source": f'{text}, "said"\nthe lamp'}
@@ -469,7 +470,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(trained: World, tmp_path: Path) -> None:
-    """Ten times the rows; benchmarks/prediction_memory.py goes to 100,000."""
+    """The file grows tenfold; benchmarks/prediction_memory.py goes up to 100,000 rows."""
     write_model(trained, tmp_path / "model", batch_size=500)
     peaks = []
     for num_rows in (1_000, 10_000):
@@ -522,8 +523,8 @@ def test_missing_files_and_columns_to_keep_are_named(trained: World, tmp_path: P
             predict_file(predictor, given, tmp_path / "answers.csv", keep=keep)
 
 
-def test_columns_that_no_answer_needs_are_not_read(trained: World, tmp_path: Path) -> None:
-    """A date that Python does not have stands in one of them."""
+def test_unused_columns_are_not_read(trained: World, tmp_path: Path) -> None:
+    """One of these columns holds a date that Python cannot represent."""
     far = pa.array([2**31 - 1], pa.date32())
     pq.write_table(pa.table({"name": ["a"], "source": ["text: red"], "far": far}), tmp_path / "rows.parquet")
     predictor, answers = load(trained, "cb"), tmp_path / "answers.jsonl"

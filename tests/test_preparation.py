@@ -1,4 +1,4 @@
-"""Preparation: split sizes of the public datasets, disjointness, order, bad input, statistics and the corpus."""
+"""Preparation: split sizes of the public datasets, disjoint splits, order, bad input, statistics and the corpus."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ Prepare = Callable[..., tuple[TaskReport, PreparedTask]]
 
 @pytest.fixture
 def prepare(tmp_path: Path) -> Prepare:
-    """Prepare a task from a folder into a folder named after it; returns the report and the opened result."""
+    """Prepare a task from a folder into a folder named after it; return the report and the loaded result."""
 
     def run(
         task: str | Task, source: Path, max_rows: dict[str, int | None] | None = None, split_seed: int = 42
@@ -63,7 +63,7 @@ def permuted(length: int, seed: int = 42) -> list[int]:
     return torch.randperm(length, generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-# Test rows as published work reports them, with the validation rows that the halving leaves.
+# Test rows as reported in published work, and the validation rows that remain after halving.
 COMPLETE = {
     "cola": (521, 522), "stsb": (750, 750), "mrpc": (204, 204), "rte": (138, 139), "boolq": (1635, 1635),
     "wic": (319, 319), "wsc": (52, 52), "cb": (28, 28), "paws": (8000, 8000), "scitail": (652, 652),
@@ -89,7 +89,7 @@ def test_multirc_is_halved_by_question(mirror: Path, prepare: Prepare) -> None:
     groups = {split: column(prepared, split, "group") for split in ("validation", "test")}
     assert not set(groups["validation"]) & set(groups["test"])
     assert len(set(groups["validation"]) | set(groups["test"])) == 953
-    for found in groups.values():  # a question's rows stand together
+    for found in groups.values():  # the rows of a question stay together
         changes = sum(before != after for before, after in pairwise(found))
         assert changes == len(set(found)) - 1
 
@@ -163,7 +163,7 @@ def test_record_trains_on_one_row_per_answer(mirror: Path, prepare: Prepare) -> 
 
 
 @pytest.mark.mirror
-def test_absent_subset_names_those_there(mirror: Path, prepare: Prepare) -> None:
+def test_a_missing_subset_is_named_with_the_existing_ones(mirror: Path, prepare: Prepare) -> None:
     with pytest.raises(DataError, match=r"no rows of subset 'SearchQA'.*HotpotQA, NaturalQuestionsShort"):
         prepare("searchqa", mirror)
     report, _ = prepare("hotpotqa", mirror)
@@ -340,7 +340,7 @@ def test_corpus(tmp_path: Path, prepare: Prepare) -> None:
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per word."""
+    """Build a tokenizer with one token per word."""
     tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?")

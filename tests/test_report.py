@@ -1,4 +1,4 @@
-"""Reports from synthetic results: intervals and means by hand, what is missing is stated, figures are real images."""
+"""Reports from synthetic results: hand-computed intervals and means, missing results, and figures."""
 
 import csv
 import json
@@ -36,7 +36,7 @@ NAMES = MethodNames({"pemt": "PEMT"}, {"control": "stage 2 without sources", "wi
 
 
 def make(task: str, method: str = "pemt", seed: int = 1, score: float = 80.0, **changes: Any) -> CellResult:
-    """A result with plausible values; `changes` replace any of them."""
+    """Make a result with plausible values; `changes` replaces any of them."""
     values: dict[str, Any] = {
         "task": task,
         "suite": next(suite for suite, tasks in SUITES.items() if task in tasks),
@@ -69,7 +69,7 @@ def weights(generator: np.random.Generator, layers: int = 12) -> list[list[float
 
 
 def seventeen_targets(results_dir: Path) -> None:
-    """17 targets x 2 methods x 3 seeds with curves and expert weights."""
+    """Save results of 17 targets, 2 methods and 3 seeds with curves and expert weights."""
     generator = np.random.default_rng(0)
     for task in [task for tasks in SUITES.values() for task in tasks]:
         level = generator.uniform(55, 95)
@@ -103,7 +103,7 @@ def plain_settings() -> Settings:
 
 
 def new_origin(**changes: Any) -> Origin:
-    """The settings of params.yaml, and nothing recorded; `changes` replace any of it."""
+    """Make an origin with the settings of params.yaml and no recorded runs; `changes` replaces any field."""
     settings = plain_settings()
     values = {"num_parameters": None, "processes": [], "source_dirs": [], **changes}
     return Origin(**{"prepare": settings.prepare, "backbone": settings.backbone, **values})
@@ -123,11 +123,11 @@ def test_interval_is_students_t() -> None:
     assert np.isnan(half_width([90.0], 0.95))
 
 
-def test_means_over_targets_use_seeds_that_have_all_of_them() -> None:
+def test_means_over_targets_use_only_seeds_with_every_target() -> None:
     results = [
         make("cola", seed=1, score=50.0),
         make("cola", seed=2, score=60.0),
-        make("cola", seed=3, score=0.0),  # no rte with this seed: in no mean
+        make("cola", seed=3, score=0.0),  # this seed has no rte, so no mean includes it
         make("rte", seed=1, score=70.0),
         make("rte", seed=2, score=90.0),
         make("cb", seed=1, score=90.0),
@@ -152,7 +152,7 @@ def test_a_method_without_a_target_has_no_mean_over_it() -> None:
     }
 
 
-def test_tables_show_caps_single_seeds_and_what_is_missing(tmp_path: Path) -> None:
+def test_tables_show_caps_single_seeds_and_missing_results(tmp_path: Path) -> None:
     save_all(
         tmp_path / "results",
         make("cb", seed=1, score=92.8, unreadable=2),
@@ -165,7 +165,7 @@ def test_tables_show_caps_single_seeds_and_what_is_missing(tmp_path: Path) -> No
     assert "| paws | accuracy | pemt | full | 90.5 | 6.4 | 2 | 400 of 8,000 | 2,126,208 | 0 |" in text
     assert "| cb | accuracy | pemt | full | 92.8 | - | 1 | 28 | 2,126,208 | 2 of 28 |" in text
     assert "| pemt | full | all | 2 | 91.4 | - | 1 |" in text
-    assert "| adapter | full | all |" not in text  # it lacks a target: a row of blanks would say no more
+    assert "| adapter | full | all |" not in text  # the method lacks a target, so a row would hold only blanks
     assert "1 of 2 targets were scored on part of their test split" in text
     missing = text[text.index("## Missing") :]
     assert "- wsc: no result; means leave it out." in missing
@@ -175,8 +175,8 @@ def test_tables_show_caps_single_seeds_and_what_is_missing(tmp_path: Path) -> No
     assert set(json.loads((tmp_path / "out" / "summary.json").read_text())) == {"adapter", "pemt", "pemt-k16"}
 
 
-def test_methods_stand_side_by_side_and_blank_where_they_lack(tmp_path: Path) -> None:
-    """A source left out on one target changes no other method's numbers, and not the heat map."""
+def test_methods_are_compared_with_blanks_for_missing_results(tmp_path: Path) -> None:
+    """Leaving a source out on one target changes neither the numbers of other methods nor the heat map."""
     experts = {stack: [[1 / len(SOURCES)] * len(SOURCES)] for stack in ("encoder", "decoder")}
     plain = [
         make(task, method, score=score, expert_weights=experts if method == "pemt" else None)

@@ -1,4 +1,4 @@
-"""The page: strict HTML without links outwards, numbers equal to those of the results, colours that all can tell."""
+"""The HTML page: strict markup without external links, the numbers of the results, distinguishable colours."""
 
 import itertools
 import json
@@ -32,7 +32,7 @@ MINUS = "−"
 def page_of(
     folder: Path, *results: CellResult, targets: Sequence[str] = (), failed: Sequence[str] = (), **changes: Any
 ) -> Element:
-    """The page of these results alone: the report's other files take longer than it."""
+    """Write and parse only the page of these results: the report's other files take longer."""
     tables, origin = tables_of(*results, targets=targets, failed=failed), new_origin(**changes)
     published = comparable_with(tables.results, origin.backbone, origin.prepare).over(tables.targets)
     curves = draw_curves(tables.results, tables.series, most_columns=5)
@@ -47,7 +47,7 @@ def tables_of(*results: CellResult, **missing: Sequence[str]) -> Tables:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of 17 targets, 2 methods and 3 seeds, for one target PEMT without a source too; results beside it."""
+    """The page of 17 targets, 2 methods and 3 seeds, and PEMT without a source on one target, next to the results."""
     folder = tmp_path_factory.mktemp("study")
     seventeen_targets(folder / "results")
     save_all(folder / "results", make("cb", "without_mnli", 42, 61.2), make("cb", "without_mnli", 1024, 66.6))
@@ -63,10 +63,10 @@ def number(text: str) -> float:
     return float(text.replace(MINUS, "-"))
 
 
-# What it is made of
+# Markup
 
 
-def test_it_needs_nothing_else(page: Element, study: Path) -> None:
+def test_the_page_is_self_contained(page: Element, study: Path) -> None:
     assert [element.tag for element in page.all() if element.tag in ("script", "img", "iframe", "object", "form")] == []
     links = [element.attributes.get(name) for element in page.all() for name in ("href", "src", "srcset", "action")]
     assert {str(link)[0] for link in links if link and link != "data:,"} == {"#"}
@@ -76,16 +76,16 @@ def test_it_needs_nothing_else(page: Element, study: Path) -> None:
     assert [name for element in page.all() for name in element.attributes if name.startswith("on")] == []
 
 
-def test_it_can_be_walked_through(page: Element) -> None:
+def test_the_page_can_be_navigated(page: Element) -> None:
     named = [(element.tag, element.attributes["id"]) for element in page.all() if "id" in element.attributes]
     assert len({name for _, name in named}) == len(named)
-    ids = [name for tag, name in named if tag not in ("path", "clippath")]  # parts of figures
+    ids = [name for tag, name in named if tag not in ("path", "clippath")]  # those are parts of figures
     targets = [str(link.attributes["href"])[1:] for link in page.one("nav").all("a")]
     assert targets == ids == ["suites", "targets", "parameters", "experts", "curves", "cost", "origin"]
     assert [str(element.attributes["aria-labelledby"]) for element in page.all("section")] == ids
     for figure in page.all("svg"):
         assert figure.attributes.get("aria-hidden") == "true" or figure.attributes.get("aria-label") or (
-            "overflow" in figure.attributes  # a mark within a figure
+            "overflow" in figure.attributes  # a mark inside a figure
         )  # fmt: skip
     headings = [int(element.tag[1]) for element in page.all() if element.tag in ("h1", "h2", "h3")]
     assert headings[0] == 1
@@ -130,7 +130,7 @@ def test_targets_have_the_means_and_intervals_of_their_seeds(page: Element, stud
 def test_suites_have_the_means_over_their_targets(page: Element, study: Path) -> None:
     scores = scores_of(study)
     region = page.one("div", aria_label="Means by suite")
-    header, pemt, adapter = region.rows()  # without_mnli has no suite whole
+    header, pemt, adapter = region.rows()  # without_mnli does not cover any suite
     assert header[:3] == ["Method", "All targets 17", "GLUE 4"]
     for method, row in (("pemt", pemt), ("adapter", adapter)):
         groups = [[task for tasks in SUITES.values() for task in tasks], *SUITES.values()]
@@ -164,7 +164,7 @@ def test_every_result_is_listed(page: Element, study: Path) -> None:
     assert rows[0][4] == f"accuracy {results[0].score:.1f}, f1 {results[0].score - 1:.1f}"
 
 
-def test_curves_say_where_they_end(page: Element, study: Path) -> None:
+def test_curves_state_their_last_values(page: Element, study: Path) -> None:
     figures = [f for f in page.all("figure") if "parameters" not in f.classes]
     ends = [r.history[-1]["validation/main"] for r in load_results(study.parent / "results")
             if r.task == "cola" and r.method == "pemt"]  # fmt: skip
@@ -177,7 +177,7 @@ def test_curves_say_where_they_end(page: Element, study: Path) -> None:
 
 
 def pairs(pemt: list[float], control: list[float], **changes: Any) -> list[CellResult]:
-    """Two targets, a seed per value; the second target is 10 points below the first."""
+    """Make results of two targets with one seed per value; the second target scores 10 points below the first."""
     scored = [("pemt", pemt), ("control", control)]
     return [
         make(task, method, seed, score - lower, **changes)
@@ -200,14 +200,14 @@ def test_the_headline_has_intervals_and_the_difference_seed_by_seed() -> None:
     )
 
 
-def test_the_headline_of_one_seed_says_so() -> None:
+def test_the_headline_states_a_single_seed() -> None:
     assert headline(tables_of(*pairs([60.0], [71.0], k=16))) == [
         "PEMT 55.0 against 66.0 for control: mean of the main metric over 2 targets, k = 16, one seed, so no interval.",
         "PEMT is ahead of control on 0 of 2 targets and behind on 2.",
     ]
 
 
-def test_the_headline_claims_nothing_over_targets_that_no_method_has_whole() -> None:
+def test_the_headline_compares_only_methods_with_every_target() -> None:
     (only,) = headline(tables_of(make("cb", "pemt"), make("rte", "control")))
     assert only == "No method has a result for every target with all training data, so only single targets compare."
 
@@ -215,7 +215,7 @@ def test_the_headline_claims_nothing_over_targets_that_no_method_has_whole() -> 
 # Incomplete and unusual results
 
 
-def test_names_are_text_and_suites_may_be_anyones(tmp_path: Path) -> None:
+def test_names_are_escaped_and_any_suite_is_shown(tmp_path: Path) -> None:
     name = "<img src=x onerror=alert(1)> & a_name_that_is_as_long_as_names_of_ones_own_tasks_may_become"
     results = [replace(make("cb", method), task=name, suite="Own <b>") for method in ("control", "<i>mine</i>"[:3])]
     page = page_of(tmp_path, *results)
@@ -254,7 +254,7 @@ def test_several_k_one_layer_and_missing_targets(tmp_path: Path) -> None:
 
 
 def on_paper(**changes: Any) -> dict[str, Any]:
-    """The settings of recipe paper."""
+    """Return the settings of the recipe `paper` that an origin records."""
     origin = new_origin()
     max_rows = origin.prepare.max_rows.model_copy(update={"train": changes.get("max_train_rows")})
     prepare = {"source": "hub", "max_rows": max_rows}
@@ -266,7 +266,7 @@ def on_paper(**changes: Any) -> dict[str, Any]:
 
 
 def published_in(page: Element) -> list[str]:
-    """The published methods that the figure of parameters names."""
+    """List the published methods in the figure of parameters."""
     texts = [text.text for text in page.one("figure", **{"class": "parameters"}).all("text")]
     return [row.method for row in PUBLISHED if any(re.fullmatch(rf"{row.method} \d+\.\d", text) for text in texts)]
 
@@ -279,7 +279,7 @@ def test_the_published_table_has_the_means_that_were_published() -> None:
     assert PUBLISHED[-1].points["cb"] == 92.9
 
 
-def test_published_numbers_stand_beside_the_papers_setting(tmp_path: Path) -> None:
+def test_published_numbers_are_shown_for_the_setting_of_the_paper(tmp_path: Path) -> None:
     tasks = [task for tasks in SUITES.values() for task in tasks]
     page = page_of(tmp_path, *(make(task, score=80.0) for task in tasks), **on_paper())
     above, header, *rows = page.one("table", **{"class": "wide"}).rows()
@@ -315,7 +315,7 @@ def test_a_target_that_was_capped_has_no_published_number(tmp_path: Path) -> Non
         ({"test_rows_available": 56}, on_paper(), "test splits were scored only in part"),
     ],
 )
-def test_elsewhere_they_are_not_shown_and_the_page_says_why(
+def test_other_settings_hide_published_numbers_with_a_reason(
     tmp_path: Path, changes: dict[str, Any], origin: dict[str, Any], reason: str
 ) -> None:
     page = page_of(tmp_path, make("cb", **changes), **origin)
@@ -359,7 +359,7 @@ def test_costs_are_added_up_by_step(tmp_path: Path) -> None:
     assert "2026-11-21 10:01 UTC" in page.one("header").text
 
 
-def test_energy_that_no_counter_gave_is_not_a_number(tmp_path: Path) -> None:
+def test_energy_without_a_counter_is_shown_as_not_measured(tmp_path: Path) -> None:
     page = page_of(tmp_path, make("cb"), processes=[process_of("prepare")])
     assert "Energy: not measurable on this machine." in page.one("section", aria_labelledby="cost").text
     older = process_of("prepare")
@@ -367,7 +367,7 @@ def test_energy_that_no_counter_gave_is_not_a_number(tmp_path: Path) -> None:
     assert "Energy: not recorded." in page_of(tmp_path, make("cb"), processes=[older]).text
 
 
-def test_provenance_is_read_where_the_steps_left_it(tmp_path: Path) -> None:
+def test_provenance_is_read_from_the_files_of_the_steps(tmp_path: Path) -> None:
     (tmp_path / "transfer").mkdir()
     for place in ("prepare", "transfer/rte", "transfer/cb", "report"):
         (tmp_path / f"{place}.json").write_text(json.dumps(process_of("").facts))
@@ -376,7 +376,7 @@ def test_provenance_is_read_where_the_steps_left_it(tmp_path: Path) -> None:
     assert [process.task for process in read_processes(tmp_path, ["rte"])] == [
         "",
         "rte",
-    ]  # what another list of tasks left
+    ]  # remains of an earlier list of tasks
     assert read_processes(tmp_path / "nothing", ["cb"]) == []
 
 
@@ -388,7 +388,7 @@ def test_durations_read_well(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_one_commit_is_to_be_checked_out_several_are_listed(tmp_path: Path) -> None:
+def test_one_commit_is_shown_for_checkout_several_are_listed(tmp_path: Path) -> None:
     one = page_of(tmp_path / "one", make("cb"), processes=[process_of("prepare", commit="b" * 40 + "+changes")])
     assert one.one("pre").text == f"git checkout {'b' * 40} dvc repro"
     assert "uncommitted changes" in one.text
@@ -464,7 +464,7 @@ def test_figures_have_the_colours_of_the_page(page: Element) -> None:
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance as WCAG 2.2 defines it."""
+    """Compute relative luminance as defined in WCAG 2.2."""
     return float(linear(colour) @ [0.2126, 0.7152, 0.0722])
 
 
@@ -478,7 +478,7 @@ def contrast(one: str, two: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_text_stands_out_from_what_is_behind_it(page: Element) -> None:
+def test_text_has_enough_contrast(page: Element) -> None:
     style = page.one("style").text
     heat = re.findall(r"\.h\d+ \{ background: (#\w{6}); color: (#\w{6}); \}", style)
     assert heat == heat_colours()
@@ -503,7 +503,7 @@ BLINDNESS = {
 
 
 def lab(rgb: Any) -> Any:
-    """CIELAB of linear RGB."""
+    """Convert linear RGB to CIELAB."""
     to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
     xyz = to_xyz @ np.clip(rgb, 0, 1) / [0.9505, 1.0, 1.089]
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
@@ -511,8 +511,8 @@ def lab(rgb: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", BLINDNESS)
-def test_methods_are_told_apart_with_any_eyes(kind: str) -> None:
-    """A difference of 2.3 can just be seen; the eighth colour, grey, comes near others, and shapes differ besides."""
+def test_methods_are_distinguishable_with_colour_blindness(kind: str) -> None:
+    """A difference of 2.3 is just noticeable. The eighth colour, grey, is close to others; marker shapes differ too."""
     seen = [lab(np.array(BLINDNESS[kind]) @ linear(colour)) for colour in COLOURS]
     apart = {pair: np.linalg.norm(seen[pair[0]] - seen[pair[1]]) for pair in itertools.combinations(range(8), 2)}
     assert min(distance for pair, distance in apart.items() if 7 not in pair) > 15
@@ -541,7 +541,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("size", [(360, 740), (1280, 800)], ids=["phone", "desktop"])
-def test_it_fits_asks_for_nothing_and_unfolds(browser: Any, study: Path, size: tuple[int, int]) -> None:
+def test_the_page_fits_the_window_loads_nothing_and_unfolds(browser: Any, study: Path, size: tuple[int, int]) -> None:
     shown = browser.new_page(viewport={"width": size[0], "height": size[1]})
     requests, messages = [], []
     shown.on("request", lambda request: requests.append(request.url))
@@ -564,7 +564,7 @@ def test_it_fits_asks_for_nothing_and_unfolds(browser: Any, study: Path, size: t
 
 
 @pytest.mark.browser
-def test_it_prints(browser: Any, study: Path) -> None:
+def test_the_page_prints(browser: Any, study: Path) -> None:
     shown = browser.new_page()
     shown.goto(study.as_uri())
     printed = shown.pdf(format="A4")
@@ -576,7 +576,7 @@ def test_it_prints(browser: Any, study: Path) -> None:
 
 
 @pytest.mark.browser
-def test_it_is_dark_where_the_reader_wants_it_dark(browser: Any, study: Path) -> None:
+def test_the_page_follows_a_dark_colour_scheme(browser: Any, study: Path) -> None:
     backgrounds = []
     for scheme in ("light", "dark"):
         shown = browser.new_page(color_scheme=scheme)

@@ -1,4 +1,4 @@
-"""A stage that is killed goes on where it was: the result is bit-identical to that of a run which was not."""
+"""Resuming killed stages: the result is bit-identical to that of an uninterrupted run."""
 
 import json
 import os
@@ -30,11 +30,11 @@ from pemt_core.training.run import SilentRun
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 TINY = Path(__file__).parent / "tiny.py"
-LONG: dict[str, Any] = {"epochs": 20, "evaluate_every": 24, "checkpoint_every": 4}  # 120 steps, a second or two
+LONG: dict[str, Any] = {"epochs": 20, "evaluate_every": 24, "checkpoint_every": 4}  # 120 steps take one or two seconds
 
 
 def start(stage: str, world: World, folder: Path, changes: dict[str, Any]) -> subprocess.Popen[str]:
-    """The stage in a process of its own, as the pipeline runs it."""
+    """Start a stage in a separate process, as the pipeline does."""
     folder.mkdir(exist_ok=True)
     arguments = [stage, world.folder, folder / "out", folder / "log.jsonl", json.dumps(changes)]
     return subprocess.Popen([sys.executable, TINY, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
@@ -45,7 +45,7 @@ def states(folder: Path) -> list[Path]:
 
 
 def kill_after(process: subprocess.Popen[str], folder: Path, num_states: int, delay: float) -> None:
-    """SIGKILL, `delay` seconds after that many trainings have a checkpoint; it must hit a run that was under way."""
+    """Send SIGKILL `delay` seconds after `num_states` trainings have a checkpoint, while the process runs."""
     deadline = time.monotonic() + 120
     while len(states(folder)) < num_states:
         assert process.poll() is None, process.communicate()[1]
@@ -67,7 +67,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_a_killed_transfer_resumes_exactly(world: World, tmp_path: Path) -> None:
-    """Two cells; killed in the second one: the first is there and not trained again, the second goes on."""
+    """The kill hits the second of two cells: the first is kept and the second resumes."""
     changes = {**LONG, "seeds": [1, 2]}
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     process = start("transfer", world, cut, changes)
@@ -89,12 +89,12 @@ def test_a_killed_transfer_resumes_exactly(world: World, tmp_path: Path) -> None
     assert files(cut / "out") == files(whole / "out") == {**files(cut / "out"), **first}
     assert len(files(cut / "out")) == 6
     assert list((cut / "checkpoints").iterdir()) == []
-    assert [path.name for path in cut.iterdir() if path.name.startswith(".")] == []  # nothing half is left
+    assert [path.name for path in cut.iterdir() if path.name.startswith(".")] == []  # no partial folder is left
 
 
 @pytest.mark.slow
 def test_a_transfer_killed_in_two_workers_resumes_exactly(world: World, tmp_path: Path) -> None:
-    """The workers end by themselves; trainings that were finished or under way are not begun anew."""
+    """Orphaned workers exit; finished cells are kept and interrupted trainings resume."""
     changes = {**LONG, "seeds": [1, 2, 3, 4], "workers": 2}
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     process = start("transfer", world, cut, changes)
@@ -110,19 +110,19 @@ def test_a_transfer_killed_in_two_workers_resumes_exactly(world: World, tmp_path
     assert f"transfer gamma: {4 - len(kept)} of 4 cells to train" in messages
     resumed = dict(re.findall(r"(pemt-kfull-seed\d): resumed after step (\d+) of 120", messages))
     assert len({*kept, *resumed}) == len(kept) + len(resumed) >= 3
-    assert kept or "120" in resumed.values()  # else there would be no third checkpoint
+    assert kept or "120" in resumed.values()  # otherwise the third checkpoint would not exist
     whole.mkdir()
     world.transfer(whole / "out", **{**changes, "workers": 1}, log=whole / "log.jsonl")
     assert files(cut / "out") == files(whole / "out")
     assert len(files(cut / "out")) == 12
-    assert set(map(str, points(cut))) == set(map(str, points(whole)))  # a run is logged anew from its start
+    assert set(map(str, points(cut))) == set(map(str, points(whole)))  # a restarted run logs from its first step
     assert list((cut / "checkpoints").iterdir()) == []
     assert [path.name for path in cut.iterdir() if path.name.startswith(".")] == []
 
 
 @pytest.mark.slow
 def test_a_killed_source_training_resumes_exactly(world: World, tmp_path: Path) -> None:
-    """With accumulation and warm-up; what a killed write left beside the checkpoint is cleared away."""
+    """Gradient accumulation and warm-up are on; the temporary file of a killed write is removed."""
     changes = {**LONG, "gradient_accumulation": 2, "warmup_steps": 30}
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     process = start("train_source", world, cut, changes)
@@ -138,15 +138,15 @@ def test_a_killed_source_training_resumes_exactly(world: World, tmp_path: Path) 
     assert list((cut / "checkpoints").iterdir()) == []
 
 
-# --- what is resumed, and what is not
+# --- when a training resumes
 
 
 class StopError(Exception):
-    """Stands for whatever ends a process."""
+    """Stand-in for anything that ends a process."""
 
 
 class StoppingRun(SilentRun):
-    """A run in which logging ends the process at a step, or tagging does, which is after the adapter is written."""
+    """A run that stops when it logs a given step, or else when it is tagged, after the adapter is written."""
 
     def __init__(self, at_step: int | None) -> None:
         self.at_step = at_step
@@ -160,7 +160,7 @@ class StoppingRun(SilentRun):
 
 
 def interrupted(world: World, folder: Path, at_step: int | None, **changes: Any) -> None:
-    """A training of stage 1 that ends at `at_step` (None: at its very end), so that its last checkpoint stays."""
+    """Interrupt a stage 1 training at `at_step` (None: after its last step) and keep its last checkpoint."""
     with pytest.raises(StopError):
         train_source(
             world.folder / "data" / "alpha",
@@ -177,8 +177,8 @@ STOPPED: dict[str, Any] = {"epochs": 4, "checkpoint_every": 2, "evaluate_every":
 
 
 @pytest.mark.parametrize("step", [3, 7, 12, 24])
-def test_a_training_resumes_exactly_from_wherever_it_ended(world: World, tmp_path: Path, step: int) -> None:
-    """In the middle of an epoch, at its end, before and after evaluations, and in the very last step."""
+def test_a_training_resumes_exactly_from_any_step(world: World, tmp_path: Path, step: int) -> None:
+    """The steps are in the middle and at the end of an epoch, before and after evaluations, and the last one."""
     interrupted(world, tmp_path / "cut", step, **STOPPED)
     assert len(states(tmp_path / "cut")) == 1
     for name in ("cut", "whole"):
@@ -192,7 +192,7 @@ def test_a_training_resumes_exactly_from_wherever_it_ended(world: World, tmp_pat
     ids=lambda changes: next(iter(changes)),
 )
 def test_a_checkpoint_of_other_settings_is_not_resumed(world: World, tmp_path: Path, changes: dict[str, Any]) -> None:
-    """It stays, and the result is that of a training from its start."""
+    """The checkpoint stays, and the result equals that of a training from the start."""
     interrupted(world, tmp_path / "cut", 7, **STOPPED)
     kept = states(tmp_path / "cut")
     for name in ("cut", "whole"):
@@ -205,8 +205,8 @@ def test_a_checkpoint_of_other_data_or_another_backbone_is_not_resumed(world: Wo
     interrupted(world, tmp_path / "cut", 7, **STOPPED)
     kept = states(tmp_path / "cut")
     other = World.make(tmp_path / "other", dropout=0.0)
-    other.train_source(tmp_path / "cut" / "out", **STOPPED)  # the same backbone but for its dropout
-    world.train_source(tmp_path / "cut" / "out", task="beta", **STOPPED)  # other task
+    other.train_source(tmp_path / "cut" / "out", **STOPPED)  # only the dropout of the backbone differs
+    world.train_source(tmp_path / "cut" / "out", task="beta", **STOPPED)  # another task
     assert states(tmp_path / "cut") == kept
 
 
@@ -224,15 +224,15 @@ def test_a_key_is_a_hash_of_all_inputs(tmp_path: Path) -> None:
     assert len(paths) == 3
 
 
-# --- the file itself
+# --- the checkpoint file
 
 
 def optimizer_of(model: nn.Module) -> torch.optim.AdamW:
     return torch.optim.AdamW(model.parameters(), lr=0.1)
 
 
-def test_a_state_comes_back_whole(tmp_path: Path) -> None:
-    """Weights, both moments, the step that corrects their bias, best tensors, counters, history."""
+def test_a_state_is_restored_completely(tmp_path: Path) -> None:
+    """It holds weights, both moments, the step for their bias correction, best tensors, counters and history."""
     model, again = nn.Linear(3, 2), nn.Linear(3, 2)
     optimizer, optimizer_again = optimizer_of(model), optimizer_of(again)
     for _ in range(3):
@@ -267,10 +267,10 @@ def test_a_state_comes_back_whole(tmp_path: Path) -> None:
         assert torch.equal(parameter, dict(again.named_parameters())[name])
     store.discard()
     assert list(tmp_path.iterdir()) == []
-    store.discard()  # once more is nothing
+    store.discard()  # a second call does nothing
 
 
-def test_no_state_is_none(tmp_path: Path) -> None:
+def test_a_missing_state_is_none(tmp_path: Path) -> None:
     model = nn.Linear(1, 1)
     store = CheckpointStore(tmp_path, "x")
     assert store.restore(dict(model.named_parameters()), optimizer_of(model)) is None
@@ -281,8 +281,8 @@ def test_no_state_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", ["truncated", "empty", "without a tensor", "without counters", "other counters", "no JSON"]
 )
-def test_a_damaged_state_is_named_and_says_what_to_do(tmp_path: Path, damage: str) -> None:
-    """It cannot come from a kill, as it is written whole; a disk can still break."""
+def test_a_damaged_state_is_named_with_the_fix(tmp_path: Path, damage: str) -> None:
+    """A kill cannot damage the state, as it is written atomically, but a faulty disk can."""
     model = nn.Linear(3, 2)
     trained, optimizer = dict(model.named_parameters()), optimizer_of(model)
     store = CheckpointStore(tmp_path, "inputs")
@@ -301,12 +301,12 @@ def test_a_damaged_state_is_named_and_says_what_to_do(tmp_path: Path, damage: st
 
 
 def test_a_finished_training_is_not_trained_again(world: World, tmp_path: Path) -> None:
-    """Ended between the last step and the end of the stage: only the adapter is written again."""
+    """After an interruption between the last step and the end of the stage, only the adapter is written again."""
     interrupted(world, tmp_path / "cut", None, **STOPPED)
     assert len(states(tmp_path / "cut")) == 1
     first = files(tmp_path / "cut" / "out")
     shutil.rmtree(tmp_path / "cut" / "out")
     world.train_source(tmp_path / "cut" / "out", log=tmp_path / "log.jsonl", **STOPPED)
-    assert not (tmp_path / "log.jsonl").exists()  # not one step, not one evaluation
+    assert not (tmp_path / "log.jsonl").exists()  # no step and no evaluation ran
     assert files(tmp_path / "cut" / "out") == first
     assert states(tmp_path / "cut") == []

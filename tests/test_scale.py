@@ -1,4 +1,4 @@
-"""The counts and the simulation of benchmarks/scale.py against closed forms, torch's own counter and real files."""
+"""The counts and the simulation of benchmarks/scale.py, checked by closed forms, torch's counter and real files."""
 
 import importlib.util
 import random
@@ -24,21 +24,21 @@ from pemt_core.settings.groups import STEPS
 from pemt_core.steps.plan import make_plan
 
 REPOSITORY = Path(__file__).parent.parent
-MEDIUM = {"d_model": 64, "d_ff": 256, "d_kv": 16, "vocab_size": 256}  # what is left out of the count is small here
+MEDIUM = {"d_model": 64, "d_ff": 256, "d_kv": 16, "vocab_size": 256}  # makes uncounted operations negligible
 ROWS, TOKENS, LABELS = 8, 48, 6
 
 
 def load_benchmark(name: str) -> Any:
-    """A program of benchmarks/, which is no package."""
+    """Import a program of benchmarks/, which is not a package."""
     spec = importlib.util.spec_from_file_location(name, REPOSITORY / "benchmarks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)  # where dataclasses look for types
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)  # dataclasses look up types there
     spec.loader.exec_module(module)
     return module
 
 
-sys.path.insert(0, str(REPOSITORY / "benchmarks"))  # its programs import each other
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))  # the programs there import each other
 work, simulation = load_benchmark("scale_work"), load_benchmark("scale_simulation")
 
 
@@ -62,7 +62,7 @@ def test_one_node_takes_the_sum() -> None:
     assert simulation.wall(jobs, 1, 1) == pytest.approx(sum(one.seconds for one in jobs))
 
 
-def test_nodes_without_end_take_the_longest_chain() -> None:
+def test_unlimited_nodes_take_the_longest_chain() -> None:
     for seed in range(5):
         jobs = random_jobs(seed)
         chain = simulation.critical_path(jobs)
@@ -77,8 +77,8 @@ def test_equal_independent_jobs_come_in_rounds(nodes: int) -> None:
 
 
 @pytest.mark.parametrize("nodes", [2, 3, 5, 8])
-def test_list_scheduling_keeps_to_its_bounds(nodes: int) -> None:
-    """No less than an equal share or the longest job, and no more than Graham's bound."""
+def test_list_scheduling_stays_within_its_bounds(nodes: int) -> None:
+    """The time is at least an equal share and the longest job, and at most Graham's bound."""
     for seed in range(10):
         jobs = random_jobs(seed)
         whole, longest = sum(one.seconds for one in jobs), max(one.seconds for one in jobs)
@@ -87,7 +87,7 @@ def test_list_scheduling_keeps_to_its_bounds(nodes: int) -> None:
         assert max(whole / nodes, longest, chain) - 1e-9 <= found <= whole / nodes + (1 - 1 / nodes) * chain + 1e-9
 
 
-def test_jobs_wait_for_their_needs_and_nodes_do_one_at_a_time() -> None:
+def test_jobs_wait_for_their_needs_and_nodes_run_one_at_a_time() -> None:
     jobs = random_jobs(3)
     spans = simulation.schedule(jobs, 4, 1)
     assert all(spans[need][1] <= spans[one.name][0] for one in jobs for need in one.needs)
@@ -95,15 +95,15 @@ def test_jobs_wait_for_their_needs_and_nodes_do_one_at_a_time() -> None:
     assert max(sum(begin <= at < end for begin, end in spans.values()) for at in starts) == 4
 
 
-def test_a_loop_runs_as_many_iterations_as_its_parallelism_lets_it() -> None:
+def test_a_loop_runs_as_many_iterations_as_its_parallelism_allows() -> None:
     jobs = [
         job(f"{part}{n}", 1.0, *([f"a{n}"] * (part == "b")), loop="l", item=str(n)) for n in range(6) for part in "ab"
     ]
-    assert simulation.wall(jobs, 100, 2) == pytest.approx(6.0)  # three rounds of two iterations, two jobs each
+    assert simulation.wall(jobs, 100, 2) == pytest.approx(6.0)  # three rounds of two iterations with two jobs each
     assert simulation.wall(jobs, 100, 6) == pytest.approx(2.0)
 
 
-# The pipeline
+# Jobs of the pipeline
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def jobs_of(settings: Any, parts: int = 1) -> list[Any]:
     return simulation.jobs_of(make_plan(settings, REPOSITORY), lambda key: 10.0, lambda step: 1.0, parts)
 
 
-def test_the_containers_are_those_of_the_pipeline(settings: Any) -> None:
+def test_the_jobs_are_the_containers_of_the_pipeline(settings: Any) -> None:
     steps = Counter(one.name.split("/")[0] for one in jobs_of(settings))
     assert set(steps) == set(STEPS)
     assert steps["train_source"] == 6
@@ -138,7 +138,7 @@ def test_rows_follow_the_split_rules() -> None:
     assert work.rows_of("qnli") == {"train": 103_743, "validation": 1_000, "test": 5_463}
 
 
-def test_steps_of_a_training_are_epochs_of_batches(settings: Any) -> None:
+def test_steps_of_a_training_are_epochs_times_batches(settings: Any) -> None:
     lengths = {name: work.Lengths(50, 5, 20, 100) for name in work.ROWS}
     found = work.works_of(settings, lengths, work.Gpu(1e14, 1e-5))
     assert found["train_source/mnli"].steps == 5 * ceil(392_702 / 128)
@@ -161,15 +161,15 @@ def stage1() -> tuple[PromptedT5, Any, Any]:
 
 
 def counted(run: Callable[[], Any]) -> int:
-    """torch does not count attention that is fused on the CPU."""
+    """Count operations with unfused attention, as torch does not count fused attention on the CPU."""
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
     return int(counter.get_total_flops())
 
 
 @pytest.mark.parametrize("make", [stage1, stage2])
-def test_operations_of_a_training_step_are_those_that_torch_counts(make: Callable[[], tuple[Any, Any, Any]]) -> None:
-    """To 1 %: gates, and the prompt's attention to the sources' prompts, are not in the count."""
+def test_operations_of_a_training_step_match_the_counter_of_torch(make: Callable[[], tuple[Any, Any, Any]]) -> None:
+    """The counts agree to 1 %: ours omits the gates and the prompt's attention to the sources' prompts."""
     model, backbone, parts = make()
     shape, batch = work.Shape.of(backbone.config.to_dict()), tiny_batch(ROWS, length=TOKENS, label_length=LABELS)
     positions = TOKENS + 5
@@ -186,7 +186,7 @@ def generate(model: PromptedT5, tokens: int) -> Any:
     )
 
 
-def test_operations_of_generation_are_those_that_torch_counts() -> None:
+def test_operations_of_generation_match_the_counter_of_torch() -> None:
     model, backbone, parts = stage2()
     shape = work.Shape.of(backbone.config.to_dict())
     formula = ROWS * sum(work.forward(shape, parts, TOKENS + 5, LABELS, sparsity=False))
@@ -194,7 +194,7 @@ def test_operations_of_generation_are_those_that_torch_counts() -> None:
 
 
 class Operators(TorchDispatchMode):
-    """Counts operators that do work: views do none."""
+    """Counts the operators that compute something, which views do not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,8 +211,8 @@ def num_operators(run: Callable[[], Any]) -> int:
     return operators.number
 
 
-def test_operators_to_launch_are_as_many_as_the_benchmark_says() -> None:
-    """With twelve layers a stack, as T5-base; width and batch change nothing."""
+def test_the_number_of_operators_matches_the_benchmark() -> None:
+    """Each stack has twelve layers, as in T5-base; width and batch size do not matter."""
     twelve = {"num_layers": 12, "num_decoder_layers": 12}
     target, batch = target_model(tiny_t5(**twelve), 6), tiny_batch()
     assert num_operators(lambda: target.train()(**batch).loss.backward()) == pytest.approx(
@@ -239,7 +239,7 @@ def test_t5_base_has_the_published_number_of_parameters() -> None:
     assert shape.target(6, 48, 0) == 2_113_152
 
 
-def test_sizes_are_those_of_the_files_that_the_steps_write(tmp_path: Path) -> None:
+def test_sizes_match_the_files_of_the_steps(tmp_path: Path) -> None:
     world = World.make(tmp_path / "world")
     world.transfer(tmp_path / "targets", methods=["pemt", "control", "without_beta"], epochs=1)
     shape = work.Shape.of(read_json(world.folder / "backbone/config.json"))
@@ -253,7 +253,7 @@ def test_sizes_are_those_of_the_files_that_the_steps_write(tmp_path: Path) -> No
     assert experts == sum(work.predicted_bytes(path, shape) for path in sources)
 
 
-def test_the_tensors_are_all_of_a_file_but_its_header(tmp_path: Path) -> None:
+def test_a_file_consists_of_a_header_and_tensors(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7)}, tmp_path / "file.safetensors")

@@ -1,4 +1,4 @@
-"""Trained targets in MLflow's registry, and served by `mlflow models serve` over HTTP."""
+"""Trained targets in MLflow's registry and their serving over HTTP by `mlflow models serve`."""
 
 import json
 import os
@@ -40,7 +40,7 @@ PEMT, CONTROL = "pemt-kfull-seed4096", "control-kfull-seed4096"
 
 @dataclass(frozen=True)
 class Project:
-    """A trained target in the pipeline's folders, with its runs in a store of its own."""
+    """A trained target in the pipeline's folders, with its runs in a separate store."""
 
     folder: Path
 
@@ -66,13 +66,13 @@ class Project:
         return register(self.folders, Register(targets=["cb"], own_tasks={}, models=models, **shared), self.tracker())
 
     def score(self, cell: str, value: float) -> None:
-        """Let a cell have this score on validation."""
+        """Set the validation score of a cell."""
         path = self.folder / "targets" / "cb" / cell / "training.json"
         values = json.loads(path.read_text())
         path.write_text(json.dumps({**values, "validation": {**values["validation"], "main": value}}))
 
     def record_run(self, cell: str) -> None:
-        """The run of a cell, as its training leaves it."""
+        """Record the run of a cell as its training does."""
         description, artifact = load_description(self.folder / "targets" / "cb" / cell, TargetDescription)
         with self.tracker().open_run(target_run(description)) as run:
             run.tag({ARTIFACT: artifact})
@@ -94,7 +94,7 @@ def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def project(trained: Project, tmp_path: Path) -> Project:
-    """A copy with an empty store of its own."""
+    """A copy with an empty store."""
     shutil.copytree(trained.folder, tmp_path / "project", ignore=shutil.ignore_patterns("ml*", ".ml*"))
     copy = Project(tmp_path / "project")
     for cell in (PEMT, CONTROL):
@@ -123,13 +123,13 @@ def test_the_same_state_again_writes_nothing(project: Project) -> None:
     assert project.client().get_registered_model("pemt-cb").last_updated_timestamp == before
 
 
-def test_the_alias_moves_to_what_is_better_and_only_then(project: Project) -> None:
+def test_the_alias_moves_only_to_a_better_version(project: Project) -> None:
     project.register()
     project.score(CONTROL, 90.0)
     assert project.register() == {"pemt-cb": 2}
     project.score(CONTROL, 70.0)
     project.score(PEMT, 85.0)
-    assert project.register() == {"pemt-cb": 2}  # version 3 is there, and not better
+    assert project.register() == {"pemt-cb": 2}  # version 3 exists but is not better
     assert len(project.client().search_model_versions("name='pemt-cb'")) == 3
 
 
@@ -142,7 +142,7 @@ def test_scores_on_other_data_are_not_compared(project: Project) -> None:
     assert project.register() == {"pemt-cb": 2}
 
 
-def test_another_metric_may_decide(project: Project) -> None:
+def test_another_metric_can_select_the_champion(project: Project) -> None:
     path = project.folder / "targets" / "cb" / CONTROL / "training.json"
     values = json.loads(path.read_text())
     path.write_text(json.dumps({**values, "validation": {"accuracy": 100.1, "main": 0.0}}))
@@ -152,7 +152,7 @@ def test_another_metric_may_decide(project: Project) -> None:
         project.register(metric="acc")
 
 
-def test_what_cannot_be_registered_is_named(project: Project) -> None:
+def test_a_failed_registration_is_explained(project: Project) -> None:
     assert project.register(enabled=False) == {}
     client = project.client()
     for run in client.search_runs(["1"]):
@@ -164,7 +164,7 @@ def test_what_cannot_be_registered_is_named(project: Project) -> None:
         project.register()
 
 
-def test_requirements_are_what_a_served_model_imports() -> None:
+def test_requirements_are_the_imports_of_a_served_model() -> None:
     files = closure("pemt_core.prediction.served")
     modules = {".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in files}
     imported = {name.split(".")[0] for module in modules for name in imported_by(module)}
@@ -181,7 +181,7 @@ def test_requirements_are_what_a_served_model_imports() -> None:
 
 
 def command(monkeypatch: pytest.MonkeyPatch, project: Project, *words: str) -> str:
-    """What `pemt WORDS` says on standard error, in the project's folder."""
+    """Run `pemt WORDS` in the project's folder and return its standard error."""
     from components.cli import main
 
     monkeypatch.chdir(project.folder)
@@ -192,21 +192,21 @@ def command(monkeypatch: pytest.MonkeyPatch, project: Project, *words: str) -> s
     return str(ended.value.code or "")
 
 
-def test_serve_says_what_is_not_there(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serve_names_what_is_missing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no registered model 'pemt-cb'; no model is registered" in command(monkeypatch, project, "serve", "cb")
     project.register(backbone="refer")
-    said = command(monkeypatch, project, "serve", "cd")
-    assert "there is no registered model 'pemt-cd'; did you mean 'pemt-cb'?" in said
-    said = command(monkeypatch, project, "serve", "cb", "--alias", "champ")
-    assert said == "error: the model pemt-cb has no alias 'champ'; did you mean 'champion'?"
+    message = command(monkeypatch, project, "serve", "cd")
+    assert "there is no registered model 'pemt-cd'; did you mean 'pemt-cb'?" in message
+    message = command(monkeypatch, project, "serve", "cb", "--alias", "champ")
+    assert message == "error: the model pemt-cb has no alias 'champ'; did you mean 'champion'?"
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         assert f"error: --port is {port}: " in command(monkeypatch, project, "serve", "cb", "--port", str(port))
     shutil.rmtree(project.folder / "backbone")
-    said = command(monkeypatch, project, "serve", "cb")
-    assert f"{project.folder / 'backbone'}: no such folder; models:/pemt-cb@champion needs it" in said
+    message = command(monkeypatch, project, "serve", "cb")
+    assert f"{project.folder / 'backbone'}: no such folder; models:/pemt-cb@champion needs it" in message
 
 
 def test_predict_takes_a_target_or_a_registered_model(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,39 +229,39 @@ def test_predict_takes_a_target_or_a_registered_model(project: Project, monkeypa
     assert set(outputs) == {outputs[0]}
 
 
-def test_predict_says_what_is_wrong(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_names_the_error(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.register()
     rows = project.folder / "rows.csv"
     rows.write_text("premise\nA.\n")
 
-    def said(*words: str, file: str = "rows.csv") -> str:
+    def error(*words: str, file: str = "rows.csv") -> str:
         found = command(
             monkeypatch, project, "predict", file, "--output", "answers.csv", "--adapters", "targets", *words
         )
         assert not (project.folder / "answers.csv").exists()
         return found
 
-    assert said("--target", "cb").startswith(
+    assert error("--target", "cb").startswith(
         "error: rows.csv, line 2, task cb: there is no value in column 'hypothesis'"
     )
-    assert said("--target", "cbb").startswith("error: there is no task 'cbb': did you mean 'cb'?")
-    assert "`dvc repro transfer@rte` trains its cells" in said("--target", "rte")
-    assert said("--target", "cb", file="row.csv") == "error: row.csv: no such file; did you mean 'rows.csv'?"
-    assert "has no version 7" in said("--model", "models:/pemt-cb/7")
-    assert "is not a model; expected models:/<name>@<alias>" in said("--model", "models:/pemt-cb")
-    assert "there is no cell 'pemt-kfull'; did you mean 'pemt-kf" in said("--target", "cb", "--cell", "pemt-kfull")
-    assert "elsewhere: no such folder; expected a model's folder" in said("--model", "elsewhere")
-    assert "expected a model's folder, models:/<name>@<alias>, or a list of targets; did you mean 'data'?" in said(
+    assert error("--target", "cbb").startswith("error: there is no task 'cbb': did you mean 'cb'?")
+    assert "`dvc repro transfer@rte` trains its cells" in error("--target", "rte")
+    assert error("--target", "cb", file="row.csv") == "error: row.csv: no such file; did you mean 'rows.csv'?"
+    assert "has no version 7" in error("--model", "models:/pemt-cb/7")
+    assert "is not a model; expected models:/<name>@<alias>" in error("--model", "models:/pemt-cb")
+    assert "there is no cell 'pemt-kfull'; did you mean 'pemt-kf" in error("--target", "cb", "--cell", "pemt-kfull")
+    assert "elsewhere: no such folder; expected a model's folder" in error("--model", "elsewhere")
+    assert "expected a model's folder, models:/<name>@<alias>, or a list of targets; did you mean 'data'?" in error(
         "--model", "dat"
     )
-    assert "cb: no such folder; for the trained target, give ['cb']" in said("--model", "cb")
+    assert "cb: no such folder; for the trained target, give ['cb']" in error("--model", "cb")
     rows.write_text("source\ntext: red\n")
-    assert said("--target", "cb", "--output", "rows.csv").startswith("error: rows.csv: is the input file")
-    assert "cannot be written" in said("--target", "cb", "--output", "rows.csv/answers.csv")
+    assert error("--target", "cb", "--output", "rows.csv").startswith("error: rows.csv: is the input file")
+    assert "cannot be written" in error("--target", "cb", "--output", "rows.csv/answers.csv")
     shutil.rmtree(project.folder / "backbone")
-    assert "backbone: no such folder; cb cannot answer" in said("--target", "cb")
+    assert "backbone: no such folder; cb cannot answer" in error("--target", "cb")
     shutil.rmtree(project.folder / "data")
-    assert "list cb in tasks.targets again and run `dvc repro`, or load its registered model" in said("--target", "cb")
+    assert "list cb in tasks.targets again and run `dvc repro`, or load its registered model" in error("--target", "cb")
 
 
 def test_python_loads_targets_a_registered_model_or_its_folder(project: Project, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_python_loads_targets_a_registered_model_or_its_folder(project: Project,
         pemt_core.load(["cb"], project=tmp_path)
 
 
-def test_importing_the_package_waits_for_nothing() -> None:
+def test_importing_the_package_loads_no_heavy_library() -> None:
     program = "import sys, pemt_core; print({'torch', 'pydantic', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
@@ -316,7 +316,7 @@ class Server:
 
 
 def serve(project: Project, model: str, port: int, **environment: str) -> subprocess.Popen[str]:
-    """`mlflow models serve` of a model in the project's registry."""
+    """Start `mlflow models serve` for a model in the project's registry."""
     program = [str(Path(sys.executable).with_name("mlflow")), "models", "serve", "--env-manager", "local"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     shared = {"MLFLOW_TRACKING_URI": project.uri, "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": path}
@@ -355,7 +355,7 @@ def serving(project: Project, model: str, **environment: str) -> Iterator[Server
             pytest.fail(f"the server did not start: {process.communicate()[0]}")
         yield Server(url)
     finally:
-        with suppress(ProcessLookupError):  # it did not start
+        with suppress(ProcessLookupError):  # the server did not start
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
@@ -417,7 +417,9 @@ def test_a_served_model_takes_raw_columns_in_every_form_of_mlflow(trained: Proje
         (b"\xff\xfe", "Ensure that input is a valid JSON formatted string"),
     ],
 )
-def test_a_bad_request_is_refused_without_a_trace(server: Server, body: bytes | dict[str, Any], message: str) -> None:
+def test_a_bad_request_is_refused_without_a_traceback(
+    server: Server, body: bytes | dict[str, Any], message: str
+) -> None:
     answer = server.ask(body)
     assert 400 <= answer.status < 500
     assert message in answer.body["message"]
@@ -425,19 +427,19 @@ def test_a_bad_request_is_refused_without_a_trace(server: Server, body: bytes | 
     assert "stack_trace" not in answer.body
 
 
-def test_broken_csv_is_answered_by_mlflow_before_our_code(server: Server) -> None:
-    """With a trace: docs/serving.md says so."""
+def test_mlflow_rejects_broken_csv_before_our_code_runs(server: Server) -> None:
+    """MLflow's answer contains a traceback, as docs/serving.md states."""
     answer = server.ask(b'premise,hypothesis\na,"b\n', "text/csv")
     assert answer.status == 400
     assert "stack_trace" in answer.body
 
 
-def test_a_huge_text_is_cut_and_answered(server: Server) -> None:
+def test_a_huge_text_is_truncated_and_answered(server: Server) -> None:
     answer = server.ask({"dataframe_records": [{"source": "stone " * 200_000}]})
     assert (answer.status, answer.body["predictions"][0]["truncated"]) == (200, True)
 
 
-def test_a_model_that_refers_to_its_backbone_is_told_where_it_is_now(project: Project) -> None:
+def test_a_model_that_refers_to_its_backbone_accepts_a_new_path(project: Project) -> None:
     project.register(backbone="refer")
     moved = (project.folder / "backbone").rename(project.folder / "elsewhere")
     place = json.dumps({"backbone": str(moved)})

@@ -1,4 +1,4 @@
-"""params.yaml and how it is checked: every error names the key, the value and what would be right."""
+"""Reading and checking params.yaml: every error names the key, the value and what is expected."""
 
 import copy
 import re
@@ -29,7 +29,7 @@ def parsed(*changes: Change) -> Settings:
 
 
 def put(path: str, value: Any) -> Change:
-    """Set the key at a dotted path, whether it was there or not."""
+    """Return a change that sets the key at a dotted path, whether or not it exists."""
     *groups, key = path.split(".")
 
     def change(values: dict[str, Any]) -> None:
@@ -51,7 +51,7 @@ def remove(path: str) -> Change:
     return change
 
 
-# --- the file as it stands
+# --- the files of the project
 
 
 @pytest.mark.parametrize("recipe", VALUES["recipes"])
@@ -63,12 +63,12 @@ def test_every_recipe_of_params_yaml_loads(recipe: str) -> None:
         assert all(method.learning_rates for method in settings.methods_for(task).values())
 
 
-def test_params_yaml_is_what_load_settings_reads() -> None:
+def test_load_settings_reads_params_yaml() -> None:
     assert load_settings(PARAMS) == parsed()
 
 
-def test_the_paper_recipe_is_the_authors_script() -> None:
-    """What Lin et al.'s public scripts set for T5-base, in both stages and for the tasks that differ."""
+def test_the_paper_recipe_matches_the_scripts_of_the_authors() -> None:
+    """It has the settings of Lin et al.'s public scripts for T5-base, for both stages and for tasks that differ."""
     settings = parsed(put("recipe", "paper"))
     source, target = settings.train_source_for("mnli"), settings.transfer_for("cb")
     training = source.training
@@ -98,7 +98,7 @@ def fields_of(model: type[BaseModel]) -> Iterator[str]:
 
 
 def test_every_key_is_read_somewhere() -> None:
-    """Strict loading refuses keys without a field; a field that no code reads would be as dead."""
+    """Strict loading rejects keys without a field; this test finds fields that no code reads."""
     sources = [
         path.read_text()
         for package in ("pemt_core", "components", "pipelines")
@@ -110,8 +110,8 @@ def test_every_key_is_read_somewhere() -> None:
     assert unread == set()
 
 
-def test_the_files_name_only_what_differs() -> None:
-    """Any of the 23 tasks can be listed without an edit elsewhere, so no file needs a line for each of them."""
+def test_the_files_have_no_empty_entries_per_task() -> None:
+    """Listing any of the 23 tasks needs no edit elsewhere, so the files have no line per task."""
     files = [PARAMS, *PARAMS.parent.glob("recipes/*.yaml")]
     lines = [line for path in files for line in path.read_text().splitlines()]
     assert len(lines) <= 139
@@ -121,7 +121,7 @@ def test_the_files_name_only_what_differs() -> None:
 # --- overlays
 
 
-def test_a_recipe_lies_over_the_groups_and_a_task_over_both() -> None:
+def test_a_recipe_overrides_groups_and_a_task_overrides_both() -> None:
     settings = parsed(
         put("recipes.demo.transfer", {"source_length": 11, "training": {"epochs": 3}}),
         put("per_target.cb", {"training": {"batch_size": 5, "epochs": 4}}),
@@ -141,14 +141,14 @@ def test_a_recipe_of_comments_alone_changes_nothing(tmp_path: Path) -> None:
     assert load_settings(tmp_path / "params.yaml") == parsed(put("recipes", {"demo": {}}))
 
 
-def test_trainings_share_what_no_group_says_otherwise() -> None:
+def test_trainings_share_settings_that_no_group_overrides() -> None:
     settings = parsed(put("training.batch_size", 7), put("recipes.demo.transfer", {"training": {"batch_size": 5}}))
     trainings = (settings.backbone.training, settings.train_source.training, settings.transfer.training)
     assert [training.batch_size for training in trainings] == [7, 7, 5]
     assert [training.validation_rows for training in trainings] == [256, 128, VALUES["training"]["validation_rows"]]
 
 
-def test_steps_share_what_every_step_has() -> None:
+def test_steps_share_common_settings() -> None:
     changes = put("kubeflow.resources.transfer.gpus", 2), put("kubeflow.resources.every_step.cpu", "3")
     resources = parsed(*changes).kubeflow.resources
     assert (resources["transfer"].gpus, resources["transfer"].cpu, resources["evaluate"].cpu) == (2, "3", "3")
@@ -160,7 +160,7 @@ def test_steps_share_what_every_step_has() -> None:
 SOME: dict[str, Any] = {"kind": "pemt", "without": ["qqp"], "reduction_factor": 2}
 
 
-def test_a_method_goes_before_its_task_and_that_before_transfer() -> None:
+def test_a_method_overrides_its_task_which_overrides_transfer() -> None:
     settings = parsed(
         put("methods.some", {**SOME, "training": {"epochs": 3}}),
         put("transfer.training.epochs", 1),
@@ -174,7 +174,7 @@ def test_a_method_goes_before_its_task_and_that_before_transfer() -> None:
     assert list(settings.methods_for("rte")) == VALUES["transfer"]["methods"]
 
 
-def test_a_kind_takes_the_settings_that_it_has() -> None:
+def test_a_kind_of_method_accepts_only_its_settings() -> None:
     shared = parsed().methods_for("cb")["pemt"].model_dump(exclude={"kind"}) | {"colour": "red"}
     assert method_of("pemt", {}, shared, "methods.pemt") == parsed().methods_for("cb")["pemt"]
     with pytest.raises(SettingsError, match=r"methods\.pemt: key 'colour': the kind 'pemt' has no such setting"):
@@ -185,7 +185,7 @@ OWN = {"adapter": "imported/own", "description": "Decide which colour the text n
 
 
 def test_an_imported_source_can_be_left_out_too() -> None:
-    """Experts come in the file's order, after those of tasks.sources."""
+    """Imported experts follow those of tasks.sources, in the order of the file."""
     imported = put("imported_sources", {"own": OWN, "a": OWN})
     listed = [put("methods.some", {**SOME, "without": ["own"]}), put("transfer.methods", ["some"])]
     settings = parsed(imported, *listed, put("recipe", "study"))
@@ -197,7 +197,7 @@ def test_an_imported_source_can_be_left_out_too() -> None:
         parsed(imported, *listed, put("methods.some.without", ["own", "a", *VALUES["tasks"]["sources"]]))
 
 
-def test_a_method_that_no_target_has_may_leave_out_sources_that_are_not_listed() -> None:
+def test_an_unused_method_may_leave_out_unlisted_sources() -> None:
     few = [put("recipe", "study"), put("tasks.sources", ["squad", "sst2"])]
     methods = parsed(*few, put("tasks.targets", ["nq"])).methods_for("nq")
     assert list(methods) == ["pemt", "control", "without_squad", "without_sst2"]
@@ -210,13 +210,13 @@ def test_a_list_in_a_recipe_replaces_the_list() -> None:
     assert settings.transfer.seeds == [1, 2]
 
 
-def test_only_the_chosen_recipe_is_laid_over() -> None:
+def test_only_the_chosen_recipe_is_applied() -> None:
     changed = put("recipes.paper.transfer", {"source_length": 99})
     assert parsed(changed).transfer.source_length == VALUES["transfer"]["source_length"]
     assert parsed(changed, put("recipe", "paper")).transfer.source_length == 99
 
 
-# --- what is refused
+# --- rejected settings
 
 REFUSED: dict[str, tuple[Change, list[str]]] = {
     "unknown key": (
@@ -334,7 +334,7 @@ OF_A_RECIPE: dict[str, tuple[str, Any, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_bad_settings_are_refused_with_the_key_and_what_is_right(name: str) -> None:
+def test_bad_settings_are_refused_with_key_and_expected_value(name: str) -> None:
     change, expected = REFUSED[name]
     with pytest.raises(SettingsError) as caught:
         parsed(change)
@@ -346,7 +346,7 @@ def test_bad_settings_are_refused_with_the_key_and_what_is_right(name: str) -> N
 
 
 @pytest.mark.parametrize("name", OF_A_RECIPE)
-def test_what_a_recipe_has_wrong_is_named_with_its_file_where_it_is_chosen(name: str) -> None:
+def test_an_error_in_the_chosen_recipe_is_named_with_its_file(name: str) -> None:
     path, value, expected = OF_A_RECIPE[name]
     change = put(f"recipes.paper.{path}", value)
     parsed(change)
@@ -360,7 +360,7 @@ def test_a_shared_setting_is_named_once() -> None:
     assert str(caught.value).count("batch_size") == 1
 
 
-def test_a_renamed_key_is_named_from_both_sides() -> None:
+def test_a_misspelt_key_is_reported_as_missing_and_as_unknown() -> None:
     with pytest.raises(SettingsError) as caught:
         parsed(remove("evaluate.batch_size"), put("evaluate.batch_sise", 4))
     assert "key 'evaluate.batch_size' is missing; is 'batch_sise' a misspelling of it?" in str(caught.value)
@@ -384,7 +384,7 @@ def test_all_problems_are_reported_at_once() -> None:
     ],
     ids=["half", "a key twice", "a list", "comments alone", "recipes"],
 )
-def test_a_file_that_is_no_settings_is_named(tmp_path: Path, content: str, expected: str) -> None:
+def test_an_invalid_settings_file_is_named(tmp_path: Path, content: str, expected: str) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(content)
     with pytest.raises(SettingsError, match=re.escape(str(path))) as caught:
@@ -398,7 +398,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_yaml_is_read_as_dvc_reads_it(tmp_path: Path) -> None:
-    """YAML 1.2: `on` and `1e-3` without a point are words there, not a flag and a number."""
+    """In YAML 1.2 as DVC reads it, `on` and `1e-3` without a point are strings, not a flag and a number."""
     path = tmp_path / "params.yaml"
     path.write_text(PARAMS.read_text().replace("on_unreachable: stop", "on_unreachable: on"))
     (tmp_path / "recipes").symlink_to(PARAMS.parent / "recipes")
@@ -406,5 +406,5 @@ def test_yaml_is_read_as_dvc_reads_it(tmp_path: Path) -> None:
         load_settings(path)
 
 
-def test_recipe_groups_are_groups_of_the_settings() -> None:
+def test_recipe_groups_are_a_subset_of_the_settings() -> None:
     assert set(RECIPE_GROUPS) < set(Settings.model_fields)

@@ -1,4 +1,4 @@
-"""What steps leave on disk, on toy data: what stage 2 trains and how, evaluate's results, and what each keeps."""
+"""Output of steps on toy data: the cells that stage 2 trains, the results of evaluate, and what each step reuses."""
 
 import json
 import multiprocessing
@@ -40,19 +40,19 @@ from pemt_core.training.target import Target
 from pemt_core.training.workers import SINGLE_THREADED, Schedule
 
 CELLS = ["pemt-kfull-seed1", "pemt-kfull-seed2"]
-BRIEFLY: dict[str, Any] = {"learning_rates": [0.1], "epochs": 8, "evaluate_every": 100}  # to a part of the labels right
+BRIEFLY: dict[str, Any] = {"learning_rates": [0.1], "epochs": 8, "evaluate_every": 100}  # gets some labels right
 SETTINGS = EvaluateSettings(answer="generate", batch_size=3, precision="float32", max_rows=None)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, world: World) -> World:
-    """The world with two trained targets of two cells each, in adapters/targets."""
+    """The world with two trained targets of two cells each."""
     folder = tmp_path_factory.mktemp("trained") / "world"
     shutil.copytree(world.folder, folder)
     copy = World(folder)
     write_task(folder / "data", "delta")
     copy.transfer(folder / "targets" / "gamma", **BRIEFLY, seeds=[1, 2])
-    copy.transfer(folder / "targets" / "delta", task="delta", max_steps=1, seeds=[1, 2])  # writes no label word yet
+    copy.transfer(folder / "targets" / "delta", task="delta", max_steps=1, seeds=[1, 2])  # generates no label word yet
     return copy
 
 
@@ -61,7 +61,7 @@ def targets_of(world: World, *names: str) -> dict[str, Path]:
 
 
 def score(world: World, output: Path, *names: str, settings: EvaluateSettings = SETTINGS) -> list[str]:
-    """The evaluate step on some of the targets."""
+    """Run evaluate on the named targets; return the cells that it scored."""
     folder = world.folder
     done: list[str] = evaluate(
         targets_of(world, *names), folder / "data", folder / "backbone", folder / "experts", settings, output_dir=output
@@ -80,7 +80,7 @@ def predictions_of(cell: Path) -> list[dict[str, Any]]:
 # evaluate
 
 
-def test_evaluate_scores_what_is_new_and_removes_what_is_gone(
+def test_evaluate_scores_new_cells_and_removes_old_ones(
     trained: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World(shutil.copytree(trained.folder, tmp_path / "world"))
@@ -92,14 +92,14 @@ def test_evaluate_scores_what_is_new_and_removes_what_is_gone(
     assert score(world, output, "gamma", "delta") == [f"delta/{cell}" for cell in CELLS]
     assert {path: data for path, data in contents(output).items() if path.startswith("gamma")} == first
 
-    world.transfer(world.folder / "targets" / "gamma", **BRIEFLY, seeds=[2, 3])  # seed 2 gives what it gave before
+    world.transfer(world.folder / "targets" / "gamma", **BRIEFLY, seeds=[2, 3])  # seed 2 gives the same cell as before
     assert score(world, output, "gamma") == ["gamma/pemt-kfull-seed3"]
     assert sorted(path.name for path in output.iterdir()) == ["gamma"]
     assert sorted(path.name for path in (output / "gamma").iterdir()) == ["pemt-kfull-seed2", "pemt-kfull-seed3"]
 
     fewer = SETTINGS.model_copy(update={"max_rows": 5})
     assert len(score(world, output, "gamma", settings=fewer)) == 2
-    monkeypatch.setattr(evaluate_module, "code_hash", lambda *modules: f"another {modules}")  # as after a change of it
+    monkeypatch.setattr(evaluate_module, "code_hash", lambda *modules: f"another {modules}")  # a change of code
     assert len(score(world, output, "gamma", settings=fewer)) == 2
     assert score(world, output, "gamma", settings=fewer) == []
 
@@ -113,7 +113,7 @@ def test_changed_data_is_scored_again(trained: World, tmp_path: Path) -> None:
 
 
 def test_a_changed_setting_that_moves_no_tensor_is_scored_again(trained: World, tmp_path: Path) -> None:
-    """source_length cuts test rows as well: its change can leave the tensors as they were and the score not."""
+    """source_length truncates test rows too, so changing it can change the score without changing the tensors."""
     world = World(shutil.copytree(trained.folder, tmp_path / "world"))
     score(world, tmp_path / "results", "gamma")
     path = world.folder / "targets" / "gamma" / CELLS[0] / "adapter.json"
@@ -124,7 +124,7 @@ def test_a_changed_setting_that_moves_no_tensor_is_scored_again(trained: World, 
 
 
 @pytest.mark.parametrize("task", ["gamma", "delta"])
-def test_predictions_and_score_belong_together(task: str, trained: World, tmp_path: Path) -> None:
+def test_the_score_follows_from_the_predictions(task: str, trained: World, tmp_path: Path) -> None:
     score(trained, tmp_path, task)
     rows = pq.read_table(trained.folder / "data" / task / "test.parquet").to_pylist()
     unreadable = 0
@@ -141,7 +141,7 @@ def test_predictions_and_score_belong_together(task: str, trained: World, tmp_pa
 
 
 def test_the_rule_of_the_settings_answers_the_test(trained: World, tmp_path: Path) -> None:
-    """delta writes no label word yet: every answer but the most probable one is unreadable."""
+    """delta does not generate label words yet, so only the most probable label is a readable answer."""
     scored = SETTINGS.model_copy(update={"answer": "score"})
     found = []
     for settings in (SETTINGS, scored):
@@ -152,7 +152,7 @@ def test_the_rule_of_the_settings_answers_the_test(trained: World, tmp_path: Pat
     assert [(result.answer, result.unreadable) for result in found] == [("generate", 8), ("score", 0)]
 
 
-def test_a_result_says_what_it_rests_on(trained: World, tmp_path: Path) -> None:
+def test_a_result_records_its_inputs(trained: World, tmp_path: Path) -> None:
     score(trained, tmp_path, "gamma")
     adapter = trained.folder / "targets" / "gamma" / CELLS[0]
     description, content_hash = load_description(adapter, TargetDescription)
@@ -171,7 +171,7 @@ def test_a_result_says_what_it_rests_on(trained: World, tmp_path: Path) -> None:
         assert np.sum(weights, axis=1) == pytest.approx(1.0)
 
 
-def test_a_bound_on_rows_is_shown(trained: World, tmp_path: Path) -> None:
+def test_a_limit_on_rows_is_recorded(trained: World, tmp_path: Path) -> None:
     score(trained, tmp_path / "all", "gamma")
     score(trained, tmp_path / "some", "gamma", settings=SETTINGS.model_copy(update={"max_rows": 5}))
     some = tmp_path / "some" / "gamma" / CELLS[0]
@@ -194,7 +194,7 @@ def test_predictions_do_not_depend_on_the_batch(trained: World, tmp_path: Path) 
 
 
 def test_other_experts_are_an_error_that_names_both(trained: World, tmp_path: Path) -> None:
-    """Others are those with other tensors: each is found by its source, wherever in the file it is."""
+    """Experts differ if their tensors differ; each is found by its source, at any position in the file."""
     world = World(shutil.copytree(trained.folder, tmp_path / "world"))
     collect(world, "beta", "alpha")
     assert len(score(world, tmp_path / "in another order", "gamma")) == 2
@@ -225,7 +225,7 @@ def test_the_learning_rate_that_is_best_on_validation_is_kept(world: World, tmp_
     record = load_training_record(cell)
     assert list(record.trials) == ["0.1", "0.03", "1e-06"]
     best = max(rates, key=lambda rate: record.trials[f"{rate:g}"])
-    assert record.trials[f"{best:g}"] > record.trials["1e-06"]  # else the choice would show nothing
+    assert record.trials[f"{best:g}"] > record.trials["1e-06"]  # otherwise the choice would prove nothing
     assert record.learning_rate == best
     assert record.validation["main"] == record.trials[f"{best:g}"]
 
@@ -251,7 +251,7 @@ def test_every_method_k_and_seed_is_a_cell(world: World, tmp_path: Path) -> None
 
 
 def test_the_rule_selects_and_is_recorded(world: World, tmp_path: Path) -> None:
-    """After one step no label word is written: only by their probabilities can checkpoints be told apart."""
+    """After one step the model generates no label word, so only their probabilities tell checkpoints apart."""
     write_task(tmp_path / "data", "free")
     task = load_task_description(tmp_path / "data" / "free")
     write_description(tmp_path / "data" / "free", replace(task, labels=None, generation_length=3))
@@ -280,8 +280,8 @@ def test_the_rule_selects_and_is_recorded(world: World, tmp_path: Path) -> None:
     assert found["generate"][1] == 0 < found["score"][1]
 
 
-def test_methods_may_differ_in_what_they_share_with_others(world: World, tmp_path: Path) -> None:
-    """In how rows are read and in precision: together they give what each gives alone."""
+def test_methods_may_override_shared_settings(world: World, tmp_path: Path) -> None:
+    """Methods that differ in reading of rows and in precision give the same results together as alone."""
     methods: dict[str, Any] = {
         "pemt": {},
         "half": {"kind": "pemt", "training": {"precision": "bfloat16"}},
@@ -301,14 +301,14 @@ def test_methods_may_differ_in_what_they_share_with_others(world: World, tmp_pat
     assert files[0].read_bytes() == files[3].read_bytes()
 
 
-# what is kept
+# reuse of trained cells
 
 
 def names_of(cells: Any) -> list[str]:
     return [cell.name for cell in cells]
 
 
-def test_a_cell_that_is_there_is_not_trained_again(world: World, tmp_path: Path) -> None:
+def test_an_existing_cell_is_not_trained_again(world: World, tmp_path: Path) -> None:
     folder, brief = tmp_path / "out", {"max_steps": 1}
     first = folder / "pemt-kfull-seed1"
 
@@ -324,12 +324,12 @@ def test_a_cell_that_is_there_is_not_trained_again(world: World, tmp_path: Path)
     assert trained([2, 1], pemt={}) == ["pemt-kfull-seed2"]
     assert trained([1, 2], pemt={}, control=control) == ["control-kfull-seed1", "control-kfull-seed2"]
     assert trained([1, 2], pemt={}, control=narrow) == ["control-kfull-seed1", "control-kfull-seed2"]
-    assert trained([1], control=narrow, pemt={}) == []  # and what is not asked for is removed
+    assert trained([1], control=narrow, pemt={}) == []  # cells that are not listed are removed
     assert (contents(first), first.stat().st_mtime_ns) == (before, written)
 
 
 @pytest.mark.parametrize("file", ["adapter.safetensors", "adapter.json", "training.json"])
-def test_a_cell_that_is_damaged_is_trained_again(world: World, tmp_path: Path, file: str) -> None:
+def test_a_damaged_cell_is_trained_again(world: World, tmp_path: Path, file: str) -> None:
     world.transfer(tmp_path / "out", max_steps=1)
     before, path = contents(tmp_path / "out"), tmp_path / "out" / "pemt-kfull-seed4096" / file
     path.write_bytes(path.read_bytes()[:-5])
@@ -338,7 +338,7 @@ def test_a_cell_that_is_damaged_is_trained_again(world: World, tmp_path: Path, f
 
 
 def keys_of(world: World, **changes: Any) -> dict[str, str]:
-    """The key of each method's cell, by the method."""
+    """Return the key of each method's cell, by method."""
     settings, backbone = (
         transfer_settings(methods=["pemt", "control"], **changes),
         load_backbone(world.folder / "backbone"),
@@ -353,7 +353,7 @@ def keys_of(world: World, **changes: Any) -> dict[str, str]:
     return {training.cell.method: training.description.key for training in trainings}
 
 
-def test_a_key_follows_everything_that_a_cell_comes_from(
+def test_a_key_depends_on_all_inputs_of_a_cell(
     world: World, three_sources: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, other = keys_of(world), World(shutil.copytree(world.folder, tmp_path / "world"))
@@ -375,8 +375,8 @@ def test_a_key_follows_everything_that_a_cell_comes_from(
     assert more["pemt"] != before["pemt"]
 
 
-def test_another_expert_concerns_what_mixes_it(three_sources: World, tmp_path: Path) -> None:
-    """Added to the bank: what does not mix it is neither trained nor scored again."""
+def test_a_new_expert_affects_only_cells_that_mix_it(three_sources: World, tmp_path: Path) -> None:
+    """After an expert is added, cells that do not mix it are neither trained nor scored again."""
     world, output = World(shutil.copytree(three_sources.folder, tmp_path / "world")), tmp_path / "scores"
     collect(world, "alpha", "beta")
     changes: dict[str, Any] = {"methods": ["pemt", "control", "without_alpha"], "seeds": [1], "max_steps": 1}
@@ -397,7 +397,7 @@ def test_another_expert_concerns_what_mixes_it(three_sources: World, tmp_path: P
 
 @pytest.fixture(scope="module")
 def three_sources(tmp_path_factory: pytest.TempPathFactory, world: World) -> World:
-    """The world with a third source, delta, between the others."""
+    """The world with a third source, delta, between the other two."""
     copy = World(shutil.copytree(world.folder, tmp_path_factory.mktemp("three") / "world"))
     write_task(copy.folder / "data", "delta")
     copy.train_source(copy.folder / "adapters" / "delta", task="delta", init="kaiming", epochs=1)
@@ -410,13 +410,13 @@ def collect(world: World, *names: str) -> None:
 
 
 def mixture_of(world: World, *names: str) -> str:
-    """The hash of the experts of these sources."""
+    """Return the hash of the experts of these sources."""
     fingerprint = recorded_fingerprint(world.folder / "backbone")
     return load_experts(world.folder / "experts", fingerprint).mixture_hash(names)
 
 
 def test_leaving_a_source_out_is_pemt_on_the_other_experts(three_sources: World, tmp_path: Path) -> None:
-    """Trained and scored: beside an experts folder that never held the source."""
+    """Training and scores equal those with an experts folder that never contained the source."""
     world, without = three_sources, World(shutil.copytree(three_sources.folder, tmp_path / "without"))
     collect(without, "alpha", "beta")
     world.transfer(world.folder / "targets" / "gamma", **BRIEFLY, methods=["pemt", "without_delta"], seeds=[1])
@@ -452,13 +452,13 @@ def test_a_source_that_the_experts_lack_cannot_be_left_out(world: World, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-# several trainings at a time
+# parallel trainings
 
 SIX: dict[str, Any] = {"methods": ["pemt", "control", "without_alpha"], "seeds": [1], "learning_rates": [0.1, 0.01]}
 
 
 def test_the_number_of_workers_changes_no_number(world: World, tmp_path: Path) -> None:
-    """Not the files, not the points of the curves. The parent has computed with several threads before it forks."""
+    """Files and curves are the same, although the parent computes with several threads before it forks."""
     torch.set_num_threads(2)
     square = torch.rand(500, 500)
     assert (square @ square).exp().sum() > 0
@@ -479,11 +479,11 @@ def test_one_bar_for_all_workers(world: World, tmp_path: Path, capfd: pytest.Cap
     assert "transfer gamma: 100%" in shown
     assert "2/2" in shown
     assert "step" not in shown
-    assert "tokenizers" not in shown  # which warns of every fork unless it is told not to
+    assert "tokenizers" not in shown  # it warns of every fork unless told not to
 
 
 class RecordedRuns:
-    """Opens runs and notes how each ended; `at_first` is called when the first is opened, after the fork."""
+    """Records how each run ended; calls `at_first` when the first run is opened, after the fork."""
 
     def __init__(self, at_first: Any = lambda: None) -> None:
         self.ends: dict[str, str] = {}
@@ -503,15 +503,15 @@ class RecordedRuns:
 
 
 def transfer_recorded(world: World, folder: Path, runs: RecordedRuns, workers: int = 2, **changes: Any) -> Any:
-    """Stage 2 with `runs`."""
+    """Run stage 2 with `runs` as the tracker."""
     inputs = (world.folder / "data" / "gamma", world.folder / "backbone", world.folder / "experts")
     places = {"output_dir": folder / "out", "checkpoint_dir": folder / "checkpoints"}
     return transfer(*inputs, transfer_settings(**changes), **places, open_run=runs.open, workers=workers)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_training_that_diverges_costs_its_cell_alone(world: World, tmp_path: Path, workers: int) -> None:
-    """It leaves nothing on the backbone, and what others gave is kept until it is corrected."""
+def test_a_diverging_training_loses_only_its_cell(world: World, tmp_path: Path, workers: int) -> None:
+    """It leaves nothing attached to the backbone, and the other cells are kept until the settings are corrected."""
     runs, control = RecordedRuns(), METHODS["control"]
     diverging = {"control": {**control, "learning_rates": [0.1, 1e30]}, "pemt": {}}
     with pytest.raises(
@@ -541,10 +541,10 @@ def test_any_other_error_in_a_worker_stops_all(world: World, tmp_path: Path) -> 
         transfer_recorded(world, tmp_path, runs, seeds=[1, 2])
     assert multiprocessing.active_children() == []
     assert set(runs.ends.values()) == {"failed"}
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]  # no output, whole or half
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]  # neither complete nor partial output
 
 
-def test_a_killed_worker_is_an_error_that_says_what_to_do(world: World, tmp_path: Path) -> None:
+def test_a_killed_worker_is_an_error_with_the_fix(world: World, tmp_path: Path) -> None:
     runs = RecordedRuns(lambda: os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL))
     with pytest.raises(TrainingError, match=r"a worker was killed, perhaps for lack of memory; .* Ask for fewer"):
         transfer_recorded(world, tmp_path, runs, seeds=[1, 2], epochs=500)
@@ -575,7 +575,7 @@ SMALL, LARGE = SINGLE_THREADED - 1, SINGLE_THREADED
 def test_workers_and_threads(
     asked: int | None, trainings: int, parameters: int, planned: Schedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A small backbone has one thread per training whatever else is trained, a large one all cores if it is alone."""
+    """A small backbone always trains with one thread per training; a large one uses all cores if it trains alone."""
     monkeypatch.setattr("joblib.cpu_count", lambda: 4)
     assert Schedule.make(asked, trainings, parameters, accelerator_on("cpu")) == planned
 
@@ -587,7 +587,7 @@ def test_a_gpu_and_several_processes_have_one_worker(accelerator: Any) -> None:
         Schedule.make(2, 6, SMALL, accelerator)
 
 
-def test_a_schedule_gives_the_threads_back() -> None:
+def test_a_schedule_restores_the_number_of_threads() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -1,4 +1,4 @@
-"""A run started through the API: what arrives there, and how each thing that can go wrong is said."""
+"""Runs submitted through the API: the requests that arrive, and the message for every failure."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ from test_components import assert_one_line, free_port
 from workspace import write_params
 
 IMAGE = "registry.example/pemt-pipeline:0123456789ab"
-# One source and one target, a few steps of one method
+# One source, one target, and one method with a few steps
 SHORT: Mapping[str, Any] = {
     "tasks": {"sources": ["squad"], "targets": ["nq"]},
     "prepare": {"max_rows": {"train": 256, "validation": 32, "test": 32}},
@@ -41,7 +41,7 @@ Submit = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def nothing(package: Path, parameters: dict[str, Any]) -> None:
-    """An executor for which every run succeeds at once."""
+    """An executor that makes every run succeed immediately."""
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def params(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def submit(tmp_path: Path, params: Path) -> Submit:
-    """The program as a user runs it, warnings as errors, and without what kfp keeps in the user's home."""
+    """Run the program as a user does, with warnings as errors and without kfp's files in the user's home."""
 
     def run(host: str, *flags: object, **environment: str) -> subprocess.CompletedProcess[str]:
         words = ["--host", host, "--image", IMAGE, "--params", params, *flags]
@@ -70,20 +70,20 @@ def submit(tmp_path: Path, params: Path) -> Submit:
 
 
 def succeeded(done: subprocess.CompletedProcess[str]) -> str:
-    """The output of a program that ended well and had nothing to complain about."""
+    """Return the output of a program that succeeded without warnings."""
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
 def error_of(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line that a program ended with, whatever it printed while it waited."""
+    """Return the final error line of a program, without what it printed while waiting."""
     done.stdout = ""
     line = assert_one_line(done)
     assert done.stderr.count("\n") == 1
     return line
 
 
-# What arrives
+# Received requests
 
 
 def test_the_same_submission_twice_registers_once(submit: Submit) -> None:
@@ -99,7 +99,7 @@ def test_the_same_submission_twice_registers_once(submit: Submit) -> None:
             assert f"{kfp.url}/#/runs/details/{run}\n" in output
 
 
-def test_changed_settings_are_a_version_of_their_own(submit: Submit, params: Path) -> None:
+def test_changed_settings_make_a_new_version(submit: Submit, params: Path) -> None:
     with KfpServer(nothing) as kfp:
         succeeded(submit(kfp.url))
         write_params(params, {"train_source": {"training": {"max_steps": 7}}})
@@ -130,30 +130,30 @@ def test_the_compiled_pipeline_and_the_arguments_arrive(submit: Submit, params: 
     assert received == [(output.read_bytes(), {"recipe": "scratch", **lists})]
 
 
-def test_without_a_cache_no_task_takes_a_result_from_it(submit: Submit) -> None:
+def test_no_cache_disables_the_cache_of_every_task(submit: Submit) -> None:
     def cached(tree: Any) -> int:
         children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
-        own = isinstance(tree, dict) and tree.get("cachingOptions", {}).get("enableCache", False)
-        return own + sum(map(cached, children))
+        enabled = isinstance(tree, dict) and tree.get("cachingOptions", {}).get("enableCache", False)
+        return enabled + sum(map(cached, children))
 
     with KfpServer(nothing) as kfp:
         succeeded(submit(kfp.url))
         succeeded(submit(kfp.url, "--no-cache"))
         specifications = [list(yaml.safe_load_all(kfp.uploaded(version).read_bytes())) for version in kfp.versions]
-    assert [cached(specification) for specification in specifications] == [9, 0]  # nine steps, and the report
+    assert [cached(specification) for specification in specifications] == [9, 0]  # the report is never cached
 
 
 # Waiting
 
 
-def test_waiting_says_each_state_and_ends_well(submit: Submit) -> None:
+def test_waiting_prints_each_state_and_succeeds(submit: Submit) -> None:
     with KfpServer(lambda package, parameters: time.sleep(2)) as kfp:
         output = succeeded(submit(kfp.url, "--wait"))
     states = [line.split()[1] for line in output.splitlines() if line[2:3] == ":"]
     assert states[-2:] == ["RUNNING", "SUCCEEDED"]
 
 
-def test_without_waiting_the_run_goes_on(submit: Submit) -> None:
+def test_without_waiting_the_run_continues(submit: Submit) -> None:
     ended = threading.Event()
     with KfpServer(lambda package, parameters: ended.set() if ended.wait(60) else None) as kfp:
         output = succeeded(submit(kfp.url))
@@ -171,11 +171,11 @@ def test_a_failed_run_is_an_error_with_the_messages_of_its_steps(submit: Submit)
         run = kfp.runs[0]["run_id"]
     assert "failed: transfer: the loss is nan at step 2\n" in done.stdout
     steps = "transfer: the loss is nan at step 2; transfer: no rows; evaluate: see its log"
-    assert error_of(done) == f"error: the run {run} ended as FAILED: {steps}"  # without the group `root`
+    assert error_of(done) == f"error: the run {run} ended as FAILED: {steps}"  # the group `root` is left out
 
 
 @pytest.mark.parametrize("state", ["CANCELED", "SKIPPED"])
-def test_a_run_that_someone_ends_is_an_error(submit: Submit, state: str) -> None:
+def test_a_terminated_run_is_an_error(submit: Submit, state: str) -> None:
     def end(package: Path, parameters: dict[str, Any]) -> None:
         raise StepsFailedError(state=state)
 
@@ -183,7 +183,7 @@ def test_a_run_that_someone_ends_is_an_error(submit: Submit, state: str) -> None
         assert f"ended as {state}: the run did not end well" in error_of(submit(kfp.url, "--wait"))
 
 
-def test_waiting_outlives_a_server_that_is_away_and_a_token_that_is_renewed(submit: Submit, tmp_path: Path) -> None:
+def test_waiting_survives_a_server_outage_and_a_renewed_token(submit: Submit, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("old\n")
     with KfpServer(nothing, token="old") as kfp:
@@ -199,7 +199,7 @@ def test_waiting_outlives_a_server_that_is_away_and_a_token_that_is_renewed(subm
         assert kfp.requests.count("get_run") > 1
 
 
-def test_a_token_that_runs_out_while_waiting_is_an_error(submit: Submit, tmp_path: Path) -> None:
+def test_a_token_that_expires_while_waiting_is_an_error(submit: Submit, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("old")
     with KfpServer(nothing, token="old") as kfp:
 
@@ -217,7 +217,7 @@ def test_a_token_that_runs_out_while_waiting_is_an_error(submit: Submit, tmp_pat
 # Secrets
 
 
-def test_a_token_a_cookie_or_what_a_cluster_mounts_lets_in(submit: Submit, tmp_path: Path) -> None:
+def test_a_token_a_cookie_or_a_mounted_token_authenticates(submit: Submit, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("s3cret=abc; other=def\n")
     with KfpServer(nothing, token="s3cret=abc; other=def") as kfp:
         outputs = [succeeded(submit(kfp.url, "--wait", "--token-file", tmp_path / "secret"))]
@@ -242,7 +242,7 @@ def test_a_secret_that_is_rejected_is_not_shown(submit: Submit, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("flag", ["--token-file", "--cookie-file"])
-def test_a_secret_that_is_not_there_is_named_before_anything_is_sent(submit: Submit, tmp_path: Path, flag: str) -> None:
+def test_a_missing_secret_file_is_named_before_any_request(submit: Submit, tmp_path: Path, flag: str) -> None:
     (tmp_path / "empty").write_text(" \n")
     with KfpServer(nothing) as kfp:
         assert f"{flag} is {tmp_path / 'absent'}: not readable" in error_of(submit(kfp.url, flag, tmp_path / "absent"))
@@ -276,7 +276,7 @@ def test_a_namespace_that_is_missing_or_unknown(submit: Submit, tmp_path: Path) 
         assert (kfp.experiments, kfp.pipelines, kfp.runs) == ([], [], [])
 
 
-# Refusals
+# Rejected requests
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_a_namespace_that_is_missing_or_unknown(submit: Submit, tmp_path: Path) 
         ("create_run", 400, "for a run of pemt-0123456789ab-"),
     ],
 )
-def test_what_the_server_refuses_is_said_in_its_words(submit: Submit, route: str, status: int, asked: str) -> None:
+def test_an_error_of_the_server_is_quoted(submit: Submit, route: str, status: int, asked: str) -> None:
     with KfpServer(nothing, refusals={route: (status, "Invalid input error: its own words")}) as kfp:
         error = error_of(submit(kfp.url))
         assert error.startswith(f"error: {kfp.url}: it refuses the request {asked}")
@@ -297,10 +297,10 @@ def test_what_the_server_refuses_is_said_in_its_words(submit: Submit, route: str
         assert kfp.runs == []
 
 
-# What is no API
+# Servers that are not the API
 
 
-def test_nothing_there(submit: Submit) -> None:
+def test_an_unreachable_host_is_explained(submit: Submit) -> None:
     host = f"http://127.0.0.1:{free_port()}"
     error = error_of(submit(host))
     assert error.startswith(f"error: {host}: no answer to the request for its health")
@@ -308,18 +308,18 @@ def test_nothing_there(submit: Submit) -> None:
 
 
 @pytest.mark.parametrize(("status", "found"), [(404, "404 Not Found"), (200, "text/html: a login page")])
-def test_something_else_there(submit: Submit, status: int, found: str) -> None:
+def test_a_server_without_the_api_is_explained(submit: Submit, status: int, found: str) -> None:
     with another_program(status) as host:
         begin = time.monotonic()
         error = error_of(submit(host))
-        assert time.monotonic() - begin < 15  # kfp's own five tries take longer where a status is not 200
+        assert time.monotonic() - begin < 15  # kfp's five attempts take longer if a status is not 200
     assert error.startswith(f"error: {host}: the server is not the API of Kubeflow Pipelines")
     assert found in error
 
 
 @contextmanager
 def another_program(status: int) -> Iterator[str]:
-    """A server that answers everything with a page."""
+    """Run a server that answers every request with a page."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -339,39 +339,39 @@ def another_program(status: int) -> Iterator[str]:
         thread.join()
 
 
-def test_a_host_without_a_scheme_and_certificates_that_are_not_there(submit: Submit, tmp_path: Path) -> None:
+def test_a_host_without_a_scheme_and_missing_certificates_are_explained(submit: Submit, tmp_path: Path) -> None:
     expected = "--host is 'localhost:8888': expected a URL that begins with http:// or https://"
     assert error_of(submit("localhost:8888")) == f"error: {expected}"
     error = error_of(submit("https://localhost:1", "--ca", tmp_path / "absent.pem"))
     assert error.startswith(f"error: --ca is {tmp_path / 'absent.pem'}: no such file")
 
 
-# What could only fail on the cluster
+# Errors that would otherwise appear only on the cluster
 
 
-def test_a_file_to_track_to_is_an_error_before_anything_is_sent(submit: Submit, params: Path) -> None:
+def test_tracking_to_a_file_is_an_error_before_any_request(submit: Submit, params: Path) -> None:
     write_params(params, {"kubeflow": {"secret": ""}})
     with KfpServer(nothing) as kfp:
-        error = error_of(submit(kfp.url, MLFLOW_TRACKING_URI="http://mlflow:5000"))  # which no container gets
+        error = error_of(submit(kfp.url, MLFLOW_TRACKING_URI="http://mlflow:5000"))  # not passed to containers
         assert error.startswith(f"error: {params}: tracking.uri is sqlite:///mlflow.db and kubeflow.secret is empty")
         assert kfp.requests == []
         write_params(params, {"kubeflow": {"secret": ""}, "tracking": {"uri": "http://mlflow:5000"}})
         succeeded(submit(kfp.url))
 
 
-def test_a_choice_that_the_settings_do_not_know_is_an_error_before_anything_is_sent(submit: Submit) -> None:
+def test_an_unknown_choice_is_an_error_before_any_request(submit: Submit) -> None:
     with KfpServer(nothing) as kfp:
         error = error_of(submit(kfp.url, "--recipe", "papper"))
         assert "recipe 'papper': there is no recipes/papper.yaml; did you mean 'paper'?" in error
         assert kfp.requests == []
 
 
-# With containers
+# Runs in containers
 
 
 @pytest.mark.engine
 @pytest.mark.slow
-def test_a_run_in_containers_leaves_its_scores(submit: Submit, params: Path, tmp_path: Path, engine_image: str) -> None:
+def test_a_run_in_containers_writes_its_scores(submit: Submit, params: Path, tmp_path: Path, engine_image: str) -> None:
     write_params(params, SHORT)
     with KfpServer(containers(params, tmp_path / "root")) as kfp:
         output = succeeded(submit(kfp.url, "--wait", "--image", engine_image, "--seeds", 7))
@@ -403,4 +403,4 @@ def test_a_message_from_a_container_reaches_the_user(
         assert kfp.runs[0]["state"] == "FAILED"
     assert "ended as FAILED: transfer: transfer nq pemt-k32-seed31: the loss is nan" in error
     assert "learning rate 1e+30" in error
-    assert "; report: there are no results to report" in error  # which is run whatever failed
+    assert "; report: there are no results to report" in error  # the report runs even if a step failed

@@ -1,4 +1,4 @@
-"""The 23 records: what a raw row of each dataset becomes, the text functions, and the registry."""
+"""The 23 task records: the conversion of a raw row of each dataset, the text functions and the registry."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ QA_ROW: dict[str, Any] = {
 MRQA_ROW = QA_ROW | {"subset": "any", "qid": "abc", "answers": ["U.S. (1787)", "1787", "1787"]}
 QA_SOURCE = "question: When was it written ? context: The U . S . Constitution ( 1787 ) isn ' t long ."
 
-# task: a row in the dataset's schema, source, target, references (None: the target alone), key, group
+# task: a row in the dataset's schema, source, target, references (None: only the target), key, group
 EXAMPLES: dict[str, tuple[dict[str, Any], str, str, tuple[str, ...] | None, str, str]] = {
     "mnli": (
         {"premise": "It rains.", "hypothesis": "It is dry.", "label": 2, "idx": 7},
@@ -135,7 +135,7 @@ def test_row_becomes_text_pair(name: str) -> None:
         assert pair.target in task.labels
 
 
-# The labels in class order as each dataset's own documentation numbers them, and the metrics of the task table.
+# The labels in the class order of each dataset's documentation, and the metrics of the task table.
 LABELS_AND_METRICS = {
     "mnli": ("entailment neutral contradiction", "accuracy"),
     "qnli": ("entailment not_entailment", "accuracy"),
@@ -238,7 +238,7 @@ def test_training_rows_of_record_are_one_per_answer() -> None:
         ("$5.50 (net)", "$ 5 . 50 ( net )"),
         ("snake_case  stays\n", "snake_case stays"),
         ("François ½ Ⅷ", "François ½ Ⅷ"),
-        ("e\u0301te\u0301", "e\u0301te\u0301"),  # accents that are characters of their own
+        ("e\u0301te\u0301", "e\u0301te\u0301"),  # accents that are separate characters
         ("हिन्दी।", "हिन्दी ।"),
         ("U.S.", "U . S ."),
         ("5€–6€", "5 € – 6 €"),
@@ -259,9 +259,9 @@ def test_highlights_to_sentences() -> None:
 
 def test_mark_span() -> None:
     assert mark_span("See the cup, please", "The cup", 1, "*") == "See * the cup *, please"
-    assert mark_span("cost (net) of it", "(net)", 1, "*") == "cost * (net) * of it"  # not a pattern
+    assert mark_span("cost (net) of it", "(net)", 1, "*") == "cost * (net) * of it"  # the text is not a pattern
     assert mark_span("two  spaces here", "here", 2, "#") == "two  spaces # here #"
-    assert mark_span("hers is red", "he", 0, "*") is None  # part of a word
+    assert mark_span("hers is red", "he", 0, "*") is None  # only part of a word
     assert mark_span("a b", "b", 0, "*") is None
     assert mark_span("a b", "b", 5, "*") is None
 
@@ -288,7 +288,7 @@ def test_wsc_drops_a_row_without_its_span() -> None:
 
 
 def test_round_score_is_the_nearest_fifth() -> None:
-    """Against float32 arithmetic, as T5 computes it, on every score with two decimals."""
+    """It agrees with T5's float32 arithmetic on every score with two decimals."""
     for hundredths in range(501):
         score = np.float32(hundredths / 100)
         expected = f"{np.round(score * np.float32(5)) / np.float32(5):.1f}"

@@ -1,4 +1,4 @@
-"""Tracking against real stores: sqlite files, a port where nothing listens, and a real `mlflow server`."""
+"""Tracking to real stores: SQLite files, a closed port and a real `mlflow server`."""
 
 import json
 import logging
@@ -66,7 +66,7 @@ def closed_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_relative_sqlite_path_counts_from_the_given_folder(tmp_path: Path) -> None:
+def test_a_relative_sqlite_path_starts_at_the_given_folder(tmp_path: Path) -> None:
     tracker = connect("sqlite:///sub/mlflow.db", "pemt", tmp_path, "stop")
     assert tracker.active
     assert (tmp_path / "sub" / "mlflow.db").is_file()
@@ -133,7 +133,7 @@ def test_record_writes_a_whole_run_once(tmp_path: Path, tracker: Tracker) -> Non
     assert stored.read_text() == '{"rank": 64}\n'
 
 
-def test_record_fills_what_the_live_run_of_the_same_artifact_lacks(tmp_path: Path, tracker: Tracker) -> None:
+def test_record_completes_the_live_run_of_the_same_artifact(tmp_path: Path, tracker: Tracker) -> None:
     def interrupted() -> None:
         with tracker.run(NAME, "live", {}, {"seed": 4096, "host": "a"}) as live:
             live.log(10, {"train/loss": 0.1})
@@ -154,7 +154,7 @@ def test_record_fills_what_the_live_run_of_the_same_artifact_lacks(tmp_path: Pat
     assert not tracker.record(RECORD)
 
 
-def test_a_new_result_of_the_same_artifact_is_added_and_of_another_rewrites(tmp_path: Path, tracker: Tracker) -> None:
+def test_a_new_result_extends_the_run_and_a_new_artifact_replaces_it(tmp_path: Path, tracker: Tracker) -> None:
     client = client_of(tmp_path)
     tracker.record(RECORD)
     (first,) = runs_in(client)
@@ -178,7 +178,7 @@ def test_record_removes_other_runs_of_its_cell(tmp_path: Path, tracker: Tracker)
     assert [left.info.run_id for left in runs_in(client)] == [run.info.run_id]
 
 
-def test_more_points_and_params_than_one_request_takes(tmp_path: Path, tracker: Tracker) -> None:
+def test_more_points_and_params_than_one_request_allows(tmp_path: Path, tracker: Tracker) -> None:
     record = replace(
         RECORD,
         tags={f"tag{i}": "x" for i in range(150)},
@@ -227,7 +227,7 @@ def test_results_become_runs(tmp_path: Path, tracker: Tracker) -> None:
     assert json.loads((files / "result.json").read_text())["task"] == "cb"
 
 
-def test_a_server_that_is_down_stops_within_seconds_or_is_passed_over(
+def test_an_unreachable_server_stops_within_seconds_or_is_skipped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     uri = f"http://127.0.0.1:{closed_port()}"
@@ -245,7 +245,7 @@ def test_a_server_that_is_down_stops_within_seconds_or_is_passed_over(
     assert not tracker.record(RECORD)
 
 
-def test_a_server_that_accepts_and_says_nothing_is_down(tmp_path: Path) -> None:
+def test_a_server_that_never_answers_is_unreachable(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
         started = time.monotonic()
@@ -254,7 +254,7 @@ def test_a_server_that_accepts_and_says_nothing_is_down(tmp_path: Path) -> None:
         assert time.monotonic() - started < 6
 
 
-def test_a_database_server_that_is_down_shows_no_password(tmp_path: Path) -> None:
+def test_an_unreachable_database_server_shows_no_password(tmp_path: Path) -> None:
     uri = f"postgresql://user:secret@127.0.0.1:{closed_port()}/mlflow"
     with pytest.raises(TrackingError) as caught:
         connect(uri, "pemt", tmp_path, "stop")
@@ -290,7 +290,7 @@ def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
 
 
 def older_store(path: Path) -> None:
-    """A store as the version of MLflow left it that came before the newest migration."""
+    """Create a store as the MLflow version before the newest migration wrote it."""
     from alembic import command
     from alembic.script import ScriptDirectory
     from mlflow.store.db.utils import _get_alembic_config
@@ -339,7 +339,7 @@ with tracker.run(f"train_source/{sys.argv[2]}", sys.argv[2], {}, {"seed": 1}) as
 """
 
 
-def test_processes_that_open_a_fresh_file_at_once_all_get_a_whole_one(tmp_path: Path) -> None:
+def test_processes_that_open_a_new_file_together_all_succeed(tmp_path: Path) -> None:
     programs = [
         subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path), name], stderr=subprocess.PIPE, text=True)
         for name in ("mnli", "qnli", "qqp")
@@ -371,7 +371,7 @@ def start_server(folder: Path, port: int) -> subprocess.Popen[bytes]:
 
 
 def stop(server: subprocess.Popen[bytes]) -> None:
-    """End the server and its worker, which is a process of the same session."""
+    """Stop the server and its worker, which runs in the same session."""
     if server.poll() is None:
         os.killpg(server.pid, signal.SIGTERM)
     server.wait(timeout=30)
@@ -395,7 +395,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 
 
 @pytest.mark.slow
-def test_a_real_server_and_its_loss(
+def test_a_real_server_and_its_failure(
     tmp_path: Path, server: tuple[str, subprocess.Popen[bytes]], caplog: pytest.LogCaptureFixture
 ) -> None:
     uri, process = server

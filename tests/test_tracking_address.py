@@ -1,4 +1,4 @@
-"""What is said of a tracking address that does not work: real servers here that refuse, fail or are not trusted."""
+"""Messages for tracking addresses that do not work, from real local servers that reject, fail or are not trusted."""
 
 import datetime
 import ipaddress
@@ -22,7 +22,7 @@ Wrap = Callable[[HTTPServer], None]
 
 @contextmanager
 def answering(health: int, others: int, text: str, wrap: Wrap = lambda server: None) -> Iterator[int]:
-    """A web server that answers /health and everything else with these statuses; gives its port."""
+    """Run a web server that answers /health and other paths with these statuses; yield its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -77,7 +77,7 @@ def test_a_server_that_refuses_or_fails_is_explained(
 
 
 def with_certificate(folder: Path) -> Wrap:
-    """TLS with a certificate for 127.0.0.1 that nobody has signed but itself; its file is `folder`/certificate.pem."""
+    """Add TLS with a self-signed certificate for 127.0.0.1, which is written to `folder`/certificate.pem."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)
@@ -103,10 +103,10 @@ def with_certificate(folder: Path) -> Wrap:
     return wrap
 
 
-def test_a_certificate_that_is_not_trusted_is_explained_and_one_that_is_named_is_trusted(
+def test_an_untrusted_certificate_is_explained_and_a_configured_one_is_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By MLflow's own variable, which the first probe does not read."""
+    """MLflow's variable names the certificate; the first probe does not read that variable."""
     with answering(200, 401, "no", with_certificate(tmp_path)) as port:
         error = error_of(f"https://127.0.0.1:{port}", tmp_path)
         assert f"https://127.0.0.1:{port}: its certificate is not trusted: set MLFLOW_TRACKING_SERVER" in error
@@ -114,15 +114,15 @@ def test_a_certificate_that_is_not_trusted_is_explained_and_one_that_is_named_is
         assert "it asks for credentials" in error_of(f"https://127.0.0.1:{port}", tmp_path)
 
 
-def test_a_name_that_nobody_knows(tmp_path: Path) -> None:
+def test_an_unknown_host_name_is_explained(tmp_path: Path) -> None:
     error = error_of("https://mlflow.team.invalid", tmp_path)
     assert error.startswith("https://mlflow.team.invalid: no tracking server answers (unknown host name)")
     assert "correct tracking.uri (or MLFLOW_TRACKING_URI)" in error
 
 
 @pytest.mark.parametrize("separator", ["", "@", "/", "?", "#", ":"])
-def test_no_address_is_shown_with_its_password(separator: str, tmp_path: Path) -> None:
-    """Also one that is none, because the password should have been quoted."""
+def test_passwords_are_removed_from_addresses(separator: str, tmp_path: Path) -> None:
+    """This includes addresses that are invalid because the password is not quoted."""
     secret = f"kiwi{separator}mango"
     database = error_of(f"postgresql://user:{secret}@mlflow.team.invalid/mlflow", tmp_path)
     server = error_of(f"http://user:{secret}@mlflow.team.invalid", tmp_path)
@@ -134,7 +134,7 @@ def test_no_address_is_shown_with_its_password(separator: str, tmp_path: Path) -
     assert not holds_password("postgresql://user@host:5432/db")
 
 
-def test_a_password_in_a_servers_address_belongs_into_variables(tmp_path: Path) -> None:
+def test_a_password_in_a_server_address_is_refused(tmp_path: Path) -> None:
     error = error_of("https://ada:pass@mlflow.example.org", tmp_path)
     assert error.startswith("https://mlflow.example.org: a user or password in a server's address")
     assert error.endswith("put them into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")

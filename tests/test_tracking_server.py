@@ -1,6 +1,6 @@
-"""The team's server, its commands as compose.yaml has them, on PostgreSQL: the pipeline's programs write to it.
+"""The team's server with the commands of compose.yaml on PostgreSQL; the pipeline's programs write to it.
 
-One pipeline serves all tests; each server has a database of its own.
+All tests share one pipeline; each server has a separate database.
 """
 
 import os
@@ -36,7 +36,7 @@ RECORD = RunRecord("transfer/x", "", "x", "adapter", "result", {}, {}, {"test/ma
 
 @dataclass(frozen=True)
 class Project:
-    """A folder in which the commands of dvc.yaml are run; everything that they print is kept."""
+    """A folder in which the commands of dvc.yaml run; their output is kept."""
 
     folder: Path
     printed: list[str]
@@ -53,19 +53,19 @@ class Project:
         )  # fmt: skip
 
     def end(self, program: subprocess.Popen[str]) -> tuple[int, str]:
-        """The exit code of a program, and what it printed to stderr."""
+        """Wait for a program; return its exit code and its standard error."""
         output, errors = program.communicate(timeout=120)
         self.printed.append(output + errors)
         return program.returncode, errors
 
     def run(self, step: str, variables: Mapping[str, str], **item: str) -> str:
-        """A program that must end well."""
+        """Run a program, which must succeed."""
         code, errors = self.end(self.start(step, variables, **item))
         assert code == 0, errors
         return errors
 
     def run_all_of(self, step: str, variables: Mapping[str, str], kind: str) -> None:
-        """One program for each task, all at once."""
+        """Run one program per task, all at the same time."""
         programs = [self.start(step, variables, **{kind: task}) for task in TASKS[kind]]
         for code, errors in [self.end(program) for program in programs]:
             assert code == 0, errors
@@ -96,13 +96,13 @@ def server(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def ada(server: TeamServer) -> dict[str, str]:
-    """Variables by which the pipeline finds the server and logs in."""
+    """The variables with which the pipeline finds the server and logs in."""
     return {"MLFLOW_TRACKING_URI": server.uri, **server.add_user("ada")}
 
 
 @pytest.fixture(scope="module")
 def project(ada: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Both stages, scores and report, run by ada; the targets at once."""
+    """Run both stages, evaluate and the report as ada, with all targets in parallel."""
     project = Project(tmp_path_factory.mktemp("project"), [])
     tokenizer = tiny_tokenizer(project.folder)
     save_backbone(project.folder / "backbone", tiny_t5(vocab_size=len(tokenizer), d_model=32), tokenizer)
@@ -128,7 +128,7 @@ def project(ada: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Pr
 
 
 def runs_of(postgres: Postgres, database: str) -> dict[str, dict[str, Any]]:
-    """What the tables say of the trainings that are not deleted, by cell; there may be one of each."""
+    """Read the training runs that are not deleted from the tables, by cell; each cell must have one run."""
     rows = postgres.query(
         database,
         """SELECT tags.value, runs.run_uuid, status, artifact_uri,
@@ -145,7 +145,7 @@ def runs_of(postgres: Postgres, database: str) -> dict[str, dict[str, Any]]:
 
 
 def tracked(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run shows, without what differs from one writing to another."""
+    """Return the parts of a run that do not depend on when it was written."""
     tags = {name: value for name, value in run["tags"].items() if name.startswith("pemt.")}
     return {"status": run["status"], "tags": tags, "params": run["params"], "metrics": run["metrics"]}
 
@@ -182,10 +182,10 @@ def test_no_secret_is_shown_anywhere(project: Project, server: TeamServer, ada: 
         assert not [value for (value,) in tables if password in value]
 
 
-def test_the_runs_of_one_server_are_written_to_another_with_a_bucket(
+def test_the_runs_of_one_server_are_copied_to_another_with_a_bucket(
     project: Project, server: TeamServer, postgres: Postgres, tmp_path: Path
 ) -> None:
-    """The way from sqlite to a server, or from one server to the next: the report writes what it does not find."""
+    """The report writes the runs that a store lacks, so it also moves runs from SQLite or another server."""
     s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     s3.start()
     try:
@@ -213,7 +213,7 @@ def test_the_runs_of_one_server_are_written_to_another_with_a_bucket(
 def test_a_killed_server_is_named_and_a_colleague_completes_the_run(
     project: Project, server: TeamServer, postgres: Postgres, ada: dict[str, str]
 ) -> None:
-    """Killed while a transfer writes its run; the server starts again and another user takes the run's place."""
+    """The server is killed while transfer writes a run; after a restart, another user's run replaces it."""
     cell = CELLS[-1]
     shutil.rmtree(project.folder / "adapters" / "targets" / "delta")
     before = runs_of(postgres, server.database)[cell]
@@ -235,7 +235,7 @@ def test_a_killed_server_is_named_and_a_colleague_completes_the_run(
     run = runs_of(postgres, server.database)[cell]
     assert run["status"] == "FINISHED"
     assert run["params"]
-    assert run["params"].items() <= before["params"].items()  # which has what the report knows too
+    assert run["params"].items() <= before["params"].items()  # the earlier run also has the params from the report
     assert run["tags"]["pemt.artifact"] == before["tags"]["pemt.artifact"]
     assert run["id"] != before["id"]
 
@@ -252,11 +252,11 @@ def test_a_dump_is_restored_into_another_database(
     assert postgres.query(restored, users) == postgres.query(server.database, users)
 
 
-# What goes wrong
+# Errors
 
 
 def opened(uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch, login: Mapping[str, str]) -> str:
-    """The error of a connection with these variables; empty where it is let in."""
+    """Connect with these variables; return the error, or an empty string if the server accepts the login."""
     for name, value in login.items():
         monkeypatch.setenv(name, value)
     try:
@@ -266,7 +266,7 @@ def opened(uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch, login: Mappi
     return ""
 
 
-def test_a_server_that_does_not_know_us_names_the_variables(
+def test_a_rejected_login_names_the_variables(
     server: TeamServer, ada: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = opened(server.uri, tmp_path, monkeypatch, {})
@@ -279,7 +279,7 @@ def test_a_server_that_does_not_know_us_names_the_variables(
     assert "no tracking server answers" in opened(named, tmp_path, monkeypatch, ada)
 
 
-def test_postgresql_that_is_away_fails_requests_until_it_is_back(
+def test_requests_fail_only_while_postgresql_is_down(
     server: TeamServer, ada: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.postgres.stop()
@@ -329,7 +329,7 @@ with connect(sys.argv[1], "pemt", Path(sys.argv[2]), "stop").run(f"train_source/
 
 @pytest.fixture(scope="module")
 def raced(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A database that was empty when two processes opened it at once; its name."""
+    """The name of a database that was empty when two processes opened it at the same time."""
     folder, name = tmp_path_factory.mktemp("raced"), postgres.new_database("direct")
     paths = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     programs = [
@@ -346,8 +346,8 @@ def raced(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> str:
     return name
 
 
-def test_processes_that_open_an_empty_database_at_once_all_get_a_whole_one(postgres: Postgres, raced: str) -> None:
-    """Its tables, and the experiment, are made once; without a lock in the database all but one would fail."""
+def test_processes_that_open_an_empty_database_together_all_succeed(postgres: Postgres, raced: str) -> None:
+    """Tables and experiment are created once; without a lock in the database all processes but one would fail."""
     runs = runs_of(postgres, raced)
     assert {cell: run["status"] for cell, run in runs.items()} == {
         "train_source/alpha": "FINISHED",
@@ -383,7 +383,7 @@ def test_a_database_in_the_settings_is_used_and_its_password_shown_nowhere(
         assert not [value for (value,) in values if secret in value]
 
 
-def test_a_database_that_refuses_or_lacks_says_so_within_seconds(postgres: Postgres, tmp_path: Path) -> None:
+def test_a_database_that_rejects_or_is_missing_fails_within_seconds(postgres: Postgres, tmp_path: Path) -> None:
     begin = time.monotonic()
     wrong = f"postgresql://{USER}:not-the-password@127.0.0.1:{postgres.port}/postgres"
     with pytest.raises(TrackingError, match=r"rejects the login: .*password authentication failed") as caught:

@@ -1,4 +1,4 @@
-"""The image of the team's server on a Docker engine: the commands of compose.yaml in it, on PostgreSQL of the test."""
+"""The image of the team's server on a Docker engine: it runs the commands of compose.yaml on a local PostgreSQL."""
 
 import os
 import re
@@ -16,8 +16,9 @@ from pemt_core.tracking import RunRecord, connect
 pytestmark = [pytest.mark.engine, pytest.mark.postgres, pytest.mark.slow]
 
 IMAGE, CONTAINER = "pemt-tracking-server:test", "pemt-tracking-server-test"
-MADE_BASE = "localhost/pemt-base:bookworm"  # by tests/engine.sh, where no registry answers
-RECORD = RunRecord("transfer/x", "", "x", "adapter", "result", {}, {}, {"test/main": 1.0}, [], {"adapter.json": "{}\n"})
+MADE_BASE = "localhost/pemt-base:bookworm"  # built by tests/engine.sh if no registry answers
+RECORD = RunRecord("transfer/x", "", "x", "adapter", "result", {}, {}, {"test/main": 1.0}, [], {"adapter.json": "{}
+"})
 
 
 def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -47,7 +48,7 @@ def postgres() -> Iterator[Postgres]:
 
 
 def flags(server: TeamServer, service: str) -> list[str]:
-    """A service's variables and command for `docker run`, on the network of this machine."""
+    """Return a service's variables and command for `docker run` on the host network."""
     command, variables = server.command(service)
     moved = {str(FOLDER / name): f"/app/{name}" for name in ("auth.ini", "migrate.py")}
     moved[str(server.artifacts)] = "/artifacts"

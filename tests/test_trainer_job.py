@@ -1,4 +1,4 @@
-"""A step as a job of Kubeflow Trainer: a cluster's API on this machine, which really runs what it is told to."""
+"""Steps as jobs of Kubeflow Trainer: a local cluster API that really runs the pods."""
 
 import argparse
 import json
@@ -34,7 +34,7 @@ from pemt_core.settings.steps import TrainSource, as_text
 
 CHANGES: dict[str, Any] = {"batch_size": 8, "epochs": 2, "init": "kaiming"}
 
-# In place of a training: waits for a file beside --settings' value, then writes what a step writes
+# Stand-in for a training: waits until the file named by --settings exists, then writes the outputs of a step
 STAND_IN = """
 import json, pathlib, sys, time
 flag = dict(zip(sys.argv[1::2], sys.argv[2::2]))
@@ -51,7 +51,7 @@ pathlib.Path(json.loads(flag["--executor-input"])["outputs"]["outputFile"]).writ
 
 @dataclass
 class Step:
-    """A step of a pipeline as Kubeflow gives it to a container: artifacts in a store, and a volume."""
+    """A pipeline step as Kubeflow passes it to a container: artifacts in a store, and a volume."""
 
     folder: Path
     cluster: Cluster
@@ -103,7 +103,7 @@ class Step:
         return subprocess.Popen(command, cwd=REPOSITORY, env=environment, text=True, **pipes)  # type: ignore[call-overload,no-any-return]
 
     def run(self, command: list[str]) -> tuple[int, list[str]]:
-        """Exit code, and the lines that it printed."""
+        """Run a command; return its exit code and the lines that it printed."""
         return ended(self.start(command))
 
     def _listed(self, name: str, path: Path) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def step(tmp_path: Path) -> Iterator[Step]:
 
 @pytest.fixture
 def stand_in(step: Step) -> Step:
-    """A step whose pods run no training, but wait for a file that the settings name."""
+    """A step whose pods wait for the file named by the settings instead of training."""
     step.cluster.instead = [sys.executable, "-c", STAND_IN]
     return step
 
@@ -158,7 +158,7 @@ def test_two_nodes_train_what_one_process_trains(step: Step, still_world: World,
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
         assert database.execute("select count(*) from runs").fetchall() == [
             (1,)
-        ]  # two that knew nothing of each other: 2
+        ]  # two independent processes would give 2
     assert not (tmp_path / "other.db").exists()
     answer = json.loads(step.answer.read_text())
     assert sorted(answer["artifacts"]) == ["adapter", "provenance"]
@@ -184,8 +184,8 @@ def test_two_nodes_transfer(step: Step, world: World, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("restarts", [False, True])
-def test_a_step_that_fails_says_why_in_the_last_line(step: Step, world: World, restarts: bool) -> None:
-    """Where a Job would restart its pods, the step's own error ends it at once."""
+def test_a_failed_step_gives_the_reason_in_the_last_line(step: Step, world: World, restarts: bool) -> None:
+    """An error of the step ends the job at once, even where a Job would restart its pods."""
     step.cluster.restarts = restarts
     code, lines = step.run(step.train_source(world, '{"train_source": {}}'))
     assert code == 1
@@ -197,19 +197,19 @@ def test_a_step_that_fails_says_why_in_the_last_line(step: Step, world: World, r
 
 
 @pytest.mark.slow
-def test_a_program_that_crashes_leaves_the_end_of_its_log(step: Step, world: World) -> None:
+def test_a_crash_shows_the_end_of_the_log(step: Step, world: World) -> None:
     command = ["no_such_step" if word == "train_source" else word for word in step.train_source(world)]
     code, lines = step.run(command)
     assert code == 1
     assert "jobset failed due to one or more job failures; pemt-no-such-step-" in lines[-1]
     assert lines[-1].endswith("No module named components.no_such_step")
-    assert len(step.cluster.jobs) == 1  # to be looked at
+    assert len(step.cluster.jobs) == 1  # the job is kept for inspection
 
 
-# --- what happens around a training
+# --- retries, stops and cluster errors
 
 
-def test_a_second_try_finds_the_running_job(stand_in: Step, world: World, tmp_path: Path) -> None:
+def test_a_retry_finds_the_running_job(stand_in: Step, world: World, tmp_path: Path) -> None:
     command = stand_in.train_source(world, tmp_path / "go")
     first = stand_in.start(command)
     wait_for(lambda: stand_in.cluster.jobs)
@@ -230,7 +230,7 @@ def lines_so_far(process: subprocess.Popen[str], count: int) -> list[str]:
     return [process.stderr.readline() for _ in range(count)]
 
 
-def test_other_settings_are_another_job(stand_in: Step, world: World, tmp_path: Path) -> None:
+def test_other_settings_start_another_job(stand_in: Step, world: World, tmp_path: Path) -> None:
     commands = [stand_in.train_source(world, tmp_path / name) for name in ("one", "two")]
     processes = [stand_in.start(command) for command in commands]
     wait_for(lambda: len(stand_in.cluster.jobs) == 2)
@@ -239,7 +239,7 @@ def test_other_settings_are_another_job(stand_in: Step, world: World, tmp_path: 
         assert ended(process)[0] == 143
 
 
-def test_a_try_after_a_failed_job_starts_it_anew(stand_in: Step, world: World, tmp_path: Path) -> None:
+def test_a_retry_after_a_failed_job_starts_it_again(stand_in: Step, world: World, tmp_path: Path) -> None:
     stand_in.cluster.instead = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
     command = stand_in.train_source(world, tmp_path / "go")
     code, lines = stand_in.run(command)
@@ -252,7 +252,7 @@ def test_a_try_after_a_failed_job_starts_it_anew(stand_in: Step, world: World, t
     assert not stand_in.answer.with_name("error.txt").exists()
 
 
-def test_a_step_that_is_stopped_takes_its_job_with_it(stand_in: Step, world: World, tmp_path: Path) -> None:
+def test_stopping_a_step_deletes_its_job(stand_in: Step, world: World, tmp_path: Path) -> None:
     process = stand_in.start(stand_in.train_source(world, tmp_path / "never"))
     wait_for(lambda: stand_in.cluster.jobs)
     (job,) = stand_in.cluster.jobs.values()
@@ -272,7 +272,7 @@ def test_a_step_that_is_stopped_takes_its_job_with_it(stand_in: Step, world: Wor
         ({"claims": set()}, 'PersistentVolumeClaim shared: persistentvolumeclaims "shared" not found'),
     ],
 )
-def test_what_the_cluster_lacks(step: Step, world: World, cluster: dict[str, Any], words: str) -> None:
+def test_missing_parts_of_the_cluster_are_named(step: Step, world: World, cluster: dict[str, Any], words: str) -> None:
     for name, value in cluster.items():
         setattr(step.cluster, name, value)
     code, lines = step.run(step.train_source(world))
@@ -282,7 +282,7 @@ def test_what_the_cluster_lacks(step: Step, world: World, cluster: dict[str, Any
     assert not step.answer.exists()
 
 
-def test_no_cluster(step: Step, world: World) -> None:
+def test_a_missing_cluster_is_explained(step: Step, world: World) -> None:
     step.kubeconfig = step.folder / "missing"
     code, lines = step.run(step.train_source(world))
     assert code == 1
@@ -304,7 +304,7 @@ def test_no_cluster(step: Step, world: World) -> None:
         ),
     ],
 )
-def test_progress_says_why_a_pod_waits(status: dict[str, Any], words: str) -> None:
+def test_progress_shows_why_a_pod_waits(status: dict[str, Any], words: str) -> None:
     from components.trainer_api import phase
 
     assert phase(V1Pod(status=V1PodStatus(**status))) == words
@@ -314,9 +314,7 @@ def test_progress_says_why_a_pod_waits(status: dict[str, Any], words: str) -> No
 
 
 @pytest.mark.parametrize("release", ["2.3", "2.1"])
-def test_the_job_is_of_the_release_that_the_cluster_has(
-    stand_in: Step, world: World, tmp_path: Path, release: str
-) -> None:
+def test_the_job_has_the_release_of_the_cluster(stand_in: Step, world: World, tmp_path: Path, release: str) -> None:
     stand_in.cluster.release = release
     (tmp_path / "go").touch()
     process = stand_in.start(stand_in.train_source(world, tmp_path / "go", **{"gpu-resource": "nvidia.com/gpu"}))
@@ -378,7 +376,7 @@ def job_arguments(pod: dict[str, Any]) -> argparse.Namespace:
 
 
 def test_the_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Trainer's documentation has it, written out; its pod also by Kubernetes' own schema."""
+    """The manifest equals an example written after Trainer's documentation, and its pod fits Kubernetes' schema."""
     from components.trainer_manifest import manifests
 
     monkeypatch.setenv("KFP_POD_NAME", "a-pod")

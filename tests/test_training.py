@@ -1,4 +1,4 @@
-"""The training loop against plain PyTorch, and both stages on a task that can be learnt."""
+"""The training loop compared with plain PyTorch, and both stages on a learnable task."""
 
 import json
 import os
@@ -34,7 +34,7 @@ CELL = "pemt-kfull-seed4096"
 TINY = Path(__file__).parent / "tiny.py"
 
 
-# --- a model small enough for a plain loop beside it
+# --- a model small enough for a plain loop
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Loss:
 
 
 class Line(nn.Module):
-    """y = x w by least squares; `power` 0.5 gives an infinite gradient where the error is zero."""
+    """Least squares for y = x w; with `power` 0.5 the gradient is infinite where the error is zero."""
 
     def __init__(self, power: float = 1.0) -> None:
         super().__init__()
@@ -57,13 +57,13 @@ class Line(nn.Module):
 
 @dataclass
 class Points:
-    """Rows of a regression in batches."""
+    """The rows of a regression in batches."""
 
     x: Tensor
     y: Tensor
     batch_size: int
     seed: int = 0
-    poisoned: tuple[int, int] | None = None  # from this epoch on, this row has no number for y
+    poisoned: tuple[int, int] | None = None  # (epoch, row): from this epoch on, y of this row is not a number
 
     @classmethod
     def make(cls, rows: int, batch_size: int) -> "Points":
@@ -112,7 +112,7 @@ def trainer(
 
 
 def plain_weights(data: Points, *, epochs: int, warmup: int, max_norm: float, rate: float) -> list[Tensor]:
-    """The weights after every step of the loop that a textbook would write."""
+    """Return the weights after every step of a textbook training loop."""
     model, steps = Line(), epochs * len(data.batches(0))
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
     schedule = get_linear_schedule_with_warmup(optimizer, warmup, steps)
@@ -141,7 +141,7 @@ def test_the_schedule_is_transformers_linear_one(steps: int, warmup: int) -> Non
 
 @pytest.mark.parametrize(("warmup", "max_norm"), [(0, 1e9), (5, 1e9), (0, 0.5), (5, 0.5)])
 def test_training_is_the_textbook_loop(tmp_path: Path, warmup: int, max_norm: float) -> None:
-    """AdamW without decay, clipping, warm-up and linear decay, every row once per epoch, the last batch smaller."""
+    """AdamW without weight decay, clipping, warm-up, linear decay; each row once per epoch, a smaller last batch."""
     data, model, seen = Points.make(22, 4), Line(), []
 
     def evaluate() -> Evaluation:
@@ -154,10 +154,10 @@ def test_training_is_the_textbook_loop(tmp_path: Path, warmup: int, max_norm: fl
     assert state.step == len(expected) == 18
     torch.testing.assert_close(torch.stack(seen), torch.stack(expected))
     moved = (expected[0] - torch.zeros(3)).abs().max()
-    assert (moved == 0) == (warmup > 0)  # the warm-up starts at a rate of zero
+    assert (moved == 0) == (warmup > 0)  # warm-up starts at a learning rate of zero
 
 
-def test_a_tensor_learns_at_its_own_rate(tmp_path: Path) -> None:
+def test_a_tensor_can_have_a_separate_learning_rate(tmp_path: Path) -> None:
     data, model = Points.make(22, 4), Line()
     state = trainer(model, data, tmp_path, factors={"weight": 0.5}, epochs=2, evaluate_every=12).fit()
     expected = plain_weights(data, epochs=2, warmup=0, max_norm=1.0, rate=0.05)
@@ -172,7 +172,7 @@ def test_clipping_takes_effect(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("parts", [2, 3, 8, 50])
 def test_accumulated_parts_are_one_batch(tmp_path: Path, parts: int) -> None:
-    """Also where the parts are unequal, or more than there are rows."""
+    """The parts may be of unequal size, or outnumber the rows."""
     weights = []
     for accumulation in (1, parts):
         model = Line()
@@ -201,7 +201,7 @@ def test_max_steps_bounds_training_and_its_schedule(tmp_path: Path) -> None:
 
 
 def scripted(model: Line, scores: list[float]) -> tuple[Evaluate, list[Tensor]]:
-    """Evaluations with these scores, and the weights that each of them saw."""
+    """Return an evaluation that yields these scores, and a list of the weights at each call."""
     seen: list[Tensor] = []
 
     def evaluate() -> Evaluation:
@@ -212,7 +212,7 @@ def scripted(model: Line, scores: list[float]) -> tuple[Evaluate, list[Tensor]]:
 
 
 def test_the_best_tensors_are_kept_and_loaded_at_the_end(tmp_path: Path) -> None:
-    """The first of two equal scores; evaluation every n steps and at the end."""
+    """Of two equal scores the first wins; evaluation runs every n steps and at the end."""
     model = Line()
     evaluate, seen = scripted(model, [1.0, 4.0, 2.0, 4.0, 3.0])
     state = trainer(model, Points.make(28, 4), tmp_path, evaluate, epochs=2, evaluate_every=3).fit()
@@ -238,7 +238,7 @@ def test_early_stop(tmp_path: Path) -> None:
 
 
 def test_losses_in_the_history_are_means_since_the_last_entry(tmp_path: Path) -> None:
-    """They are read every ten steps at the latest; the log sees what the history keeps."""
+    """Losses are read at least every ten steps; the log gets the same entries as the history."""
     data, logged = Points.make(48, 4), []
     state = trainer(
         Line(),
@@ -265,11 +265,11 @@ def test_the_bar_shows_loss_metric_and_time_left(tmp_path: Path, capsys: pytest.
     assert re.search(r"line: 100%.* 10/10 \[\d\d:\d\d<\d\d:\d\d, .*loss=\d+\.\d{3}, best=71\.25", last), last
 
 
-# --- what goes wrong
+# --- failures
 
 
-def test_a_loss_that_is_no_number_stops_training_and_says_where(tmp_path: Path) -> None:
-    """The checkpoint before it stays as it was."""
+def test_a_nan_loss_stops_training_and_names_the_step(tmp_path: Path) -> None:
+    """The previous checkpoint is unchanged."""
     data = Points.make(40, 4)
     rows = [*data.batches(0), *data.batches(1)][12]
     poisoned = replace(data, poisoned=(1, int(rows[0])))
@@ -299,7 +299,7 @@ def plain_weights_until(data: Points, step: int, total: int) -> Tensor:
 
 
 def test_an_infinite_gradient_is_found_before_the_checkpoint(tmp_path: Path) -> None:
-    """The loss of that step is finite; a state with what is no number must not take the good one's place."""
+    """The loss of that step is finite, but its state holds NaN, which must not replace the good checkpoint."""
     data = Points(torch.ones(4, 3), torch.tensor([0.0, 0.0, 0.0, 0.0]), 4)
     run = trainer(Line(power=0.5), data, tmp_path, epochs=3, checkpoint_every=1)
     with pytest.raises(TrainingError, match=r"weight is no longer finite after step 1 of 3 .* no checkpoint yet"):
@@ -307,7 +307,7 @@ def test_an_infinite_gradient_is_found_before_the_checkpoint(tmp_path: Path) -> 
     assert not run.store.path.exists()
 
 
-def test_no_rows_are_an_error_and_not_an_endless_loop(tmp_path: Path) -> None:
+def test_training_without_rows_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="line: there are no training rows"):
         trainer(Line(), Points(torch.zeros(0, 3), torch.zeros(0), 4), tmp_path)
 
@@ -318,7 +318,7 @@ def test_a_diverging_stage_writes_nothing(world: World, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-# --- both stages on a task that can be learnt
+# --- both stages on a learnable task
 
 
 def losses_of(history: list[dict[str, float]]) -> list[float]:
@@ -330,7 +330,7 @@ def test_stage_1_learns(still_world: World, tmp_path: Path) -> None:
         tmp_path / "out", learning_rate=3e-2, epochs=100, max_steps=100, evaluate_every=50
     )
     losses = losses_of(record.history)
-    assert losses[0] > 4  # ln 400 is 6
+    assert losses[0] > 4  # chance is ln 400 = 6
     assert losses[-1] < 0.3 * losses[0]
     assert record.validation["accuracy"] > 80
 
@@ -357,7 +357,7 @@ def test_the_best_learning_rate_on_validation_is_kept(world: World, tmp_path: Pa
 
 
 def test_one_seed_gives_one_result_and_another_seed_another(world: World, tmp_path: Path) -> None:
-    """Dropout, order, initial adapters and the few-shot sample all follow it."""
+    """Dropout, row order, initial adapters and the few-shot sample depend on the seed."""
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         world.transfer(tmp_path / name / "out", seeds=[seed], k=["full", 4], epochs=2)
     for cell in ("pemt-kfull-seed", "pemt-k4-seed"):
@@ -388,7 +388,7 @@ def test_an_accumulated_stage_is_the_same_stage(still_world: World, tmp_path: Pa
 
 
 def check_equal_lengths(world: World) -> None:
-    """What the comparison rests on."""
+    """Check that all rows have equal token lengths, which the comparison relies on."""
     from pemt_core.data.prepared import PreparedTask
 
     tokenizer = tiny_tokenizer(world.folder / "lengths")
@@ -398,7 +398,7 @@ def check_equal_lengths(world: World) -> None:
 
 
 def close_adapters(first: Path, second: Path) -> None:
-    """Equal but for what the order of summation can do to AdamW's first steps."""
+    """Check that adapters are equal up to the effect of summation order on AdamW's first steps."""
     one, two = (load_file(folder / "adapter.safetensors") for folder in (first, second))
     assert one.keys() == two.keys()
     for name, tensor in one.items():
@@ -408,7 +408,7 @@ def close_adapters(first: Path, second: Path) -> None:
 
 
 def test_a_bfloat16_stage_stays_close_to_float32(world: World, tmp_path: Path) -> None:
-    """Mixed precision: what is trained and stored is float32."""
+    """With mixed precision, trained and stored tensors are float32."""
     histories = []
     for precision in ("float32", "bfloat16"):
         world.transfer(tmp_path / precision / "out", precision=precision, epochs=3, prompt_dropout=0.0)
@@ -421,14 +421,14 @@ def test_a_bfloat16_stage_stays_close_to_float32(world: World, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains(still_world: World, tmp_path: Path) -> None:
-    """`accelerate launch` with no change of code: gradients are exchanged, rows shared, metrics gathered."""
+    """Under `accelerate launch` processes exchange gradients, share rows and gather metrics without code changes."""
     changes: dict[str, Any] = {"batch_size": 8, "epochs": 3, "init": "kaiming", "evaluate_every": 2}
     still_world.train_source(tmp_path / "one" / "out", **changes)
     launch = [
         sys.executable,
         "-m",
         "accelerate.commands.launch",
-        "--multi_gpu",  # with --cpu it starts one process, whatever the number
+        "--multi_gpu",  # with --cpu, accelerate starts only one process
         "--num_processes",
         "2",
         "--num_machines",
@@ -448,6 +448,6 @@ def test_two_processes_train_what_one_trains(still_world: World, tmp_path: Path)
     close_adapters(tmp_path / "one" / "out", tmp_path / "two" / "out")
     records = [load_training_record(tmp_path / name / "out") for name in ("one", "two")]
     metrics = [[point for point in record.history if "train/loss" not in point] for record in records]
-    assert metrics[0] == metrics[1]  # every validation row was generated for once
+    assert metrics[0] == metrics[1]  # every validation row was scored exactly once
     logged = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
-    assert len(logged) == len(records[1].history)  # by the main process alone
+    assert len(logged) == len(records[1].history)  # only the main process logs
