@@ -17,8 +17,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.postgres, pytest.mark.slow]
 
 IMAGE, CONTAINER = "pemt-tracking-server:test", "pemt-tracking-server-test"
 MADE_BASE = "localhost/pemt-base:bookworm"  # built by tests/engine.sh if no registry answers
-RECORD = RunRecord("transfer/x", "", "x", "adapter", "result", {}, {}, {"test/main": 1.0}, [], {"adapter.json": "{}
-"})
+RECORD = RunRecord("transfer/x", "", "x", "adapter", "result", {}, {}, {"test/main": 1.0}, [], {"adapter.json": "{}\n"})
 
 
 def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
