@@ -20,6 +20,7 @@ from pemt_core.errors import SettingsError
 from pemt_core.schema.group import Group
 from pemt_core.schema.validation import merged
 from pemt_core.settings import EvaluateSettings, Settings, load_settings, parse_run, read_params
+from pemt_core.settings.settings import cells_of
 from pemt_core.settings.steps import (
     CollectExperts,
     Evaluate,
@@ -130,7 +131,9 @@ def test_the_text_of_a_step_holds_its_settings() -> None:
     for name, source in plan.train_source.items():
         assert read_again(source).train_source == settings.train_source_for(name)
     for name, target in plan.transfer.items():
-        assert (read_again(target).cells, target.answer) == (settings.cells_for(name), settings.evaluate.answer)
+        transfer = settings.transfer_for(name)
+        cells = cells_of(name, transfer.methods, transfer.k, transfer.seeds)
+        assert (read_again(target).cells, target.answer) == (cells, settings.evaluate.answer)
         assert {method: target.method(method) for method in target.methods} == settings.methods_for(name)
     assert read_again(plan.evaluate).evaluate == settings.evaluate
     assert plan.transfer["nq"].method("pemt").training.epochs == 5  # set only for this task

@@ -105,11 +105,6 @@ class Settings(Group):
         except SettingsError as error:
             raise SettingsError(f"methods.{name}: {error}") from error
 
-    def cells_for(self, task: str) -> list[Cell]:
-        """All cells of a target, in a fixed order."""
-        transfer = self.transfer_for(task)
-        return cells_of(task, transfer.methods, transfer.k, transfer.seeds)
-
     def _method(self, name: str, transfer: TransferSettings) -> Method:
         shared = transfer.model_dump(exclude=set(NOT_OF_A_METHOD))
         return method_of(name, self.methods[name], shared, f"methods.{name}")
