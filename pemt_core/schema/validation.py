@@ -25,17 +25,21 @@ def validate(
     model: type[ModelType],
     values: Mapping[str, Any],
     origin: str,
-    named: Callable[[Sequence[str]], str] = ".".join,
+    placed: Callable[[Sequence[str]], tuple[str, str]] | None = None,
 ) -> ModelType:
     """Parse `values` as a `model`. Raises SettingsError with every problem: the key, the value, what was expected.
 
-    `named` turns the parts of a key into its name in messages.
+    `placed` turns the parts of a key into the file that holds it and its name there; by default the file is `origin`.
     """
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = [_line(model, problem, named) for problem in error.errors()]
-        raise SettingsError(f"{origin}: " + "; ".join(dict.fromkeys(lines))) from error
+        of_file: dict[str, list[str]] = {}
+        for problem in error.errors():
+            file, line = _line(model, problem, placed or (lambda parts: (origin, ".".join(parts))))
+            of_file.setdefault(file, []).append(line)
+        files = [f"{file}: {'; '.join(dict.fromkeys(lines))}" for file, lines in of_file.items()]
+        raise SettingsError("; ".join(files)) from error
 
 
 def parse_object(text: str, origin: str) -> dict[str, Any]:
@@ -49,11 +53,15 @@ def parse_object(text: str, origin: str) -> dict[str, Any]:
     return values
 
 
-def _line(model: type[BaseModel], problem: Any, named: Callable[[Sequence[str]], str]) -> str:
-    """Describe one problem: the key, what is wrong, the value, the nearest valid key."""
-    of_name = "[key]" in problem["loc"]  # the key itself is wrong
+def _line(model: type[BaseModel], problem: Any, placed: Callable[[Sequence[str]], tuple[str, str]]) -> tuple[str, str]:
+    """Describe one problem, after the file that has it: the key, what is wrong, the value, the nearest valid key."""
     location = [str(part) for part in problem["loc"] if part != "[key]"]
-    key = named([part for part in location if not part.startswith(("literal[", "constrained-", "function-"))])
+    file, key = placed([part for part in location if not part.startswith(("literal[", "constrained-", "function-"))])
+    return file, _description(model, problem, location, key)
+
+
+def _description(model: type[BaseModel], problem: Any, location: list[str], key: str) -> str:
+    of_name = "[key]" in problem["loc"]  # the key itself is wrong
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{key}'; {nearest(location[-1], _fields_at(model, location[:-1]))}"
     if problem["type"] == "missing":

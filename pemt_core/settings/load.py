@@ -83,10 +83,13 @@ def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
     recipe = _recipe(name, recipes, origin) if isinstance(name, str) else {}
     layered = merged(plain, recipe)
 
-    def named(location: Sequence[str]) -> str:
-        """Return the key as the user wrote it, after the recipe's file if it is there."""
+    def file_of(location: Sequence[str]) -> str:
+        return f"{RECIPES}/{name}.yaml" if _holds(recipe, location) else origin
+
+    def placed(location: Sequence[str]) -> tuple[str, str]:
+        """Return the file that has a key, and the key as the user wrote it."""
         location = _as_written(location, layered)
-        return f"{RECIPES}/{name}.yaml: {'.'.join(location)}" if _holds(recipe, location) else ".".join(location)
+        return file_of(location), ".".join(location)
 
     @contextmanager
     def problems_of(*location: str) -> Iterator[None]:
@@ -94,10 +97,9 @@ def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
         try:
             yield
         except SettingsError as error:
-            file = f"{RECIPES}/{name}.yaml" if _holds(recipe, location) else origin
-            raise SettingsError(f"{file}: {error}") from error
+            raise SettingsError(f"{file_of(location)}: {error}") from error
 
-    settings = validate(Settings, _completed(layered, origin), origin, named)
+    settings = validate(Settings, _completed(layered, origin), origin, placed)
     _check(settings, problems_of)
     return settings
 
