@@ -1,44 +1,56 @@
 """Make a task from a CSV, JSONL or parquet file: write its entry and its name into params.yaml.
 
 Flags that are not given are inferred from the file: every other column is text, the distinct answers are the labels.
-The entry is printed; edit it in params.yaml, above all the description, whose words initialize the task's prompt.
-docs/own_tasks.md has more.
+The task is prepared once as a trial; only a task that can be trained is written. The entry is printed; edit it in
+params.yaml, above all the description, whose words initialize the task's prompt. docs/own_tasks.md has more.
 """
 
 import argparse
-import json
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from components.command import add_params, explained, run
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from pemt_core.settings.new_task import add_own_task, parse_differences, propose_entry
+    from pemt_core.new_task import add_own_task, parse_mapping, propose_entry
+    from pemt_core.schema.flow import flow
 
+    logging.basicConfig(format="note: %(message)s")
     folder = arguments.params.resolve().parent
     files = {"train": arguments.file, "validation": arguments.validation, "test": arguments.test}
-    entry = propose_entry(
+    proposal = propose_entry(
         {split: as_written(file, folder) for split, file in files.items() if file},
         arguments.target,
         folder,
         text=dict(map(named_column, arguments.text)) if arguments.text else None,
         labels=[] if arguments.free_text else arguments.labels,
+        label_words=parse_mapping(arguments.label_words, "--label-words", "{yes: right}"),
         description=arguments.description,
         metrics=arguments.metrics,
         key=arguments.id,
     )
-    add_own_task(
+    print_notes(proposal.notes)
+    notes = add_own_task(
         arguments.params,
         arguments.name,
-        entry,
+        proposal.entry,
         "source" if arguments.source else "target",
         only=arguments.only,
-        differences=parse_differences(arguments.differences),
+        differences=parse_mapping(arguments.differences, "--differences", "{k: [full]}"),
+        inferred_labels=proposal.inferred_labels,
     )
+    print_notes(notes)
     print(f"own_tasks.{arguments.name} in {arguments.params}:")
-    for key, value in entry.items():
-        print(f"  {key}: {json.dumps(value, ensure_ascii=False)}")
+    for key, value in proposal.entry.items():
+        print(f"  {key}: {flow(value)}")
     print("Next: dvc repro")
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"note: {note}", flush=True)  # an error may follow on the other stream
 
 
 def as_written(file: Path, folder: Path) -> str:
@@ -66,6 +78,12 @@ def make_parser() -> argparse.ArgumentParser:
     answers = parser.add_mutually_exclusive_group()
     answers.add_argument("--labels", nargs="+", metavar="WORD", help="all possible answers")
     answers.add_argument("--free-text", action="store_true", help="the answer may be any text")
+    parser.add_argument(
+        "--label-words",
+        default="{}",
+        metavar="YAML",
+        help="words that the model writes instead of labels: '{\"m²\": square_metre}'",
+    )
     parser.add_argument("--description", help="one sentence: what is given, and what to decide")
     parser.add_argument("--metrics", nargs="+", metavar="METRIC", help="metrics, the main one first")
     parser.add_argument("--id", metavar="COLUMN", help="column with the name of each row")

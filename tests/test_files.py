@@ -12,11 +12,11 @@ from workspace import write_params
 
 from pemt_core.backbone.store import load_backbone
 from pemt_core.errors import DataError, PemtError
+from pemt_core.new_task import add_own_task
 from pemt_core.prediction.files import predict_file
 from pemt_core.prediction.predictor import Predictor
 from pemt_core.preparation import prepare_task
 from pemt_core.schema.validation import validate
-from pemt_core.settings.new_task import add_own_task
 from pemt_core.tasks import own_task
 from pemt_core.tasks.entry import OwnTask
 from pemt_core.tasks.files import column_names, fixed_columns, read_records, read_rows

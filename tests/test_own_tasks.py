@@ -17,10 +17,10 @@ from pemt_core.artifacts.files import read_json
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.doctor import Surroundings, project
 from pemt_core.errors import DataError, PemtError, SettingsError
+from pemt_core.new_task import add_own_task, propose_entry
 from pemt_core.preparation import TaskReport, prepare_task
 from pemt_core.schema.validation import merged, validate
 from pemt_core.settings import Settings, load_settings, parse_settings, read_params
-from pemt_core.settings.new_task import add_own_task, propose_entry
 from pemt_core.settings.steps import Prepare, as_text, read_step
 from pemt_core.steps.plan import make_plan
 from pemt_core.tasks import TASKS, Task, get_task, known_tasks, own_task
@@ -335,7 +335,7 @@ def test_files_missing_in_local_containers_are_named(tmp_path: Path, file: str, 
 
 
 def proposed(params: Path, **changes: Any) -> dict[str, Any]:
-    return propose_entry(EXAMPLE, "queue", params.parent, **changes)
+    return propose_entry(EXAMPLE, "queue", params.parent, **changes).entry
 
 
 def test_an_entry_is_proposed_from_a_file(params: Path) -> None:
@@ -348,7 +348,7 @@ def test_an_entry_is_proposed_from_a_file(params: Path) -> None:
     rows = [{"id": n, "question": f"q{n}", "answer": f"a{n}"} for n in range(40)]
     write_jsonl(folder / "qa.jsonl", rows)
     write_parquet(folder / "qa.parquet", rows)
-    entries = [propose_entry({"train": f"qa.{end}"}, "answer", folder, key="id") for end in ("jsonl", "parquet")]
+    entries = [propose_entry({"train": f"qa.{end}"}, "answer", folder, key="id").entry for end in ("jsonl", "parquet")]
     assert [entry["text"] for entry in entries] == [{"question": "question"}] * 2
     assert (entries[0]["labels"], entries[0]["metrics"], entries[0]["id"]) == (None, ["qa_f1", "qa_em"], "id")
     with pytest.raises(DataError, match=r"there is no column 'ansver': did you mean 'answer'"):
@@ -412,7 +412,9 @@ def test_a_layout_that_cannot_be_edited_is_refused(params: Path) -> None:
     text = params.read_text().replace("per_source: {}", "per_source: &same {}")
     text = text.replace("per_target: {}", "per_target: *same")
     params.write_text(text)
-    with pytest.raises(SettingsError, match=r"this layout cannot be edited automatically; add these keys"):
+    with pytest.raises(
+        SettingsError, match=r"cannot be edited automatically; add own_tasks\.tickets, per_target\.tickets"
+    ):
         add_own_task(params, "tickets", proposed(params), differences={"k": ["full"]})
     assert params.read_text() == text
 
@@ -436,17 +438,19 @@ def test_a_refused_task_leaves_the_file_unchanged(params: Path, case: str) -> No
     assert params.read_text() == before
 
 
-def test_every_row_is_checked_before_a_task_is_added(params: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_row_is_checked_before_a_task_is_added(params: Path) -> None:
     entry, before = proposed(params), params.read_text()
     train = params.parent / entry["files"]["train"]
     lines = train.read_text().splitlines(keepends=True)
     train.write_text("".join(lines[:-1]) + lines[-1].replace(lines[-1].rstrip().rpartition(",")[2], "garge"))
     with pytest.raises(DataError, match="'garge', expected a label word"):
         add_own_task(params, "tickets", entry)
-    proposed(params)
-    assert "the label 'garge' occurs only once" in caplog.text
+    notes = propose_entry(EXAMPLE, "queue", params.parent).notes
+    assert notes == ["the label 'garge' occurs only once: if it is a mistake, correct the file"]
     train.write_text("".join(lines[:6]))
-    with pytest.raises(DataError, match="5 rows; splitting needs at least 20"):
+    with pytest.raises(
+        DataError, match="validation, read from split 'train', is empty; splitting needs at least 20 rows"
+    ):
         add_own_task(params, "tickets", entry)
     assert params.read_text() == before
 
@@ -490,5 +494,5 @@ def test_from_files_to_results_and_retraining_after_a_changed_file(tmp_path: Pat
 
 def add(workspace: Workspace, name: str, files: Mapping[str, str], role: Any) -> None:
     """Add a task as the only one in its role."""
-    entry = propose_entry(files, "queue", workspace.folder)
+    entry = propose_entry(files, "queue", workspace.folder).entry
     add_own_task(workspace.folder / "params.yaml", name, entry, role, only=True)

@@ -40,6 +40,11 @@ class TaskDescription:
     labels: list[str] | None  # label words in class order; None for free text
     metrics: list[str]  # names in pemt_core.metrics, the main one first
     generation_length: int  # tokens, including the closing one; the same for selection and test
+    shown: dict[str, str] | None = None  # the user's label for each label word, if the model writes other words
+
+    def shown_as(self, text: str) -> str:
+        """What a person sees of a text that the model wrote: the user's label if it is a label word."""
+        return (self.shown or {}).get(" ".join(text.split()), text)
 
 
 @dataclass(frozen=True)

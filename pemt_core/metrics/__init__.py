@@ -10,18 +10,20 @@ from dataclasses import dataclass
 
 from pemt_core.errors import DataError, nearest
 from pemt_core.metrics import classification, correlation, question_answering
-from pemt_core.metrics.scored import Scored, always_readable, readable_as_label
+from pemt_core.metrics.scored import ANY_REFERENCE, Scored, always_readable, any_reference, readable_as_label
 
 __all__ = ["METRICS", "Metric", "Scored", "count_unreadable", "get_metric", "score"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's name, its function (points), and which predictions it can read."""
+    """A metric's name, its function (points), which predictions it can read, and which references."""
 
     name: str
     function: Callable[[Scored], float]
     readable: Callable[[str, Scored], bool] = readable_as_label
+    can_score: Callable[[str], bool] = any_reference
+    expects: str = ANY_REFERENCE  # of a reference
 
 
 METRICS: dict[str, Metric] = {
@@ -33,8 +35,10 @@ METRICS: dict[str, Metric] = {
         Metric("matthews", classification.matthews),
         Metric("multirc_f1", classification.binary_f1),  # over answers
         Metric("multirc_em", classification.group_exact_match),  # per question
-        Metric("pearson", correlation.pearson, correlation.readable_as_score),
-        Metric("spearman", correlation.spearman, correlation.readable_as_score),
+        Metric("pearson", correlation.pearson, correlation.readable_as_score, correlation.is_score, correlation.SCORE),
+        Metric(
+            "spearman", correlation.spearman, correlation.readable_as_score, correlation.is_score, correlation.SCORE
+        ),
         Metric("qa_f1", question_answering.f1, always_readable),  # the best over all references
         Metric("qa_em", question_answering.exact_match, always_readable),
         Metric("qa_f1_first", question_answering.f1_first, always_readable),  # the first reference alone

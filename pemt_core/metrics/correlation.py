@@ -7,6 +7,7 @@ from pemt_core.errors import DataError
 from pemt_core.metrics.scored import Scored
 
 LOWEST, HIGHEST = 0.0, 5.0  # the range of STS-B's scores
+SCORE = f"a number from {LOWEST:g} to {HIGHEST:g}"
 UNREADABLE = -1.0  # the value in published evaluations for a text that is not a score
 
 
@@ -26,7 +27,12 @@ def spearman(scored: Scored) -> float:
 
 def readable_as_score(prediction: str, scored: Scored) -> bool:
     """Whether a prediction is a number within STS-B's range."""
-    return _parse(prediction) != UNREADABLE
+    return is_score(prediction)
+
+
+def is_score(text: str) -> bool:
+    """Whether a text is a number within STS-B's range."""
+    return _parse(text) != UNREADABLE
 
 
 def _correlation(function: Callable[..., Any], scored: Scored) -> float:
@@ -35,7 +41,7 @@ def _correlation(function: Callable[..., Any], scored: Scored) -> float:
     truth = [_parse(references[0]) for references in scored.references]
     if UNREADABLE in truth:
         text = scored.references[truth.index(UNREADABLE)][0]
-        raise DataError(f"the reference '{text}' is not a number from {LOWEST:g} to {HIGHEST:g}")
+        raise DataError(f"the reference '{text}' is not {SCORE}")
     if len(set(predicted)) == 1 or len(set(truth)) == 1:
         return 0.0
     return 100.0 * float(function(predicted, truth).statistic)

@@ -36,10 +36,10 @@ class Prediction:
     """The answer for one row."""
 
     task: str
-    prediction: str  # the generated text, or the most probable label word
+    prediction: str  # the generated text, or the most probable label
     answer: AnswerRule  # the rule that answered, by which validation selected the target; free text is always generated
     score: float  # its probability: of the text as a whole, or among the label words
-    scores: dict[str, float] | None  # of every label word, adding up to 1; None for free text
+    scores: dict[str, float] | None  # of every label, adding up to 1; None for free text
     expert_weights: dict[str, float]  # by source, the mean over all layers; empty without experts
     truncated: bool  # the text was longer than the target's limit in training, and cut
     layers: dict[str, list[float]] = field(repr=False)  # expert weights by layer, "encoder.0" to (E,)
@@ -115,16 +115,18 @@ def _predictions(
 ) -> Iterator[Prediction]:
     """Yield the prediction of each row of a batch."""
     weights = {name: layer.cpu().double().numpy() for name, layer in batch.expert_weights.items()}
-    probabilities = cast("Probabilities", batch.probabilities)  # asked for above
+    probabilities, shown = cast("Probabilities", batch.probabilities), target.task.shown_as  # asked for above
     for place, text in enumerate(batch.texts):
         layers = {name: layer[place] for name, layer in weights.items()}
         means = np.mean(list(layers.values()), axis=0).tolist() if layers else []
         yield Prediction(
             task=target.task.name,
-            prediction=text,
+            prediction=shown(text),
             answer=rule,
             score=probabilities.answers[place],
-            scores=probabilities.labels[place] if probabilities.labels else None,
+            scores={shown(word): p for word, p in probabilities.labels[place].items()}
+            if probabilities.labels
+            else None,
             expert_weights=dict(zip(target.adapter.description.sources, means, strict=True)),
             truncated=bool(truncated[place]),
             layers={name: layer.tolist() for name, layer in layers.items()},

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 from pemt_core.artifacts.files import atomic_directory
 from pemt_core.data.prepared import ROW_SCHEMA, TaskDescription, write_description
 from pemt_core.errors import DataError
+from pemt_core.labels import check_labels
 from pemt_core.preparation.load import load_official_splits
 from pemt_core.preparation.splits import RowSelection, assign_rows
 from pemt_core.preparation.statistics import DroppedRow, SplitTally, TaskReport, shared_rows
 from pemt_core.tasks.pairs import DroppedRowError, TextPair
-from pemt_core.tasks.record import Task
+from pemt_core.tasks.record import FileDataset, Task
 from pemt_core.tasks.values import RowError
 
 BATCH_ROWS = 1_000
@@ -45,8 +46,11 @@ def prepare_task(
         max_rows: the most rows of each role, None for no limit; the record's caps apply as well.
 
     Raises:
-        DataError: the dataset cannot be read, a row does not match the record, or a split ends up empty.
+        DataError: the dataset cannot be read, a row does not match the record, a split ends up empty, labels look the
+            same, or a label of the user's occurs in another split alone than train.
     """
+    description = describe(task)
+    check_labels(description)
     official = load_official_splits(
         task.dataset,
         source=source,
@@ -56,14 +60,11 @@ def prepare_task(
     )
     assignment = assign_rows(task.splits, official.splits, split_seed)
     reader = _RowReader(task, official.place)
-    tallies = {}
     with atomic_directory(output_dir) as folder:
-        write_description(folder, _description(task))
-        for role, selection in assignment.roles.items():
-            rows = reader.rows(official.splits[selection.split], selection, training=role == "train")
-            bounded = islice(rows, _most_rows(task, role, max_rows))
-            tallies[role] = _write_split(bounded, folder / f"{role}.parquet", task.labels)
-            _check_filled(tallies[role], task, role, selection.split)
+        write_description(folder, description)
+        tallies = _write_splits(reader, official.splits, assignment.roles, max_rows, folder)
+        if isinstance(task.dataset, FileDataset):
+            _check_trained_labels(tallies, reader, description)
     logger.info("%s: prepared %s", task.name, {role: tally.rows for role, tally in tallies.items()})
     return TaskReport(
         task=task.name,
@@ -78,30 +79,74 @@ def prepare_task(
     )
 
 
+def _write_splits(
+    reader: "_RowReader",
+    official: Mapping[str, datasets.Dataset],
+    roles: Mapping[str, RowSelection],
+    max_rows: Mapping[str, int | None],
+    folder: Path,
+) -> dict[str, SplitTally]:
+    """Write the rows of each role to its parquet file, and count them."""
+    tallies = {}
+    for role, selection in roles.items():
+        rows = reader.rows(official[selection.split], selection, training=role == "train")
+        bounded = islice(rows, _most_rows(reader.task, role, max_rows))
+        tallies[role] = _write_split(bounded, folder / f"{role}.parquet", describe(reader.task))
+        _check_filled(tallies[role], reader.task, role, selection.split)
+    return tallies
+
+
 def _check_filled(tally: SplitTally, task: Task, role: str, split: str) -> None:
     if tally.rows == 0:
-        raise DataError(f"{task.dataset}: {role}, read from split '{split}', is empty; it needs at least one row")
+        raise DataError(
+            f"{task.dataset}: {role}, read from split '{split}', is empty; splitting needs at least 20 rows"
+        )
+
+
+def _check_trained_labels(tallies: Mapping[str, SplitTally], reader: "_RowReader", task: TaskDescription) -> None:
+    """Raise DataError, with the first row, if a label is in validation or test that the training rows lack."""
+    for role, tally in tallies.items():
+        for word in task.labels or ():
+            if tally.counts[word] and not tallies["train"].counts[word]:
+                numbers = ", ".join(f"{other} {tallies[other].counts[word]}" for other in tallies)
+                raise DataError(
+                    f"{reader.place(*reader.first[word])}: the label '{task.shown_as(word)}' is in no training row, so "
+                    f"the model could not learn it (rows by split: {numbers}); give more rows of it to train, or "
+                    f"correct or remove it in {role}"
+                )
 
 
 @dataclass
 class _RowReader:
-    """Converts raw rows of a task to rows of ROW_SCHEMA, and records dropped rows and assigned ids."""
+    """Converts raw rows of a task to rows of ROW_SCHEMA, and records dropped rows, ids and each target's first row."""
 
     task: Task
     place: Callable[[str, int], str]  # of a row in an official split
     dropped: list[DroppedRow] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
+    first: dict[str, tuple[str, int]] = field(default_factory=dict)  # of a label word: official split and position
 
     def rows(self, raw: datasets.Dataset, selection: RowSelection, training: bool) -> Iterator[dict[str, Any]]:
         """Yield the selected rows in order. Raises DataError at the first row that does not match the record."""
         positions = iter(selection.indices.tolist())
-        for batch in raw.select(selection.indices).iter(BATCH_ROWS):
-            for values in zip(*batch.values(), strict=True):
-                position = next(positions)
-                pair = self._pair(dict(zip(batch, values, strict=True)), selection.split, position)
+        try:
+            for row, position in zip(_iterated(raw.select(selection.indices)), positions, strict=True):
+                pair = self._pair(row, selection.split, position)
                 if pair is not None:
                     for each in self.task.conversion.expand(pair) if training else [pair]:
                         yield self._row(each, selection.split, position)
+        except RowError:
+            for position, row in enumerate(_iterated(raw)):  # name the first such row, whatever the order above
+                self._check(row, selection.split, position)
+            raise
+
+    def _check(self, raw: Mapping[str, Any], split: str, position: int) -> None:
+        try:
+            self.task.conversion.pair(raw)
+        except DroppedRowError:
+            pass
+        except RowError as error:
+            raise DataError(f"{self.place(split, position)}: {error}") from error
 
     def _pair(self, raw: Mapping[str, Any], split: str, position: int) -> TextPair | None:
         try:
@@ -110,14 +155,14 @@ class _RowReader:
             logger.warning("%s is dropped: %s", self.place(split, position), reason)
             self.dropped.append(DroppedRow(split, position, str(reason)))
             return None
-        except RowError as error:
-            raise DataError(f"{self.place(split, position)}: {error}") from error
 
     def _row(self, pair: TextPair, split: str, position: int) -> dict[str, Any]:
         row_id = f"{split}-{pair.key or position}"
         if row_id in self.ids:
             raise DataError(f"{self.place(split, position)}: the id '{pair.key}' occurs twice")
         self.ids.add(row_id)
+        if self.task.labels is not None:
+            self.first.setdefault(pair.target, (split, position))
         return {
             "id": row_id,
             "group": f"{split}-{pair.group}" if pair.group else row_id,
@@ -127,9 +172,16 @@ class _RowReader:
         }
 
 
-def _write_split(rows: Iterator[dict[str, Any]], path: Path, labels: tuple[str, ...] | None) -> SplitTally:
+def _iterated(rows: datasets.Dataset) -> Iterator[dict[str, Any]]:
+    """Yield rows one by one, read in batches."""
+    for batch in rows.iter(BATCH_ROWS):
+        for values in zip(*batch.values(), strict=True):
+            yield dict(zip(batch, values, strict=True))
+
+
+def _write_split(rows: Iterator[dict[str, Any]], path: Path, task: TaskDescription) -> SplitTally:
     """Write `rows` to a parquet file, one row group per batch."""
-    tally = SplitTally(labels)
+    tally = SplitTally(task)
     with pq.ParquetWriter(path, ROW_SCHEMA) as writer:
         while batch := list(islice(rows, BATCH_ROWS)):
             for row in batch:
@@ -144,7 +196,8 @@ def _most_rows(task: Task, role: str, max_rows: Mapping[str, int | None]) -> int
     return min(bounds, default=None)
 
 
-def _description(task: Task) -> TaskDescription:
+def describe(task: Task) -> TaskDescription:
+    """Return what later steps need from a task's record."""
     return TaskDescription(
         name=task.name,
         suite=task.suite,
@@ -152,4 +205,5 @@ def _description(task: Task) -> TaskDescription:
         labels=None if task.labels is None else list(task.labels),
         metrics=list(task.metrics),
         generation_length=task.generation_length,
+        shown=dict(task.conversion.shown) or None,
     )

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pemt_core.data.prepared import SPLITS, PreparedTask
+from pemt_core.data.prepared import SPLITS, PreparedTask, TaskDescription
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,7 +37,7 @@ class SplitStatistics:
 
     rows: int
     official_split: str  # where its rows were read
-    labels: dict[str, int] | None  # rows of each label word; None for free text
+    labels: dict[str, int] | None  # rows of each label, as the user knows it; None for free text
     content_hash: str  # of every row, in order; independent of how parquet encodes them
 
 
@@ -64,7 +64,7 @@ class TaskReport:
 class SplitTally:
     """Statistics of a split, collected row by row; memory is constant but for 8 bytes per row."""
 
-    labels: tuple[str, ...] | None
+    task: TaskDescription
     rows: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     sources: "array[int]" = field(default_factory=lambda: array("Q"))  # 64-bit digests of the source texts
@@ -76,11 +76,12 @@ class SplitTally:
         self.hash.update(json.dumps(row, sort_keys=True).encode())
         digest = hashlib.blake2b(row["source"].encode(), digest_size=8).digest()
         self.sources.append(int.from_bytes(digest, "little"))
-        if self.labels is not None:
+        if self.task.labels is not None:
             self.counts[row["target"]] += 1
 
     def result(self, official_split: str) -> SplitStatistics:
-        labels = None if self.labels is None else {word: self.counts[word] for word in self.labels}
+        words = self.task.labels
+        labels = None if words is None else {self.task.shown_as(word): self.counts[word] for word in words}
         return SplitStatistics(self.rows, official_split, labels, self.hash.hexdigest())
 
 

@@ -1,11 +1,12 @@
 """Add a key or an item to the text of a YAML file, with its layout and comments, which dumping would lose."""
 
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, SequenceNode
+
+from pemt_core.schema.flow import flow
 
 _WIDTH = 120  # a longer line is broken
 
@@ -16,7 +17,7 @@ def with_key(text: str, group: str, key: str, value: Any) -> str:
     if not isinstance(node, MappingNode):
         raise KeyError(group)
     if node.value and node.flow_style:
-        return _with_flow(text, node, f"{key}: {_flow(value)}")
+        return _with_flow(text, node, f"{flow(key)}: {flow(value)}")
     if node.value:
         return _with_lines(text, _end(node), _lines(key, value, node.value[0][0].start_mark.column))
     # lines below replace {}; a comment next to it stays in its column
@@ -30,9 +31,9 @@ def with_item(text: str, path: Sequence[str], item: str) -> str:
     """Append `item` to the list at `path`. Raises KeyError if there is no such list."""
     node = _list_at(text, path)
     if node.flow_style:
-        return _with_flow(text, node, _flow(item))
+        return _with_flow(text, node, flow(item))
     indent = " " * node.value[0].start_mark.column
-    return _with_lines(text, _end(node), [f"{indent[:-2]}- {_flow(item)}"])
+    return _with_lines(text, _end(node), [f"{indent[:-2]}- {flow(item)}"])
 
 
 def with_list(text: str, path: Sequence[str], items: Sequence[str]) -> str:
@@ -40,9 +41,9 @@ def with_list(text: str, path: Sequence[str], items: Sequence[str]) -> str:
     node = _list_at(text, path)
     begin = node.start_mark.index
     if node.flow_style:
-        return text[:begin] + _flow(list(items)) + text[_end(node) :]
+        return text[:begin] + flow(list(items)) + text[_end(node) :]
     start_of_line = text.rfind("\n", 0, begin)  # of the first "- item"; its key is in the line before
-    return f"{text[:start_of_line]} {_flow(list(items))}{text[_end(node) :]}"
+    return f"{text[:start_of_line]} {flow(list(items))}{text[_end(node) :]}"
 
 
 def _node_at(text: str, path: Sequence[str]) -> Any:
@@ -90,16 +91,8 @@ def _with_lines(text: str, place: int, lines: Sequence[str]) -> str:
 
 def _lines(key: str, value: Any, indent: int) -> list[str]:
     """Format `key: value` as one line, or as a line per key of the value if that is too long."""
-    one = f"{' ' * indent}{key}: {_flow(value)}"
+    one = f"{' ' * indent}{flow(key)}: {flow(value)}"
     if len(one) <= _WIDTH or not isinstance(value, Mapping):
         return [one]
-    return [f"{' ' * indent}{key}:", *(f"{' ' * (indent + 2)}{name}: {_flow(inner)}" for name, inner in value.items())]
-
-
-def _flow(value: Any) -> str:
-    yaml: Any = YAML(typ="safe", pure=True)
-    yaml.default_flow_style, yaml.width, yaml.allow_unicode = True, 2**20, True
-    yaml.sort_base_mapping_type_on_output = False
-    stream = StringIO()
-    yaml.dump({"x": value}, stream)  # a bare scalar would be followed by a document end marker
-    return stream.getvalue().strip().removeprefix("{x: ").removesuffix("}")
+    inner_lines = [f"{' ' * (indent + 2)}{flow(name)}: {flow(inner)}" for name, inner in value.items()]
+    return [f"{' ' * indent}{flow(key)}:", *inner_lines]

@@ -203,11 +203,13 @@ def _by_stack(predictions: Predictions) -> dict[str, list[list[float]]] | None:
 
 
 def _write_predictions(path: Path, split: EvaluationSplit, sources: Any, predictions: Predictions) -> None:
+    shown = split.task.shown_as
     with path.open("w", encoding="utf-8") as file:
         for row_id, source, prediction, references in zip(
             split.ids, sources.to_pylist(), predictions.texts, split.references, strict=True
         ):
-            row = {"id": row_id, "text": source, "prediction": prediction, "references": references}
+            answers = {"prediction": shown(prediction), "references": [shown(answer) for answer in references]}
+            row = {"id": row_id, "text": source, **answers}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 

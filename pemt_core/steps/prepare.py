@@ -8,7 +8,9 @@ from typing import Any
 from pemt_core.artifacts.files import atomic_directory, write_json
 from pemt_core.backbone.tokenizer import obtain_tokenizer
 from pemt_core.data.corpus import CorpusText
+from pemt_core.data.prepared import load_task_description
 from pemt_core.embedded.text import plain_text
+from pemt_core.labels import check_written
 from pemt_core.preparation import prepare_task, resolve_revisions, token_lengths, write_corpus, write_pins
 from pemt_core.settings import EMBEDDED, PrepareSettings, TokenizerSettings
 from pemt_core.tasks import Task
@@ -42,6 +44,8 @@ def prepare(
     logger.info("prepare: a corpus of %d texts", num_texts)
     task_texts = [text for task in tasks for text in (task.description, *(task.labels or ()))]
     tokenizer = obtain_tokenizer(tokenizer_settings, corpus_path, task_texts)
+    for folder in folders:
+        check_written(load_task_description(folder), tokenizer)
     with atomic_directory(output_dir / "tokenizer") as temporary:
         tokenizer.save_pretrained(temporary)
     lengths = token_lengths(folders, tokenizer)

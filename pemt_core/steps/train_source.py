@@ -11,6 +11,7 @@ from pemt_core.artifacts.description import SourceDescription, TrainingRecord
 from pemt_core.artifacts.run_info import ARTIFACT_TAG, source_run
 from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.prepared import PreparedTask
+from pemt_core.labels import check_label_words
 from pemt_core.model.assemble import build_source_model, initial_prompt, initial_source_tensors
 from pemt_core.model.prompted import PromptedT5
 from pemt_core.provenance.code import code_hash
@@ -38,6 +39,7 @@ def train_source(
     `answer` is the rule that answers validation.
     """
     prepared, backbone = PreparedTask.load(task_dir), load_backbone(backbone_dir)
+    check_label_words(prepared.task, backbone.tokenizer)
     task, description = prepared.task, _description(prepared, backbone, settings, answer)
     model = _new_model(task.description, backbone, settings)
     data = TaskData.load(prepared, backbone.tokenizer, settings.training, settings.source_length)

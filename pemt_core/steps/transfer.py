@@ -22,6 +22,7 @@ from pemt_core.artifacts.run_info import ARTIFACT_TAG, target_run
 from pemt_core.backbone.store import load_backbone
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.errors import PemtError, TrainingError
+from pemt_core.labels import check_label_words
 from pemt_core.settings.steps import Transfer
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import TrainingState
@@ -65,6 +66,7 @@ def transfer(
         TrainingError: trainings diverged. All other cells are trained and kept; the next run trains the rest.
     """
     prepared, backbone = PreparedTask.load(task_dir), load_backbone(backbone_dir)
+    check_label_words(prepared.task, backbone.tokenizer)
     bank = load_experts(experts_dir, backbone.fingerprint)
     target = Target(prepared, backbone, bank, settings.answer, checkpoint_dir, code=__name__)
     data_hash = prepared.content_hash()

@@ -3,11 +3,21 @@
 `pemt_core.tasks.known_tasks` checks that its name is free, its metrics exist and its files have a known format.
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
 from pemt_core.schema.group import Group
+
+LONGEST_DESCRIPTION = 1_000  # characters; each token of it is one of the prompt, which every layer reads
+REFERENCE = "${"  # DVC replaces what follows it in params.yaml
+
+
+def _without_reference(text: str) -> str:
+    if REFERENCE in text:
+        raise ValueError(f"expected text without {REFERENCE}, which DVC would replace")
+    return text
 
 
 def _stripped(text: str) -> str:
@@ -16,8 +26,8 @@ def _stripped(text: str) -> str:
     return text
 
 
-Filled = Annotated[str, AfterValidator(_stripped)]
-Column = Annotated[str, Field(min_length=1)]
+Filled = Annotated[str, AfterValidator(_stripped), AfterValidator(_without_reference)]
+Column = Annotated[str, Field(min_length=1), AfterValidator(_without_reference)]
 
 
 class TaskFiles(Group):
@@ -40,16 +50,32 @@ class OwnTask(Group):
     text: Annotated[dict[Filled, Column], Field(min_length=1)]  # name in the text: column
     target: Column  # column of the answer
     labels: Annotated[list[Filled], Field(min_length=2)] | None  # all values of the column; None: free text
+    label_words: dict[Filled, Filled] | None = None  # what the model writes for a label; absent labels: themselves
     description: Filled  # one sentence; its tokens start the task prompt
     metrics: Annotated[list[Filled], Field(min_length=1)]  # the main one first
     id: Column | None = None  # column that identifies a row; None: its position does
+
+    @property
+    def words(self) -> list[str] | None:
+        """The words that the model writes, in the order of the labels; None for free text."""
+        return None if self.labels is None else [(self.label_words or {}).get(label, label) for label in self.labels]
 
     @model_validator(mode="after")
     def _agree(self) -> "OwnTask":
         if self.target in self.text.values():
             raise ValueError(f"target is '{self.target}', also a column of text: the text would contain the answer")
-        for name, words in (("labels", self.labels or []), ("metrics", self.metrics)):
-            repeated = sorted({word for word in words if words.count(word) > 1})
+        if len(self.description) > LONGEST_DESCRIPTION:
+            found = f"{len(self.description):,} characters, at most {LONGEST_DESCRIPTION:,} are possible"
+            raise ValueError(f"description has {found}; it is one sentence, whose tokens start the prompt")
+        for label in self.label_words or {}:
+            if label not in (self.labels or []):
+                raise ValueError(f"label_words has '{label}', which is not one of labels")
+        for name, words in (("labels", self.labels), ("label_words", self.words), ("metrics", self.metrics)):
+            repeated = _repeated(words or [])
             if repeated:
                 raise ValueError(f"{name} lists {repeated} more than once")
         return self
+
+
+def _repeated(words: Sequence[str]) -> list[str]:
+    return sorted({word for word in words if words.count(word) > 1})

@@ -1,10 +1,12 @@
 """Build a user's task from its entry in params.yaml."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from pemt_core.errors import DataError, SettingsError
-from pemt_core.metrics import Scored, score
+from pemt_core.metrics import Scored, get_metric, score
+from pemt_core.schema.flow import is_plain
 from pemt_core.tasks.entry import OwnTask
 from pemt_core.tasks.files import check_format
 from pemt_core.tasks.record import ANSWER_TOKENS, LABEL_TOKENS, FileDataset, Task
@@ -27,22 +29,26 @@ def own_task(name: str, entry: OwnTask, folder: Path) -> Task:
             f"{key}: invalid name; expected at most 40 lower-case letters, digits and _, beginning with a letter, "
             f"and not {' or '.join(_RESERVED)}"
         )
+    if not is_plain(name):
+        raise SettingsError(f"{key}: the name cannot serve, because YAML reads {name} as another value; choose another")
     for split, file in entry.files.by_split.items():
         try:
             check_format(Path(file))
         except DataError as error:
             raise SettingsError(f"{key}.files.{split} is {error}") from error
-    labels = None if entry.labels is None else tuple(entry.labels)
-    _check_metrics(key, entry.metrics, labels)
+    words = entry.words
+    _check_metrics(key, entry.metrics, words)
+    labels = None if entry.labels is None or words is None else dict(zip(entry.labels, words, strict=True))
+    problem = _not_scored_by(entry.metrics)
     return Task(
         name=name,
         suite=SUITE,
         dataset=FileDataset(entry.files.by_split, folder),
-        conversion=columns_as_text(entry.text, entry.target, labels, entry.id),
+        conversion=columns_as_text(entry.text, entry.target, labels, entry.id, problem),
         description=entry.description,
         metrics=tuple(entry.metrics),
         splits=_split_rule(entry),
-        generation_length=_generation_length(labels),
+        generation_length=_generation_length(words),
     )
 
 
@@ -53,17 +59,27 @@ def _split_rule(entry: OwnTask) -> SplitRule:
     return small() if entry.files.test is None else own("validation", "test")
 
 
-def _generation_length(labels: tuple[str, ...] | None) -> int:
+def _generation_length(words: list[str] | None) -> int:
     """Return enough tokens for any label and tokenizer: one per byte, one for the word's start, the closing one."""
-    if labels is None:
+    if words is None:
         return ANSWER_TOKENS
-    return max(LABEL_TOKENS, *(len(label.encode()) + 2 for label in labels))
+    return max(LABEL_TOKENS, *(len(word.encode()) + 2 for word in words))
 
 
-def _check_metrics(key: str, names: list[str], labels: tuple[str, ...] | None) -> None:
+def _not_scored_by(names: list[str]) -> Callable[[str], str | None]:
+    """Return a function that says what the metrics `names` expect instead of an answer."""
+    metrics = [get_metric(name) for name in names]
+
+    def problem(answer: str) -> str | None:
+        return next((f"{m.expects}, which {m.name} scores" for m in metrics if not m.can_score(answer)), None)
+
+    return problem
+
+
+def _check_metrics(key: str, names: list[str], words: list[str] | None) -> None:
     """Check that each metric can score answers that are all right."""
-    answers = list(labels or ("1", "2"))  # of free text: every metric for it can read these
-    right = Scored(answers, [[answer] for answer in answers], answers, None if labels is None else answers)
+    answers = words or ["1", "2"]  # of free text: every metric for it can read these
+    right = Scored(answers, [[answer] for answer in answers], answers, words)
     for place, name in enumerate(names):
         try:
             score([name], right)

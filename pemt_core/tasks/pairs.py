@@ -45,6 +45,7 @@ class RowConversion:
     labels: tuple[str, ...] | None = None
     expand: Callable[[TextPair], list[TextPair]] = as_it_is
     kinds: Mapping[str, Kind] = field(default_factory=dict)  # of inputs that are not text
+    shown: Mapping[str, str] = field(default_factory=dict)  # the user's label for a label word, if they differ
 
     @property
     def columns(self) -> tuple[str, ...]:

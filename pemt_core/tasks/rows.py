@@ -17,6 +17,7 @@ from pemt_core.tasks.text import (
 from pemt_core.tasks.values import (
     RawRow,
     RowError,
+    UnlistedLabelError,
     answers_of,
     as_text,
     filled_text_of,
@@ -57,9 +58,18 @@ def word_classification(fields: Mapping[str, str], labels: tuple[str, ...], labe
 
 
 def columns_as_text(
-    fields: Mapping[str, str], target: str, labels: tuple[str, ...] | None, key: str | None
+    fields: Mapping[str, str],
+    target: str,
+    labels: Mapping[str, str] | None,
+    key: str | None,
+    problem: Callable[[str], str | None] = lambda answer: None,
 ) -> RowConversion:
-    """A user's task: the column `target` has the answer, a label word if the task has labels."""
+    """A user's task: the column `target` has the answer.
+
+    Args:
+        labels: what the model writes for each label, None for free text.
+        problem: what is expected instead of an answer, None if it can be scored.
+    """
     joined = _text_of_fields(fields)
 
     def source(row: RawRow) -> str:
@@ -73,11 +83,16 @@ def columns_as_text(
     def pair(row: RawRow) -> TextPair:
         answer = filled_text_of(row, target)
         if labels is not None and answer not in labels:
-            raise RowError(target, answer, f"a label word ({nearest(answer, labels)})")
-        return _target_only(source(row), answer, key_of(row, key))
+            raise UnlistedLabelError(target, answer, f"a label word ({nearest(answer, labels)})")
+        expected = problem(answer)
+        if expected:
+            raise RowError(target, answer, expected)
+        return _target_only(source(row), answer if labels is None else labels[answer], key_of(row, key))
 
     others = (target, *([key] if key else []))
-    return RowConversion(tuple(fields.values()), others, source, pair, labels)
+    words = None if labels is None else tuple(labels.values())
+    shown = {word: label for label, word in (labels or {}).items() if word != label}
+    return RowConversion(tuple(fields.values()), others, source, pair, words, shown=shown)
 
 
 def answer_classification(labels: tuple[str, ...] = BOOLEAN_WORDS) -> RowConversion:

@@ -19,6 +19,10 @@ class RowError(Exception):
         super().__init__(f"'{key}' is {shown}, expected {expected}")
 
 
+class UnlistedLabelError(RowError):
+    """An answer is none of the labels that the task lists."""
+
+
 def as_text(value: Any) -> str | None:
     """Return text as it is, numbers and booleans as JSON text, and None for anything else."""
     if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):

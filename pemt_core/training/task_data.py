@@ -72,7 +72,9 @@ class TaskData:
         if k == "full":
             return TaskRows(self.training, np.arange(len(self.training)), settings.batch_size, seed)
         task = self.prepared.task
-        sample = few_shot_rows(self.targets, task.labels, int(k), seed, rare_class=rare_class, task=task.name)
+        sample = few_shot_rows(
+            self.targets, task.labels, int(k), seed, rare_class=rare_class, task=task.name, shown=task.shown
+        )
         return TaskRows(self.training, sample, int(k), seed)
 
     def evaluate(

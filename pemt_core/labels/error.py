@@ -1,0 +1,26 @@
+"""The error about labels that no model can write or tell apart, with the remedy."""
+
+from collections.abc import Mapping
+
+from pemt_core.data.prepared import TaskDescription
+from pemt_core.errors import DataError
+from pemt_core.schema.flow import flow
+from pemt_core.tasks.own import SUITE
+
+
+class LabelError(DataError):
+    """Labels of a task cannot be used; `words` proposes what the model writes for each."""
+
+    def __init__(self, task: TaskDescription, problem: str, words: Mapping[str, str]) -> None:
+        self.problem, self.words = problem, {task.shown_as(word): proposed for word, proposed in words.items()}
+        super().__init__(f"{task.name}: {problem}; {self._remedy(task)}")
+
+    @property
+    def pasted(self) -> str:
+        """The proposal in YAML."""
+        return flow(self.words)
+
+    def _remedy(self, task: TaskDescription) -> str:
+        if task.suite != SUITE:
+            return "choose other label words in the task's record"
+        return f"correct the file, or add to own_tasks.{task.name} what the model writes: label_words: {self.pasted}"

@@ -1,0 +1,23 @@
+"""What makes two texts the same to a person: how they look, and which number they are."""
+
+import unicodedata
+from decimal import Decimal, InvalidOperation
+
+import regex
+
+_INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}\p{Cc}\u2800]")  # and the blank of Braille
+
+
+def seen(word: str) -> str:
+    """What a person sees of a word: without characters of no width, with one form of each letter and of blanks."""
+    visible = _INVISIBLE.sub("", " ".join(unicodedata.normalize("NFKC", word).split()))
+    return " ".join(unicodedata.normalize("NFKC", visible).split())
+
+
+def number_in(word: str) -> Decimal | None:
+    """The finite number that a word is, as in 1, 1.0, +1, 01 and 1e0; None for any other word."""
+    try:
+        number = Decimal(word) if "_" not in word else None
+    except InvalidOperation:
+        return None
+    return number if number is not None and number.is_finite() else None

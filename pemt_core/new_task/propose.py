@@ -1,0 +1,103 @@
+"""Propose the entry of a task from its training file."""
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pemt_core.errors import DataError
+from pemt_core.new_task.answers import Answers, holds_quotes
+from pemt_core.tasks.files import column_names, read_rows
+
+_OF_AN_INDEX = re.compile(r"\s*|Unnamed: \d+|__index_level_\d+__")  # as pandas names the columns of an index
+_NAMED = 8  # columns in a description
+_LOOKED_AT = 1_000  # rows, for quotes in texts
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An entry of `own_tasks`, and a sentence about each choice in it that the user did not make."""
+
+    entry: dict[str, Any]
+    notes: list[str]
+    inferred_labels: bool  # from the training file
+
+
+def propose_entry(
+    files: Mapping[str, str],
+    target: str,
+    folder: Path,
+    *,
+    text: Mapping[str, str] | None = None,
+    labels: Sequence[str] | None = None,
+    label_words: Mapping[str, str] | None = None,
+    description: str | None = None,
+    metrics: Sequence[str] | None = None,
+    key: str | None = None,
+) -> Proposal:
+    """Propose an entry for files by split; relative paths start at `folder`, and the training file fills gaps.
+
+    Args:
+        target: the column of the answer.
+        text: {name in the text: column}; None: every other column under its name, but for those of an index.
+        labels: all answers; empty: free text; None: the different answers if they are at most 50 and occur
+            twice on average, otherwise free text.
+        label_words: what the model writes for a label; absent labels: themselves.
+        key: the column that identifies a row.
+
+    Raises:
+        DataError: the training file cannot be read, or lacks a column.
+    """
+    columns, notes = column_names(folder / files["train"]), []
+    if text is None:
+        others = [column for column in columns if column not in (target, key)]
+        index = [column for column in others if _OF_AN_INDEX.fullmatch(column)]
+        text = _named([column for column in others if column not in index])
+        notes += [f"column {columns.index(c) + 1} ('{c}') is left out, as the index of a pandas table" for c in index]
+    answers, quoted = _survey(folder / files["train"], target, list(text.values()))
+    notes += [f"the values of column '{column}' keep their quotes" for column in quoted]
+    inferred = labels is None
+    labels = answers.labels if labels is None else labels
+    notes += answers.notes_on_labels(labels) if labels else []
+    if not labels and inferred:
+        notes += answers.notes_on_free_text(scored=bool(metrics))
+    entry = {
+        "files": dict(files),
+        "text": dict(text),
+        "target": target,
+        "labels": list(labels) or None,
+        **({"label_words": dict(label_words)} if label_words else {}),
+        "description": description or _description(list(text), target, has_labels=bool(labels)),
+        "metrics": list(metrics or (("accuracy", "macro_f1") if labels else ("qa_f1", "qa_em"))),
+        **({"id": key} if key else {}),
+    }
+    return Proposal(entry, notes, inferred)
+
+
+def _description(names: Sequence[str], target: str, *, has_labels: bool) -> str:
+    given = f"the {' and the '.join(names)}" if len(names) <= _NAMED else "the fields of a row"
+    return f"Given {given}, {f'decide which {target} it is' if has_labels else f'write the {target}'}."
+
+
+def _named(columns: Sequence[str]) -> dict[str, str]:
+    """Name each column in the text, without blanks around it. Raises DataError if two get the same name."""
+    text: dict[str, str] = {}
+    for column in columns:
+        name = column.strip()
+        if name in text:
+            raise DataError(f"the columns '{text[name]}' and '{column}' have the same name; pass those to read: --text")
+        text[name] = column
+    return text
+
+
+def _survey(path: Path, target: str, texts: Sequence[str]) -> tuple[Answers, list[str]]:
+    """Read the answers, and find the columns of text whose values all begin and end with a quote."""
+    answers, quoted = Answers(target), list(texts)
+    with closing(read_rows(path, (target, *texts))) as rows:
+        for place, (_, row) in enumerate(rows):
+            answers.add(row[target])
+            if place < _LOOKED_AT:
+                quoted = [column for column in quoted if holds_quotes(row[column] or "")]
+    return answers, quoted
