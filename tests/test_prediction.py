@@ -115,6 +115,30 @@ def test_scores_are_the_probabilities_of_the_forward_pass(trained: World) -> Non
         assert list(found.expert_weights) == ["alpha", "beta"]
 
 
+@pytest.mark.parametrize("rule", ["score", "generate"])
+def test_predictions_show_the_users_labels(trained: World, tmp_path: Path, rule: AnswerRule) -> None:
+    """A model folder carries them too."""
+    plain, texts = load(trained, "cb", rule=rule), texts_of(trained, "cb")
+    shown = {"red": "rot ²", "blue": "blau"}
+    folder, target = tmp_path / "data" / "cb", plain.targets["cb"]
+    folder.mkdir(parents=True)
+    write_description(folder, replace(target.task, shown=shown))
+    write_model_folder(
+        tmp_path / "model", trained.folder / "backbone", trained.folder / "experts",
+        {"cb": trained.folder / "targets" / "cb" / CELLS["cb"]}, tmp_path / "data",
+        own_texts={"cb": {"text": "text"}}, include_backbone=False, batch_size=4,
+    )  # fmt: skip
+    renamed = load_model_folder(tmp_path / "model")
+    description = replace(renamed.targets["cb"].adapter.description, answer=rule)
+    adapter = replace(renamed.targets["cb"].adapter, description=description)
+    renamed.targets["cb"] = replace(renamed.targets["cb"], adapter=adapter)
+    for old, new in zip(plain.predict(texts), renamed.predict(texts), strict=True):
+        assert old.scores is not None
+        assert new.prediction == shown.get(old.prediction, old.prediction)
+        assert new.scores == {shown[word]: score for word, score in old.scores.items()}
+        assert new.score == old.score
+
+
 @pytest.mark.usefixtures("fresh_accelerator")
 @pytest.mark.parametrize("task", CELLS)
 def test_the_answers_are_those_that_the_evaluation_scores(trained: World, task: str) -> None:

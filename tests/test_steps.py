@@ -104,6 +104,23 @@ def test_evaluate_scores_new_cells_and_removes_old_ones(
     assert score(world, output, "gamma", settings=fewer) == []
 
 
+def test_predictions_show_the_users_labels_and_scores_stay(trained: World, tmp_path: Path) -> None:
+    """The model writes `red`; the user knows it as `rot`."""
+    world = World(shutil.copytree(trained.folder, tmp_path / "world"))
+    score(world, tmp_path / "before", "gamma")
+    folder = world.folder / "data" / "gamma"
+    write_description(folder, replace(load_task_description(folder), shown={"red": "rot ²"}))
+    score(world, tmp_path / "after", "gamma")
+    for cell in CELLS:
+        old, new = (predictions_of(tmp_path / which / "gamma" / cell) for which in ("before", "after"))
+        assert any(row["references"] == ["rot ²"] for row in new)
+        as_before = json.loads(json.dumps(new).replace(json.dumps("rot ²"), json.dumps("red")))
+        assert as_before == old
+        results = [read_json(tmp_path / which / "gamma" / cell / "result.json") for which in ("before", "after")]
+        assert results[0]["test"] == results[1]["test"]
+        assert results[0]["unreadable"] == results[1]["unreadable"]
+
+
 def test_changed_data_is_scored_again(trained: World, tmp_path: Path) -> None:
     world = World(shutil.copytree(trained.folder, tmp_path / "world"))
     score(world, tmp_path / "results", "gamma", "delta")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from pemt_core.labels.looks import number_in, seen
 
-LONGEST = 40  # characters of a proposed word
+LONGEST = 60  # characters of a proposed word
 
 
 def is_simple(word: str) -> bool:
@@ -48,6 +48,7 @@ def _candidates(label: str, read_back: Callable[[str], str]) -> Iterator[str]:
     yield seen(label)
     letters = "".join(c for c in unicodedata.normalize("NFKD", seen(label)) if not unicodedata.combining(c))
     yield re.sub(r"\W+", "_", letters).strip("_")
+    yield _spelled(seen(label))
     yield _spelled(label)
     number = 1
     while True:
@@ -56,6 +57,8 @@ def _candidates(label: str, read_back: Callable[[str], str]) -> Iterator[str]:
 
 
 def _spelled(label: str) -> str:
-    """The label with the name of each character that is neither a Latin letter nor a digit."""
+    """The label with the name of each sign; empty if it has a letter that is not Latin, whose name is no word."""
+    if any(c.isalpha() and not c.isascii() for c in label):
+        return ""
     names = "".join(c if c.isascii() and c.isalnum() else f" {unicodedata.name(c, '').lower()} " for c in label)
     return "_".join(re.findall(r"[^\W_]+", names))

@@ -6,8 +6,11 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import regex
+
 _PLAIN = re.compile(r"[A-Za-z_][\w./@+-]*(?: [\w./@+-]+)*", re.ASCII)  # any other text is quoted
 _OTHER_TYPES = re.compile(r"y|n|yes|no|on|off|true|false|null", re.IGNORECASE)  # in either version, without quotes
+_HIDDEN = regex.compile(r"\p{Default_Ignorable_Code_Point}")  # of no width, though they count as printable
 _LONGEST_KEY = 100  # of 1,024 characters that YAML allows after escapes; a longer key is marked by "?"
 
 
@@ -43,7 +46,8 @@ def quoted(text: str) -> str:
 def _escaped(character: str, is_composed: bool) -> str:
     if character in '"\\':
         return f"\\{character}"
-    if character.isprintable() and (is_composed or not unicodedata.combining(character)):
+    is_mark = bool(unicodedata.combining(character)) and not is_composed  # é as two characters looks like é
+    if character.isprintable() and not is_mark and not _HIDDEN.match(character):
         return character
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
