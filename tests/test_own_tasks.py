@@ -158,9 +158,10 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 
 @pytest.fixture
 def params(tmp_path: Path) -> Path:
-    """Copy the project's params.yaml, its recipes and the files of the example."""
+    """Copy the project's params.yaml, its recipes, the files of the example and the kept backbone."""
     (tmp_path / "own_tasks").mkdir()
-    (tmp_path / "recipes").symlink_to(REPOSITORY / "recipes")
+    for name in ("recipes", "pemt_core"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
     for name in ("params.yaml", *EXAMPLE.values()):
         (tmp_path / name).write_bytes((REPOSITORY / name).read_bytes())
     return tmp_path / "params.yaml"
@@ -244,6 +245,30 @@ BAD_ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
     "a number as a label": ({"labels": [1, 2]}, "own_tasks.tickets.labels.0' is 1: Input should be a valid string"),
     "a label twice": ({"labels": ["a", "b", "a"]}, "labels lists ['a'] more than once"),
     "blanks": ({"labels": ["a", "b "]}, "expected text that neither begins nor ends with a space"),
+    "a reference": (
+        {"labels": ["a", "${b}"]},
+        "labels.1' is '${b}': expected text without ${, which DVC would replace",
+    ),
+    "a reference in a column": ({"target": "${x}"}, "expected text without ${"),
+    "a reference in a name": ({"text": {"a ${x}": "body"}}, "expected text without ${"),
+    "a reference in a file": ({"files": {"train": "${x}.csv"}}, "expected text without ${"),
+    "a long description": (
+        {"description": "word " * 1_520 + "x"},
+        "tickets: description has 7,601 characters, at most 1,000",
+    ),
+    "words for no label": (
+        {"label_words": {"bills": "a"}},
+        "tickets: label_words has 'bills', which is not one of labels",
+    ),
+    "words of free text": ({"labels": None, "metrics": ["qa_f1"], "label_words": {"a": "b"}}, "is not one of labels"),
+    "one word for two labels": (
+        {"label_words": {"billing": "x", "delivery": "x"}},
+        "label_words lists ['x'] more than once",
+    ),
+    "the word of another label": (
+        {"label_words": {"billing": "delivery"}},
+        "label_words lists ['delivery'] more than once",
+    ),
     "unknown metric": (
         {"metrics": ["acuracy"]},
         "metrics.0 is 'acuracy': there is no metric 'acuracy'; did you mean 'accuracy'",
@@ -272,6 +297,14 @@ def settings_with(own_tasks: Mapping[str, Any], **differences: Any) -> Settings:
 def test_invalid_names_of_tasks_are_refused(name: str) -> None:
     with pytest.raises(SettingsError, match=rf"own_tasks\.{re.escape(name)}: invalid name"):
         task_of(name=name)
+
+
+@pytest.mark.parametrize("name", ["null", "true", "false", "yes", "no", "on", "off", "y", "n"])
+def test_names_that_yaml_reads_as_other_values_are_refused(params: Path, name: str) -> None:
+    before = params.read_text()
+    with pytest.raises(SettingsError, match=rf"own_tasks\.{name}: the name cannot serve, because YAML"):
+        add_own_task(params, name, proposed(params))
+    assert params.read_text() == before
 
 
 def test_tasks_are_found_by_name_and_duplicates_are_refused() -> None:
@@ -329,6 +362,34 @@ def test_files_missing_in_local_containers_are_named(tmp_path: Path, file: str, 
     settings = settings_with({"tickets": {**ENTRY, "files": {"train": file}}}, **LISTED)
     with pytest.raises(LocalRunError, match=rf"own_tasks\.tickets\.files\.train is {file}: .*{expected}"):
         run_locally(tmp_path / "pemt.yaml", {}, settings, tmp_path)
+
+
+# Words that the model writes instead of labels
+
+
+def test_a_model_writes_other_words_than_the_labels(tmp_path: Path) -> None:
+    """Rows hold the words; everything that a person reads has the labels; classes keep their order."""
+    rows = [{**ticket(n), "queue": ("m²", "kg")[n % 2]} for n in range(40)]
+    write_csv(tmp_path / "tickets.csv", rows)
+    task = task_of(tmp_path, labels=["m²", "kg"], label_words={"m²": "square_metre"}, metrics=["f1"])
+    report, prepared = prepare(task, tmp_path)
+    assert prepared.task.labels == ["square_metre", "kg"]
+    assert set(prepared.rows("train")["target"].to_pylist()) == {"square_metre", "kg"}
+    assert {tuple(each) for each in prepared.rows("test")["references"].to_pylist()} <= {("square_metre",), ("kg",)}
+    assert [*(report.splits["train"].labels or ())] == ["m²", "kg"]
+    assert (prepared.task.shown_as(" square_metre"), prepared.task.shown_as("kg")) == ("m²", "kg")
+    assert prepared.task.shown_as("square metre") == "square metre"  # no label word, so as the model wrote it
+    assert prepared.task.generation_length == len("square_metre") + 2
+    plain, _ = prepare(task_of(tmp_path, name="plain", labels=["m²", "kg"]), tmp_path)
+    assert plain.splits["train"].labels == report.splits["train"].labels
+
+
+def test_labels_may_swap_their_words(tmp_path: Path) -> None:
+    write_csv(tmp_path / "tickets.csv", [ticket(n) for n in range(40)])
+    words = {"billing": "delivery", "delivery": "billing"}
+    report, prepared = prepare(task_of(tmp_path, label_words=words), tmp_path)
+    counts = Counter(prepared.rows("train")["target"].to_pylist())
+    assert {words[label]: count for label, count in (report.splits["train"].labels or {}).items()} == counts
 
 
 # Adding an entry to params.yaml
@@ -453,6 +514,160 @@ def test_every_row_is_checked_before_a_task_is_added(params: Path) -> None:
     ):
         add_own_task(params, "tickets", entry)
     assert params.read_text() == before
+
+
+def answered(folder: Path, answers: list[Any], **columns: list[Any]) -> Path:
+    """Write a row per answer."""
+    rows = [
+        {"text": f"row {n}", **{name: c[n] for name, c in columns.items()}, "answer": a} for n, a in enumerate(answers)
+    ]
+    return write_jsonl(folder / "rows.jsonl", rows)
+
+
+FULL = {"k": ["full"]}
+
+
+def tried(params: Path, answers: list[Any], *, differences: Mapping[str, Any] = FULL, **choices: Any) -> list[str]:
+    """Propose and add a task with these answers; return all notes."""
+    answered(params.parent, answers)
+    made = propose_entry({"train": "rows.jsonl"}, "answer", params.parent, **choices)
+    notes = add_own_task(
+        params, "t", made.entry, differences=differences, inferred_labels=made.inferred_labels
+    )  # fmt: skip
+    return [*made.notes, *notes]
+
+
+UNTRAINABLE: dict[str, tuple[list[Any], dict[str, Any], str]] = {
+    "labels that the backbone cannot write": (
+        ["m²", "kg"] * 30, {}, r"""read back as "m2"\); correct the file, or pass --label-words '\{"m²": m2\}'""",
+    ),
+    "further labels": (
+        ["m²", "½", "kg"] * 20, {"label_words": {"m²": "square"}},
+        r"""pass --label-words '\{"m²": square, "½": "1_2"\}'""",
+    ),
+    "numbers in two spellings": ([0, 1, 0.0, 1.0] * 20, {}, r'labels "0" and "0.0"; "1" and "1.0" are one number'),
+    "a number out of range": (
+        [1, 2.5, 6] * 20, {"labels": [], "metrics": ["pearson"]},
+        r"rows.jsonl, line 3: 'answer' is '6', expected a number from 0 to 5, which pearson scores",
+    ),
+    "no number": (
+        [1, 2, "three"] * 20, {"labels": [], "metrics": ["qa_f1", "spearman"]},
+        r"line 3: 'answer' is 'three', expected a number from 0 to 5, which spearman scores",
+    ),
+    "no such word": (["a", "b", "c"] * 20, {"labels": ["a", "b"]}, r"line 3: 'answer' is 'c', expected a label word"),
+    "rows per class": (
+        ["a", "b"] * 20, {"differences": {"k": [4, 32]}},
+        r"t: k=32 rows of 'a' are needed, but the training split has \d+; .* --differences '\{k: \[full\]\}'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNTRAINABLE)
+def test_a_task_that_cannot_be_trained_is_not_added(params: Path, case: str) -> None:
+    answers, choices, expected = UNTRAINABLE[case]
+    before = params.read_text()
+    with pytest.raises(DataError, match=expected):
+        tried(params, answers, **choices)
+    assert params.read_text() == before
+
+
+def test_a_small_class_may_be_taken_whole(params: Path) -> None:
+    tried(params, ["a", "b"] * 20, differences={"k": [32], "rare_class": "all"})
+    assert load_settings(params).transfer_for("t").k == [32]
+
+
+def test_a_source_has_no_sample_to_draw(params: Path) -> None:
+    answered(params.parent, ["a", "b"] * 20)
+    entry = propose_entry({"train": "rows.jsonl"}, "answer", params.parent).entry
+    add_own_task(params, "t", entry, "source")
+    assert "t" in load_settings(params).tasks.sources
+
+
+def test_repeated_ids_are_found(params: Path) -> None:
+    rows = [{"key": n % 39, "text": f"row {n}", "answer": "ab"[n % 2]} for n in range(40)]
+    write_jsonl(params.parent / "rows.jsonl", rows)
+    entry = propose_entry({"train": "rows.jsonl"}, "answer", params.parent, key="key").entry
+    with pytest.raises(DataError, match=r"rows\.jsonl, line \d+: the id '0' occurs twice"):
+        add_own_task(params, "t", entry, differences=FULL)
+
+
+@pytest.mark.parametrize("inferred", [True, False])
+def test_every_label_of_test_occurs_in_train(params: Path, inferred: bool) -> None:
+    """Labels that are not passed are those of the training file."""
+    folder = params.parent
+    write_jsonl(folder / "train.jsonl", [{"text": f"row {n}", "answer": n % 2} for n in range(40)])
+    write_jsonl(folder / "test.jsonl", [{"text": f"row {n}", "answer": ["0", "1", "up"][n % 3]} for n in range(9)])
+    files = {"train": "train.jsonl", "test": "test.jsonl"}
+    made = propose_entry(files, "answer", folder, labels=None if inferred else ["0", "1", "up"])
+    expected = (
+        r"test\.jsonl, line 3: 'answer' is 'up', expected a label word .*; the labels are the answers in train\.jsonl"
+        if inferred
+        else r"test\.jsonl, line \d+: the label 'up' is in no training row, .*: train 0, validation 0, test 3\)"
+    )
+    with pytest.raises(DataError, match=expected):
+        add_own_task(params, "t", made.entry, differences=FULL, inferred_labels=made.inferred_labels)
+    with pytest.raises(DataError, match=expected.partition("; the labels")[0]):
+        prepare(task_of(folder, **made.entry), folder)
+
+
+NOTES: dict[str, tuple[list[Any], dict[str, Any], list[str]]] = {
+    "nothing to say": (["a", "b"] * 30, {}, []),
+    "long answers": ([f"{n} is an answer of several words, more than a label has" for n in range(60)], {}, []),
+    "many classes": ([f"k{n % 60}" for n in range(120)], {}, [r"scored by qa_f1: 60 different .* --labels k0 k1"]),
+    "numbers": ([n / 10 for n in range(51)], {}, [r"the numbers in 'answer' become free text.* --metrics pearson"]),
+    "numbers with a metric": ([n / 10 for n in range(51)], {"metrics": ["pearson"]}, []),
+    "classes of numbers": ([1.5, 2.5] * 30, {}, [r"become 2 classes; .* --free-text --metrics pearson"]),
+    "whole numbers": ([0, 1] * 30, {}, []),
+    "case": (["Yes", "yes", "No"] * 20, {}, [r"differ only in case are different classes: 'Yes', 'yes'$"]),
+    "blanks": (["yes", "no", "yes ", " no"] * 15, {}, [r"blanks around answers are removed: ' no', 'yes '"]),
+    "quotes": (["'yes'", "no"] * 30, {}, [r"""labels keep their quotes: ''yes''"""]),
+    "a long prompt": (
+        ["a", "b"] * 30, {"description": "Decide this or that. " * 40 + "So."}, [r"the description has \d+ tokens"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NOTES)
+def test_silent_choices_are_said_in_a_line(params: Path, case: str) -> None:
+    answers, choices, expected = NOTES[case]
+    notes = tried(params, answers, **choices)
+    assert len(notes) == len(expected)
+    for note, pattern in zip(notes, expected, strict=True):
+        assert re.search(pattern, note)
+        assert "\n" not in note
+
+
+def test_a_tokenizer_to_be_trained_checks_later(params: Path) -> None:
+    """No tokenizer is at hand, and the hub is not asked."""
+    text = params.read_text()
+    for change in ("kind: scratch", "name: nobody/has-this"):
+        key = change.partition(":")[0]
+        params.write_text(re.sub(rf"(?m)^  {key}: \S+", f"  {change}", text, count=1))
+        assert tried(params, ["m²", "kg"] * 30) == ["`prepare` will check the labels with the backbone's tokenizer"]
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "__index_level_0__"])
+def test_the_index_of_a_table_is_no_text(params: Path, name: str) -> None:
+    answered(params.parent, ["a", "b"] * 30, **{name: list(range(60))})
+    made = propose_entry({"train": "rows.jsonl"}, "answer", params.parent)
+    assert made.entry["text"] == {"text": "text"}
+    assert made.notes == [f"column 2 ('{name}') is left out, as the index of a pandas table"]
+
+
+def test_names_of_columns_lose_their_blanks(params: Path) -> None:
+    answered(params.parent, ["a", "b"] * 30, **{" more ": ["'quoted'"] * 60})
+    made = propose_entry({"train": "rows.jsonl"}, "answer", params.parent)
+    assert made.entry["text"] == {"text": "text", "more": " more "}
+    assert made.notes == ["the values of column ' more ' keep their quotes"]
+    answered(params.parent, ["a", "b"] * 30, **{" text": ["x"] * 60})
+    with pytest.raises(DataError, match="columns 'text' and ' text' have the same name; .* --text"):
+        propose_entry({"train": "rows.jsonl"}, "answer", params.parent)
+
+
+def test_a_table_of_many_columns_has_a_short_description(params: Path) -> None:
+    answered(params.parent, ["a", "b"] * 30, **{f"a column with a long name {n}": list(range(60)) for n in range(80)})
+    made = propose_entry({"train": "rows.jsonl"}, "answer", params.parent)
+    assert made.entry["description"] == "Given the fields of a row, decide which answer it is."
 
 
 def test_doctor_checks_own_tasks(params: Path) -> None:

@@ -11,11 +11,14 @@ from ruamel.yaml import YAML
 from pemt_core.schema.flow import flow
 from pemt_core.settings.yaml_text import with_item, with_key, with_list
 
-KEYWORDS = ["null", "Null", "~", "", "true", "True", "yes", "NO", "on", "Off", "y", "n", "1e3", "1e5", "0x1f", "0o17", "017",
-            "0123", "1_000", "12:30:45", "2001-01-01", ".inf", ".nan", "=", "<<", "-", "?", ":", "??", "---", "...", "#", "&a",
-            "*a", "!a", "|", ">", "%", "@", "`", "'", '"', "{", "[", "a: b", "a #b", "a,b", "- a", "? a", ": a", "a:", " a ",
-            "\t", "\n", "a\nb", "\r\n", "\x00", "\x07", "\x7f", "\x85", "\xa0", "\u200b", "\u2028", "\u2029", "\ufeff",
-            "\ufffe", "😀", "\U000e0100", "cafe\u0301", "\\", "\\n", "${x}", "é"]  # fmt: skip
+KEYWORDS = [
+    *("null", "Null", "~", "", "true", "True", "yes", "NO", "on", "Off", "y", "n"),
+    *("1e3", "1e5", "0x1f", "0o17", "017", "0123", "1_000", "12:30:45", "2001-01-01", ".inf", ".nan"),
+    *("=", "<<", "-", "?", ":", "??", "---", "...", "#", "&a", "*a", "!a", "|", ">", "%", "@", "`", "'", '"', "{", "["),
+    *("a: b", "a #b", "a,b", "- a", "? a", ": a", "a:", " a ", "\t", "\n", "a\nb", "\r\n", "\\", "\\n", "${x}", "é"),
+    *("\x00", "\x07", "\x7f", "\x85", "\xa0", "\u200b", "\u2028", "\u2029", "\ufeff", "\ufffe", "😀", "\U000e0100"),
+    "cafe\u0301",
+]
 TEXTS = st.one_of(
     st.sampled_from(KEYWORDS), st.text(st.characters(exclude_categories=["Cs"])), st.text("ny01e:-?# ,'\"{[&*!\n")
 )
