@@ -17,12 +17,14 @@ from pemt_core.artifacts.files import read_json
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.doctor import Surroundings, project
 from pemt_core.errors import DataError, PemtError, SettingsError
+from pemt_core.labels import LabelError
 from pemt_core.new_task import add_own_task, propose_entry
 from pemt_core.preparation import TaskReport, prepare_task
 from pemt_core.schema.validation import merged, validate
 from pemt_core.settings import Settings, load_settings, parse_settings, read_params
 from pemt_core.settings.steps import Prepare, as_text, read_step
 from pemt_core.steps.plan import make_plan
+from pemt_core.steps.prepare import prepare as prepare_all
 from pemt_core.tasks import TASKS, Task, get_task, known_tasks, own_task
 from pemt_core.tasks.entry import OwnTask
 from pipelines.command import unfit_for_a_cluster
@@ -384,6 +386,23 @@ def test_a_model_writes_other_words_than_the_labels(tmp_path: Path) -> None:
     assert plain.splits["train"].labels == report.splits["train"].labels
 
 
+def test_the_prepare_step_reads_the_labels_of_all_tasks(tmp_path: Path) -> None:
+    """No tokenizer is written, so nothing later runs."""
+    write_csv(tmp_path / "tickets.csv", [{**ticket(n), "queue": ("m²", "kg")[n % 2]} for n in range(40)])
+    settings = settings_with({})
+    tokenizer = settings.backbone.of_tokenizer.model_copy(update={"name": str(REPOSITORY / settings.backbone.name)})
+    for words in (None, {"m²": "m2"}):
+        task = task_of(tmp_path, labels=["m²", "kg"], label_words=words)
+        if words is None:
+            with pytest.raises(LabelError, match=r'tickets: the backbone cannot write .* label_words: \{"m²": m2\}'):
+                prepare_all([task], settings.prepare, tokenizer, output_dir=tmp_path / "data")
+            assert not (tmp_path / "data" / "tokenizer").exists()
+        else:
+            prepare_all([task], settings.prepare, tokenizer, output_dir=tmp_path / "data")
+    counted = read_json(tmp_path / "data" / "statistics.json")["tickets"]["splits"]["train"]["labels"]
+    assert [*counted] == ["m²", "kg"]
+
+
 def test_labels_may_swap_their_words(tmp_path: Path) -> None:
     write_csv(tmp_path / "tickets.csv", [ticket(n) for n in range(40)])
     words = {"billing": "delivery", "delivery": "billing"}
@@ -660,7 +679,7 @@ def test_names_of_columns_lose_their_blanks(params: Path) -> None:
     assert made.entry["text"] == {"text": "text", "more": " more "}
     assert made.notes == ["the values of column ' more ' keep their quotes"]
     answered(params.parent, ["a", "b"] * 30, **{" text": ["x"] * 60})
-    with pytest.raises(DataError, match="columns 'text' and ' text' have the same name; .* --text"):
+    with pytest.raises(DataError, match=r"columns 'text' and ' text' have the same name; .* --text"):
         propose_entry({"train": "rows.jsonl"}, "answer", params.parent)
 
 
