@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from workspace import REPOSITORY, TINY, Workspace, new_workspace
 
+from components import add_task
 from pemt_core.artifacts.files import read_json
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.doctor import Surroundings, project
@@ -654,6 +655,21 @@ def test_silent_choices_are_said_in_a_line(params: Path, case: str) -> None:
     for note, pattern in zip(notes, expected, strict=True):
         assert re.search(pattern, note)
         assert "\n" not in note
+
+
+def test_the_command_prints_notes_and_then_the_entry(params: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = answered(params.parent, ["m²", "kg", "kg "] * 20)
+    flags = [str(file), "--params", str(params), "--name", "t", "--target", "answer", "--differences", "{k: [full]}"]
+    with pytest.raises(DataError, match="pass --label-words"):
+        add_task.main(add_task.make_parser().parse_args(flags))
+    capsys.readouterr()
+    add_task.main(add_task.make_parser().parse_args([*flags, "--label-words", '{"m²": m2}']))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "note: blanks around answers are removed: 'kg '"
+    assert '  label_words: {"m²": m2}' in lines
+    assert load_settings(params).own_tasks["t"].label_words == {"m²": "m2"}
+    with pytest.raises(SettingsError, match=r"--label-words is '\[a\]': expected a mapping, as in"):
+        add_task.main(add_task.make_parser().parse_args([*flags, "--label-words", "[a]"]))
 
 
 def test_a_tokenizer_to_be_trained_checks_later(params: Path) -> None:
