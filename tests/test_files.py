@@ -285,3 +285,11 @@ def test_all_readers_report_a_broken_file_alike(tmp_path: Path, predictor: Predi
         with pytest.raises(PemtError, match=expected):
             use(tmp_path / name)
     assert not {"prepared", "y.csv"} & {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.csv").write_bytes(HEADER + GOOD * 40)
+    (tmp_path / "cache").touch()
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(DataError, match=r"x\.csv: its rows cannot be stored in the cache .*/cache/folder-"):
+        prepare(tmp_path / "x.csv")

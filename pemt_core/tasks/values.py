@@ -2,14 +2,12 @@
 
 import json
 import math
-import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
 RawRow = Mapping[str, Any]
 _SHOWN_CHARACTERS = 80
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class RowError(Exception):
@@ -35,19 +33,20 @@ class NoValueError(RowError):
 
 def is_absent(value: Any) -> bool:
     """Whether a value of a table is missing: None, not a number, or pandas' NA and NaT."""
-    is_nan = isinstance(value, float | Decimal) and math.isnan(value)
-    return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")
+    if isinstance(value, float | Decimal):
+        return math.isnan(value)
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def as_text(key: str, value: Any) -> str:
     """Text as it is, and numbers and booleans as their JSON text."""
+    if isinstance(value, str):
+        return _whole_text(key, value)
     if isinstance(value, Decimal) and value.is_finite():
         return format(value, "f")
     if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return json.dumps(value)
-    if not isinstance(value, str):
-        raise RowError(key, value, "text or a number")
-    return _whole_text(key, value)
+    raise RowError(key, value, "text or a number")
 
 
 def text_of(row: RawRow, key: str) -> str:
@@ -62,12 +61,22 @@ def text_of(row: RawRow, key: str) -> str:
 
 def is_unicode(text: str) -> bool:
     """Whether a text is without lone surrogates: halves of characters, which JSON can write and UTF-8 cannot."""
-    return _SURROGATE.search(text) is None
+    return _half_in(text) is None
+
+
+def _half_in(text: str) -> int | None:
+    """The position of the first lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
 
 
 def _whole_text(key: str, text: str) -> str:
-    if found := _SURROGATE.search(text):
-        half = f"character {found.start() + 1}, {found[0]!r}, is half of a surrogate pair"
+    place = _half_in(text)
+    if place is not None:
+        half = f"character {place + 1}, {text[place]!r}, is half of a surrogate pair"
         raise RowError(key, text, f"Unicode text: {half}")
     return text
 

@@ -52,7 +52,7 @@ def _fields(path: Path) -> Generator[tuple[int, list[str]], None, None]:
         begin, is_header = 1, True
         try:
             for fields in records:
-                if any(map(str.strip, fields)) or (fields and not is_header):  # not a blank line
+                if (fields and not is_header) or any(map(str.strip, fields)):  # not a blank line
                     is_header = False
                     yield begin, fields
                 begin = records.line_num + 1
@@ -115,7 +115,7 @@ def _object(line: str, place: str, path: Path) -> dict[str, Any]:
             f"jq -c '.[]' {shlex.quote(path.name)} > {shlex.quote(beside(path, 'lines'))}"
         )
     try:
-        values = json.loads(line, object_pairs_hook=_with_unique_keys, parse_int=_whole_number)
+        values = _DECODER.decode(line)
     except json.JSONDecodeError as error:  # the error's text would count lines from this one
         raise DataError(f"{place}: not readable as JSON ({error.msg} at character {error.pos + 1})") from error
     except RecursionError as error:
@@ -151,3 +151,6 @@ def _whole_number(digits: str) -> int:
     if len(digits) > _MOST_DIGITS:
         raise ValueError(f"a number of {len(digits):,} digits, expected at most {_MOST_DIGITS:,}")
     return int(digits)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_with_unique_keys, parse_int=_whole_number)
