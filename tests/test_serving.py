@@ -250,6 +250,9 @@ def test_predict_names_the_error(project: Project, monkeypatch: pytest.MonkeyPat
     assert "has no version 7" in error("--model", "models:/pemt-cb/7")
     assert "is not a model; expected models:/<name>@<alias>" in error("--model", "models:/pemt-cb")
     assert "there is no cell 'pemt-kfull'; did you mean 'pemt-kf" in error("--target", "cb", "--cell", "pemt-kfull")
+    assert "targets/cb: there is no cell '../../sources/alpha'; choose from: " in error(
+        "--target", "cb", "--cell", "../../sources/alpha"
+    )
     assert "elsewhere: no such folder; expected a model's folder" in error("--model", "elsewhere")
     assert "expected a model's folder, models:/<name>@<alias>, or a list of targets; did you mean 'data'?" in error(
         "--model", "dat"
