@@ -1,6 +1,6 @@
 """Serve a target's registered model over HTTP, to this machine only. Stop it with Ctrl-C.
 
-It checks model, alias, backbone and port, and then becomes `mlflow models serve`.
+It checks model, alias, backbone and port, and then becomes MLflow's scoring server.
 """
 
 import argparse
@@ -11,6 +11,9 @@ from pathlib import Path
 from components.command import HOST, add_params, check_port, explained, run
 from pemt_core.errors import ArtifactError
 from pemt_core.settings import load_settings
+
+APP = "components.scoring_app:make_app"
+MODEL = "__pyfunc_model_path__"  # the variable that tells MLflow's app which model it serves
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -29,10 +32,8 @@ def main(arguments: argparse.Namespace) -> None:
         )
     check_port(arguments.port)
     print(f"http://{HOST}:{arguments.port}/invocations answers for {uri}", flush=True)
-    words = ["models", "serve", "--model-uri", uri, "--env-manager", "local", "--host", HOST]
-    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # MLflow looks for uvicorn here
-    variables = {"MLFLOW_TRACKING_URI": store.uri, "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": programs}
-    command = [sys.executable, "-m", "mlflow", *words, "--port", str(arguments.port)]
+    variables = {"MLFLOW_TRACKING_URI": store.uri, "MLFLOW_DISABLE_TELEMETRY": "true", MODEL: uri}
+    command = [sys.executable, "-m", "uvicorn", "--factory", APP, "--host", HOST, "--port", str(arguments.port)]
     os.execve(sys.executable, command, {**os.environ, **variables})
 
 

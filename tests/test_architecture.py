@@ -40,6 +40,7 @@ NOT_STEPS = (
     "components.trainer_job",
     "components.trainer_api",
     "components.trainer_manifest",
+    "components.scoring_app",
     "components.cli",
     *(command.module for command in COMMANDS.values()),  # interactive commands
 )

@@ -1,9 +1,16 @@
 """Files of rows: how the reader parses them, and that all its users report the same fault at the same place."""
 
+import bz2
+import gzip
+import io
+import lzma
+import zipfile
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,13 +21,14 @@ from pemt_core.backbone.store import load_backbone
 from pemt_core.errors import DataError, PemtError
 from pemt_core.new_task import add_own_task
 from pemt_core.prediction.files import predict_file
-from pemt_core.prediction.predictor import Predictor
+from pemt_core.prediction.predictor import Predictor, TrainedTarget
 from pemt_core.preparation import prepare_task
 from pemt_core.schema.validation import validate
 from pemt_core.tasks import own_task
 from pemt_core.tasks.entry import OwnTask
 from pemt_core.tasks.files import column_names, fixed_columns, read_records, read_rows
 from pemt_core.tasks.files.lines import LONGEST_LINE
+from pemt_core.tasks.rows import columns_as_text
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
@@ -35,15 +43,33 @@ def write_parquet(path: Path, columns: dict[str, Any]) -> Path:
 READ: dict[str, tuple[str, bytes, list[tuple[int, str | None, str]]]] = {
     "capitals": ("X.CSV", b"a,b\n1,2\n", [(2, "1", "2")]),
     "a mark, CRLF and blank lines": ("x.csv", b"\xef\xbb\xbf\r\na,b\r\n\r\n1,2\r\n\r\n", [(4, "1", "2")]),
+    "two marks, spaces and empty rows": (
+        "x.csv",
+        b"\xef\xbb\xbf\xef\xbb\xbf \n,\n" + b'"a",b\n1,2\n  \n',
+        [(4, "1", "2")],
+    ),
     "line breaks": ("x.csv", b'a,b\n\n"1\n""2""",2\n3,4', [(3, '1\n"2"', "2"), (5, "3", "4")]),
     "nothing": ("x.csv", b"b,a,c\n,,\n", [(2, "", "")]),
     "a long field": ("x.csv", b"a,b\n" + b"x" * 200_000 + b",2\n", [(2, "x" * 200_000, "2")]),
+    "carriage returns alone": ("x.csv", b'a,b\r\r"1\r",2\r3,4', [(3, "1\r", "2"), (5, "3", "4")]),
+    "carriage returns twice": ("x.csv", b"a,b\r\r\n1,2\r\r\n", [(2, "1", "2")]),
+    "an index without a name": ("x.csv", b",a,b\n0,1,2\n", [(2, "1", "2")]),
+    "trailing commas": ("x.csv", b"a,b,,\n1,2,,\n3,4,5,6\n", [(2, "1", "2"), (3, "3", "4")]),
+    "trailing commas of a row": ("x.csv", b"a,b\n1,2,,\n", [(2, "1", "2")]),
+    "another column twice": ("x.csv", b"c,a,c,b\n0,1,0,2\n", [(2, "1", "2")]),
+    "other separators in fields": ("x.csv", b'"a",b,"c;"\n1;,2\t,\n', [(2, "1;", "2\t")]),
+    "carriage returns between objects": (
+        "x.jsonl",
+        b'{"a": 1, "b": 2}\r{"a": 3, "b": 4}\r',
+        [(1, "1", "2"), (2, "3", "4")],
+    ),
+    "no number": ("x.jsonl", b'{"a": NaN, "b": 1e2}', [(1, None, "100.0")]),
     "objects": (
         "x.Jsonl",
         b'\xef\xbb\xbf\n{"b": true, "a": 1.50}\n \n{"a": null, "b": "x"}',
         [(2, "1.5", "true"), (4, None, "x")],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", READ)
@@ -52,20 +78,50 @@ def test_rows_have_their_place_and_their_text(tmp_path: Path, case: str) -> None
     (tmp_path / name).write_bytes(content)
     rows = list(read_rows(tmp_path / name, ("a", "b")))
     assert [(number, values["a"], values["b"]) for number, values in rows] == expected
-    assert [number for number, _ in read_records(tmp_path / name)] == [number for number, _, _ in expected]
+    assert [number for number, _ in read_records(tmp_path / name, ("a", "b"))] == [number for number, _, _ in expected]
 
 
 def test_unused_columns_are_not_read(tmp_path: Path) -> None:
     """Python has no dates after 9999, but other writers do."""
-    path = write_parquet(tmp_path / "x.PARQUET", {"a": [1.5, 2], "far": pa.array([2**31 - 1] * 2, pa.date32())})
+    far = pa.array([None, 2**31 - 1], pa.date32())
+    path = write_parquet(tmp_path / "x.PARQUET", {"a": [1.5, 2], "far": far})
     assert list(read_rows(path, ("a",))) == [(1, {"a": "1.5"}), (2, {"a": "2.0"})]
     assert list(read_records(path, ("a",))) == [(1, {"a": 1.5}), (2, {"a": 2.0})]
-    with pytest.raises(DataError, match=r"x\.PARQUET: not readable as parquet \(days=2147483647; must"):
+    with pytest.raises(DataError, match=r"x\.PARQUET, row 2: the value of column 'far' is not readable"):
         list(read_records(path))
+
+
+def test_values_of_parquet_are_their_shortest_text(tmp_path: Path) -> None:
+    tenth = [0.1, None]
+    columns = {
+        "single": pa.array(tenth, pa.float32()),
+        "half": pa.array([np.float16(0.1), None], pa.float16()),
+        "double": pa.array(tenth, pa.float64()),
+        "decimal": pa.array([Decimal("0.10"), None], pa.decimal128(10, 2)),
+        "category": pa.array(["0.1", None]).dictionary_encode(),
+        "singles": pa.array(tenth, pa.float32()).dictionary_encode(),
+        "large": pa.array(["0.1", None], pa.large_string()),
+    }
+    path = write_parquet(tmp_path / "x.parquet", columns)
+    first, second = (row.values for row in read_rows(path, list(columns)))
+    assert first == {**dict.fromkeys(columns, "0.1"), "decimal": "0.10"}
+    assert second == dict.fromkeys(columns)
+
+
+def test_an_absent_text_beside_another_is_empty_in_every_format(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(HEADER + b",b,billing\n")
+    (tmp_path / "x.jsonl").write_bytes(b'{"subject": null, "body": "b", "queue": "billing"}\n')
+    write_parquet(tmp_path / "x.parquet", {"subject": pa.nulls(1), "body": ["b"], "queue": ["billing"]})
+    conversion = columns_as_text(ENTRY["text"], "queue", None, None)
+    for path in sorted(tmp_path.iterdir()):
+        ((_, row),) = read_rows(path, conversion.columns)
+        assert conversion.pair(row).source == "subject: message: b"
 
 
 def test_columns_are_named_in_order(tmp_path: Path) -> None:
     assert column_names(write_parquet(tmp_path / "x.parquet", {"b": [1], "a": [2]})) == ["b", "a"]
+    (tmp_path / "nameless.csv").write_bytes(b",b,\n")
+    assert column_names(tmp_path / "nameless.csv") == ["", "b", ""]
     for name, content, fixed in (("x.csv", b"b,a\n", ["b", "a"]), ("x.jsonl", b'{"b": 1, "a": 2}\n{"c": 3}\n', None)):
         (tmp_path / name).write_bytes(content)
         assert column_names(tmp_path / name) == ["b", "a"]
@@ -74,7 +130,7 @@ def test_columns_are_named_in_order(tmp_path: Path) -> None:
 
 # What is refused
 
-ENTRY = {
+ENTRY: dict[str, Any] = {
     "text": {"subject": "subject", "message": "body"},
     "target": "queue",
     "labels": ["billing", "delivery"],
@@ -85,8 +141,11 @@ ENTRY = {
 
 @pytest.fixture(scope="module")
 def predictor(world: World) -> Predictor:
-    """Files are read before the first answer, so no target is needed."""
-    return Predictor(load_backbone(world.folder / "backbone"), {}, batch_size=1)
+    """Files are read before the first answer, so the target needs no model."""
+    untrained: Any = None
+    conversion = columns_as_text(ENTRY["text"], "queue", None, None)
+    target = TrainedTarget(untrained, conversion, untrained, untrained)
+    return Predictor(load_backbone(world.folder / "backbone"), {"tickets": target}, batch_size=1)
 
 
 def add(path: Path) -> None:
@@ -99,13 +158,25 @@ def prepare(path: Path) -> None:
     prepare_task(task, source="hub", embedded_seed=0, split_seed=42, max_rows={}, output_dir=path.with_name("prepared"))
 
 
+def zipped(name: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, HEADER)
+    return file.getvalue()
+
+
 HEADER, GOOD = b"subject,body,queue\n", b"a,b,billing\n"
 OBJECT = b'{"subject": "a", "body": "b", "queue": "billing"}\n'
 BROKEN: dict[str, tuple[str, bytes, str]] = {
     "empty": ("x.csv", b"", r"x\.csv: no rows"),
     "a header alone": ("x.csv", HEADER, r"x\.csv: no rows"),
     "a column twice": ("x.csv", b"subject,body,queue,body\n", r"x\.csv, line 1: the column 'body' occurs 2 times"),
-    "semicolons": ("x.csv", b"\nsubject;body;queue\n", r"line 2: columns are separated by ';', expected ','"),
+    "semicolons": (
+        "x.csv",
+        b"\nsubject;body;queue\n",
+        r"line 2: columns are separated by ';', expected ','; .* python -c .*delimiter=';'.* < x\.csv > x-commas\.csv",
+    ),
+    "quoted semicolons": ("x.csv", b'"subject";"body,";"queue"\n', r"line 1: columns are separated by ';', exp"),
     "tabs": ("x.csv", b"subject\tbody\tqueue\n", r"line 1: columns are separated by '\\t', expected ','"),
     "a field too many": ("x.csv", HEADER + GOOD + b"a,b,c,billing\n", r"line 3: 4 fields, but line 1 names 3 columns"),
     "a field too few": ("x.csv", HEADER + b'"a\nb"\n', r"line 2: 1 field, but line 1 names 3 columns; quote fields"),
@@ -122,14 +193,87 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
         r"x\.csv, line 2: byte 3 of the line, 0xe9, is not UTF-8; .* iconv -f cp1252 -t utf-8 x\.csv",
     ),
     "behind a mark": ("x.jsonl", b"\xef\xbb\xbf{\xff}\n", r"line 1: byte 2 of the line, 0xff, is not UTF-8"),
-    "utf-16": ("x.csv", HEADER.decode().encode("utf-16"), r"line 1: byte 1 of the line, 0xff, is not UTF-8"),
+    "utf-16": (
+        "x.csv",
+        HEADER.decode().encode("utf-16"),
+        r"x\.csv: is UTF-16 text, expected UTF-8 text; convert it: iconv -f utf-16 -t utf-8 x\.csv > x-plain\.csv",
+    ),
+    "utf-16 without a mark": ("x.jsonl", OBJECT.decode().encode("utf-16-be"), r"is UTF-16 text, .* -f utf-16be"),
+    "utf-32": ("x.csv", HEADER.decode().encode("utf-32"), r"is UTF-32 text, .* iconv -f utf-32 "),
+    "gzip": ("x.csv", gzip.compress(HEADER), r"is compressed by gzip, .*: gunzip < x\.csv > x-plain\.csv"),
+    "bzip2": ("x y.jsonl", bz2.compress(OBJECT), r"is compressed by bzip2, .*: bunzip2 < 'x y\.jsonl' > 'x y-plain"),
+    "xz": ("x.csv", lzma.compress(HEADER), r"is compressed by xz, .*: unxz < x\.csv"),
+    "a workbook": ("x.csv", zipped("xl/workbook.xml"), r"is an Excel workbook, .*; save its sheet as CSV UTF-8"),
+    "an archive": ("x.jsonl", zipped("x.jsonl"), r"is a zip archive, .*; unpack it: unzip x\.jsonl"),
+    "parquet, called CSV": ("x.csv", b"PAR1\x15\x04", r"is parquet, expected UTF-8 text; name it x\.parquet"),
+    "gzip, called parquet": ("x.parquet", gzip.compress(b"PAR1"), r"is compressed by gzip, expected parquet; decompr"),
+    "a web page": ("x.csv", b"\n<!DOCTYPE html>\n", r"is a web page, expected UTF-8 text; download the file itself"),
+    "a pointer": (
+        "x.parquet",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        r"is a Git LFS pointer, .*git lfs pull",
+    ),
+    "a NUL": ("x.csv", HEADER + b"a,\0,billing\n", r"x\.csv, line 2: byte 3 of the line is NUL"),
+    "a bare carriage return": (
+        "x.csv",
+        HEADER + GOOD + b"a\rb,c,billing\n",
+        r"line 3: not readable as CSV \(a carriage return, CR, inside a field\); quote the field, or replace the CR",
+    ),
+    "a lone surrogate": (
+        "x.jsonl",
+        OBJECT + rb'{"subject": "a \ud83d", "body": "b", "queue": "billing"}',
+        r"x\.jsonl, line 2.*: 'subject' is 'a \\ud83d', expected Unicode text: character 3, '\\ud83d', is half of",
+    ),
+    "no text": (
+        "x.jsonl",
+        b'{"subject": null, "body": " ", "queue": "billing"}\n',
+        r"line 1.*: there is no value in column 'subject' or 'body'",
+    ),
+    "no text in CSV": (
+        "x.csv",
+        HEADER + GOOD + b", ,billing\n",
+        r"line 3.*: there is no value in column 'subject' or 'body'",
+    ),
+    "a list for a text": (
+        "x.jsonl",
+        b'{"subject": ["a"], "body": "b", "queue": "billing"}',
+        r"line 1.*: 'subject' is \['a'\], expected text or a number",
+    ),
+    "infinity": (
+        "x.jsonl",
+        b'{"subject": 1e999, "body": "b", "queue": "billing"}',
+        r"line 1.*: 'subject' is inf, expected text or a number",
+    ),
+    "a missing key": (
+        "x.jsonl",
+        OBJECT + b'{"subject": "a", "bodi": "b", "queue": "billing"}',
+        r"line 2.*column 'body': did you mean 'bodi'\?",
+    ),
+    "deep JSON": (
+        "x.jsonl",
+        b'{"a": ' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+        r"line 1: not readable as JSON \(nested deeper than 100",
+    ),
+    "less deep JSON": (
+        "x.jsonl",
+        b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}",
+        r"line 1: not readable as JSON \(nested deeper than 100",
+    ),
     "broken JSON": ("x.jsonl", OBJECT + b'{"a": 1\n', r"line 2: not readable as JSON \(Expecting .* at character 9\)"),
-    "a long number": ("x.jsonl", b'{"a": ' + b"1" * 5_000 + b"}\n", r"line 1: not readable as JSON \(Exceeds"),
-    "a JSON array": ("x.jsonl", b"[1]\n", r"line 1: expected a JSON object per line, found list"),
+    "a long number": (
+        "x.jsonl",
+        b'{"a": ' + b"1" * 5_000 + b"}\n",
+        r"line 1: not readable as JSON \(a number of 5,000 digits",
+    ),
+    "a JSON array": (
+        "x.jsonl",
+        b"[\n1\n]\n",
+        r"line 1: expected a JSON object per line, found list; .*jq -c '\.\[\]' x\.jsonl",
+    ),
     "a key twice": ("x.jsonl", b'{"body": "a", "body": "b"}\n', r"line 1: not .*the key 'body' occurs twice"),
     "no parquet": ("x.parquet", b"subject", r"x\.parquet: not readable as parquet"),
     "no format": ("x.xls", HEADER, r"x\.xls: the ending '\.xls' is unknown; choose from: \.csv, \.jsonl, \.parquet"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BROKEN)
@@ -141,3 +285,11 @@ def test_all_readers_report_a_broken_file_alike(tmp_path: Path, predictor: Predi
         with pytest.raises(PemtError, match=expected):
             use(tmp_path / name)
     assert not {"prepared", "y.csv"} & {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.csv").write_bytes(HEADER + GOOD * 40)
+    (tmp_path / "cache").touch()
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(DataError, match=r"x\.csv: its rows cannot be stored in the cache .*/cache/folder-"):
+        prepare(tmp_path / "x.csv")

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -10,10 +11,13 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -266,7 +270,7 @@ def test_raw_columns_become_the_text_of_training() -> None:
     row = {"premise": "A.", "hypothesis": "B.", "other": 1}
     assert text_of_row(row, cb, "row 0") == text
     assert text_of_row(text, cb, "row 0") == text
-    assert text_of_row({"source": text, "premise": None, "hypothesis": math.nan}, cb, "row 0") == text
+    assert text_of_row({"source": text, "premise": "A."}, cb, "row 0") == text
     spans = {"span1_text": "Ann", "span1_index": np.int64(0), "span2_text": "she", "span2_index": np.int64(3)}
     assert text_of_row({"text": "Ann said that she left.", **spans}, wsc, "") == "text: * Ann * said that # she # left."
     entities = {"query": "@placeholder left.", "entities": np.array(["Ann", "Bob"]), "passage": "Ann was there."}
@@ -278,6 +282,16 @@ def test_raw_columns_become_the_text_of_training() -> None:
 def test_numbers_of_an_own_task_are_read_as_in_its_files() -> None:
     conversion = columns_as_text({"subject": "subject", "urgent": "urgent"}, "queue", None, None)
     assert text_of_row({"subject": np.int64(7), "urgent": True}, conversion, "") == "subject: 7 urgent: true"
+    assert text_of_row({"subject": np.float32(0.1), "urgent": 0.1}, conversion, "") == "subject: 0.1 urgent: 0.1"
+
+
+@pytest.mark.parametrize("absent", [None, math.nan, np.float32("nan"), Decimal("nan"), pd.NA, pd.NaT, ""])
+def test_an_absent_text_beside_another_is_empty(absent: Any) -> None:
+    conversion = columns_as_text({"subject": "subject", "body": "body"}, "queue", None, None)
+    assert text_of_row({"subject": absent, "body": "b"}, conversion, "") == "subject: body: b"
+    for row in ({"subject": absent, "body": " "}, {"subject": absent, "body": absent, "source": "web"}):
+        with pytest.raises(DataError, match="row 3: there is no value in column 'subject' or 'body'"):
+            text_of_row(row, conversion, "row 3")
 
 
 def test_equal_scores_favour_the_method_listed_first(trained: World, tmp_path: Path) -> None:
@@ -296,6 +310,15 @@ def test_equal_scores_favour_the_method_listed_first(trained: World, tmp_path: P
         ("cb", {}, "row 3: .*column 'premise': the row is empty; the task reads premise, hypothesis"),
         ("cb", {"premise": "A.", "hypothesis": 7}, "row 3: 'hypothesis' is 7, expected text"),
         ("cb", {"source": 7}, "row 3: 'source' is 7, expected text"),
+        ("cb", {"source": None}, "row 3: there is no value in column 'premise'"),
+        ("cb", {"premise": "A.", "hypothesis": None, "source": "web"}, "row 3: .* no value in column 'hypothesis'"),
+        (
+            "cb",
+            {"premise": "A.", "hypothesis": "\ud800"},
+            "row 3: 'hypothesis' is .*, '.ud800', is half of a surrogate",
+        ),
+        ("cb", "A. \udfff", "row 3: 'source' is .* character 4, '.udfff', is half of a surrogate pair"),
+        ("record", {"query": "q", "entities": ["a", "\ud800"], "passage": "p"}, "'entities' is '.*is half of a surr"),
         (
             "wsc",
             {"text": "A b", "span1_text": "x", "span1_index": 0, "span2_text": "b", "span2_index": 1},
@@ -303,7 +326,7 @@ def test_equal_scores_favour_the_method_listed_first(trained: World, tmp_path: P
         ),
     ],
 )
-def test_an_invalid_row_is_named(task: str, row: dict[str, Any], message: str) -> None:
+def test_an_invalid_row_is_named(task: str, row: str | dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         text_of_row(row, get_task(task).conversion, "row 3")
 
@@ -315,6 +338,8 @@ def test_rows_name_their_target(trained: World) -> None:
     for row in ("text: red", {"source": "text: red"}, {"source": "text: red", "task": None}):
         with pytest.raises(DataError, match="row 0: the column 'task' must name its target: cb, rte"):
             predictor.predict([row])
+    with pytest.raises(DataError, match=r"row 0: 'task' is \['cb'\], expected the name of its target: cb, rte"):
+        predictor.predict([{"source": "text: red", "task": ["cb"]}])
     with pytest.raises(DataError, match="there is no target 'nq'"):
         predictor.predict(["text: red"], task="nq")
     assert predictor.predict(["text: red"], task="rte")[0].task == "rte"
@@ -518,6 +543,7 @@ GOOD = b"source\ntext: red\n"
         ("rows.csv", GOOD + b'"text: red', r"rows\.csv, line 3: not readable as CSV \(unexpected end of data\)"),
         ("rows.csv", b"sorce\ntext\n", r"rows\.csv, line 2, task cb: there is no value in column 'premise'"),
         ("rows.jsonl", b'{"source": 3}\n', r"rows\.jsonl, line 1, task cb: 'source' is 3, expected text"),
+        ("rows.csv", b"premise,hypothesis,source\n,,web\n", r"line 2, task cb: .* in column 'premise' or 'hypothesis'"),
         ("rows.parquet", GOOD, r"rows\.parquet: not readable as parquet"),
     ],
 )
@@ -538,6 +564,13 @@ def test_missing_files_and_columns_to_keep_are_named(trained: World, tmp_path: P
     with pytest.raises(DataError, match=r"rows\.csv: no such file"):
         predict_file(predictor, given, tmp_path / "answers.csv")
     given.write_bytes(b"name,source\na,text: red\n")
+    (tmp_path / "halves.jsonl").write_text(r'{"source": "text: red", "name": "\ud800", "\udfff": 1}')
+    for keep, message in (
+        (["name"], r"halves\.jsonl, line 1: 'name' is '.*is half of a surrogate pair"),
+        (["\udfff"], r"the column '.udfff' cannot be kept: its name is not Unicode text"),
+    ):
+        with pytest.raises(DataError, match=message):
+            predict_file(predictor, tmp_path / "halves.jsonl", tmp_path / "answers.csv", keep=keep)
     for keep, message in (
         (["nam"], r"line 2: there is no column 'nam' to keep; did you mean 'name'\?"),
         (["score"], "the column 'score' cannot be kept"),
@@ -548,11 +581,52 @@ def test_missing_files_and_columns_to_keep_are_named(trained: World, tmp_path: P
 
 
 def test_unused_columns_are_not_read(trained: World, tmp_path: Path) -> None:
-    """One of these columns holds a date that Python cannot represent."""
+    """One of these columns holds a date that Python cannot represent; a message still names all columns."""
     far = pa.array([2**31 - 1], pa.date32())
     pq.write_table(pa.table({"name": ["a"], "source": ["text: red"], "far": far}), tmp_path / "rows.parquet")
     predictor, answers = load(trained, "cb"), tmp_path / "answers.jsonl"
     assert predict_file(predictor, tmp_path / "rows.parquet", answers, keep=["name"]) == 1
-    pq.write_table(pa.table({"premise": ["a"], "hypotesis": ["b"]}), tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match=r"row 1: the value of column 'far' is not readable \(days=2147483647; must"):
+        predict_file(predictor, tmp_path / "rows.parquet", answers, keep=["far"])
+    pq.write_table(pa.table({"premise": ["a"], "hypotesis": ["b"], "far": far}), tmp_path / "rows.parquet")
     with pytest.raises(DataError, match=r"rows\.parquet, row 1, task cb: .* did you mean 'hypotesis'"):
         predict_file(predictor, tmp_path / "rows.parquet", answers)
+
+
+def test_values_to_keep_are_copied_as_text(trained: World, tmp_path: Path) -> None:
+    kept = {
+        "single": pa.array([0.1], pa.float32()),
+        "day": [date(2026, 11, 28)],
+        "huge": [math.inf],
+        "flag": [True],
+        "nothing": pa.array([None], pa.string()),
+    }
+    pq.write_table(pa.table({"source": ["text: red"], **kept}), tmp_path / "rows.parquet")
+    predict_file(load(trained, "cb"), tmp_path / "rows.parquet", tmp_path / "answers.jsonl", keep=list(kept))
+    (row,) = read_rows(tmp_path / "answers.jsonl")
+    assert [row[name] for name in kept] == ["0.1", "2026-11-28", "inf", "true", None]
+
+
+def test_the_path_that_is_meant_is_named(trained: World, tmp_path: Path) -> None:
+    """Before any row is read; the superuser may read and write every file, so permissions are not tested here."""
+    predictor, given = load(trained, "cb"), tmp_path / "rows.csv"
+    given.write_bytes(GOOD)
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "parts.parquet").mkdir()
+    (tmp_path / "parts.parquet" / "part-0.parquet").touch()
+    os.mkfifo(tmp_path / "pipe.csv")
+    for input_path, output_path, message in (
+        (given, tmp_path / "folder.csv", r"folder\.csv: is a folder; name a file in it for the answers"),
+        (given, given / "answers.csv", r"rows\.csv/answers\.csv: cannot be written: .*rows\.csv is not a folder"),
+        (given, Path("/proc/answers.csv"), "/proc/answers.csv: cannot be written"),
+        (tmp_path / "folder.csv", tmp_path / "answers.csv", r"folder\.csv: is a folder; name one file in it$"),
+        (
+            tmp_path / "parts.parquet",
+            tmp_path / "answers.csv",
+            r"name one file in it: .*parts\.parquet/part-0\.parquet",
+        ),
+        (tmp_path / "pipe.csv", tmp_path / "answers.csv", r"pipe\.csv: is a pipe or a device, expected a file"),
+        (tmp_path / f"{'x' * 300}.csv", tmp_path / "answers.csv", r"x\.csv: cannot be read \(File name too long\)"),
+    ):
+        with pytest.raises(DataError, match=message):
+            predict_file(predictor, input_path, output_path)

@@ -235,7 +235,7 @@ def test_shared_texts_are_counted(tmp_path: Path, prepare: Prepare) -> None:
 
 
 BAD_ROWS = {
-    "malformed": ({"premise": None}, r"split 'train', row 4: 'premise' is None, expected text"),
+    "malformed": ({"premise": None}, r"split 'train', row 4: there is no value in column 'premise'"),
     "unknown label": ({"label": 7}, r"row 4: 'label' is 7, expected a label: 0 \(entailment\).*nearest is 2"),
     "repeated id": ({"idx": 3}, r"the id '3' occurs twice"),
 }

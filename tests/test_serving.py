@@ -250,6 +250,9 @@ def test_predict_names_the_error(project: Project, monkeypatch: pytest.MonkeyPat
     assert "has no version 7" in error("--model", "models:/pemt-cb/7")
     assert "is not a model; expected models:/<name>@<alias>" in error("--model", "models:/pemt-cb")
     assert "there is no cell 'pemt-kfull'; did you mean 'pemt-kf" in error("--target", "cb", "--cell", "pemt-kfull")
+    assert "targets/cb: there is no cell '../../sources/alpha'; choose from: " in error(
+        "--target", "cb", "--cell", "../../sources/alpha"
+    )
     assert "elsewhere: no such folder; expected a model's folder" in error("--model", "elsewhere")
     assert "expected a model's folder, models:/<name>@<alias>, or a list of targets; did you mean 'data'?" in error(
         "--model", "dat"
@@ -315,15 +318,14 @@ class Server:
                 return Answer(error.code, json.load(error))
 
 
-def serve(project: Project, model: str, port: int, **environment: str) -> subprocess.Popen[str]:
-    """Start `mlflow models serve` for a model in the project's registry."""
-    program = [str(Path(sys.executable).with_name("mlflow")), "models", "serve", "--env-manager", "local"]
+def start(project: Project, program: list[str], port: int, **environment: str) -> subprocess.Popen[str]:
+    """Start a server that reads the project's registry."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     shared = {"MLFLOW_TRACKING_URI": project.uri, "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": path}
-    variables = {**os.environ, **shared, **environment}
     return subprocess.Popen(
-        [*program, "--model-uri", model, "--port", str(port)],
-        env=variables,
+        [sys.executable, "-m", *program, "--port", str(port)],
+        cwd=REPOSITORY,
+        env={**os.environ, **shared, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -339,9 +341,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(project: Project, model: str, **environment: str) -> Iterator[Server]:
+def serving(project: Project, program: list[str], **environment: str) -> Iterator[Server]:
     port = free_port()
-    process = serve(project, model, port, **environment)
+    process = start(project, program, port, **environment)
     try:
         url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
@@ -363,7 +365,7 @@ def serving(project: Project, model: str, **environment: str) -> Iterator[Server
 @pytest.fixture(scope="module")
 def server(trained: Project) -> Iterator[Server]:
     trained.register()
-    with serving(trained, "models:/pemt-cb@champion") as running:
+    with serving(trained, ["components.serve", "cb"]) as running:
         yield running
 
 
@@ -413,8 +415,29 @@ def test_a_served_model_takes_raw_columns_in_every_form_of_mlflow(trained: Proje
         ),
         ({"dataframe_records": [{"premise": 3, "hypothesis": "B."}]}, "'premise' is 3, expected text"),
         ({"rows": []}, "dataframe_split"),
-        (b'{"dataframe_records": [', "Ensure that input is a valid JSON formatted string"),
-        (b"\xff\xfe", "Ensure that input is a valid JSON formatted string"),
+        (b'{"dataframe_records": [', "not readable as JSON (Expecting value: line 1 column 24 (char 23))"),
+        (b"\xff\xfe", "not readable as JSON ("),
+        (b"[" * 5_000 + b"]" * 5_000, "not readable as JSON (nested deeper than 20 levels)"),
+        (b'{"dataframe_records": [{"premise": ' + b"[" * 50 + b"]" * 50 + b"}]}", "nested deeper than 20 levels"),
+        (b'{"dataframe_records": [{"premise": ' + b"9" * 5_000 + b', "hypothesis": "B."}]}', "Exceeds the limit"),
+        (b'{"dataframe_records": [{"premise": NaN, "hypothesis": "B."}]}', "no value in column 'premise'"),
+        (b'{"dataframe_records": [{"premise": 1e999, "hypothesis": "B."}]}', "'premise' is inf, expected text"),
+        (b'{"dataframe_records": [{"premise": ["A."], "hypothesis": "B."}]}', "'premise' is ['A.'], expected text"),
+        ({"dataframe_records": [{"premise": "\ud800 A.", "hypothesis": "B."}]}, "dataframe_records.0.premise is"),
+        ({"dataframe_records": [{"source": None}]}, "no value in column 'premise'"),
+        (b"5", "The input must be a JSON dictionary"),
+        ({"dataframe_records": 5}, ""),
+        ({"dataframe_records": [None]}, ""),
+        ({"dataframe_records": []}, "no row has a known column"),
+        ({"dataframe_split": {"columns": ["source"], "data": 5}}, ""),
+        ({"dataframe_split": {"columns": ["source", "source"], "data": [["a", "b"]]}}, ""),
+        ({"inputs": 5}, ""),
+        ({"inputs": "text: red"}, ""),
+        ({"inputs": {"source": ["text: red"]}}, "'source' is ['text: red'], expected text"),
+        ({"inputs": [{"source": "\udfff"}]}, "inputs.0.source is '\\udfff', expected Unicode text"),
+        ({"inputs": [{"premise": 3, "hypothesis": "B."}]}, "'premise' is 3, expected text"),
+        ({"instances": {"source": None}}, "no value in column 'premise'"),
+        ({"messages": [{"role": "user", "content": "a"}]}, ""),
     ],
 )
 def test_a_bad_request_is_refused_without_a_traceback(
@@ -425,6 +448,12 @@ def test_a_bad_request_is_refused_without_a_traceback(
     assert message in answer.body["message"]
     assert "Traceback" not in json.dumps(answer.body)
     assert "stack_trace" not in answer.body
+
+
+def test_a_request_needs_a_content_type(server: Server) -> None:
+    answer = server.ask({"dataframe_records": [{"source": "text: red"}]}, "")
+    assert answer.status == 415
+    assert answer.body["message"] == "the request has no content type, expected application/json"
 
 
 def test_mlflow_rejects_broken_csv_before_our_code_runs(server: Server) -> None:
@@ -443,6 +472,7 @@ def test_a_model_that_refers_to_its_backbone_accepts_a_new_path(project: Project
     project.register(backbone="refer")
     moved = (project.folder / "backbone").rename(project.folder / "elsewhere")
     place = json.dumps({"backbone": str(moved)})
-    with serving(project, "models:/pemt-cb@champion", SERVING_MODEL_CONFIG=place) as running:
+    program = ["mlflow", "models", "serve", "--env-manager", "local", "--model-uri", "models:/pemt-cb@champion"]
+    with serving(project, program, SERVING_MODEL_CONFIG=place) as running:
         answer = running.ask({"dataframe_records": [{"source": "text: red"}]})
     assert answer.body["predictions"][0]["task"] == "cb"

@@ -317,7 +317,7 @@ def test_round_score_on_every_published_score(mirror: Any) -> None:
         ("cb", {"label": 3}, r"'label' is 3, expected a label: 0 \(entailment\), 1 .*, 2 .*; the nearest is 2"),
         ("cb", {"label": -1}, "'label' is -1, .* the nearest is 0"),
         ("cb", {"label": True}, "'label' is True, expected a label"),
-        ("cb", {"premise": None}, "'premise' is None, expected text"),
+        ("cb", {"premise": None}, "there is no value in column 'premise'"),
         ("scitail", {"gold_label": "entails"}, r"'entails', expected a label word \(did you mean 'entailment'\?\)"),
         ("scitail", {"gold_label": None}, "'gold_label' is None"),
         ("winogrande", {"answer": ""}, "'answer' is '', expected '1' or '2'"),

@@ -1,8 +1,11 @@
 """Predictions for files of any size: CSV, JSONL and parquet are read, answered and written in parts."""
 
+import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from decimal import Decimal
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from pemt_core.prediction.predictor import Prediction, Predictor
 from pemt_core.prediction.rows import TASK, TEXT
 from pemt_core.prediction.writers import WRITERS, output_schema
 from pemt_core.tasks.files import Record, check_file, check_format, fixed_columns, place_of, read_records
+from pemt_core.tasks.values import RowError, as_text, is_absent
 
 CHUNK_ROWS = 1_000  # held in memory at a time; rows of similar length are batched within them
 
@@ -33,14 +37,17 @@ def predict_file(
     """
     check_files(input_path, output_path, keep)
     write, schema = WRITERS[output_path.suffix.lower()], output_schema(keep)
-    columns = _needed(predictor, input_path, keep)
+    columns = fixed_columns(input_path)
+    needed = None if columns is None else [name for name in _known_columns(predictor, keep) if name in columns]
+    unread = dict.fromkeys(columns or ())  # a row still names them, for hints
     try:
         with (
             atomic_file(output_path) as temporary,
             tqdm(unit="row", desc=f"predict {input_path.name}") as bar,
-            closing(read_records(input_path, columns)) as records,
+            closing(read_records(input_path, needed)) as records,
         ):
-            return write(_answered(predictor, input_path, records, task, keep, bar), schema, temporary)
+            rows = (Record(number, {**unread, **values}) for number, values in records)
+            return write(_answered(predictor, input_path, rows, task, keep, bar), schema, temporary)
     except OSError as error:
         raise DataError(f"{output_path}: cannot be written ({error.strerror or error})") from error
 
@@ -48,20 +55,23 @@ def predict_file(
 def check_files(input_path: Path, output_path: Path, keep: Sequence[str]) -> None:
     """Raise DataError if `predict_file` cannot start on these files."""
     check_file(input_path)
+    fixed_columns(input_path)  # its beginning is readable
     check_format(output_path, WRITERS)
+    if output_path.is_dir():
+        raise DataError(f"{output_path}: is a folder; name a file in it for the answers")
     if output_path.exists() and output_path.samefile(input_path):
         raise DataError(f"{output_path}: is the input file; name another file for the answers")
+    folder = next(each for each in output_path.absolute().parents if each.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        reason = "does not allow writing" if folder.is_dir() else "is not a folder"
+        raise DataError(f"{output_path}: cannot be written: {folder} {reason}")
     output_schema(keep)
 
 
-def _needed(predictor: Predictor, path: Path, keep: Sequence[str]) -> list[str] | None:
-    """The columns to read; None for all, if rows differ in their columns or an error will name the nearest one."""
-    names, inputs = fixed_columns(path), [target.conversion.inputs for target in predictor.targets.values()]
-    if names is None or not set(keep) <= set(names):
-        return None
-    if TEXT not in names and not set(chain(*inputs)) <= set(names):
-        return None
-    return [name for name in dict.fromkeys((TASK, TEXT, *keep, *chain(*inputs))) if name in names]
+def _known_columns(predictor: Predictor, keep: Sequence[str]) -> list[str]:
+    """The columns that some row may need."""
+    inputs = chain.from_iterable(target.conversion.inputs for target in predictor.targets.values())
+    return list(dict.fromkeys((TASK, TEXT, *keep, *inputs)))
 
 
 def _answered(
@@ -89,4 +99,12 @@ def _kept(place: str, row: Mapping[str, Any], keep: Sequence[str]) -> dict[str, 
     for name in keep:
         if name not in row:
             raise DataError(f"{place}: there is no column '{name}' to keep; {nearest(name, row)}")
-    return {name: None if row[name] is None else str(row[name]) for name in keep}
+    try:
+        return {name: None if is_absent(row[name]) else _kept_text(name, row[name]) for name in keep}
+    except RowError as error:
+        raise DataError(f"{place}: {error}") from error
+
+
+def _kept_text(name: str, value: Any) -> str:
+    is_plain = isinstance(value, str | int | Decimal) or (isinstance(value, float) and math.isfinite(value))
+    return as_text(name, value if is_plain else str(value))  # dates, for example

@@ -27,8 +27,9 @@ from pemt_core.data.tokenized import TokenizedTexts
 from pemt_core.errors import ArtifactError, DataError, nearest
 from pemt_core.model.assemble import FoldedLayers, fold_experts
 from pemt_core.model.prompted import PromptedT5
-from pemt_core.prediction.rows import TASK, Row, is_absent, text_of_row
+from pemt_core.prediction.rows import TASK, Row, text_of_row
 from pemt_core.tasks.pairs import RowConversion
+from pemt_core.tasks.values import RowError, is_absent
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,12 @@ class Predictor:
         name = task or (next(iter(self.targets)) if len(self.targets) == 1 else named)
         if is_absent(name):
             raise DataError(f"{place}: the column '{TASK}' must name its target: {', '.join(self.targets)}")
+        if not isinstance(name, str):
+            known = ", ".join(self.targets)
+            raise DataError(f"{place}: {RowError(TASK, name, f'the name of its target: {known}')}")
         if name not in self.targets:
-            raise DataError(f"{place}: there is no target '{name}' here; {nearest(str(name), self.targets)}")
-        return str(name)
+            raise DataError(f"{place}: there is no target {name!r} here; {nearest(name, self.targets)}")
+        return name
 
     def _predict_for(self, target: TrainedTarget, texts: Sequence[str]) -> list[Prediction]:
         found: dict[int, Prediction] = {}

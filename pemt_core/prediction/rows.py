@@ -1,12 +1,13 @@
 """A row to predict for: the raw columns of its task, or its text as training saw it."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from pemt_core.errors import DataError, nearest
 from pemt_core.tasks.pairs import DroppedRowError, RowConversion
-from pemt_core.tasks.values import RowError, text_of
+from pemt_core.tasks.values import NoValueError, RowError, is_absent, text_of
 
 Row = str | Mapping[str, Any]
 TEXT = "source"  # the column with the finished text, named as in prepared data
@@ -16,31 +17,34 @@ TASK = "task"  # the column that names a row's target, if there are several
 def text_of_row(row: Row, conversion: RowConversion, place: str) -> str:
     """The text that the encoder reads. A finished text stays as it is; columns that are not needed are ignored.
 
-    Raises DataError, beginning with `place`, if a column is missing or its value is not what the task expects.
+    A row with all columns of its task is read from them, even if they are empty. Raises DataError, beginning with
+    `place`, if a column is missing or its value is not what the task expects.
     """
-    if isinstance(row, str):
-        return row
-    present = {name: _plain(value) for name, value in row.items() if not is_absent(value)}
-    missing = [name for name in conversion.inputs if name not in present]
+    values = {TEXT: row} if isinstance(row, str) else {name: _plain(value) for name, value in row.items()}
+    missing = [name for name in conversion.inputs if name not in values]
     try:
+        if isinstance(row, str) or (missing and not is_absent(values.get(TEXT))):
+            return text_of(values, TEXT)
         if not missing:
-            return conversion.source(present)
-        if TEXT in present:
-            return text_of(present, TEXT)
+            return _source(values, conversion)
     except (RowError, DroppedRowError) as error:
         raise DataError(f"{place}: {error}") from error
-    hint = nearest(missing[0], present) if present else "the row is empty"
+    hint = nearest(missing[0], map(str, values)) if values else "the row is empty"
     raise DataError(
         f"{place}: there is no value in column '{missing[0]}': {hint}; "
         f"the task reads {', '.join(conversion.inputs)}, or the finished text in the column '{TEXT}'"
     )
 
 
-def is_absent(value: Any) -> bool:
-    """Whether a value of a table is missing: None, or a float that is not a number."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
+def _source(values: Mapping[str, Any], conversion: RowConversion) -> str:
+    given = [values[name] for name in conversion.inputs]
+    if all(is_absent(value) or (isinstance(value, str) and not value.strip()) for value in given):
+        raise NoValueError(*conversion.inputs)
+    return conversion.source(values)
 
 
 def _plain(value: Any) -> Any:
-    """Convert numpy's numbers and arrays, which tables contain, to Python's."""
+    """Convert numpy's numbers and arrays, which tables contain, to Python's; 32-bit floats by their shortest text."""
+    if isinstance(value, np.floating) and value.itemsize < np.dtype(float).itemsize:
+        return float(str(value))
     return value.tolist() if hasattr(value, "tolist") else value

@@ -10,12 +10,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pemt_core.errors import DataError
+from pemt_core.tasks.values import is_unicode
 
 Parts = Iterator[list[dict[str, Any]]]
 
 
 def output_schema(keep: Sequence[str]) -> pa.Schema:
-    """The columns of a file of predictions. Raises DataError if a column to keep would appear twice."""
+    """The columns of a file of predictions.
+
+    Raises DataError if a column to keep would appear twice, or if its name is not Unicode text.
+    """
+    broken = [name for name in keep if not is_unicode(name)]
+    if broken:
+        raise DataError(f"the column {broken[0]!r} cannot be kept: its name is not Unicode text")
     kept = [(name, pa.string()) for name in keep]
     answers = [
         ("task", pa.string()),

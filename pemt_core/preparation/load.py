@@ -19,7 +19,7 @@ from pemt_core.errors import DataError, nearest
 from pemt_core.preparation.revisions import resolve_revision
 from pemt_core.provenance.code import code_hash
 from pemt_core.settings import EMBEDDED, HUB
-from pemt_core.tasks.files import place_of, read_rows
+from pemt_core.tasks.files import check_file, place_of, read_rows
 from pemt_core.tasks.record import FileDataset, HubDataset
 
 _SUBSET_COLUMN = "subset"
@@ -94,17 +94,20 @@ def _load_file(path: Path, columns: tuple[str, ...]) -> datasets.Dataset:
     """Load the rows of a file as text, each with its number from the reader."""
     features = {column: datasets.Value("string") for column in columns}
     features[_number_column(columns)] = datasets.Value("int64")
+    check_file(path)
+    cache_dir = _cache_of([path])
     try:
         return datasets.Dataset.from_generator(
             _numbered_rows,
             features=datasets.Features(features),
             gen_kwargs={"path": path, "columns": columns},
-            cache_dir=_cache_of([path]) if path.is_file() else None,
+            cache_dir=cache_dir,
         )
-    except DatasetsError as error:
-        if isinstance(error.__cause__, DataError):  # raised in the generator
-            raise error.__cause__ from error
-        raise
+    except (DatasetsError, OSError) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, DataError):  # raised in the generator
+            raise cause from error
+        raise DataError(f"{path}: its rows cannot be stored in the cache {cache_dir} ({cause})") from error
 
 
 def _numbered_rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:

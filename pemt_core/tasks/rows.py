@@ -15,12 +15,14 @@ from pemt_core.tasks.text import (
     round_score,
 )
 from pemt_core.tasks.values import (
+    NoValueError,
     RawRow,
     RowError,
     UnlistedLabelError,
     answers_of,
     as_text,
     filled_text_of,
+    is_absent,
     key_of,
     label_of,
     number_of,
@@ -73,12 +75,10 @@ def columns_as_text(
     joined = _text_of_fields(fields)
 
     def source(row: RawRow) -> str:
-        texts = {column: as_text(row[column]) or row[column] for column in fields.values()}  # as the file reader does
-        text = joined(texts)
-        if not any(text_of(texts, column).strip() for column in fields.values()):
-            names = ", ".join(fields.values())
-            raise RowError(names, "", "text that is not empty" + (" in one of them" if len(fields) > 1 else ""))
-        return text
+        texts = {column: "" if is_absent(row[column]) else as_text(column, row[column]) for column in fields.values()}
+        if not any(text.strip() for text in texts.values()):
+            raise NoValueError(*texts)
+        return joined(texts)
 
     def pair(row: RawRow) -> TextPair:
         answer = filled_text_of(row, target)

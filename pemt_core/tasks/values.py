@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 RawRow = Mapping[str, Any]
@@ -13,7 +14,10 @@ class RowError(Exception):
     """A value of a row does not match the record; the caller adds the row's place to the message."""
 
     def __init__(self, key: str, value: object, expected: str) -> None:
-        shown = repr(value)
+        try:
+            shown = repr(value)
+        except (ValueError, RecursionError):  # a number of thousands of digits, or nested too deeply
+            shown = f"a huge {type(value).__name__}"
         if len(shown) > _SHOWN_CHARACTERS:
             shown = f"{shown[:_SHOWN_CHARACTERS]}..."
         super().__init__(f"'{key}' is {shown}, expected {expected}")
@@ -23,19 +27,62 @@ class UnlistedLabelError(RowError):
     """An answer is none of the labels that the task lists."""
 
 
-def as_text(value: Any) -> str | None:
-    """Return text as it is, numbers and booleans as JSON text, and None for anything else."""
+class NoValueError(RowError):
+    """A row has nothing in columns of which one must have a value."""
+
+    def __init__(self, *keys: str) -> None:
+        names = " or ".join(f"'{key}'" for key in keys)
+        Exception.__init__(self, f"there is no value in column {names}")
+
+
+def is_absent(value: Any) -> bool:
+    """Whether a value of a table is missing: None, not a number, or pandas' NA and NaT."""
+    if isinstance(value, float | Decimal):
+        return math.isnan(value)
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
+
+
+def as_text(key: str, value: Any) -> str:
+    """Text as it is, and numbers and booleans as their JSON text."""
+    if isinstance(value, str):
+        return _whole_text(key, value)
+    if isinstance(value, Decimal) and value.is_finite():
+        return format(value, "f")
     if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return json.dumps(value)
-    return value if isinstance(value, str) else None
+    raise RowError(key, value, "text or a number")
 
 
 def text_of(row: RawRow, key: str) -> str:
     """The text in column `key`; it may be empty, as a few questions of QQP are."""
     value = row[key]
+    if is_absent(value):
+        raise NoValueError(key)
     if not isinstance(value, str):
         raise RowError(key, value, "text")
-    return value
+    return _whole_text(key, value)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text is without lone surrogates: halves of characters, which JSON can write and UTF-8 cannot."""
+    return _half_in(text) is None
+
+
+def _half_in(text: str) -> int | None:
+    """The position of the first lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
+
+
+def _whole_text(key: str, text: str) -> str:
+    place = _half_in(text)
+    if place is not None:
+        half = f"character {place + 1}, {text[place]!r}, is half of a surrogate pair"
+        raise RowError(key, text, f"Unicode text: {half}")
+    return text
 
 
 def filled_text_of(row: RawRow, key: str) -> str:
@@ -61,7 +108,7 @@ def key_of(row: RawRow, key: str | None) -> str:
     value = row[key]
     if not isinstance(value, str | int) or value == "":
         raise RowError(key, value, "an id")
-    return str(value)
+    return _whole_text(key, str(value))
 
 
 def label_of(row: RawRow, key: str, labels: tuple[str, ...]) -> str:
@@ -87,7 +134,7 @@ def texts_of(row: RawRow, path: tuple[str, ...]) -> list[str]:
     value = value_at(row, path)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise RowError(".".join(path), value, "a list of texts")
-    return value
+    return [_whole_text(".".join(path), item) for item in value]
 
 
 def value_at(row: RawRow, path: tuple[str, ...]) -> Any:

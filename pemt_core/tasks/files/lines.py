@@ -2,33 +2,55 @@
 
 import shlex
 from collections.abc import Generator
+from io import TextIOWrapper
 from pathlib import Path
+from typing import BinaryIO
 
 from pemt_core.errors import DataError
+from pemt_core.tasks.files.marks import TEXT, beside, check_kind
 
 LONGEST_LINE = 16 * 2**20  # bytes; a longer one means missing line ends or an unclosed quote
+_PART = 2**20  # bytes
+_MARK = "\ufeff"
 
 
 def lines_of(path: Path) -> Generator[str, None, None]:
     """Yield the lines of a UTF-8 file with their line ends, without a byte order mark.
 
-    Raises DataError, with the line's number, if a line is not UTF-8 or is longer than LONGEST_LINE.
+    Lines end in LF or CRLF, or in CR if the file has no LF. Raises DataError if the file is not text, and with the
+    line's number if a line is not UTF-8, holds a NUL or is longer than LONGEST_LINE.
     """
+    check_kind(path, TEXT)
     with path.open("rb") as file:
-        number = 0
-        while line := file.readline(LONGEST_LINE + 1):
+        end = _line_end(file)
+        file.seek(0)
+        number, text = 0, TextIOWrapper(file, "latin-1", newline=end)  # a character for each byte
+        while line := text.readline(LONGEST_LINE + 1):
             number += 1
             place = f"{path}, line {number}"
             if len(line) > LONGEST_LINE:
                 raise DataError(f"{place}: longer than {LONGEST_LINE:,} bytes; are its line ends missing?")
-            yield _decoded(line, "utf-8-sig" if number == 1 else "utf-8", place, path)
+            decoded = _decoded(line.encode("latin-1"), "utf-8-sig" if number == 1 else "utf-8", place, path)
+            yield decoded.lstrip(_MARK) if number == 1 else decoded  # some programs write the mark twice
+
+
+def _line_end(file: BinaryIO) -> str:
+    has_cr = False
+    while part := file.read(_PART):
+        if b"\n" in part:
+            return "\n"
+        has_cr = has_cr or b"\r" in part
+    return "\r" if has_cr else "\n"
 
 
 def _decoded(line: bytes, encoding: str, place: str, path: Path) -> str:
+    if (nul := line.find(0)) >= 0:
+        raise DataError(f"{place}: byte {nul + 1} of the line is NUL; the file is damaged or not text: export it again")
     try:
         return line.decode(encoding)
     except UnicodeDecodeError as error:
+        file, other = shlex.quote(path.name), shlex.quote(beside(path, "plain"))
         raise DataError(
             f"{place}: byte {error.start + 1} of the line, {error.object[error.start]:#04x}, is not UTF-8; save the "
-            f"file as UTF-8, or convert it, for example: iconv -f cp1252 -t utf-8 {shlex.quote(path.name)}"
+            f"file as UTF-8, or convert it, for example: iconv -f cp1252 -t utf-8 {file} > {other}"
         ) from error

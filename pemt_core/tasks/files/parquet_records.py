@@ -6,21 +6,27 @@ from pathlib import Path
 from typing import Any
 
 from pemt_core.errors import DataError
+from pemt_core.tasks.files.marks import PARQUET, check_kind
 from pemt_core.tasks.files.record import Record, Records, check_columns
 
 _BATCH_ROWS = 1_000
 
 
 def parquet_records(path: Path, columns: Sequence[str] | None) -> Records:
-    """Yield the rows of a file with `columns`, which must exist; None for all. No other columns are read."""
+    """Yield the rows of a file with `columns`, which must exist; None for all. No other columns are read.
+
+    Numbers of 16 and 32 bits become the number that their shortest text names: 0.1, not 0.10000000149.
+    """
     with _opened(path) as file:
         names = file.schema_arrow.names
-        check_columns(str(path), names if columns is None else columns, names)
-        number = 0
-        for batch in file.iter_batches(_BATCH_ROWS, columns=None if columns is None else list(columns)):
-            for values in batch.to_pylist():
+        read = list(dict.fromkeys(names if columns is None else columns))
+        check_columns(str(path), read, names)
+        batches, number = file.iter_batches(_BATCH_ROWS, columns=read), 0
+        while (batch := _next_batch(path, batches, number)) is not None:
+            values = {name: _values(batch.column(name), path, name, number) for name in read}
+            for row in range(batch.num_rows):
                 number += 1
-                yield Record(number, values)
+                yield Record(number, {name: values[name][row] for name in read})
 
 
 def parquet_columns(path: Path) -> list[str]:
@@ -31,12 +37,50 @@ def parquet_columns(path: Path) -> list[str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a file; pyarrow's errors about it, also those raised in the block, become a DataError."""
-    import pyarrow as pa
+    check_kind(path, PARQUET)
     import pyarrow.parquet as pq
 
+    with _named_errors(f"{path}: not readable as parquet"):
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+    with file:
+        yield file
+
+
+def _next_batch(path: Path, batches: Iterator[Any], number: int) -> Any:
+    with _named_errors(f"{path}: not readable as parquet" + (f" after row {number}" if number else "")):
+        return next(batches, None)
+
+
+def _values(column: Any, path: Path, name: str, number: int) -> list[Any]:
+    """Return the values of a batch's column as Python objects; `number` rows are before it."""
+    import pyarrow as pa
+
+    problem = f"the value of column '{name}' is not readable"
+    with _named_errors(f"{path}, after row {number}: {problem}"):
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        try:
+            values = column.to_pylist()
+        except Exception:
+            for row in range(len(column)):
+                with _named_errors(f"{path}, row {number + row + 1}: {problem}"):
+                    column[row].as_py()
+            raise
+        return _shortest(values, column.type) if column.type in (pa.float16(), pa.float32()) else values
+
+
+def _shortest(values: list[Any], kind: Any) -> list[float | None]:
+    as_number = kind.to_pandas_dtype()
+    return [None if value is None else float(str(as_number(value))) for value in values]
+
+
+@contextmanager
+def _named_errors(problem: str) -> Iterator[None]:
+    """Turn every error into a DataError: pyarrow does not document which ones damaged bytes raise."""
     try:
-        with pq.ParquetFile(path) as file:
-            yield file
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise DataError(f"{path}: not readable as parquet ({error})") from error
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{problem} ({reason or type(error).__name__})") from error

@@ -1,7 +1,7 @@
 """Rows of a file, whose ending determines its format."""
 
-from collections.abc import Callable, Collection, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from pemt_core.errors import DataError, nearest
 from pemt_core.tasks.files.parquet_records import parquet_columns, parquet_records
 from pemt_core.tasks.files.record import Record, Records
 from pemt_core.tasks.files.text_records import csv_columns, csv_records, jsonl_records
-from pemt_core.tasks.values import RowError, as_text
+from pemt_core.tasks.values import RowError, as_text, is_absent
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> Records:
     Numbers and booleans become their JSON text.
 
     Raises:
-        DataError: as `read_records`, or if a value is neither text nor a number.
+        DataError: as `read_records`, or if a value is neither text nor a number, or is no Unicode text.
     """
     with closing(read_records(path, columns)) as records:
         for number, values in records:
@@ -54,13 +54,10 @@ def read_records(path: Path, columns: Sequence[str] | None = None) -> Records:
     """
     check_file(path)
     num_records = 0
-    try:
-        with closing(_format(path).records(path, columns)) as records:
-            for record in records:
-                yield record
-                num_records += 1
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    with _readable(path), closing(_format(path).records(path, columns)) as records:
+        for record in records:
+            yield record
+            num_records += 1
     if num_records == 0:
         raise DataError(f"{path}: no rows" + (f"; expected rows with {', '.join(columns)}" if columns else ""))
 
@@ -71,7 +68,10 @@ def place_of(path: Path, number: int) -> str:
 
 
 def column_names(path: Path) -> list[str]:
-    """Return a file's columns in order, of JSONL those of the first row. Raises DataError as `read_records` does."""
+    """Return a file's columns in order, of JSONL those of the first row; a column may have the name "".
+
+    Raises DataError as `read_records` does.
+    """
     names = fixed_columns(path)
     if names:
         return names
@@ -82,18 +82,32 @@ def column_names(path: Path) -> list[str]:
 def fixed_columns(path: Path) -> list[str] | None:
     """Return the columns of all rows, or None if each row has its own. Raises DataError as `read_records` does."""
     check_file(path)
-    try:
+    with _readable(path):
         return _format(path).columns(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def check_file(path: Path) -> None:
-    """Raise DataError if a file is missing or its ending is unknown."""
+    """Raise DataError if a file is missing, a folder or not accessible, or if its ending is unknown."""
     check_format(path)
-    if not path.is_file():
-        siblings = [each.name for each in path.parent.glob("*") if each.suffix.lower() in FORMATS]
-        raise DataError(f"{path}: no such file" + (f"; {nearest(path.name, siblings)}" if siblings else ""))
+    with _readable(path):
+        if path.is_dir():
+            inside = sorted(each.name for each in path.iterdir() if each.suffix.lower() in FORMATS)
+            raise DataError(f"{path}: is a folder; name one file in it" + (f": {path / inside[0]}" if inside else ""))
+        if not path.exists():
+            siblings = [each.name for each in path.parent.glob("*") if each.suffix.lower() in FORMATS]
+            raise DataError(f"{path}: no such file" + (f"; {nearest(path.name, siblings)}" if siblings else ""))
+        if not path.is_file():
+            raise DataError(f"{path}: is a pipe or a device, expected a file")
+        path.open("rb").close()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn the system's errors into a DataError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def check_format(path: Path, endings: Collection[str] = FORMATS) -> None:
@@ -107,7 +121,7 @@ def _format(path: Path) -> Format:
 
 
 def _text(value: Any, path: Path, number: int, column: str) -> str | None:
-    text = as_text(value)
-    if text is None and value is not None:
-        raise DataError(f"{place_of(path, number)}: {RowError(column, value, 'text or a number')}")
-    return text
+    try:
+        return None if is_absent(value) else as_text(column, value)
+    except RowError as error:
+        raise DataError(f"{place_of(path, number)}: {error}") from error

@@ -20,6 +20,6 @@ def check_columns(place: str, columns: Collection[str], names: Sequence[str]) ->
     """Raise DataError, beginning with `place`, if one of `columns` is missing from `names` or occurs more than once."""
     for column in columns:
         if column not in names:
-            raise DataError(f"{place}: there is no column '{column}': {nearest(column, names)}")
+            raise DataError(f"{place}: there is no column '{column}': {nearest(column, filter(None, names))}")
         if names.count(column) > 1:
             raise DataError(f"{place}: the column '{column}' occurs {names.count(column)} times")

@@ -2,30 +2,40 @@
 
 import csv
 import json
-from collections.abc import Generator, Sequence
+import re
+import shlex
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from pemt_core.errors import DataError
 from pemt_core.tasks.files.lines import LONGEST_LINE, lines_of
+from pemt_core.tasks.files.marks import beside
 from pemt_core.tasks.files.record import Record, Records, check_columns
 
 # CSV as in RFC 4180: commas, quotes doubled within quotes, column names in the first line
 
 
 def csv_records(path: Path, columns: Sequence[str] | None) -> Records:
-    """Yield the records below the header, which must have `columns`; values are text."""
+    """Yield the records below the header, which must have `columns`; values are text.
+
+    Columns without a name and empty fields behind the last column, as spreadsheets write them, are accepted.
+    """
     with closing(_fields(path)) as records:
         first, header = next(records, (1, []))
-        _check_header(f"{path}, line {first}", header, columns or ())
+        if header:
+            named = [name for name in header if name]
+            check_columns(f"{path}, line {first}", named if columns is None else columns, header)
         for number, fields in records:
-            if len(fields) != len(header):
+            if len(fields) == 1 < len(header) and not fields[0].strip():
+                continue  # a line of spaces
+            if len(fields) < len(header) or any(fields[len(header) :]):
                 raise DataError(
                     f"{path}, line {number}: {_counted(len(fields), 'field')}, but line {first} names "
                     f"{_counted(len(header), 'column')}; quote fields that contain a comma or a line break"
                 )
-            yield Record(number, dict(zip(header, fields, strict=True)))
+            yield Record(number, dict(zip(header, fields, strict=False)))
 
 
 def csv_columns(path: Path) -> list[str]:
@@ -38,23 +48,43 @@ def _fields(path: Path) -> Generator[tuple[int, list[str]], None, None]:
     """Yield the first line's number and the fields of each record, header included; quoted fields may span lines."""
     csv.field_size_limit(LONGEST_LINE)
     with closing(lines_of(path)) as lines:
-        records = csv.reader(lines, strict=True)
-        begin = 1
+        records = csv.reader(_separated_by_commas(lines, path), strict=True)
+        begin, is_header = 1, True
         try:
             for fields in records:
-                if fields:  # not a blank line
+                if (fields and not is_header) or any(map(str.strip, fields)):  # not a blank line
+                    is_header = False
                     yield begin, fields
                 begin = records.line_num + 1
         except csv.Error as error:
-            raise DataError(f"{path}, line {begin}: not readable as CSV ({error}); is a quote unclosed?") from error
+            raise DataError(f"{path}, line {begin}: not readable as CSV ({_reason(error)}") from error
 
 
-def _check_header(place: str, header: list[str], columns: Sequence[str]) -> None:
-    for separator in (";", "\t"):
-        if len(header) == 1 and separator in header[0]:
-            raise DataError(f"{place}: columns are separated by {separator!r}, expected ','")
-    if header:
-        check_columns(place, [*header, *columns], header)
+def _reason(error: csv.Error) -> str:
+    if str(error).startswith("new-line character"):
+        return "a carriage return, CR, inside a field); quote the field, or replace the CR by a space"
+    return f"{error}); is a quote unclosed?"
+
+
+def _separated_by_commas(lines: Iterator[str], path: Path) -> Iterator[str]:
+    """Yield all lines. Raises DataError if the first that is not blank has another separator than the comma."""
+    is_header = True
+    for number, line in enumerate(lines, start=1):
+        if is_header and line.strip():
+            is_header = False
+            _check_separator(line, f"{path}, line {number}", path)
+        yield line
+
+
+def _check_separator(header: str, place: str, path: Path) -> None:
+    unquoted = re.sub(r'"[^"]*("|$)', "", header.strip("\r\n"))
+    separator = next((each for each in (";", "\t", "|") if each in unquoted and "," not in unquoted), None)
+    if separator is not None:
+        program = f"import csv, sys; csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter={separator!r}))"
+        raise DataError(
+            f"{place}: columns are separated by {separator!r}, expected ','; save the file with commas, for example: "
+            f'python -c "{program}" < {shlex.quote(path.name)} > {shlex.quote(beside(path, "commas"))}'
+        )
 
 
 def _counted(number: int, noun: str) -> str:
@@ -63,6 +93,9 @@ def _counted(number: int, noun: str) -> str:
 
 # JSONL: an object per line
 
+_MOST_LEVELS = 100  # of nested values, so that whatever reads them may recurse
+_MOST_DIGITS = 4_000  # Python converts no more than 4,300 to a number or back
+
 
 def jsonl_records(path: Path, columns: Sequence[str] | None) -> Records:
     """Yield the objects of a file, each of which must have `columns`."""
@@ -70,21 +103,40 @@ def jsonl_records(path: Path, columns: Sequence[str] | None) -> Records:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 place = f"{path}, line {number}"
-                values = _object(line, place)
+                values = _object(line, place, path)
                 check_columns(place, columns or (), list(values))
                 yield Record(number, values)
 
 
-def _object(line: str, place: str) -> dict[str, Any]:
+def _object(line: str, place: str, path: Path) -> dict[str, Any]:
+    if line.lstrip().startswith("["):  # before parsing: an array may go on for many lines
+        raise DataError(
+            f"{place}: expected a JSON object per line, found list; if the file is one list, convert it, for example: "
+            f"jq -c '.[]' {shlex.quote(path.name)} > {shlex.quote(beside(path, 'lines'))}"
+        )
     try:
-        values = json.loads(line, object_pairs_hook=_with_unique_keys)
+        values = _DECODER.decode(line)
     except json.JSONDecodeError as error:  # the error's text would count lines from this one
         raise DataError(f"{place}: not readable as JSON ({error.msg} at character {error.pos + 1})") from error
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise DataError(f"{place}: not readable as JSON (nested deeper than {_MOST_LEVELS} levels)") from error
+    except ValueError as error:
         raise DataError(f"{place}: not readable as JSON ({error})") from error
     if not isinstance(values, dict):
         raise DataError(f"{place}: expected a JSON object per line, found {type(values).__name__}")
+    if line.count("[") + line.count("{") > _MOST_LEVELS and _levels(values) > _MOST_LEVELS:
+        raise DataError(f"{place}: not readable as JSON (nested deeper than {_MOST_LEVELS} levels)")
     return values
+
+
+def _levels(values: dict[str, Any]) -> int:
+    """Count the levels of nested objects and lists without recursion."""
+    num_levels, level = 0, list[Any]([values])
+    while level:
+        num_levels += 1
+        inner = [child for each in level for child in (each.values() if isinstance(each, dict) else each)]
+        level = [child for child in inner if isinstance(child, dict | list)]
+    return num_levels
 
 
 def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -93,3 +145,12 @@ def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} occurs twice")
     return values
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits, expected at most {_MOST_DIGITS:,}")
+    return int(digits)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_with_unique_keys, parse_int=_whole_number)
