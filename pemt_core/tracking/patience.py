@@ -14,7 +14,6 @@ from typing import TypeGuard, TypeVar
 LONGEST_WAIT = 60.0  # seconds
 SILENT_WAIT = 3.0  # seconds, after which the wait is logged
 PAUSES = (0.02, 0.25)  # seconds between tries: the first, which doubles up to the last
-LONGEST_COMMAND = 100  # characters
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +74,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def holder_of(path: Path) -> str:
-    """Name the processes that hold a lock on `path`, as far as the kernel tells: "process 42 (python train.py)"."""
+    """Name the processes that hold a lock on `path`, as far as the kernel tells: "process 42 (python)"."""
     try:
         stat, table = path.stat(), Path("/proc/locks").read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):
@@ -83,14 +82,13 @@ def holder_of(path: Path) -> str:
     file = f"{os.major(stat.st_dev):02x}:{os.minor(stat.st_dev):02x}:{stat.st_ino}"
     lines = [line.split() for line in table.splitlines() if "->" not in line]  # an arrow marks those that wait
     pids = {fields[4] for fields in lines if len(fields) > 5 and fields[5] == file} - {"0", "-1", str(os.getpid())}
-    named = [f"process {pid} ({_command(pid)})" for pid in sorted(pids, key=int)]
+    named = [f"process {pid} ({_program(pid)})" for pid in sorted(pids, key=int)]
     return " and ".join(named) or "another process"
 
 
-def _command(pid: str) -> str:
+def _program(pid: str) -> str:
+    """Return the program's name; its arguments could be secret."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
-        return "of another user or container"
-    command = " ".join(" ".join(words).split())
-    return command if len(command) <= LONGEST_COMMAND else f"{command[:LONGEST_COMMAND]}…"
+        return "of another container"
