@@ -1,6 +1,7 @@
 """Tracking URIs: from sqlite URIs to files and back, a check that a server answers, and words for its refusals."""
 
 import http.client
+import os
 import re
 import socket
 import ssl
@@ -34,7 +35,7 @@ def sqlite_path(uri: str, base_dir: Path) -> Path | None:
         raise TrackingError(f"{uri}: options after ? are not supported; write a ? of a file's or folder's name as %3F")
     path = Path(base_dir) / unquote(quoted, errors="surrogateescape")
     as_written = Path(base_dir) / quoted
-    if not path.parent.is_dir() and as_written.parent.is_dir():
+    if not os.path.isdir(path.parent) and os.path.isdir(as_written.parent):
         raise TrackingError(
             f"{uri}: {path.parent} does not exist, {as_written.parent} does; write a % of its name as %25"
         )

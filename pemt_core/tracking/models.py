@@ -10,6 +10,7 @@ from typing import Any
 from pemt_core.errors import nearest
 from pemt_core.tasks.pairs import Kind
 from pemt_core.tracking.address import TrackingError
+from pemt_core.tracking.failures import file_of
 from pemt_core.tracking.store import Store, request
 
 MODEL, FOLDER = "model", "folder"  # a run's artifact folder with a version; the package's folder in it
@@ -115,6 +116,19 @@ def find_version(store: Store, uri: str) -> Version:
 def fetch_version(store: Store, version: Version, folder: Path) -> Path:
     """Copy `Package.folder` of a version into `folder` and return its path."""
     return Path(store.client.download_artifacts(version.run_id, f"{MODEL}/data/{FOLDER}", str(folder)))
+
+
+def check_servable(store: Store) -> None:
+    """Raise TrackingError if MLflow could not load a model from its place in this store.
+
+    MLflow reads the path of a model's folder as a URI, in which % and two digits are another character.
+    """
+    code = re.search("%[0-9a-fA-F]{2}", store.place) if file_of(store.uri) else None
+    if code:
+        raise TrackingError(
+            f"{store.place}: MLflow cannot serve models from a folder with '{code[0]}' in its name; rename the folder, "
+            "or predict from files by `pemt predict`"
+        )
 
 
 def rejected_input(message: str) -> Exception:
