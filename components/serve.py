@@ -4,6 +4,7 @@ It checks model, alias, backbone and port, and then becomes MLflow's scoring ser
 """
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ MODEL = "__pyfunc_model_path__"  # the variable that tells MLflow's app which mo
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from pemt_core.tracking.models import BACKBONE_DIR, find_version
+    from pemt_core.tracking.models import BACKBONE, BACKBONE_DIR, check_servable, find_version
     from pemt_core.tracking.store import open_store, tracking_dir, tracking_uri
 
     settings, folder = load_settings(arguments.params), tracking_dir(arguments.params)
@@ -30,9 +31,12 @@ def main(arguments: argparse.Namespace) -> None:
             f"{backbone}: no such folder; {uri} needs it as its backbone. Restore it by `dvc pull backbone` or `dvc "
             "repro backbone`, or set models.backbone: include to store it in the next version"
         )
+    check_servable(store)
     check_port(arguments.port)
     print(f"http://{HOST}:{arguments.port}/invocations answers for {uri}", flush=True)
     variables = {"MLFLOW_TRACKING_URI": store.uri, "MLFLOW_DISABLE_TELEMETRY": "true", MODEL: uri}
+    if backbone:  # in a copied project, its own; the version's files name the original's
+        variables["SERVING_MODEL_CONFIG"] = os.environ.get("SERVING_MODEL_CONFIG") or json.dumps({BACKBONE: backbone})
     command = [sys.executable, "-m", "uvicorn", "--factory", APP, "--host", HOST, "--port", str(arguments.port)]
     os.execve(sys.executable, command, {**os.environ, **variables})
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from components.command import HOST, add_params, check_port, explained, run
 from pemt_core.errors import PemtError
 from pemt_core.settings import load_settings
-from pemt_core.tracking.address import sqlite_path, without_password
+from pemt_core.tracking.address import sqlite_path, sqlite_uri, without_password
+from pemt_core.tracking.moved import ARTIFACTS
 from pemt_core.tracking.store import open_store, tracking_dir, tracking_uri
 
 DATABASE = "mlflow.db"
@@ -29,7 +30,7 @@ def main(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.params)
     if arguments.store and not arguments.store.is_dir():
         raise UiError(f"--store is {arguments.store}: no such folder; expected the one that holds {DATABASE}")
-    stored = f"sqlite:///{arguments.store.resolve() / DATABASE}" if arguments.store else None
+    stored = sqlite_uri(arguments.store.resolve() / DATABASE) if arguments.store else None
     uri = stored or tracking_uri(settings.tracking.uri)
     folder = tracking_dir(arguments.params)
     database = sqlite_path(uri, folder)
@@ -39,8 +40,8 @@ def main(arguments: argparse.Namespace) -> None:
     # Creates a missing database here: the server's processes would race to create it, and could corrupt it
     store = open_store(uri, settings.tracking.experiment, folder)
     words = ["--workers", "1", "--host", HOST, "--port", str(arguments.port)]
-    artifacts = database.parent / "mlartifacts"
-    places = ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(artifacts)]
+    artifacts = (database.parent / ARTIFACTS).as_uri()
+    places = ["--backend-store-uri", store.uri, "--artifacts-destination", artifacts]
     view = f"#/experiments/{store.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=methods"
     print(f"Methods side by side, from {database}: http://{HOST}:{arguments.port}/{view}", flush=True)
     os.execve(sys.executable, [sys.executable, "-m", "mlflow", "server", *words, *places], {**os.environ, **SERVER})

@@ -22,6 +22,7 @@ from kfp.local import docker_task_handler
 
 from pemt_core.errors import PemtError
 from pemt_core.settings import Settings
+from pemt_core.tracking.address import sqlite_uri
 from pipelines.cluster import IF_THERE, VOLUME
 from pipelines.command import add_choices, add_params, chosen, load, run, settings_of_run
 from pipelines.compile import compile_pipeline
@@ -117,7 +118,7 @@ def _runner(settings: Settings, root: Path) -> local.DockerRunner:
     given = {name: os.environ[name] for name in (*IF_THERE, "OMP_NUM_THREADS") if name in os.environ}
     tracking = os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking.uri
     if tracking.startswith("sqlite:"):  # one database for all containers and this machine
-        tracking = f"sqlite:///{root / DATABASE}"
+        tracking = sqlite_uri(root / DATABASE)
     return local.DockerRunner(
         user=f"{os.getuid()}:0",
         network_mode="host",

@@ -318,6 +318,10 @@ def test_a_tracking_file(look: Callable[..., Surroundings], tmp_path: Path) -> N
     assert (found.status, "file is not a database" in found.found) == (FAILURE, True)
     going_on = look({"tracking": {"on_unreachable": "continue"}})
     assert only(services.tracking(going_on), "tracking").status == WARNING
+    assert "move" not in f"{found.found} {found.fix}"
+    path.unlink()
+    path.mkdir()
+    assert f"{path}: is a folder" in only(services.tracking(look()), "tracking").found
 
 
 def test_a_tracking_file_below_a_file(look: Callable[..., Surroundings], tmp_path: Path) -> None:

@@ -288,6 +288,17 @@ def test_python_loads_targets_a_registered_model_or_its_folder(project: Project,
         pemt_core.load(["cb"], project=tmp_path)
 
 
+def test_a_copied_project_has_its_own_models_and_backbone(project: Project, tmp_path: Path) -> None:
+    project.register(backbone="refer")
+    places = Places(REPOSITORY / "params.yaml", **asdict(project.folders))
+    expected = pemt_core.load("models:/pemt-cb@champion", project=places, tracking=project.uri).predict(["text: red"])
+    copy = Project(tmp_path / "copy")
+    shutil.copytree(project.folder, copy.folder)
+    project.folder.rename(tmp_path / "elsewhere")
+    copied = pemt_core.load("models:/pemt-cb@champion", project=places, tracking=copy.uri)
+    assert copied.predict(["text: red"]) == expected
+
+
 def test_importing_the_package_loads_no_heavy_library() -> None:
     program = "import sys, pemt_core; print({'torch', 'pydantic', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)

@@ -13,6 +13,8 @@ from pemt_core.doctor.machine import hub_cache
 from pemt_core.settings import HUB, Settings
 from pemt_core.tasks import TASKS, HubDataset
 from pemt_core.tracking.address import TrackingError, check_reachable, sqlite_path, without_password
+from pemt_core.tracking.failures import explain_sqlite
+from pemt_core.tracking.sqlite_file import check_place
 
 HUB_ENDPOINT = "https://huggingface.co"
 START_SERVER = "start the server, correct tracking.uri, or use sqlite:///mlflow.db"
@@ -34,7 +36,7 @@ def tracking(place: Surroundings) -> Iterator[Finding]:
             check_reachable(uri)
             found = f"{without_password(uri)} answers; the first run shows whether it is MLflow's database"
             yield Finding("tracking", Status.OK, found)
-    except TrackingError as error:
+    except (TrackingError, OSError) as error:
         yield Finding("tracking", worst, str(error), START_SERVER)
 
 
@@ -43,16 +45,18 @@ def _tracking_file(path: Path, worst: Status) -> Iterator[Finding]:
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         found = f"{path}: {parent} is not a writable folder"
         yield Finding("tracking", worst, found, "correct tracking.uri")
-    elif not path.exists() or not path.stat().st_size:
+        return
+    check_place(path)
+    if not path.exists() or not path.stat().st_size:
         yield Finding("tracking", Status.OK, f"{path}: the first run creates it")
-    else:
-        try:
-            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-                (runs,) = connection.execute("SELECT count(*) FROM runs WHERE lifecycle_stage = 'active'").fetchone()
-            yield Finding("tracking", Status.OK, f"{path}, runs: {runs}")
-        except sqlite3.Error as error:
-            fix = "move it away or change tracking.uri"
-            yield Finding("tracking", worst, f"{path}: not usable as MLflow's database ({error})", fix)
+        return
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as connection:
+            (runs,) = connection.execute("SELECT count(*) FROM runs WHERE lifecycle_stage = 'active'").fetchone()
+        yield Finding("tracking", Status.OK, f"{path}, runs: {runs}")
+    except sqlite3.Error as error:
+        fix = "correct that, or set tracking.uri to another file"
+        yield Finding("tracking", worst, explain_sqlite(error, path), fix)
 
 
 def _tracking_server(place: Surroundings, uri: str, worst: Status) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from pemt_core.prediction.predictor import Predictor, load_predictor
 from pemt_core.prediction.project import Project
 from pemt_core.settings import Settings, load_settings
 from pemt_core.tasks import get_task, known_tasks
-from pemt_core.tracking.models import fetch_version, find_version
+from pemt_core.tracking.models import BACKBONE_DIR, fetch_version, find_version
 from pemt_core.tracking.store import open_store, tracking_dir, tracking_uri
 
 REGISTERED = "models:/"
@@ -82,8 +82,11 @@ def _load_registered(uri: str, project: Project, tracking: str | None) -> Predic
         settings = load_settings(project.params).tracking
         tracking, experiment = tracking_uri(settings.uri), settings.experiment
     store = open_store(tracking, experiment, tracking_dir(project.params))
+    version = find_version(store, uri)
+    backbone = version.tags.get(BACKBONE_DIR)  # in a copied project, its own; model.json names the original's
     with TemporaryDirectory() as temporary:
-        return load_model_folder(fetch_version(store, find_version(store, uri), Path(temporary)))
+        folder = fetch_version(store, version, Path(temporary))
+        return load_model_folder(folder, Path(backbone) if backbone else None)
 
 
 def _no_such_folder(what: str | Path, project: Project) -> str:

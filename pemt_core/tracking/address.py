@@ -1,13 +1,14 @@
-"""Tracking URIs: find the file of a relative sqlite URI, check that a server answers, and explain its refusals."""
+"""Tracking URIs: from sqlite URIs to files and back, a check that a server answers, and words for its refusals."""
 
 import http.client
+import os
 import re
 import socket
 import ssl
 import urllib.error
 import urllib.request
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from pemt_core.errors import PemtError
 
@@ -20,13 +21,45 @@ class TrackingError(PemtError):
 
 
 def sqlite_path(uri: str, base_dir: Path) -> Path | None:
-    """Return the absolute path of a sqlite URI's file, relative to `base_dir`; None for any other URI."""
-    if not uri.startswith("sqlite:"):
+    """Return the absolute path of a sqlite URI's file, relative to `base_dir`; None for any other URI.
+
+    As SQLAlchemy reads it, % and two digits are one character. TrackingError if the URI names no file, has options, or
+    a folder's % is not quoted.
+    """
+    if scheme(uri) != "sqlite":
         return None
-    path = uri.removeprefix("sqlite:///")
-    if path == uri or path in ("", ":memory:"):
+    _, _, quoted = uri.partition(":///")
+    if quoted in ("", ":memory:"):
         raise TrackingError(f"{uri}: a sqlite store needs a file that all steps share, as in sqlite:///mlflow.db")
-    return (Path(base_dir) / path).resolve()
+    if "?" in quoted:
+        raise TrackingError(f"{uri}: options after ? are not supported; write a ? of a file's or folder's name as %3F")
+    path = Path(base_dir) / unquote(quoted, errors="surrogateescape")
+    as_written = Path(base_dir) / quoted
+    if not os.path.isdir(path.parent) and os.path.isdir(as_written.parent):
+        raise TrackingError(
+            f"{uri}: {path.parent} does not exist, {as_written.parent} does; write a % of its name as %25"
+        )
+    return _resolved(path)
+
+
+def sqlite_uri(path: Path) -> str:
+    """Return the URI of a sqlite file with any character in its path.
+
+    With the driver's name MLflow does not create the folder of the quoted path, as it does after a plain "sqlite:///".
+    """
+    return f"sqlite+pysqlite:///{quote(str(path))}"
+
+
+def _resolved(path: Path) -> Path:
+    """Return `path`, absolute. TrackingError names a character that MLflow cannot read back from a URI."""
+    text = str(path) if "\0" in str(path) else str(path.resolve())
+    unfit = re.search("[\0\udc80-\udcff]", text)  # zero, and the bytes that are not UTF-8
+    if unfit:
+        raise TrackingError(
+            f"{ascii(text)[1:-1]}: MLflow cannot keep runs below a name with {unfit[0]!a}, which is not UTF-8; rename "
+            "the folder, or set tracking.uri to a file elsewhere"
+        )
+    return Path(text)
 
 
 def check_reachable(uri: str) -> None:

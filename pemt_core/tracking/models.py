@@ -9,8 +9,9 @@ from typing import Any
 
 from pemt_core.errors import nearest
 from pemt_core.tasks.pairs import Kind
-from pemt_core.tracking.address import TrackingError, without_password
-from pemt_core.tracking.store import Store, named_errors
+from pemt_core.tracking.address import TrackingError
+from pemt_core.tracking.failures import file_of
+from pemt_core.tracking.store import Store, request
 
 MODEL, FOLDER = "model", "folder"  # a run's artifact folder with a version; the package's folder in it
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<number>\d+))")
@@ -39,14 +40,15 @@ class Package:
     example: Mapping[str, Any]  # a row
 
 
+@request
 def versions_of(store: Store, name: str) -> list[Version]:
     """Return all versions of a registered model, newest first; empty if the model does not exist."""
-    with named_errors(store.uri):
-        found = store.client.search_model_versions(f"name='{name}'")
+    found = store.client.search_model_versions(f"name='{name}'")
     versions = [Version(int(each.version), each.run_id or "", each.tags) for each in found]
     return sorted(versions, key=lambda version: -version.number)
 
 
+@request
 def add_version(
     store: Store, run_id: str, name: str, package: Package, *, tags: Mapping[str, str], description: str
 ) -> Version:
@@ -54,7 +56,7 @@ def add_version(
     import mlflow.pyfunc
     from mlflow.exceptions import MlflowException
 
-    with TemporaryDirectory() as temporary, named_errors(store.uri):
+    with TemporaryDirectory() as temporary:
         saved = Path(temporary) / MODEL
         mlflow.pyfunc.save_model(
             saved,
@@ -78,19 +80,19 @@ def add_version(
     return Version(int(made.version), run_id, tags)
 
 
+@request
 def set_alias(store: Store, name: str, alias: str, version: Version) -> None:
     """Give `alias` to this version, and take it from any other version of the model."""
-    with named_errors(store.uri):
-        store.client.set_registered_model_alias(name, alias, str(version.number))
+    store.client.set_registered_model_alias(name, alias, str(version.number))
 
 
+@request
 def aliases_of(store: Store, name: str) -> dict[str, int]:
     """Return the version of each alias of a registered model. TrackingError names the nearest to an unknown model."""
-    with named_errors(store.uri):
-        found = {model.name: model.aliases for model in store.client.search_registered_models()}
+    found = {model.name: model.aliases for model in store.client.search_registered_models()}
     if name not in found:
         hint = nearest(name, found) if found else "no model is registered; run `dvc repro register`"
-        raise TrackingError(f"{without_password(store.uri)}: there is no registered model '{name}'; {hint}")
+        raise TrackingError(f"{store.place}: there is no registered model '{name}'; {hint}")
     return {alias: int(number) for alias, number in found[name].items()}
 
 
@@ -110,10 +112,23 @@ def find_version(store: Store, uri: str) -> Version:
     return versions[number]
 
 
+@request
 def fetch_version(store: Store, version: Version, folder: Path) -> Path:
     """Copy `Package.folder` of a version into `folder` and return its path."""
-    with named_errors(store.uri):
-        return Path(store.client.download_artifacts(version.run_id, f"{MODEL}/data/{FOLDER}", str(folder)))
+    return Path(store.client.download_artifacts(version.run_id, f"{MODEL}/data/{FOLDER}", str(folder)))
+
+
+def check_servable(store: Store) -> None:
+    """Raise TrackingError if MLflow could not load a model from its place in this store.
+
+    MLflow reads the path of a model's folder as a URI, in which % and two digits are another character.
+    """
+    code = re.search("%[0-9a-fA-F]{2}", store.place) if file_of(store.uri) else None
+    if code:
+        raise TrackingError(
+            f"{store.place}: MLflow cannot serve models from a folder with '{code[0]}' in its name; rename the folder, "
+            "or predict from files by `pemt predict`"
+        )
 
 
 def rejected_input(message: str) -> Exception:

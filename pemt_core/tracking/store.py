@@ -3,46 +3,67 @@
 It uses MLflow's client directly, since the fluent functions keep one active run per process in global state.
 """
 
-import fcntl
+import functools
 import json
+import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from pemt_core.artifacts.files import atomic_file
+from pemt_core.tracking import sqlite_file
 from pemt_core.tracking.address import (
     TrackingError,
     check_reachable,
-    first_line,
     is_database_server,
-    refusal,
     sqlite_path,
+    sqlite_uri,
     without_password,
 )
 from pemt_core.tracking.database import alone, with_driver
+from pemt_core.tracking.failures import explain, file_of
+from pemt_core.tracking.moved import ARTIFACTS
+from pemt_core.tracking.patience import locked, patiently
 
 METRICS_PER_BATCH, OTHERS_PER_BATCH = 1000, 100  # MLflow's limits for one request
 DIGEST = 12  # characters of a dataset's hash that are kept; MLflow takes 36 at most
 
 Point = tuple[str, float, int]  # metric, value, step
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
 
 
 @contextmanager
 def named_errors(uri: str) -> Iterator[None]:
-    """Turn errors of MLflow and the network into a TrackingError that names the store."""
+    """Turn errors of MLflow, databases, files and the network into a TrackingError that names the store."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         status = error.get_http_status_code() if isinstance(error, MlflowException) else 0
-        raise TrackingError(f"{without_password(uri)}: {refusal(status, first_line(error), _user())}") from error
+        raise TrackingError(explain(error, uri, status, _user())) from error
+
+
+def request(call: "Callable[Concatenate[Store, Given], Answer]") -> "Callable[Concatenate[Store, Given], Answer]":
+    """Have `call` wait for a sqlite file that another process holds, and raise TrackingError if the store fails.
+
+    What MLflow could not write it rolled back, so that `call` can be repeated.
+    """
+
+    @functools.wraps(call)
+    def answer(store: "Store", *args: Given.args, **kwargs: Given.kwargs) -> Answer:
+        path = file_of(store.uri)
+        with named_errors(store.uri):
+            return patiently(path, lambda: call(store, *args, **kwargs)) if path else call(store, *args, **kwargs)
+
+    return answer
 
 
 def _user() -> str | None:
@@ -84,98 +105,104 @@ class Store:
     experiment_id: str
     uri: str
 
+    @property
+    def place(self) -> str:
+        """The file or the address, to be shown."""
+        return str(file_of(self.uri) or without_password(self.uri))
+
+    @request
     def runs_with(self, tag: str, value: str) -> list[StoredRun]:
         """The runs whose `tag` is `value`, newest first."""
-        with named_errors(self.uri):
-            runs = self.client.search_runs([self.experiment_id], f"tags.`{tag}` = '{value}'")
+        runs = self.client.search_runs([self.experiment_id], f"tags.`{tag}` = '{value}'")
         return [
             StoredRun(run.info.run_id, run.info.status, run.data.tags, run.data.params, run.data.metrics)
             for run in runs
         ]
 
+    @request
     def steps_of(self, run_id: str, metric: str) -> set[int]:
         """The steps at which a run has a value of `metric`."""
-        with named_errors(self.uri):
-            return {point.step for point in self.client.get_metric_history(run_id, metric)}
+        return {point.step for point in self.client.get_metric_history(run_id, metric)}
 
+    @request
     def tags(self) -> dict[str, str]:
         """The experiment's tags."""
-        with named_errors(self.uri):
-            return dict(self.client.get_experiment(self.experiment_id).tags)
+        return dict(self.client.get_experiment(self.experiment_id).tags)
 
+    @request
     def set_tag(self, name: str, value: str) -> None:
         """Set or replace a tag of the experiment."""
-        with named_errors(self.uri):
-            self.client.set_experiment_tag(self.experiment_id, name, value)
+        self.client.set_experiment_tag(self.experiment_id, name, value)
 
+    @request
     def create(self, name: str, tags: Mapping[str, str]) -> str:
         """Start a run and return its id."""
-        with named_errors(self.uri):
-            return str(self.client.create_run(self.experiment_id, run_name=name, tags=dict(tags)).info.run_id)
+        return str(self.client.create_run(self.experiment_id, run_name=name, tags=dict(tags)).info.run_id)
 
+    @request
     def end(self, run_id: str, status: str) -> None:
         """Give a run its final status, FINISHED or FAILED."""
-        with named_errors(self.uri):
-            self.client.set_terminated(run_id, status)
+        self.client.set_terminated(run_id, status)
 
+    @request
     def delete(self, run_id: str) -> None:
         """Hide a run; `mlflow gc` frees its space."""
-        with named_errors(self.uri):
-            self.client.delete_run(run_id)
+        self.client.delete_run(run_id)
 
     def add_metrics(self, run_id: str, points: Sequence[Point]) -> None:
         """Add points to a run's curves."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        with named_errors(self.uri):
-            for part in _parts(points, METRICS_PER_BATCH):
-                metrics = [Metric(name, float(value), now, step) for name, value, step in part]
-                self.client.log_batch(run_id, metrics=metrics)
+        for part in _parts(points, METRICS_PER_BATCH):
+            self._log(run_id, metrics=[Metric(name, float(value), now, step) for name, value, step in part])
 
     def add_params(self, run_id: str, params: Mapping[str, str]) -> None:
         """Set parameters of a run, which can be set only once."""
         from mlflow.entities import Param
 
-        with named_errors(self.uri):
-            for part in _parts(list(params.items()), OTHERS_PER_BATCH):
-                self.client.log_batch(run_id, params=[Param(*item) for item in part])
+        for part in _parts(list(params.items()), OTHERS_PER_BATCH):
+            self._log(run_id, params=[Param(*item) for item in part])
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set or replace tags of a run."""
         from mlflow.entities import RunTag
 
-        with named_errors(self.uri):
-            for part in _parts(list(tags.items()), OTHERS_PER_BATCH):
-                self.client.log_batch(run_id, tags=[RunTag(*item) for item in part])
+        for part in _parts(list(tags.items()), OTHERS_PER_BATCH):
+            self._log(run_id, tags=[RunTag(*item) for item in part])
 
+    @request
+    def _log(self, run_id: str, **batch: Sequence[Any]) -> None:
+        self.client.log_batch(run_id, **batch)
+
+    @request
     def add_file(self, run_id: str, name: str, text: str) -> None:
         """Write `text` as the artifact `name` of a run."""
-        with named_errors(self.uri):
-            self.client.log_text(run_id, text, name)
+        self.client.log_text(run_id, text, name)
 
+    @request
     def add_image(self, run_id: str, name: str, png: bytes) -> None:
         """Write an image as the artifact `name` of a run."""
-        with named_errors(self.uri), TemporaryDirectory() as folder:
+        with TemporaryDirectory() as folder:
             path = Path(folder) / name
             path.write_bytes(png)
             self.client.log_artifact(run_id, str(path))
 
+    @request
     def add_dataset(self, run_id: str, name: str, content_hash: str, path: str, contexts: str) -> None:
         """Link a run to a dataset, identified by name and hash; an existing link stays."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         dataset = Dataset(name, content_hash[:DIGEST], "local", json.dumps({"uri": path}))
-        with named_errors(self.uri):
-            self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", contexts)])])
+        self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", contexts)])])
 
+    @request
     def read_file(self, run_id: str, name: str) -> str | None:
         """Return the text of the artifact `name` of a run; None if it does not exist."""
-        with named_errors(self.uri):
-            if name not in {file.path for file in self.client.list_artifacts(run_id)}:
-                return None
-            with TemporaryDirectory() as folder:
-                return Path(self.client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
+        if name not in {file.path for file in self.client.list_artifacts(run_id)}:
+            return None
+        with TemporaryDirectory() as folder:
+            return Path(self.client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
 
 
 def open_store(uri: str, experiment: str, base_dir: Path) -> Store:
@@ -187,16 +214,37 @@ def open_store(uri: str, experiment: str, base_dir: Path) -> Store:
     _prepare_import()
     path = sqlite_path(uri, base_dir)
     if path is not None:
-        with named_errors(uri), _locked(path):
-            _create_database(path)
-            return _opened(f"sqlite:///{path}", experiment, path.parent / "mlartifacts")
+        return _open_file(path, experiment)
     check_reachable(uri)
     if is_database_server(uri):
         database = with_driver(uri)
         with named_errors(uri), alone(database):
-            return _opened(database, experiment, Path(base_dir).resolve() / "mlartifacts")
+            return _opened(database, experiment, Path(base_dir).resolve() / ARTIFACTS)
     with named_errors(uri):
         return _opened(uri, experiment, None)
+
+
+def _open_file(path: Path, experiment: str) -> Store:
+    """Open a sqlite store. One process at a time does so, since racing migrations corrupt a fresh file."""
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    uri, artifacts, revision = sqlite_uri(path), path.parent / ARTIFACTS, _get_latest_schema_revision()
+    with named_errors(uri):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sqlite_file.check_place(path)
+        with locked(path):
+            if path.exists() and path.stat().st_size:
+                sqlite_file.adopt(path, revision)
+            else:
+                sqlite_file.create(path, lambda new: _create_database(new, artifacts))
+            return patiently(path, lambda: _opened(uri, experiment, artifacts))
+
+
+def _create_database(path: Path, artifacts: Path) -> None:
+    """Create MLflow's tables. MLflow's own experiment gets a folder in `artifacts`, as ours, not the working folder."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore(sqlite_uri(path), artifacts.as_uri())._dispose_engine()
 
 
 def _opened(uri: str, experiment: str, artifacts: Path | None) -> Store:
@@ -214,46 +262,7 @@ def _prepare_import() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the default of 7 waits for minutes
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file beside `path`, since racing migrations corrupt a fresh sqlite file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _create_database(path: Path) -> None:
-    """Create a missing or empty database under a temporary name first, so that a crash never leaves half a schema."""
-    from mlflow import MlflowClient
-
-    if path.exists() and path.stat().st_size:
-        _check_database(path)
-        return
-    with atomic_file(path) as temporary:
-        MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
-
-
-def _check_database(path: Path) -> None:
-    """Raise TrackingError if `path` is not a store of this MLflow version; MLflow would retry for 90 seconds."""
-    from mlflow.store.db.utils import _get_latest_schema_revision
-
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-            versions = "SELECT version_num FROM alembic_version"
-            found = [row[0] for row in connection.execute(versions)] if "alembic_version" in tables else []
-    except sqlite3.DatabaseError as error:
-        raise TrackingError(
-            f"{path}: not usable as an sqlite database ({error}); move it away or change tracking.uri"
-        ) from error
-    if found != [expected := _get_latest_schema_revision()]:
-        raise TrackingError(
-            f"{path}: its schema is {', '.join(found) or 'not from MLflow'}, this MLflow has {expected}. Update an "
-            f"older one: copy the file, then run `mlflow db upgrade sqlite:///{path}`"
-        )
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs tracebacks of what it raises too
 
 
 def _experiment_id(client: Any, name: str, artifacts: str | None) -> str:
