@@ -1,6 +1,6 @@
 """Serve a target's registered model over HTTP, to this machine only. Stop it with Ctrl-C.
 
-It checks model, alias, backbone and port, and then becomes `mlflow models serve`.
+It checks model, alias, backbone and port, and then runs `mlflow models serve`.
 """
 
 import argparse
@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 from components.command import HOST, add_params, check_port, explained, run
+from components.server import run_server
 from pemt_core.errors import ArtifactError
 from pemt_core.settings import load_settings
 
 
-def main(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> int:
     from pemt_core.tracking.models import BACKBONE_DIR, find_version
     from pemt_core.tracking.store import open_store, tracking_dir, tracking_uri
 
@@ -32,8 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
     words = ["models", "serve", "--model-uri", uri, "--env-manager", "local", "--host", HOST]
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # MLflow looks for uvicorn here
     variables = {"MLFLOW_TRACKING_URI": store.uri, "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": programs}
-    command = [sys.executable, "-m", "mlflow", *words, "--port", str(arguments.port)]
-    os.execve(sys.executable, command, {**os.environ, **variables})
+    return run_server([*words, "--port", str(arguments.port)], variables)
 
 
 def make_parser() -> argparse.ArgumentParser:
