@@ -1,6 +1,6 @@
 """The command line: `pemt COMMAND`. Each command is a separate program, loaded only when it is called.
 
-Exit codes: 0 success, 1 a problem, explained in one line, 2 wrong usage, 130 stopped by Ctrl-C.
+Exit codes: 0 success, 1 a problem, explained in one line, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 import argparse
@@ -13,8 +13,9 @@ from typing import Any
 
 from pemt_core import __version__
 from pemt_core.errors import PemtError, nearest
+from pemt_core.interruption import stoppable
 
-STOPPED, READER_GONE = 130, 141  # 128 plus the number of SIGINT or SIGPIPE, as in shells
+READER_GONE = 141  # 128 plus the number of SIGPIPE, as in shells
 
 
 class CommandError(PemtError):
@@ -115,17 +116,16 @@ def dispatch() -> None:
 
 
 def main() -> None:
-    """Run `pemt`. Ctrl-C and a closed output pipe end it without a traceback."""
-    try:
+    """Run `pemt`. Signals and a closed output pipe end it without a traceback."""
+    with stoppable():
         try:
-            dispatch()
-        finally:
-            sys.stdout.flush()
-    except KeyboardInterrupt:
-        os._exit(STOPPED)  # at once: the interpreter would wait for threads that wait for a server
-    except BrokenPipeError:  # as in `pemt tasks | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes again at exit
-        sys.exit(READER_GONE)
+            try:
+                dispatch()
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:  # as in `pemt tasks | head -1`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes again at exit
+            sys.exit(READER_GONE)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pemt_core.errors import PemtError
+from pemt_core.interruption import stoppable
 
 Main = Callable[[argparse.Namespace], int | None]
 
@@ -38,10 +39,11 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def run(main: Main, parser: argparse.ArgumentParser) -> None:
     """Parse the flags and call `main`, which may return an exit code. A PemtError becomes one line and exit code 1."""
-    try:
-        sys.exit(main(parser.parse_args()))
-    except PemtError as error:
-        sys.exit(f"error: {error}")
+    with stoppable():
+        try:
+            sys.exit(main(parser.parse_args()))
+        except PemtError as error:
+            sys.exit(f"error: {error}")
 
 
 def check_port(port: int) -> None:

@@ -15,6 +15,7 @@ from typing import Generic
 from components.command import explained
 from components.executor import Executor, Outcome
 from pemt_core.errors import PemtError
+from pemt_core.interruption import Interrupted, stoppable
 from pemt_core.settings.groups import TrackingSettings
 from pemt_core.settings.steps import StepType, read_step
 from pemt_core.tracking import Tracker, connect
@@ -82,21 +83,32 @@ def run(main: Main[StepType], parser: argparse.ArgumentParser, kind: type[StepTy
 def run_program(
     main: Callable[[argparse.Namespace, Executor | None], Outcome | None], parser: argparse.ArgumentParser
 ) -> None:
-    """Parse the flags, call `main` and answer Kubeflow. A PemtError becomes one line and exit code 1."""
+    """Parse the flags, call `main` and answer Kubeflow.
+
+    A PemtError becomes one line and exit code 1, SIGINT and SIGTERM one line and exit codes 130 and 143.
+    """
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for chatty in ("httpx", "alembic", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     executor = None
-    try:
-        executor = Executor(arguments.executor_input) if arguments.executor_input else None
-        outcome = main(arguments, executor) or Outcome()
+
+    def report(stopped: Interrupted) -> None:
         if executor and answers():
-            executor.finish(outcome)
-    except PemtError as error:
-        if executor:
-            executor.fail(str(error))
-        sys.exit(f"error: {error}")
+            executor.fail(str(stopped))
+        if answers():
+            sys.stderr.write(f"{stopped}\n")
+
+    with stoppable(report):
+        try:
+            executor = Executor(arguments.executor_input) if arguments.executor_input else None
+            outcome = main(arguments, executor) or Outcome()
+            if executor and answers():
+                executor.finish(outcome)
+        except PemtError as error:
+            if executor:
+                executor.fail(str(error))
+            sys.exit(f"error: {error}")
 
 
 def answers() -> bool:
@@ -127,11 +139,11 @@ def open_tracker(tracking: TrackingSettings, plan: str | None, *, must_answer: b
 
 
 def share_among_processes(step: str, processes: int) -> None:
-    """Relaunch the program under `accelerate launch` if more than one process is to train."""
+    """Run the program in several processes by `accelerate launch` and exit as they do, if more than one is to train."""
     if processes != 1:
-        from pemt_core.training.accelerator import launch_command
+        from pemt_core.training.accelerator import launch, launch_options
 
-        words, variables = launch_command(processes)
-        alone = ["--processes", "1"]  # overrides the user's flag, so that they do not relaunch too
-        command = [*words, f"components.{step}", *sys.argv[1:], *alone]
-        os.execve(sys.executable, command, {**os.environ, **variables})
+        options, variables = launch_options(processes)
+        os.environ.update(variables)
+        alone = ["--processes", "1"]  # overrides the user's flag, so that they do not launch others
+        sys.exit(launch([*options, f"components.{step}", *sys.argv[1:], *alone]))

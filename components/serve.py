@@ -1,15 +1,15 @@
 """Serve a target's registered model over HTTP, to this machine only. Stop it with Ctrl-C.
 
-It checks model, alias, backbone and port, and then becomes MLflow's scoring server.
+It checks model, alias, backbone and port, and then runs MLflow's scoring server.
 """
 
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 from components.command import HOST, add_params, check_port, explained, run
+from components.server import run_server
 from pemt_core.errors import ArtifactError
 from pemt_core.settings import load_settings
 
@@ -17,7 +17,7 @@ APP = "components.scoring_app:make_app"
 MODEL = "__pyfunc_model_path__"  # the variable that tells MLflow's app which model it serves
 
 
-def main(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> int:
     from pemt_core.tracking.models import BACKBONE, BACKBONE_DIR, check_servable, find_version
     from pemt_core.tracking.store import open_store, tracking_dir, tracking_uri
 
@@ -37,8 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
     variables = {"MLFLOW_TRACKING_URI": store.uri, "MLFLOW_DISABLE_TELEMETRY": "true", MODEL: uri}
     if backbone:  # in a copied project, its own; the version's files name the original's
         variables["SERVING_MODEL_CONFIG"] = os.environ.get("SERVING_MODEL_CONFIG") or json.dumps({BACKBONE: backbone})
-    command = [sys.executable, "-m", "uvicorn", "--factory", APP, "--host", HOST, "--port", str(arguments.port)]
-    os.execve(sys.executable, command, {**os.environ, **variables})
+    return run_server(["uvicorn", "--factory", APP, "--host", HOST, "--port", str(arguments.port)], variables)
 
 
 def make_parser() -> argparse.ArgumentParser:

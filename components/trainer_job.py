@@ -7,7 +7,6 @@ of all arguments, so a retry finds the job that an earlier attempt started. The 
 import argparse
 import json
 import logging
-import signal
 import sys
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from components.trainer_api import Jobs, TrainerJobError, phase
 from components.trainer_manifest import manifests
 from pemt_core.artifacts.files import atomic_directory, atomic_file, read_json, sha256_of_json
 from pemt_core.errors import ArtifactError, PemtError
+from pemt_core.interruption import stoppable
 
 log = logging.getLogger("trainer_job")
 
@@ -116,11 +116,10 @@ def main(arguments: argparse.Namespace, executor: Executor) -> None:
     jobs, identity = Jobs(), {key: str(value) for key, value in vars(arguments).items() if key != "poll_seconds"}
     name = f"pemt-{arguments.step.replace('_', '-')}-{sha256_of_json(identity)[:10]}"
     exchange = Exchange(arguments.volume / "jobs" / name, json.loads(arguments.executor_input))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         start(jobs, name, arguments, exchange)
         failure = wait(jobs, name, exchange, arguments.poll_seconds)
-    except (SystemExit, KeyboardInterrupt):
+    except KeyboardInterrupt:
         jobs.delete(name)
         rmtree(exchange.folder, ignore_errors=True)
         raise
@@ -160,10 +159,11 @@ def make_parser() -> argparse.ArgumentParser:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     parsed, kubeflow = make_parser().parse_args(), None
-    try:
-        kubeflow = Executor(parsed.executor_input)
-        main(parsed, kubeflow)
-    except PemtError as error:
-        if kubeflow:
-            kubeflow.fail(str(error))
-        sys.exit(f"error: {error}")
+    with stoppable(lambda stopped: print(stopped, file=sys.stderr)):
+        try:
+            kubeflow = Executor(parsed.executor_input)
+            main(parsed, kubeflow)
+        except PemtError as error:
+            if kubeflow:
+                kubeflow.fail(str(error))
+            sys.exit(f"error: {error}")

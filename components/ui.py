@@ -4,11 +4,10 @@ The runs come from the tracking file of the settings, or from that of another fo
 """
 
 import argparse
-import os
-import sys
 from pathlib import Path
 
 from components.command import HOST, add_params, check_port, explained, run
+from components.server import run_server
 from pemt_core.errors import PemtError
 from pemt_core.settings import load_settings
 from pemt_core.tracking.address import sqlite_path, sqlite_uri, without_password
@@ -26,7 +25,7 @@ class UiError(PemtError):
     """The runs cannot be shown from here."""
 
 
-def main(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> int:
     settings = load_settings(arguments.params)
     if arguments.store and not arguments.store.is_dir():
         raise UiError(f"--store is {arguments.store}: no such folder; expected the one that holds {DATABASE}")
@@ -44,7 +43,7 @@ def main(arguments: argparse.Namespace) -> None:
     places = ["--backend-store-uri", store.uri, "--artifacts-destination", artifacts]
     view = f"#/experiments/{store.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=methods"
     print(f"Methods side by side, from {database}: http://{HOST}:{arguments.port}/{view}", flush=True)
-    os.execve(sys.executable, [sys.executable, "-m", "mlflow", "server", *words, *places], {**os.environ, **SERVER})
+    return run_server(["mlflow", "server", *words, *places], SERVER)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pemt_core.errors import PemtError, SettingsError
+from pemt_core.interruption import stoppable
 from pemt_core.settings import Settings, parse_run, parse_settings, read_params
 from pemt_core.steps.plan import check_tasks
 from pemt_core.tracking.address import without_password
@@ -86,10 +87,11 @@ def unfit_for_a_cluster(settings: Settings) -> list[str]:
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
     """Parse the flags and call `main`. A PemtError becomes one line and exit code 1."""
-    try:
-        main(parser.parse_args())
-    except PemtError as error:
-        sys.exit(f"error: {error}")
+    with stoppable():
+        try:
+            main(parser.parse_args())
+        except PemtError as error:
+            sys.exit(f"error: {error}")
 
 
 def _k(text: str) -> str | int:

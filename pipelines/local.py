@@ -21,6 +21,7 @@ from kfp import components, local
 from kfp.local import docker_task_handler
 
 from pemt_core.errors import PemtError
+from pemt_core.interruption import SIGNALS
 from pemt_core.settings import Settings
 from pemt_core.tracking.address import sqlite_uri
 from pipelines.cluster import IF_THERE, VOLUME
@@ -48,7 +49,8 @@ def run_locally(package: Path, arguments: Mapping[str, Any], settings: Settings,
     before = set(runs.iterdir())
     local.init(_runner(settings, root.resolve()), pipeline_root=str(runs), enable_caching=True)
     docker_task_handler.run_docker_container = _run_container
-    signal.signal(signal.SIGINT, _stop)
+    for number in SIGNALS:
+        signal.signal(number, _stop)
     logging.getLogger().addFilter(lambda record: not record.getMessage().startswith(NOISE))
     pipeline = components.load_component_from_file(str(package))
     failure = ""
@@ -83,15 +85,15 @@ def _run_container(client: Any, image: str, command: list[str], volumes: dict[st
         container.remove(force=True)
 
 
-def _stop(*_: Any) -> NoReturn:
-    """Handle Ctrl-C: remove all containers and exit, since kfp would wait for running steps and their retries."""
+def _stop(number: int, _: Any) -> NoReturn:
+    """Handle a signal: remove all containers and exit, since kfp would wait for running steps and their retries."""
     client = docker.from_env()
     for _round in range(2):  # another may be starting meanwhile
         for container in client.containers.list(filters={"label": f"{LABEL}={os.getpid()}"}):
             container.remove(force=True)
         time.sleep(0.5)
     sys.stderr.write("\nerror: stopped; the next run takes finished steps from the cache\n")
-    os._exit(130)
+    os._exit(128 + number)
 
 
 def check_image(image: str) -> None:

@@ -375,6 +375,32 @@ def test_attaching_twice_requires_detaching_first(stage: str) -> None:
     new_model(backbone, "source")
 
 
+@pytest.mark.parametrize("stage", ["source", "target", "control"])
+def test_an_error_leaves_the_backbone_as_it_was(stage: str) -> None:
+    """While the model is in use, though the error is still referred to with all that it has seen."""
+    backbone = tiny_t5()
+    before = snapshot(backbone)
+    model = new_model(backbone, stage)
+    assert snapshot(backbone) != before
+    with pytest.raises(TypeError) as caught, model:
+        model(labels="none")
+    assert snapshot(backbone) == before
+    new_model(backbone, stage).detach()
+    assert snapshot(backbone) == before
+    assert caught.value.__traceback__ is not None
+
+
+@pytest.mark.parametrize("missing", ["decoder.2.adapter.up.bias", "decoder.final_layer_norm.weight"])
+def test_an_error_while_a_model_is_built_leaves_the_backbone_as_it_was(missing: str) -> None:
+    backbone = tiny_t5()
+    before, tensors = snapshot(backbone), random_target_tensors(backbone, 2)
+    experts = random_experts(backbone, 2)
+    del tensors[missing]
+    with pytest.raises(KeyError, match=missing):
+        build_target_model(backbone, tensors, experts, prompt_dropout=0.1, sparsity_coefficient=0.1)
+    assert snapshot(backbone) == before
+
+
 @pytest.mark.parametrize("stage", ["source", "target"])
 def test_training_moves_every_trained_tensor_and_nothing_else(stage: str) -> None:
     backbone, batch = tiny_t5(), tiny_batch()

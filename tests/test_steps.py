@@ -28,7 +28,7 @@ from pemt_core.artifacts.result import CellResult
 from pemt_core.artifacts.run_info import RunInfo
 from pemt_core.backbone.store import load_backbone, recorded_fingerprint
 from pemt_core.data.prepared import PreparedTask, load_task_description, write_description
-from pemt_core.errors import ArtifactError, SettingsError, TrainingError
+from pemt_core.errors import ArtifactError, DataError, SettingsError, TrainingError
 from pemt_core.settings import EvaluateSettings
 from pemt_core.steps import evaluate as evaluate_module
 from pemt_core.steps.collect_experts import collect_experts
@@ -37,6 +37,7 @@ from pemt_core.steps.transfer import transfer
 from pemt_core.training import target as target_module
 from pemt_core.training.run import SilentRun
 from pemt_core.training.target import Target
+from pemt_core.training.task_data import TaskData
 from pemt_core.training.workers import SINGLE_THREADED, Schedule
 
 CELLS = ["pemt-kfull-seed1", "pemt-kfull-seed2"]
@@ -527,6 +528,17 @@ def transfer_recorded(world: World, folder: Path, runs: RecordedRuns, workers: i
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+def test_a_sample_that_cannot_be_drawn_stops_all_cells_at_once(world: World, tmp_path: Path, workers: int) -> None:
+    """The training split has 12 rows of each class; no cell is trained and no run is opened."""
+    runs = RecordedRuns()
+    with pytest.raises(DataError, match=r"^gamma: k=13 rows of 'red' are needed, but the training split has 12; "):
+        transfer_recorded(world, tmp_path, runs, workers, methods=["control", "pemt"], k=[4, 13], seeds=[1, 2, 3])
+    assert runs.ends == {}
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_diverging_training_loses_only_its_cell(world: World, tmp_path: Path, workers: int) -> None:
     """It leaves nothing attached to the backbone, and the other cells are kept until the settings are corrected."""
     runs, control = RecordedRuns(), METHODS["control"]
@@ -551,13 +563,23 @@ def test_a_diverging_training_loses_only_its_cell(world: World, tmp_path: Path, 
     assert contents(tmp_path / "out") == {**contents(tmp_path / "out"), **first}
 
 
-def test_any_other_error_in_a_worker_stops_all(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [ArtifactError("the disk is full"), ZeroDivisionError("the disk is full")], ids=repr)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_other_error_of_a_training_stops_all(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, error: Exception
+) -> None:
+    """The first error is shown, rather than one that follows from it."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(TaskData, "evaluate", fail)
     runs = RecordedRuns()
-    (tmp_path / "checkpoints").write_text("a file where a folder is to be")
-    with pytest.raises(OSError, match="checkpoints"):
-        transfer_recorded(world, tmp_path, runs, seeds=[1, 2])
+    with pytest.raises(type(error), match="the disk is full"):
+        transfer_recorded(world, tmp_path, runs, workers, seeds=[1, 2, 3])
     assert multiprocessing.active_children() == []
     assert set(runs.ends.values()) == {"failed"}
+    assert list((tmp_path / "checkpoints").iterdir()) == []
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]  # neither complete nor partial output
 
 

@@ -143,7 +143,7 @@ def test_record_completes_the_live_run_of_the_same_artifact(tmp_path: Path, trac
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     client = client_of(tmp_path)
-    assert [run.info.status for run in runs_in(client)] == ["FAILED"]
+    assert [run.info.status for run in runs_in(client)] == ["KILLED"]
     assert tracker.record(RECORD)
     (run,) = runs_in(client)
     assert (run.info.run_name, run.info.status, run.data.tags[RESULT]) == ("live", "FINISHED", "result-1")

@@ -109,15 +109,16 @@ def initial_target_tensors(
 
 def build_source_model(backbone: Any, tensors: Mapping[str, Tensor], *, scale: float) -> PromptedT5:
     """Build stage 1: source adapters parallel to every `wo`, and the task prompt; everything else is frozen."""
-    attachment, tensors = Attachment(backbone), _copies(tensors, backbone)
+    tensors = _copies(tensors, backbone)
     prompt = TaskPrompt(tensors["prompt"])
     trained = {"prompt": prompt.vectors}
-    for place in feed_forwards(backbone):
-        key = f"{place.stack}.{place.layer}"
-        adapted = SourceAdaptedOutput(place.wo, tensors[f"{key}.down"], tensors[f"{key}.up"], scale=scale)
-        attachment.replace(place.parent, "wo", adapted)
-        trained |= {f"{key}.down": adapted.down, f"{key}.up": adapted.up}
-    return PromptedT5(backbone, prompt, attachment, ForwardSignal(), trained)
+    with Attachment.whole(backbone) as attachment:
+        for place in feed_forwards(backbone):
+            key = f"{place.stack}.{place.layer}"
+            adapted = SourceAdaptedOutput(place.wo, tensors[f"{key}.down"], tensors[f"{key}.up"], scale=scale)
+            attachment.replace(place.parent, "wo", adapted)
+            trained |= {f"{key}.down": adapted.down, f"{key}.up": adapted.up}
+        return PromptedT5(backbone, prompt, attachment, ForwardSignal(), trained)
 
 
 def fold_experts(backbone: Any, experts: Sequence[Expert]) -> FoldedLayers:
@@ -146,7 +147,7 @@ def build_target_model(
     """
     if folded is None:
         folded = fold_experts(backbone, experts)
-    attachment, signal, tensors = Attachment(backbone), ForwardSignal(), _copies(tensors, backbone)
+    signal, tensors = ForwardSignal(), _copies(tensors, backbone)
     prompt: TaskPrompt | CorrelationGuidedPrompt = (
         CorrelationGuidedPrompt(
             tensors["prompt"],
@@ -157,25 +158,26 @@ def build_target_model(
         else TaskPrompt(tensors["prompt"])
     )
     trained = {"prompt": prompt.vectors}
-    for name, parent, attribute in layer_norms(backbone):
-        norm = TargetLayerNorm(getattr(parent, attribute), tensors[name])
-        attachment.replace(parent, attribute, norm)
-        trained[name] = norm.weight
-    for place in feed_forwards(backbone):
-        key = f"{place.stack}.{place.layer}"
-        adapter = _target_adapter(tensors, key)
-        trained |= {f"{key}.adapter.{name}": adapter.get_parameter(name) for name in ADAPTER_TENSORS}
-        if experts:
-            gate = gates.build(place, tensors.get(f"{key}.gate"), len(experts), signal)
-            output: nn.Module = MixtureOutput(
-                place.stack, place.layer, folded[key], gate, adapter, signal, sparsity_positions=sparsity_positions
-            )
-            trained |= {f"{key}.gate": parameter for _, parameter in gate.named_parameters()}
-        else:
-            output = AdaptedOutput(place.wo, adapter)
-        attachment.replace(place.parent, "wo", output)
-    coefficient = sparsity_coefficient if experts else 0.0
-    return PromptedT5(backbone, prompt, attachment, signal, trained, sparsity_coefficient=coefficient)
+    with Attachment.whole(backbone) as attachment:
+        for name, parent, attribute in layer_norms(backbone):
+            norm = TargetLayerNorm(getattr(parent, attribute), tensors[name])
+            attachment.replace(parent, attribute, norm)
+            trained[name] = norm.weight
+        for place in feed_forwards(backbone):
+            key = f"{place.stack}.{place.layer}"
+            adapter = _target_adapter(tensors, key)
+            trained |= {f"{key}.adapter.{name}": adapter.get_parameter(name) for name in ADAPTER_TENSORS}
+            if experts:
+                gate = gates.build(place, tensors.get(f"{key}.gate"), len(experts), signal)
+                output: nn.Module = MixtureOutput(
+                    place.stack, place.layer, folded[key], gate, adapter, signal, sparsity_positions=sparsity_positions
+                )
+                trained |= {f"{key}.gate": parameter for _, parameter in gate.named_parameters()}
+            else:
+                output = AdaptedOutput(place.wo, adapter)
+            attachment.replace(place.parent, "wo", output)
+        coefficient = sparsity_coefficient if experts else 0.0
+        return PromptedT5(backbone, prompt, attachment, signal, trained, sparsity_coefficient=coefficient)
 
 
 def _copies(tensors: Mapping[str, Tensor], backbone: Any) -> dict[str, Tensor]:

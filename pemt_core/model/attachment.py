@@ -1,5 +1,8 @@
 """Replace modules of a backbone, and restore them exactly."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import Tensor, nn
 
 
@@ -8,6 +11,17 @@ class Attachment:
 
     The backbone's tensors are never written to: a new module holds the module that it replaces.
     """
+
+    @classmethod
+    @contextmanager
+    def whole(cls, backbone: nn.Module) -> Iterator["Attachment"]:
+        """Yield an attachment for the block that makes it; an error in the block leaves the backbone as it was."""
+        attachment = cls(backbone)
+        try:
+            yield attachment
+        except BaseException:
+            attachment.detach()
+            raise
 
     def __init__(self, backbone: nn.Module) -> None:
         self._backbone = backbone

@@ -50,10 +50,17 @@ class PromptedT5(nn.Module):
         self.sparsity_coefficient = sparsity_coefficient
         self._hook_encoder()
 
+    def __enter__(self) -> "PromptedT5":
+        """Use this attached model for a block, and detach it at its end, however the block ends."""
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.detach()
+
     def detach(self) -> nn.Module:
         """Detach every module, and return the backbone as it was."""
-        self._encoder_hook.remove()
         self.attachment.detach()
+        self._encoder_hook.remove()
         backbone: nn.Module = self.backbone
         return backbone
 
@@ -61,8 +68,8 @@ class PromptedT5(nn.Module):
     def attached(self) -> Iterator["PromptedT5"]:
         """Attach a detached model for the block, so that several models can take turns on one backbone."""
         self.attachment.attach()
-        self._hook_encoder()
         try:
+            self._hook_encoder()
             yield self
         finally:
             self.detach()

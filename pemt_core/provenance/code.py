@@ -22,6 +22,7 @@ WITHOUT_EFFECT = {
     "pemt_core/artifacts/files.py": "writes what it is given; its hashes are themselves part of every key",
     "pemt_core/artifacts/run_info.py": "names tracking runs",
     "pemt_core/errors.py": "texts of errors",
+    "pemt_core/interruption.py": "ends a program",
     "pemt_core/provenance": "describes how a result came about, beside the result",
     "pemt_core/schema": "checks values, which are inputs themselves",
     "pemt_core/settings": "checks values, which are inputs themselves",

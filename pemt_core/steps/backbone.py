@@ -13,6 +13,7 @@ from pemt_core.provenance.code import code_hash
 from pemt_core.settings import BackboneSettings
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore
+from pemt_core.training.lock import training_locks
 from pemt_core.training.loop import Trainer
 from pemt_core.training.run import OpenRun, run_of
 
@@ -44,7 +45,8 @@ def make_backbone(
     pretraining = Pretraining(model)
     store = CheckpointStore(checkpoint_dir, inputs)
     info = RunInfo("backbone", f"backbone {settings.size}", {"pemt.step": "backbone"}, {"settings": inputs["settings"]})
-    with run_of(info, open_run, accelerator.is_main_process) as run:
+    is_main = accelerator.is_main_process
+    with training_locks([store.path.parent], is_main), run_of(info, open_run, is_main) as run:
         state = Trainer(
             pretraining,
             training,
@@ -59,7 +61,7 @@ def make_backbone(
             learning_rate_factors=pretraining.learning_rate_factors(),
         ).fit()
         fingerprint = ""
-        if accelerator.is_main_process:
+        if is_main:
             fingerprint = save_backbone(output_dir, model.cpu().eval(), tokenizer)
             run.tag({"pemt.backbone": fingerprint})
             store.discard()

@@ -142,18 +142,15 @@ class _Evaluation:
         }
 
     def _predict(self, adapter: Adapter[TargetDescription], split: EvaluationSplit) -> Predictions:
-        model = restore_target(self.backbone.model, adapter, self.bank).to(self.accelerator.device)
-        try:
+        with restore_target(self.backbone.model, adapter, self.bank) as model:
             return predict(
-                model,
+                model.to(self.accelerator.device),
                 split,
                 self.backbone.tokenizer,
                 self.accelerator,
                 rule=self.settings.answer,
                 batch_size=self.settings.batch_size,
             )
-        finally:
-            model.detach()
 
     def _facts(
         self, cell_dir: Path, adapter: Adapter[TargetDescription], prepared: PreparedTask, data_hash: str

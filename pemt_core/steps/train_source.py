@@ -18,6 +18,7 @@ from pemt_core.provenance.code import code_hash
 from pemt_core.settings import TrainSourceSettings
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore
+from pemt_core.training.lock import training_locks
 from pemt_core.training.loop import Trainer
 from pemt_core.training.run import OpenRun, run_of
 from pemt_core.training.task_data import TaskData
@@ -36,19 +37,25 @@ def train_source(
 ) -> TrainingRecord:
     """Train one source's adapters and prompt on the frozen backbone, and write them to `output_dir`.
 
-    `answer` is the rule that answers validation.
+    `answer` is the rule that answers validation. Raises TrainingError if the training diverges, or another process is
+    at it.
     """
     prepared, backbone = PreparedTask.load(task_dir), load_backbone(backbone_dir)
     check_label_words(prepared.task, backbone.tokenizer)
     task, description = prepared.task, _description(prepared, backbone, settings, answer)
-    model = _new_model(task.description, backbone, settings)
     data = TaskData.load(prepared, backbone.tokenizer, settings.training, settings.source_length)
     accelerator = make_accelerator(settings.training.precision)
     dropout = backbone.model.config.dropout_rate  # not in the fingerprint: it affects training alone
     inputs = {"adapter": asdict(description), "dropout": dropout, "code": code_hash(__name__)}
     store = CheckpointStore(checkpoint_dir, inputs)
     schedule = Schedule.make(1, 1, backbone.model.num_parameters(), accelerator)
-    with run_of(source_run(description), open_run, accelerator.is_main_process) as run, schedule.threads():
+    is_main = accelerator.is_main_process
+    with (
+        training_locks([store.path.parent], is_main),
+        run_of(source_run(description), open_run, is_main) as run,
+        schedule.threads(),
+        _new_model(task.description, backbone, settings) as model,
+    ):
         state = Trainer(
             model,
             data.rows(settings.training, settings.seed, "full", "error"),
@@ -64,7 +71,7 @@ def train_source(
             title=f"train_source {task.name}",
         ).fit()
         record = state.record(settings.training.learning_rate, model.num_trained_parameters())
-        if accelerator.is_main_process:
+        if is_main:
             run.tag({ARTIFACT_TAG: save_adapter(output_dir, description, model.tensors(), record)})
             store.discard()
     return record

@@ -9,7 +9,7 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from pemt_core.labels import check_label_words
 from pemt_core.settings.steps import Transfer
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import TrainingState
+from pemt_core.training.lock import training_lock, training_locks
 from pemt_core.training.run import OpenRun, Run, run_of
 from pemt_core.training.target import CellTraining, Target
 from pemt_core.training.workers import Schedule, forked_workers
@@ -63,7 +64,9 @@ def transfer(
     Raises:
         SettingsError: the machine cannot run `workers`, or a method names an unknown source.
         ArtifactError: an input is missing or does not fit.
-        TrainingError: trainings diverged. All other cells are trained and kept; the next run trains the rest.
+        DataError: a few-shot sample cannot be drawn.
+        TrainingError: another process trains some of these cells; then nothing is trained. Or trainings diverged; then
+            all other cells are trained and kept, and the next run trains the rest.
     """
     prepared, backbone = PreparedTask.load(task_dir), load_backbone(backbone_dir)
     check_label_words(prepared.task, backbone.tokenizer)
@@ -76,20 +79,19 @@ def transfer(
     accelerator = make_accelerator(trainings[0].method.training.precision)
     num_trainings = sum(len(each.rates) for each in missing)
     schedule = Schedule.make(workers, num_trainings, backbone.model.num_parameters(), accelerator)
-    target.load_data(missing)
-    work = _Work(target, output_dir, open_run, accelerator.is_main_process)
+    is_main = accelerator.is_main_process
+    work = _Work(target, output_dir, open_run, is_main)
     memory = 0
-    with schedule.threads():
+    with training_locks(map(target.folder, missing), is_main), schedule.threads():
+        target.load_data(missing)
         if schedule.workers > 1:
             memory = work.train_in_workers(missing, schedule.workers)
         else:
             work.train_here(missing)
     work.check_complete(len(trainings))
-    if accelerator.is_main_process:
+    if is_main:
         _remove_others(output_dir, [each.cell.name for each in trainings])
-        for each in trainings:  # nothing is left to resume
-            for rate in each.rates:
-                target.store(each, rate).discard()
+        _discard_states(target, trainings)
     return Transferred(settings.cells, [each.cell for each in missing], schedule.workers, memory)
 
 
@@ -175,6 +177,13 @@ class _OpenCell:
         if len(self.states) == len(self.training.rates):
             self.work.save(self.training, {rate: self.states[rate] for rate in self.training.rates}, self.run)
             self.run_context.close()
+
+
+def _discard_states(target: Target, trainings: Sequence[CellTraining]) -> None:
+    """Remove the states of finished cells, unless another process uses them: here nothing is left to resume."""
+    for each in trainings:
+        with suppress(PemtError), training_lock(target.folder(each)):
+            target.discard(each)
 
 
 def score_of(state: TrainingState) -> float:

@@ -11,9 +11,11 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from pemt_core import interruption
 from pemt_core.artifacts.run_info import ARTIFACT_TAG, RunInfo
 from pemt_core.provenance.commit import git_commit
 from pemt_core.settings.dotted import flatten
@@ -93,21 +95,25 @@ class Tracker:
     def run(
         self, cell: str, name: str, tags: Mapping[str, str], params: Mapping[str, Any], key: str = ""
     ) -> Iterator[LiveRun]:
-        """Open a run of `cell` that replaces those with this key; it ends FINISHED, or FAILED if the body raises."""
+        """Open a run of `cell` that replaces those with this key.
+
+        It ends FINISHED, or FAILED if the body raises an error, or KILLED if a signal interrupts it.
+        """
         run_id = ""
-        with self.tolerance() as store:
-            if store:
-                for old in self._runs_of(store, cell, key):
-                    store.delete(old.run_id)
-                run_id = store.create(name, _identity(cell, key))
-                store.set_tags(run_id, {**tags, **self._tags})
-                add_params(store, run_id, params, already=())
         try:
-            yield LiveRun(self, run_id)
+            with interruption.deferred(), self.tolerance() as store:
+                if store:
+                    for old in self._runs_of(store, cell, key):
+                        store.delete(old.run_id)
+                    run_id = store.create(name, _identity(cell, key))
+                    store.set_tags(run_id, {**tags, **self._tags})
+                    add_params(store, run_id, params, already=())
+            with interruption.last_words(partial(self._abandon, run_id, None)):
+                yield LiveRun(self, run_id)
         except BaseException as error:
-            self._fail(run_id, error)
+            self._abandon(run_id, error)
             raise
-        with self.tolerance() as store:
+        with interruption.deferred(), self.tolerance() as store:
             if store:
                 store.end(run_id, "FINISHED")
 
@@ -162,12 +168,14 @@ class Tracker:
         runs = [run for run in store.runs_with(CELL, cell) if run.tags.get(PLAN) == self._plan]
         return runs if key is None else _with_key(runs, key)
 
-    def _fail(self, run_id: str, error: BaseException) -> None:
-        """Mark a run FAILED with the reason; an error of the store must not hide it."""
+    def _abandon(self, run_id: str, error: BaseException | None) -> None:
+        """Mark a run FAILED with the reason, or KILLED by a signal; an error of the store must not hide the reason."""
         try:
-            if self._store:
-                self._store.set_tags(run_id, {ERROR: (str(error) or type(error).__name__)[:LONGEST_TAG]})
-                self._store.end(run_id, "FAILED")
+            if self._store and run_id:
+                failed = not isinstance(error, KeyboardInterrupt | None)
+                if failed:
+                    self._store.set_tags(run_id, {ERROR: (str(error) or type(error).__name__)[:LONGEST_TAG]})
+                self._store.end(run_id, "FAILED" if failed else "KILLED")
         except TrackingError as error:
             logger.warning("%s", error)
 

@@ -39,6 +39,7 @@ class TrainingState:
     evaluations_since_best: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     best_tensors: dict[str, Tensor] = field(default_factory=dict)
+    unread: list[tuple[int, list[int], list[float]]] = field(default_factory=list)  # steps, rows and losses to log
 
     def record(
         self, learning_rate: float, trained_parameters: int, trials: dict[str, float] | None = None

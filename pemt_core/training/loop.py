@@ -10,6 +10,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pemt_core.errors import TrainingError
+from pemt_core.interruption import Interrupted, asked_for, deferred
 from pemt_core.training.checkpoint import CheckpointStore, TrainingState
 from pemt_core.training.settings import TrainingSettings
 
@@ -88,6 +90,7 @@ class Trainer:
         self.prepared, self.optimizer = accelerator.prepare(model, optimizer)
         self.state = TrainingState()
         self.pending: list[tuple[int, NDArray[np.int64], Tensor]] = []
+        self.saved_step = -1
         self.shown: dict[str, str] = {}  # beside the progress bar
         steps_per_epoch = len(data.batches(0))
         if not steps_per_epoch:
@@ -98,11 +101,34 @@ class Trainer:
         )
 
     def fit(self) -> TrainingState:
-        """Train to the end, resuming from a stored state. Raises TrainingError if the loss is not finite."""
+        """Train to the end, resuming from a stored state.
+
+        Raises TrainingError if the loss is not finite, and Interrupted on a signal, with the state saved if the step
+        ends soon. Processes that share the training end at once, since they get the signal at different steps.
+        """
+        self._resume()
+        try:
+            with deferred() if self.accelerator.num_processes == 1 else nullcontext():
+                self._train()
+        except Interrupted as stopped:
+            raise self._explained(stopped) from None
+        self.accelerator.wait_for_everyone()
+        with torch.no_grad():
+            for name, tensor in self.state.best_tensors.items():
+                self.trained[name].copy_(tensor)
+        self.accelerator.free_memory()
+        return self.state
+
+    def _resume(self) -> None:
         restored = self.store.restore(self.trained, self._plain_optimizer())
         if restored is not None:
-            self.state = restored
+            self.state, device = restored, self.accelerator.device
+            self.pending = [
+                (step, np.array(rows), torch.tensor(loss, device=device)) for step, rows, loss in restored.unread
+            ]
             logger.info("%s: resumed after step %d of %d", self.title, self.state.step, self.total_steps)
+
+    def _train(self) -> None:
         with self._progress_bar() as bar:
             for rows in self._remaining_batches():
                 self._step(rows)
@@ -110,12 +136,9 @@ class Trainer:
                 self._after_step(bar)
                 if self.state.finished:
                     break
-        self.accelerator.wait_for_everyone()
-        with torch.no_grad():
-            for name, tensor in self.state.best_tensors.items():
-                self.trained[name].copy_(tensor)
-        self.accelerator.free_memory()
-        return self.state
+                if stopped := asked_for():
+                    self._save_between_checkpoints()
+                    raise stopped
 
     def _remaining_batches(self) -> Iterator[NDArray[np.int64]]:
         state = self.state
@@ -175,7 +198,33 @@ class Trainer:
         patience = settings.early_stop
         state.finished = at_end or (patience is not None and state.evaluations_since_best >= patience)
         if (saves or state.finished) and self.accelerator.is_main_process:
-            self.store.save(state, self.trained, self._plain_optimizer())
+            self._save([])
+
+    def _save(self, unread: list[tuple[int, list[int], list[float]]]) -> None:
+        self.state.unread = unread
+        self.store.save(self.state, self.trained, self._plain_optimizer())
+        self.saved_step = self.state.step
+
+    def _save_between_checkpoints(self) -> None:
+        """Save with the losses that are still to be read, so that the history does not depend on the interruption.
+
+        Numbers that are not finite are not saved: the resumed training meets and reports them again.
+        """
+        losses = [(step, rows.tolist(), loss.tolist()) for step, rows, loss in self.pending]
+        tensors = [torch.tensor([loss for _, _, loss in losses]), *self.trained.values()]
+        if all(bool(tensor.isfinite().all()) for tensor in tensors):
+            self._save(losses)
+
+    def _explained(self, stopped: Interrupted) -> Interrupted:
+        """The interruption with what is kept of this training."""
+        if self.saved_step == self.state.step:
+            kept = "the state is saved: run the same command again to resume"
+        elif self.store.path.is_file():
+            kept = "the last checkpoint is kept: run the same command again to resume"
+        else:
+            kept = "there is no checkpoint yet: the same command starts again"
+        place = f"after step {self.state.step} of {self.total_steps}"
+        return Interrupted(stopped.number, f"{self.title}: {stopped.reason} {place}; {kept}")
 
     def _read_losses(self, bar: Any) -> None:
         if not self.pending:

@@ -21,7 +21,7 @@ from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore, TrainingState
 from pemt_core.training.loop import Log, Trainer
 from pemt_core.training.run import SilentRun
-from pemt_core.training.task_data import TaskData
+from pemt_core.training.task_data import TaskData, TaskRows
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,12 @@ class Target:
         return CellTraining(method, description)
 
     def load_data(self, trainings: Sequence[CellTraining]) -> None:
-        """Tokenize what the trainings need, before workers are forked. Trainings that read it alike share it."""
+        """Tokenize what the trainings need, before workers are forked. Trainings that read it alike share it.
+
+        Raises DataError if a few-shot sample cannot be drawn, before any cell is trained.
+        """
         for training in trainings:
-            self.data(training.method)
+            self._rows(training)
 
     def data(self, method: Method) -> TaskData:
         """The target's rows as a method reads them."""
@@ -96,9 +99,23 @@ class Target:
             self._data[key] = loaded
         return self._data[key]
 
+    def _rows(self, training: CellTraining) -> TaskRows:
+        """The rows of a cell, all or the few-shot sample of its seed."""
+        method, cell = training.method, training.cell
+        return self.data(method).rows(method.training, cell.seed, cell.k, method.rare_class)
+
     def store(self, training: CellTraining, rate: float) -> CheckpointStore:
         """The store of one training's checkpoint."""
         return CheckpointStore(self.checkpoint_dir, {"cell": asdict(training.description), "learning_rate": rate})
+
+    def folder(self, training: CellTraining) -> Path:
+        """The folder whose lock stands for all learning rates of a cell."""
+        return self.store(training, training.rates[0]).path.parent
+
+    def discard(self, training: CellTraining) -> None:
+        """Remove the states of a cell, whose lock the caller holds."""
+        for rate in training.rates:
+            self.store(training, rate).discard()
 
     def train_silently(self, what: tuple[CellTraining, float]) -> None:
         """Train without logging, and leave the result in the checkpoint."""
@@ -108,11 +125,10 @@ class Target:
         """Train a cell with one learning rate. Raises TrainingError if the loss is not finite."""
         method, cell, data = training.method, training.cell, self.data(training.method)
         accelerator = make_accelerator(method.training.precision)
-        model = self._new_model(training)
-        try:
+        with self._new_model(training) as model:
             return Trainer(
                 model,
-                data.rows(method.training, cell.seed, cell.k, method.rare_class),
+                self._rows(training),
                 lambda: data.evaluate(
                     model,
                     self.backbone.tokenizer,
@@ -130,8 +146,6 @@ class Target:
                 title=f"transfer {cell.task} {cell.name}",
                 progress_bar=progress_bar,
             ).fit()
-        finally:
-            model.detach()
 
     def _new_model(self, training: CellTraining) -> Any:
         experts = self._experts(training)

@@ -10,24 +10,29 @@ numbers are the same for any number of workers from two. Numbers are reproducibl
 import multiprocessing
 import os
 import resource
-import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from accelerate import Accelerator
+from tqdm import tqdm
 
 from pemt_core.errors import SettingsError, TrainingError
+from pemt_core.interruption import Interrupted, become_worker, deferred, held
 
 # Parameters; on two cores, a tiny T5 trains 1.6 times as fast with two threads, twice as fast with two workers
 SINGLE_THREADED = 20_000_000
 
 TOKENIZER_THREADS = "TOKENIZERS_PARALLELISM"  # the only switch that `tokenizers` has
+
+SAVING_SECONDS = 6.0  # after a signal: a worker's step may take 5 s to end
+KEPT = "finished trainings and the last states of the others are kept: run the same command again to resume"
 
 Item = TypeVar("Item")
 
@@ -92,8 +97,12 @@ class Finished(Generic[Item]):
             for future in as_completed(self._futures):
                 done = future.result()
                 self._grown[done.process] = max(done.grown, self._grown.get(done.process, 0))
+                if isinstance(done.error, Interrupted):  # a signal to this worker alone
+                    raise done.error
                 yield self._futures[future], done.error
         except BrokenProcessPool as error:
+            if error.__cause__:  # not killed: its answer was unreadable, and the cause says why
+                raise
             raise TrainingError(
                 "a worker was killed, perhaps for lack of memory; its last checkpoint is kept. Ask for fewer workers"
             ) from error
@@ -109,7 +118,7 @@ class _Done(NamedTuple):
 
     process: int
     grown: int  # KiB
-    error: Exception | None
+    error: Exception | Interrupted | None
 
 
 @contextmanager
@@ -121,21 +130,38 @@ def forked_workers(
     An error of the type `tolerated` ends one call and comes with its item; any other error ends all calls.
 
     The workers inherit the function and all that it refers to, in memory shared until written to; only the items are
-    sent. If the block raises an error, the workers are killed; if this process dies, they end by themselves.
+    sent. If the block is interrupted, the calls are interrupted too, and the workers end soon; if it raises an error,
+    they are killed; if this process dies, they end by themselves.
     """
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("fork")
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(function, tolerated))
     os.environ.setdefault(TOKENIZER_THREADS, "false")  # without it, `tokenizers` warns of every fork
+    futures: dict[Future[_Done], Item] = {}
     try:
-        futures = {executor.submit(_call, item): item for item in items}
+        with held():
+            futures |= {executor.submit(_call, item): item for item in items}
         yield Finished(futures)
-    except BaseException:
-        for process in set(multiprocessing.active_children()) - others:
-            process.kill()
-        raise
+    except BaseException as error:
+        workers_left = set(multiprocessing.active_children()) - others
+        try:
+            if isinstance(error, Interrupted):
+                _interrupt(workers_left, futures)
+                raise Interrupted(error.number, f"{error.reason}; {KEPT}") from None
+            raise
+        finally:
+            for process in workers_left:
+                process.kill()
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _interrupt(workers: Iterable[BaseProcess], futures: Iterable[Future[Any]]) -> None:
+    """Interrupt the calls that have begun, cancel the others, and wait some seconds for the states to be saved."""
+    begun = [future for future in futures if not future.cancel()]
+    for process in workers:
+        process.terminate()
+    wait(begun, timeout=SAVING_SECONDS)
 
 
 _function: Callable[[Any], Any]  # of a worker
@@ -146,10 +172,11 @@ _memory_at_start: int
 def _prepare(function: Callable[[Any], Any], tolerated: type[Exception]) -> None:
     """Set up a worker. It has one thread, as others do not survive a fork and OpenMP would wait for them."""
     global _function, _tolerated, _memory_at_start
+    become_worker()
     _function, _tolerated, _memory_at_start = function, tolerated, _peak_kib()
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # the inherited one is shared with the parent, which a killed worker would block
     os.environ[TOKENIZER_THREADS] = "false"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent handles it
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -161,11 +188,12 @@ def _end_with_parent() -> None:
 
 
 def _call(item: Any) -> _Done:
-    error = None
+    error: Exception | Interrupted | None = None
     try:
-        _function(item)
-    except _tolerated as tolerated:
-        error = tolerated
+        with deferred():
+            _function(item)
+    except (_tolerated, Interrupted) as ended:
+        error = ended
     return _Done(os.getpid(), _peak_kib() - _memory_at_start, error)
 
 
