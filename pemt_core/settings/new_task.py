@@ -10,8 +10,9 @@ from typing import Any, Literal
 from ruamel.yaml import YAML, YAMLError
 
 from pemt_core.artifacts.files import atomic_file
-from pemt_core.errors import DataError, SettingsError
+from pemt_core.errors import DataError, SettingsError, shown
 from pemt_core.schema.validation import merged, validate
+from pemt_core.schema.yaml_values import parse_yaml
 from pemt_core.settings.load import parse_settings, read_params
 from pemt_core.settings.yaml_text import with_item, with_key, with_list
 from pemt_core.tasks import TASKS, known_tasks, own_task
@@ -124,12 +125,9 @@ def add_own_task(
 
 def parse_differences(text: str) -> dict[str, Any]:
     """Parse `differences` of `add_own_task` from YAML. Raises SettingsError if they are not a mapping."""
-    try:
-        values = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise SettingsError(f"--differences is {text!r}: not readable as YAML") from error
+    values = parse_yaml(text, "--differences")
     if not isinstance(values, dict):
-        raise SettingsError(f"--differences is {text!r}: expected keys of transfer, as in '{{k: [full]}}'")
+        raise SettingsError(f"--differences is {shown(text)}: expected keys of transfer, as in '{{k: [full]}}'")
     return values
 
 

@@ -3,6 +3,7 @@
 `pemt_core.tasks.known_tasks` checks that its name is free, its metrics exist and its files have a known format.
 """
 
+from collections import Counter
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
@@ -49,7 +50,7 @@ class OwnTask(Group):
         if self.target in self.text.values():
             raise ValueError(f"target is '{self.target}', also a column of text: the text would contain the answer")
         for name, words in (("labels", self.labels or []), ("metrics", self.metrics)):
-            repeated = sorted({word for word in words if words.count(word) > 1})
+            repeated = sorted(word for word, count in Counter(words).items() if count > 1)
             if repeated:
                 raise ValueError(f"{name} lists {repeated} more than once")
         return self
