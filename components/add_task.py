@@ -9,12 +9,13 @@ import argparse
 import json
 from pathlib import Path
 
-from components.command import add_params, explained, run
+from components.command import add_params, check_output, explained, run
 
 
 def main(arguments: argparse.Namespace) -> None:
     from pemt_core.settings.new_task import add_own_task, parse_differences, propose_entry
 
+    check_output(arguments.params)
     folder = arguments.params.resolve().parent
     files = {"train": arguments.file, "validation": arguments.validation, "test": arguments.test}
     entry = propose_entry(
