@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.composer import Composer, ComposerError
 from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
@@ -15,8 +16,9 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 from pemt_core.errors import SettingsError, cut, shown
 from pemt_core.schema.values import DEEPEST, MOST_CHARACTERS, MOST_VALUES, check_values, read_text
 
-MOST_BYTES = 2**18  # ruamel.yaml reads about 64 KiB a second at worst
+MOST_BYTES = 2**17  # what fits into an argument of a process, by which Kubeflow passes it; seconds for ruamel.yaml
 
+_TOO_DEEP = f"nested too deeply: expected at most {DEEPEST} groups and lists within one another"
 _TAG = "tag:yaml.org,2002:"
 _TEXT, _DATE, _MERGE = f"{_TAG}str", f"{_TAG}timestamp", f"{_TAG}merge"
 _TYPES = {_TEXT, _MERGE, *(f"{_TAG}{name}" for name in ("null", "bool", "int", "float", "map", "seq"))}
@@ -32,24 +34,38 @@ def parse_yaml(text: str, origin: str) -> Any:
     if len(text) > MOST_BYTES:
         raise SettingsError(f"{origin}: has more than {MOST_BYTES:,} characters, the most that settings may have")
     yaml = YAML(typ="safe", pure=True)
-    yaml.Constructor = _Constructor
+    yaml.Composer, yaml.Constructor = _Composer, _Constructor
     try:
         root = yaml.compose(text)
         if root is None:
             return None
         _check(root)
         values = yaml.constructor.construct_document(root)
-    except RecursionError as error:
-        raise SettingsError(
-            f"{origin}: nested too deeply: expected at most {DEEPEST} groups and lists within one another"
-        ) from error
-    except (YAMLError, ValueError, OverflowError) as error:
+    except YAMLError as error:
         raise SettingsError(f"{origin}: not readable as YAML: {_line(error)}") from error
+    except (ValueError, OverflowError) as error:  # of a character's number
+        place = f"line {yaml.reader.line + 1}, column {yaml.reader.column + 1}"
+        raise SettingsError(f"{origin}: not readable as YAML: {place}: {cut(str(error))}") from error
     check_values(values, origin)
     return values
 
 
-class _Constructor(SafeConstructor):  # type: ignore[misc]  # ruamel.yaml has no types for it
+class _Composer(Composer):  # type: ignore[misc]  # ruamel.yaml has no types for it
+    """ruamel's, which stops where the text is nested too deeply."""
+
+    depth = -1
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise ComposerError(problem=_TOO_DEEP, problem_mark=self.parser.peek_event().start_mark)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+
+class _Constructor(SafeConstructor):  # type: ignore[misc]
     """ruamel's, whose errors all have a place in the file."""
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
@@ -71,19 +87,17 @@ class _Extent(NamedTuple):
 
 
 def _check(root: Node) -> None:
-    """Check types, keys, depth, and what aliases expand to. Raises ConstructorError."""
+    """Check types, keys, and what aliases expand to. Raises ConstructorError."""
     extents: dict[int, _Extent] = {}
     open_nodes: set[int] = set()
 
-    def extent(node: Node, depth: int) -> _Extent:
+    def extent(node: Node) -> _Extent:
         if id(node) in open_nodes:
             raise _error(node, "an alias of this value is within it")
-        if depth > DEEPEST:  # an alias may be deeper than its anchor, but only within the bound on values
-            raise _error(node, f"nested too deeply: expected at most {DEEPEST} groups and lists within one another")
         if id(node) not in extents:
             _check_type(node)
             open_nodes.add(id(node))
-            inner = [extent(each, depth + 1) for each in _inner(node)]
+            inner = [extent(each) for each in _inner(node)]
             open_nodes.remove(id(node))
             own = len(node.value) if isinstance(node, ScalarNode) else 0
             found = _Extent(1 + sum(each.values for each in inner), own + sum(each.characters for each in inner))
@@ -93,7 +107,7 @@ def _check(root: Node) -> None:
             extents[id(node)] = found
         return extents[id(node)]
 
-    extent(root, 0)
+    extent(root)
 
 
 def _inner(node: Node) -> Iterator[Node]:
@@ -123,7 +137,7 @@ def _error(node: Node, problem: str) -> ConstructorError:
     return ConstructorError(problem=problem, problem_mark=node.start_mark)
 
 
-def _line(error: Exception) -> str:
+def _line(error: YAMLError) -> str:
     """Describe an error on one line: its place, and what is wrong."""
     if not isinstance(error, MarkedYAMLError):
         return cut(" ".join(str(error).split()), 300)
