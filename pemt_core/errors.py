@@ -63,19 +63,28 @@ def file_errors_named() -> Iterator[None]:
     except ConnectionError:  # of a server or a pipe
         raise
     except OSError as error:
-        if error.filename is None and error.errno not in _MEANINGS:
-            raise
+        if error.filename is None and error.errno not in _MEANINGS and type(error) is OSError:
+            raise  # a library's own error
         raise FileError(file_problem(error)) from error
 
 
 def file_problem(error: OSError) -> str:
     """Describe an error of the operating system in a line: the path, and what is wrong with it."""
-    reason = _MEANINGS.get(error.errno or 0) or error.strerror or type(error).__name__
+    reason = _MEANINGS.get(error.errno or 0) or error.strerror or _of_type(error)
     if error.filename is None:  # as when a write to an open file fails; a library may name the file in its text
-        return reason if error.strerror in (None, os.strerror(error.errno or 0)) else cut(str(error.strerror))
+        plain = error.errno and error.strerror == os.strerror(error.errno)
+        return reason if plain or not str(error) else f"{cut(' '.join(str(error.strerror or error).split()))}: {reason}"
     names = [os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else str(name)
              for name in (error.filename, error.filename2) if name is not None]  # fmt: skip
     return f"{' -> '.join(map(cut, names))}: {reason}{_obstacle(Path(names[0]), error.errno)}"
+
+
+def _of_type(error: OSError) -> str:
+    """The meaning of an error that a library raised without a number."""
+    numbers = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES, FileExistsError: errno.EEXIST,
+               IsADirectoryError: errno.EISDIR, NotADirectoryError: errno.ENOTDIR}  # fmt: skip
+    number = numbers.get(type(error))
+    return _MEANINGS[number] if number else type(error).__name__
 
 
 def _obstacle(path: Path, number: int | None) -> str:

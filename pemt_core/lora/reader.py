@@ -52,8 +52,9 @@ def load_lora(directory: Path, name: str, description: str | None, backbone: Bac
         down, up = pair_names(module)
         expected |= {down: (rank, d_ff), up: (d_model, rank)}
     with _opened(path, backbone.fingerprint) as file:
-        found = _modules(path, list(file.keys()), places)
-        read = {name: _tensor(path, file, name, shape) for name, shape in expected.items() if name in file.keys()}
+        names = list(file.keys())
+        found = _modules(path, names, places)
+        read = {name: _tensor(path, file, name, shape) for name, shape in expected.items() if name in names}
     scales = {shapes[module].scale for module in found}
     scale = scales.pop() if len(scales) == 1 else 1.0
     tensors = {PROMPT_TENSOR: _prompt(directory, description, backbone)}

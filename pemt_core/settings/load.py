@@ -13,8 +13,8 @@ from pydantic import Field, field_validator
 
 from pemt_core.errors import SettingsError, cut, nearest, shown
 from pemt_core.schema.group import Group
-from pemt_core.schema.numbers import FewShot, Seed
 from pemt_core.schema.json_values import parse_object
+from pemt_core.schema.numbers import FewShot, Seed
 from pemt_core.schema.validation import merged, validate
 from pemt_core.schema.yaml_values import read_yaml
 from pemt_core.settings.groups import STEPS

@@ -13,8 +13,8 @@ from pemt_core.artifacts.cell import Cell
 from pemt_core.errors import SettingsError
 from pemt_core.methods import Method, stored_method
 from pemt_core.schema.group import Group
-from pemt_core.schema.numbers import Count, FewShot, Name, Seed
 from pemt_core.schema.json_values import MOST_BYTES, parse_object
+from pemt_core.schema.numbers import Count, FewShot, Name, Seed
 from pemt_core.schema.validation import validate
 from pemt_core.schema.values import read_text
 from pemt_core.settings.groups import (
