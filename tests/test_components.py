@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -318,7 +319,9 @@ def shared_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+@cache
 def settings_of(step: str) -> str:
+    """The plan's settings for a step."""
     return as_text(make_plan(load_settings(REPOSITORY / "params.yaml"), REPOSITORY).steps[step])
 
 

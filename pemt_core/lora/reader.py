@@ -46,11 +46,10 @@ def load_lora(directory: Path, name: str, description: str | None, backbone: Bac
     path = directory / TENSORS
     places = {module_name(place.stack, place.layer): place for place in feed_forwards(backbone.model)}
     shapes = read_config(directory / CONFIG).shapes_of(places, directory / CONFIG)
-    expected = {}
+    expected: dict[str, tuple[int, int]] = {}
     for module, place in places.items():
         (d_model, d_ff), rank = place.wo.weight.shape, shapes[module].rank
-        down, up = pair_names(module)
-        expected |= {down: (rank, d_ff), up: (d_model, rank)}
+        expected |= dict(zip(pair_names(module), ((rank, d_ff), (d_model, rank)), strict=True))
     with _opened(path, backbone.fingerprint) as file:
         names = list(file.keys())
         found = _modules(path, names, places)

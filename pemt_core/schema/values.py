@@ -47,8 +47,8 @@ def check_values(value: Any, origin: str, *keys: str) -> None:
         for key, inner in value.items():
             check_values(inner, origin, *keys, key)
     elif isinstance(value, list):
-        for place, inner in enumerate(value):
-            check_values(inner, origin, *keys, str(place))
+        for position, inner in enumerate(value):
+            check_values(inner, origin, *keys, str(position))
 
 
 def _problem(value: Any, depth: int) -> str | None:

@@ -50,7 +50,7 @@ def parse_yaml(text: str, origin: str) -> Any:
     return values
 
 
-class _Composer(Composer):  # type: ignore[misc]  # ruamel.yaml has no types for it
+class _Composer(Composer):
     """ruamel's, which stops where the text is nested too deeply."""
 
     depth = -1
@@ -65,7 +65,7 @@ class _Composer(Composer):  # type: ignore[misc]  # ruamel.yaml has no types for
             self.depth -= 1
 
 
-class _Constructor(SafeConstructor):  # type: ignore[misc]
+class _Constructor(SafeConstructor):
     """ruamel's, whose errors all have a place in the file."""
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
