@@ -14,7 +14,7 @@ import regex
 
 from pemt_core.errors import shown
 
-MOST_PATTERNS, LONGEST_PATTERN = 256, 500
+MOST_PATTERNS = 256
 SECONDS = 2.0  # to match all patterns with all modules
 
 _NO_REPETITION = re.compile(r"\{(?!\d+(,\d*)?\}|,\d+\})")  # `regex` may take it for a match with errors
@@ -26,8 +26,6 @@ def check_patterns(patterns: Iterable[str]) -> None:
     if len(patterns) > MOST_PATTERNS:
         raise ValueError(f"has {len(patterns):,} patterns: expected at most {MOST_PATTERNS}")
     for pattern in patterns:
-        if len(pattern) > LONGEST_PATTERN:
-            raise ValueError(f"{shown(pattern)} is too long: expected at most {LONGEST_PATTERN} characters")
         if _NO_REPETITION.search(pattern):
             raise ValueError(f"{shown(pattern)} has a brace that repeats nothing; no module has one in its name")
         try:

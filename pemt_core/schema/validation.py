@@ -10,7 +10,7 @@ from pemt_core.errors import SettingsError, cut, nearest, shown
 
 ModelType = TypeVar("ModelType", bound=BaseModel)
 
-_MOST_PROBLEMS = 20  # that a message lists
+_MOST_PROBLEMS = 10  # that a message lists
 _MOST_COMPARED = 100  # unknown keys that may be a misspelling of a missing one
 
 
