@@ -428,6 +428,10 @@ def on_q(values: dict[str, Tensor]) -> None:
     values[A.replace("layer.1.DenseReluDense.wo", "layer.0.SelfAttention.q")] = torch.zeros(3, 32)
 
 
+def large_b(values: dict[str, Tensor]) -> None:
+    values[B].fill_(99)
+
+
 def truncated(folder: Path) -> None:
     path = folder / TENSORS
     path.write_bytes(path.read_bytes()[:-100])
@@ -493,7 +497,6 @@ REFUSED: dict[str, tuple[Damage, list[str]]] = {
     "a long pattern": (put(rank_pattern={"w" * 9999: 2}), ["rank_pattern", "at most 200 characters"]),
     "many patterns": (put(rank_pattern=dict.fromkeys(map(str, range(300)), 2)), ["300 patterns", "at most 256"]),
     "a pattern of flags": (put(rank_pattern={"(?i)wo": 2}), ["'(?i)wo' is not a regular expression"]),
-    "a deep pattern": (put(rank_pattern={"(" * 100 + ")" * 100: 2}), ["rank_pattern", "expected"]),
     "a brace": (put(rank_pattern={"(?:wo){e<=1}": 2}), ["a brace that repeats nothing"]),
     "a class of classes": (put(rank_pattern={"[[:alpha:]]o": 2}), ["is not a regular expression"]),
     "a rank of 400 digits": (put(r=10**400), ["key 'r' is 1000", "at most 18 digits"]),
@@ -502,7 +505,7 @@ REFUSED: dict[str, tuple[Damage, list[str]]] = {
     "an infinite alpha": (put(lora_alpha=float("inf")), ["not readable as JSON", "Infinity"]),
     "an alpha beyond float32": (put(alpha_pattern={"wo": 1e39}), ["alpha_pattern.wo", "1e+39"]),
     "a product that is not finite": (
-        lambda folder: (put(alpha_pattern={OF_ENCODER_0: 9e37})(folder), change_tensors(lambda t: t[B].fill_(99))(folder)),
+        lambda folder: [put(alpha_pattern={OF_ENCODER_0: 9e37})(folder), change_tensors(large_b)(folder)],
         ["values that are not finite"],
     ),
     "deep settings": (lambda folder: (folder / CONFIG).write_text("[" * 99_999), [CONFIG, "nested too deeply"]),
