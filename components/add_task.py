@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from components.command import add_params, explained, run
+from components.command import add_params, check_output, explained, run
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -18,6 +18,7 @@ def main(arguments: argparse.Namespace) -> None:
     from pemt_core.schema.flow import flow
 
     logging.basicConfig(format="note: %(message)s")
+    check_output(arguments.params)
     folder = arguments.params.resolve().parent
     files = {"train": arguments.file, "validation": arguments.validation, "test": arguments.test}
     proposal = propose_entry(

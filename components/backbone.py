@@ -6,6 +6,7 @@ Writes OUTPUT in transformers' layout, with the fingerprint that every adapter r
 import argparse
 from pathlib import Path
 
+from components.command import OutputFolder
 from components.program import Job, add_settings, add_training, new_parser, run, tracker_of
 from pemt_core.provenance.provenance import provenance
 from pemt_core.settings.steps import Backbone
@@ -31,7 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_settings(parser)
     parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer that prepare wrote")
     parser.add_argument("--corpus", type=Path, required=True, help="corpus that prepare wrote")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--output", type=OutputFolder, required=True, help="folder to write")
     add_training(parser)
     return parser
 

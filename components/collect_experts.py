@@ -7,6 +7,7 @@ the LoRAs of imported_sources. Writes OUTPUT/{experts.safetensors,experts.json}.
 import argparse
 from pathlib import Path
 
+from components.command import OutputFolder
 from components.program import Job, add_settings, new_parser, run
 from pemt_core.errors import SettingsError
 from pemt_core.provenance.provenance import provenance
@@ -33,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_settings(parser)
     parser.add_argument("--adapters", type=Path, help="folder with one adapter per source; not needed on Kubeflow")
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote, to check LoRAs")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--output", type=OutputFolder, required=True, help="folder to write")
     return parser
 
 

@@ -1,12 +1,14 @@
 """Shared by the user's commands: the parser, common flags, and errors in one line instead of a traceback."""
 
 import argparse
+import os
 import socket
+import stat
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PosixPath
 
-from pemt_core.errors import PemtError
+from pemt_core.errors import FileError, PemtError, cut, file_errors_named
 from pemt_core.interruption import stoppable
 
 Main = Callable[[argparse.Namespace], int | None]
@@ -16,6 +18,14 @@ HOST = "127.0.0.1"  # only this machine can reach the servers that a command sta
 
 class PortError(PemtError):
     """A server cannot listen on this port."""
+
+
+class OutputFile(PosixPath):
+    """The type of a flag that names a file to write."""
+
+
+class OutputFolder(PosixPath):
+    """The type of a flag that names a folder to write."""
 
 
 def explained(module_doc: str | None, program: str) -> argparse.ArgumentParser:
@@ -38,12 +48,72 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def run(main: Main, parser: argparse.ArgumentParser) -> None:
-    """Parse the flags and call `main`, which may return an exit code. A PemtError becomes one line and exit code 1."""
+    """Parse the flags and call `main`, which may return an exit code.
+
+    A PemtError, and a file that cannot be read or written, become one line and exit code 1.
+    """
     with stoppable():
+        arguments = parser.parse_args()
         try:
-            sys.exit(main(parser.parse_args()))
+            with file_errors_named():
+                check_paths(arguments)
+                code = main(arguments)
+                flush_output()
+            sys.exit(code)
         except PemtError as error:
             sys.exit(f"error: {error}")
+
+
+def check_paths(arguments: argparse.Namespace) -> None:
+    """Raise FileError if a flag names what cannot be read, or written when the work is done.
+
+    A program itself explains an input that is missing: it knows what makes it.
+    """
+    for path in vars(arguments).values():
+        if isinstance(path, OutputFile | OutputFolder):
+            check_output(path)
+        elif isinstance(path, Path):
+            _check_input(path)
+
+
+def check_output(path: Path) -> None:
+    """Raise FileError if `path` cannot be written: for a file's content, its folder counts."""
+    if isinstance(path, OutputFile) and path.is_dir():
+        raise FileError(f"{cut(str(path))}: is a folder; expected a file to write")
+    if isinstance(path, OutputFolder) and path.exists() and not path.is_dir():
+        raise FileError(f"{cut(str(path))}: is a file; expected a folder to write")
+    above = next(each for each in path.absolute().parents if os.path.lexists(each))
+    if not above.is_dir():
+        what = "a file" if above.exists() else "a link to nothing"
+        raise FileError(f"{cut(str(path))}: {above} is {what}; expected a folder")
+    _check_access(above, os.W_OK | os.X_OK, f"{cut(str(path))}: cannot write in {above}")
+
+
+def _check_input(path: Path) -> None:
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    _check_access(path, os.R_OK | (os.X_OK if is_folder else 0), f"{cut(str(path))}: cannot read it")
+
+
+def _check_access(path: Path, mode: int, problem: str) -> None:
+    if os.access(path, mode, effective_ids=os.access in os.supports_effective_ids):
+        return
+    read_only = mode & os.W_OK and os.statvfs(path).f_flag & os.ST_RDONLY
+    reason = "its file system is read-only" if read_only else f"user {os.geteuid()} has no permission"
+    raise FileError(f"{problem}: {reason}")
+
+
+def flush_output() -> None:
+    """Write what was printed. Raises FileError if that is impossible, as on a full disk."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes again at exit
+        raise FileError(f"cannot write the output: {error.strerror}") from error
 
 
 def check_port(port: int) -> None:

@@ -26,7 +26,7 @@ def main(arguments: argparse.Namespace) -> None:
     for action in actions(parser):
         if action.metavar == TASK:
             action.choices = tuple(TASKS)
-        elif action.type is Path:
+        elif isinstance(action.type, type) and issubclass(action.type, Path):
             action.complete = shtab.FILE  # type: ignore[attr-defined]
     print(shtab.complete(parser, arguments.shell))
 

@@ -6,6 +6,7 @@ Reads ADAPTERS/<target>/<cell>, writes OUTPUT/<target>/<cell>/{result.json,predi
 import argparse
 from pathlib import Path
 
+from components.command import OutputFolder
 from components.executor import Outcome
 from components.program import Job, add_settings, new_parser, run
 from pemt_core.provenance.provenance import provenance
@@ -35,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="folder that prepare wrote")
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")
     parser.add_argument("--experts", type=Path, required=True, help="folder that collect_experts wrote")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--output", type=OutputFolder, required=True, help="folder to write")
     return parser
 
 

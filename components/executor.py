@@ -7,12 +7,13 @@ in pipeline_spec.proto of kubeflow/pipelines.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pemt_core.artifacts.files import write_json
-from pemt_core.errors import ArtifactError, SettingsError
+from pemt_core.errors import ArtifactError, SettingsError, cut
 
 MOUNTS = {
     "minio://": "/minio/",
@@ -37,11 +38,13 @@ class Executor:
     def __init__(self, text: str) -> None:
         """Parse --executor-input. SettingsError if it does not come from Kubeflow."""
         try:
-            self._inputs, self._outputs = json.loads(text).get("inputs", {}), json.loads(text)["outputs"]
+            values = json.loads(text)
+            self._inputs, self._outputs = values.get("inputs", {}), values["outputs"]
             self._answer = Path(self._outputs["outputFile"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = cut(repr(error))
             raise SettingsError(
-                f"--executor-input: expected the JSON that Kubeflow passes to a container for '{{{{$}}}}' ({error!r})"
+                f"--executor-input: expected the JSON that Kubeflow passes to a container for '{{{{$}}}}' ({reason})"
             ) from error
 
     def paths(self, name: str) -> list[Path]:
@@ -73,13 +76,16 @@ class Executor:
         write_json(self._answer, {"artifacts": artifacts, "parameterValues": dict(outcome.parameters)})
 
     def fail(self, message: str) -> None:
-        """Write the message to the error file, and to the termination log of a pod."""
+        """Write the message to the error file, and to the termination log of a pod, as far as that is possible."""
         path = self._answer.with_name(ERROR)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{message}\n", encoding="utf-8")
         termination_log = Path("/dev/termination-log")  # Kubernetes shows it as the reason for the pod's end
-        if termination_log.is_file():
-            termination_log.write_text(message, encoding="utf-8")
+        readable = message.encode(errors="backslashreplace")
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(readable + b"\n")
+        with suppress(OSError):
+            if termination_log.is_file():
+                termination_log.write_bytes(readable)
 
 
 def local_path(uri: str) -> Path:

@@ -6,7 +6,7 @@ Writes OUTPUT/{adapter_config.json,adapter_model.safetensors,prompt.safetensors,
 import argparse
 from pathlib import Path
 
-from components.command import explained, run
+from components.command import OutputFolder, explained, run
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -22,7 +22,7 @@ def main(arguments: argparse.Namespace) -> None:
 def make_parser() -> argparse.ArgumentParser:
     parser = explained(__doc__, "export_adapter")
     parser.add_argument("adapter", type=Path, help="folder that train_source wrote, such as adapters/sources/mnli")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--output", type=OutputFolder, required=True, help="folder to write")
     parser.add_argument("--backbone", type=Path, default=Path("backbone"), help="folder of its backbone (%(default)s)")
     parser.add_argument(
         "--base-model", help="name by which PEFT loads the backbone, such as google-t5/t5-base (default: --backbone)"

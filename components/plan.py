@@ -8,7 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
-from components.command import add_params
+from components.command import OutputFolder, add_params
 from components.executor import Executor, Outcome
 from components.program import new_parser, run_program
 from pemt_core.provenance.provenance import provenance
@@ -33,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "plan")
     add_params(parser)
     parser.add_argument("--run", metavar="JSON", help="content of params.yaml and a run's choices, instead of --params")
-    parser.add_argument("--output", type=Path, help="folder to write")
+    parser.add_argument("--output", type=OutputFolder, help="folder to write")
     return parser
 
 

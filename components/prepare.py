@@ -7,6 +7,7 @@ OUTPUT/statistics.json. With --pin, it only writes the hub's newest commits into
 import argparse
 from pathlib import Path
 
+from components.command import OutputFolder
 from components.program import Job, add_settings, new_parser, run
 from pemt_core.provenance.provenance import provenance
 from pemt_core.settings.steps import Prepare
@@ -29,7 +30,7 @@ def main(arguments: argparse.Namespace, job: Job[Prepare]) -> None:
 def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "prepare")
     add_settings(parser)
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--output", type=OutputFolder, required=True, help="folder to write")
     parser.add_argument("--pin", action="store_true", help="only pin the newest commits of the datasets")
     return parser
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic
 
-from components.command import explained
+from components.command import OutputFile, OutputFolder, check_paths, explained, flush_output
 from components.executor import Executor, Outcome
-from pemt_core.errors import PemtError
+from pemt_core.errors import PemtError, file_errors_named
 from pemt_core.interruption import Interrupted, stoppable
 from pemt_core.settings.groups import TrackingSettings
 from pemt_core.settings.steps import StepType, read_step
@@ -41,7 +41,8 @@ def new_parser(module_doc: str | None, step: str) -> argparse.ArgumentParser:
     """Return a parser described by the step's module docstring, with the flags that every step has."""
     parser = explained(module_doc, step)
     parser.add_argument("--executor-input", metavar="JSON", help="Kubeflow's request to a container")
-    parser.add_argument("--provenance", type=Path, required=True, help="file to write: commit, time, versions, cost")
+    help_text = "file to write: commit, time, versions, cost"
+    parser.add_argument("--provenance", type=OutputFile, required=True, help=help_text)
     return parser
 
 
@@ -61,7 +62,8 @@ def add_tracking(parser: argparse.ArgumentParser) -> None:
 def add_training(parser: argparse.ArgumentParser) -> None:
     """Add the flags of steps that train."""
     add_tracking(parser)
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="folder of states to resume from")
+    help_text = "folder of states to resume from"
+    parser.add_argument("--checkpoints", type=OutputFolder, default=OutputFolder("checkpoints"), help=help_text)
     parser.add_argument(
         "--processes", type=int, default=1, help="split every batch among this many processes, one per GPU (default: 1)"
     )
@@ -85,7 +87,8 @@ def run_program(
 ) -> None:
     """Parse the flags, call `main` and answer Kubeflow.
 
-    A PemtError becomes one line and exit code 1, SIGINT and SIGTERM one line and exit codes 130 and 143.
+    A PemtError, and a file that cannot be read or written, become one line and exit code 1, SIGINT and SIGTERM one line
+    and exit codes 130 and 143.
     """
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -101,10 +104,13 @@ def run_program(
 
     with stoppable(report):
         try:
-            executor = Executor(arguments.executor_input) if arguments.executor_input else None
-            outcome = main(arguments, executor) or Outcome()
-            if executor and answers():
-                executor.finish(outcome)
+            with file_errors_named():
+                executor = Executor(arguments.executor_input) if arguments.executor_input else None
+                check_paths(arguments)
+                outcome = main(arguments, executor) or Outcome()
+                if executor and answers():
+                    executor.finish(outcome)
+                flush_output()
         except PemtError as error:
             if executor:
                 executor.fail(str(error))

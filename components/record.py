@@ -7,6 +7,7 @@ run, it records only the branch's cells and stores their results for the report.
 import argparse
 from pathlib import Path
 
+from components.command import OutputFile
 from components.program import Job, add_settings, add_tracking, new_parser, run, tracker_of
 from pemt_core.artifacts.files import write_json
 from pemt_core.provenance.provenance import provenance
@@ -39,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_settings(parser)
     parser.add_argument("--scores", type=Path, required=True, help="folder that evaluate wrote")
     parser.add_argument("--sources", type=Path, help="folder with one adapter per source, to record them too")
-    parser.add_argument("--output", type=Path, help="file to write")
+    parser.add_argument("--output", type=OutputFile, help="file to write")
     add_tracking(parser)
     return parser
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.command import OutputFile, OutputFolder
 from components.executor import Executor, Outcome
 from components.program import new_parser, open_tracker, run_program
 from pemt_core.errors import SettingsError
@@ -81,8 +82,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--scores", type=Path, required=True, help="folder that evaluate wrote")
     parser.add_argument("--sources", type=Path, help="folder with one adapter per source, to show them too")
     parser.add_argument("--backbone", type=Path, help="folder of the backbone, to show its size")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--page", type=Path, help="file for a copy of table.md")
+    parser.add_argument("--output", type=OutputFolder, required=True, help="folder to write")
+    parser.add_argument("--page", type=OutputFile, help="file for a copy of table.md")
     return parser
 
 

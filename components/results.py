@@ -18,7 +18,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(read_json(arguments.results / "summary.json"), indent=2))
     else:
-        sys.stdout.write(table.read_text(encoding="utf-8"))
+        sys.stdout.write(table.read_text(encoding="utf-8", errors="replace"))
         print(f"\nFull report: {page if page.is_file() else arguments.results}")
     if arguments.open and not webbrowser.open((page if page.is_file() else table).resolve().as_uri()):
         raise ArtifactError(f"{page}: no browser could be started")

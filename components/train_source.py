@@ -6,6 +6,7 @@ Writes OUTPUT/{adapter.safetensors,adapter.json,training.json}. An interrupted r
 import argparse
 from pathlib import Path
 
+from components.command import OutputFolder
 from components.program import Job, add_settings, add_training, new_parser, run, tracker_of
 from pemt_core.provenance.provenance import provenance
 from pemt_core.settings.steps import TrainSource
@@ -32,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_settings(parser)
     parser.add_argument("--data", type=Path, required=True, help="the task's folder that prepare wrote")
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--output", type=OutputFolder, required=True, help="folder to write")
     add_training(parser)
     return parser
 

@@ -18,8 +18,9 @@ from components.executor import ERROR, Executor, Outcome, local_path
 from components.trainer_api import Jobs, TrainerJobError, phase
 from components.trainer_manifest import manifests
 from pemt_core.artifacts.files import atomic_directory, atomic_file, read_json, sha256_of_json
-from pemt_core.errors import ArtifactError, PemtError
+from pemt_core.errors import ArtifactError, PemtError, SettingsError, file_errors_named
 from pemt_core.interruption import stoppable
+from pemt_core.schema.json_values import parse_object
 
 log = logging.getLogger("trainer_job")
 
@@ -131,6 +132,14 @@ def main(arguments: argparse.Namespace, executor: Executor) -> None:
     rmtree(exchange.folder, ignore_errors=True)
 
 
+def pod_fields(text: str) -> dict[str, Any]:
+    """Parse --pod."""
+    try:
+        return parse_object(text, "it")
+    except SettingsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m components.trainer_job", description=__doc__)
     parser.add_argument("--step", required=True, help="step to run; its program is components.STEP")
@@ -148,7 +157,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--secret-keys", nargs="*", default=[], metavar="KEY", help="keys to pass; missing ones are skipped"
     )
-    parser.add_argument("--pod", type=json.loads, default={}, help="nodeSelector, tolerations and the like, JSON")
+    parser.add_argument("--pod", type=pod_fields, default={}, help="nodeSelector, tolerations and the like, JSON")
     parser.add_argument(
         "--poll-seconds", type=float, default=5.0, help="seconds between checks of the job (default: 5)"
     )
@@ -161,8 +170,9 @@ if __name__ == "__main__":
     parsed, kubeflow = make_parser().parse_args(), None
     with stoppable(lambda stopped: print(stopped, file=sys.stderr)):
         try:
-            kubeflow = Executor(parsed.executor_input)
-            main(parsed, kubeflow)
+            with file_errors_named():
+                kubeflow = Executor(parsed.executor_input)
+                main(parsed, kubeflow)
         except PemtError as error:
             if kubeflow:
                 kubeflow.fail(str(error))

@@ -7,6 +7,7 @@ Writes OUTPUT/<method>-k<k>-seed<seed>/{adapter.safetensors,adapter.json,trainin
 import argparse
 from pathlib import Path
 
+from components.command import OutputFolder
 from components.program import Job, add_settings, add_training, new_parser, run, tracker_of
 from pemt_core.provenance.provenance import provenance
 from pemt_core.settings.steps import Transfer
@@ -38,7 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")
     parser.add_argument("--experts", type=Path, required=True, help="folder that collect_experts wrote")
     parser.add_argument(
-        "--output", type=Path, required=True, help="folder to write; cells in it that are still valid are kept"
+        "--output", type=OutputFolder, required=True, help="folder to write; cells in it that are still valid are kept"
     )
     add_training(parser)
     parser.add_argument("--workers", type=int, help="number of parallel trainings (default: what suits the machine)")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pemt_core.errors import PemtError, SettingsError
+from pemt_core.errors import PemtError, SettingsError, file_errors_named
 from pemt_core.interruption import stoppable
 from pemt_core.settings import Settings, parse_run, parse_settings, read_params
 from pemt_core.steps.plan import check_tasks
@@ -86,10 +86,11 @@ def unfit_for_a_cluster(settings: Settings) -> list[str]:
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    """Parse the flags and call `main`. A PemtError becomes one line and exit code 1."""
+    """Parse the flags and call `main`. A PemtError, and a file that is refused, become one line and exit code 1."""
     with stoppable():
         try:
-            main(parser.parse_args())
+            with file_errors_named():
+                main(parser.parse_args())
         except PemtError as error:
             sys.exit(f"error: {error}")
 

@@ -2,7 +2,9 @@
 
 import json
 import pickle
+import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +21,9 @@ from transformers import BertConfig, BertModel
 
 from pemt_core.artifacts.files import read_json, sha256_of_file, write_json
 from pemt_core.backbone.checkpoint import fetch_checkpoint
+from pemt_core.backbone.shapes import backbone_of_shapes
 from pemt_core.backbone.store import fingerprint_of, load_backbone, save_backbone
-from pemt_core.backbone.tokenizer import load_tokenizer, obtain_tokenizer, train_tokenizer
+from pemt_core.backbone.tokenizer import fetch_tokenizer, load_tokenizer, obtain_tokenizer, train_tokenizer
 from pemt_core.data.corpus import CorpusText, corpus_table
 from pemt_core.errors import ArtifactError, DataError, SettingsError
 from pemt_core.pretraining.initial import OUTPUT_SCALE
@@ -306,6 +309,57 @@ def test_a_damaged_tokenizer_file_is_an_error(tmp_path: Path, tokenizer: Any, co
         load_tokenizer(str(folder))
 
 
+@pytest.mark.parametrize("damage", ["deep", "wrong types", "a byte"])
+def test_a_tokenizer_with_damaged_content_is_an_error(tmp_path: Path, tokenizer: Any, damage: str) -> None:
+    folder = shutil.copytree(tokenizer.name_or_path, tmp_path / "tokenizer")
+    path = folder / "tokenizer.json"
+    content = path.read_bytes()
+    path.write_bytes(
+        {
+            "deep": b"[" * 99_999,
+            "wrong types": json.dumps({**json.loads(content), "model": 5}).encode(),
+            "a byte": content.replace(b"BPE", b"BPF", 1),
+        }[damage]
+    )
+    with pytest.raises(DataError, match=f"tokenizer '{re.escape(str(folder))}'") as caught:
+        load_tokenizer(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("nowhere/of/all", "nowhere/of/all: no such folder; the nearest one that exists is "),
+        ("./nowhere", "nowhere: no such folder"),
+        ("~/nowhere", "no such folder"),
+        ("nowhere/", "no such folder"),
+        ("/nowhere", "/nowhere: no such folder; the nearest one that exists is '/'"),
+        ("file", "file: is a file, expected a folder"),
+        ("link", "link: a link to nothing, which does not exist"),
+        (" ", "the name is empty"),
+        ("a name", "no such folder"),
+    ],
+)
+def test_a_name_that_can_only_be_a_folder_is_not_asked_for_on_the_hub(
+    name: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No connection is even opened: the hub's client takes a minute to give up."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nothing")
+    monkeypatch.setattr(socket, "socket", None)
+    for fetch in (lambda: fetch_checkpoint(name, ""), lambda: fetch_tokenizer(name)):
+        with pytest.raises(ArtifactError, match=re.escape(expected)):
+            fetch()
+
+
+def test_a_tokenizer_folder_is_never_looked_for_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(socket, "socket", None)
+    with pytest.raises(DataError, match="data/tokenizer': no such folder; the step that writes it has not run"):
+        load_tokenizer("data/tokenizer")
+
+
 # --- scratch models
 
 
@@ -530,6 +584,36 @@ def test_an_unknown_model_type_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {"model_type": "t6"})
     with pytest.raises(ArtifactError, match="t6"):
         fetch_checkpoint(str(tmp_path), "")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_layers": 10**9},
+        {"d_model": "x"},
+        {"vocab_size": -1},
+        {"d_ff": 10**30},
+        {"dense_act_fn": None},
+        {"d_kv": 0},
+    ],
+    ids=str,
+)
+def test_a_configuration_that_no_t5_has_is_refused_before_a_model_is_made(tmp_path: Path, changes: Any) -> None:
+    tiny_t5().save_pretrained(tmp_path)
+    write_json(tmp_path / "config.json", {**read_json(tmp_path / "config.json"), **changes})
+    for read in (lambda: fetch_checkpoint(str(tmp_path), ""), lambda: backbone_of_shapes(str(tmp_path))):
+        with pytest.raises(ArtifactError, match=re.escape(str(tmp_path))) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_corpus_is_refused(tmp_path: Path, tokenizer: Any) -> None:
+    path = tmp_path / "corpus.parquet"
+    for content in (None, b"", b"PAR1" * 9):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(ArtifactError, match=re.escape(str(path))):
+            read_corpus(path, tokenizer, settings())
 
 
 class Trap:

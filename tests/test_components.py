@@ -1,12 +1,19 @@
 """Every program as a user meets it: its help, and how it ends on input that it cannot use."""
 
+import errno
 import json
+import os
+import re
 import runpy
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -16,6 +23,7 @@ from workspace import write_params
 
 from pemt_core.backbone.store import save_backbone
 from pemt_core.backbone.tokenizer import load_tokenizer
+from pemt_core.errors import FileError, file_errors_named
 from pemt_core.settings import load_settings
 from pemt_core.settings.groups import STEPS
 from pemt_core.settings.steps import TrainSource, as_text
@@ -276,3 +284,188 @@ def test_training_continues_without_a_server_if_configured(
     assert (tmp_path / "adapters" / "pemt-kfull-seed4096" / "adapter.safetensors").is_file()
     assert json.loads((tmp_path / "provenance.json").read_text())["seconds"] > 0
     assert not list(tmp_path.glob("mlflow*"))
+
+
+# Files and folders
+
+
+NOBODY = 65534
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Drop root's right to read and write everything; other users are subject to permissions anyway."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The plan's tracking settings, with a store that is made once."""
+    return tracking_in(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder that every user can enter, unlike pytest's."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+@cache
+def settings_of(step: str) -> str:
+    """The plan's settings for a step."""
+    return as_text(make_plan(load_settings(REPOSITORY / "params.yaml"), REPOSITORY).steps[step])
+
+
+def flags_of(program: str, world: World, folder: Path, store: str) -> dict[str, object]:
+    """Valid flags of a program by name; an empty name is an argument without a flag."""
+    step = {"provenance": folder / "provenance.json"}
+    tracked, models = {**step, "tracking": store}, {"backbone": world.folder / "backbone"}
+    params, output = REPOSITORY / "params.yaml", folder / "output"
+    known: dict[str, dict[str, object]] = {
+        "plan": {**step, "params": params, "output": output},
+        "prepare": {**step, "settings": settings_of("prepare"), "output": output},
+        "backbone": {
+            **tracked, "settings": settings_of("backbone"), "tokenizer": world.folder / "tokenizer",
+            "corpus": world.folder / "corpus.parquet", "checkpoints": folder / "checkpoints", "output": output,
+        },
+        "train_source": {
+            **tracked, **models, "settings": source_text("alpha"), "data": world.folder / "data" / "alpha",
+            "checkpoints": folder / "checkpoints", "output": output,
+        },
+        "collect_experts": {
+            **step, **models, "settings": json.dumps({"sources": ["alpha"], "imported_sources": {}, "code": ""}),
+            "adapters": world.folder / "adapters", "output": output,
+        },
+        "evaluate": {
+            **step, **models, "settings": settings_of("evaluate"), "experts": world.folder / "experts",
+            "data": world.folder / "data", "adapters": world.folder / "adapters", "output": output,
+        },
+        "record": {**tracked, "settings": settings_of("record"), "scores": folder, "output": output},
+        "report": {**step, **models, "settings": settings_of("report"), "scores": folder, "output": output},
+        "results": {"results": folder},
+        "methods": {**models, "params": params},
+        "tasks": {"params": params},
+        "export_adapter": {**models, "": world.folder / "adapters" / "alpha", "output": output},
+    }  # fmt: skip
+    return known[program]
+
+
+def bad_path(kind: str, folder: Path) -> Path:
+    """Make something in an empty folder that cannot serve as `kind` says, and return its path."""
+    folder.mkdir()
+    folder.chmod(0o777)
+    file, other = folder / "file", folder / "folder"
+    file.write_text("[")
+    other.mkdir()
+    (folder / "link").symlink_to(folder / "nothing")
+    (folder / "loop").symlink_to(folder / "loop")
+    if kind == "locked":
+        other.chmod(0)
+    paths = {
+        "missing": folder / "no" / "such",
+        "a link to nothing": folder / "link",
+        "a loop of links": folder / "loop",
+        "below a file": file / "x",
+        "a file": file,
+        "a folder": other,
+        "locked": other / "x",
+        "too long": folder / ("n" * 300),
+    }
+    return paths[kind]
+
+
+UNWRITABLE = ("below a file", "locked", "too long")
+UNREADABLE = (*UNWRITABLE, "missing", "a link to nothing", "a loop of links", "a file", "a folder")
+BAD_INPUTS = (
+    ("plan", "params"), ("prepare", "settings"), ("backbone", "tokenizer"), ("train_source", "tracking"),
+    ("train_source", "data"), ("train_source", "backbone"), ("collect_experts", "adapters"), ("evaluate", "settings"),
+    ("evaluate", "backbone"), ("evaluate", "experts"), ("record", "scores"), ("report", "scores"),
+    ("results", "results"), ("methods", "params"), ("methods", "backbone"), ("tasks", "params"), ("export_adapter", ""),
+)  # fmt: skip
+BAD_OUTPUTS = (
+    ("plan", "output"), ("plan", "provenance"), ("prepare", "output"), ("backbone", "checkpoints"),
+    ("train_source", "output"), ("collect_experts", "output"), ("evaluate", "provenance"), ("record", "output"),
+    ("report", "output"), ("export_adapter", "output"),
+)  # fmt: skip
+
+
+@pytest.fixture
+def ends_in_a_line(
+    world: World, shared_folder: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, str, str], None]:
+    """Run a program with a bad path for a flag, and check its error."""
+
+    def check(program: str, flag: str, kind: str) -> None:
+        path = bad_path(kind, shared_folder / kind.replace(" ", "_"))
+        given = {**flags_of(program, world, shared_folder, store), flag: path}
+        if kind == "locked":  # what pytest made is locked too
+            given = {name: REPOSITORY if str(value).startswith(str(world.folder)) else value
+                     for name, value in given.items()}  # fmt: skip
+        words = [word for name, value in given.items() for word in ((f"--{name}", value) if name else (value,))]
+        with as_nobody() if kind == "locked" else nullcontext():
+            error = run_here(monkeypatch, program, *words)
+        assert error.startswith("error: "), kind
+        assert str(path)[:150] in error, kind
+        assert "\n" not in error
+        assert len(error) < 800
+
+    return check
+
+
+@pytest.mark.parametrize(("program", "flag"), BAD_INPUTS, ids=lambda word: word or "adapter")
+def test_a_path_that_cannot_be_read_ends_in_one_line(
+    program: str, flag: str, ends_in_a_line: Callable[[str, str, str], None]
+) -> None:
+    for kind in UNREADABLE:
+        ends_in_a_line(program, flag, kind)
+
+
+@pytest.mark.parametrize(("program", "flag"), BAD_OUTPUTS)
+def test_a_path_that_cannot_be_written_ends_in_one_line_before_the_work(
+    program: str, flag: str, ends_in_a_line: Callable[[str, str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if program != "plan":  # which has no other work
+        monkeypatch.setitem(sys.modules, f"pemt_core.steps.{program}", None)  # the work would end in an ImportError
+    is_file = flag == "provenance" or program == "record"
+    for kind in (*UNWRITABLE, "a folder" if is_file else "a file"):
+        ends_in_a_line(program, flag, kind)
+
+
+def test_what_cannot_be_printed_is_an_error() -> None:
+    """/dev/full answers every write as a full disk does."""
+    command = f"{sys.executable} -m components.tasks rte > /dev/full"
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(["bash", "-c", command], cwd=REPOSITORY, env=buffered, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: cannot write the output: No space left on device\n")
+
+
+def test_only_errors_about_files_lose_their_traceback() -> None:
+    for error in (OSError("a library's own"), ConnectionRefusedError(111, "refused"), ValueError("a bug")):
+        with pytest.raises(type(error)) as caught, file_errors_named():
+            raise error
+        assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "the disk is full"),
+        (OSError(errno.EROFS, "Read-only file system", "a/b"), "a/b: is on a file system that is read-only"),
+        (FileNotFoundError("a/b"), "a/b: no such file or folder"),  # as pyarrow raises it
+        (FileNotFoundError(errno.ENOENT, "Failed to open 'a/b'"), "Failed to open 'a/b': no such file or folder"),
+        (OSError(errno.EXDEV, "Invalid cross-device link", "a", None, "b"), "a -> b: Invalid cross-device link"),
+    ],
+    ids=str,
+)
+def test_an_error_of_the_operating_system_names_the_path(error: OSError, expected: str) -> None:
+    with pytest.raises(FileError, match=re.escape(expected)), file_errors_named():
+        raise error

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 import torch
 from hub_server import HubServer
 from mirrors import cb_rows, write_repository
+from source_code import REPOSITORY
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
@@ -175,6 +177,42 @@ def test_a_checkpoint_loads_at_its_revision(hub: HubServer, tmp_path: Path) -> N
     assert found["d_model"] == 16
     assert found["sum"] == pytest.approx(expected, rel=1e-6)
     assert any(f"/tests/tiny-t5/resolve/{commit}/model.safetensors" in request for request in hub.requests)
+
+
+FETCH_TOKENIZER = """
+import json, sys, time
+from pemt_core.backbone.tokenizer import fetch_tokenizer
+from pemt_core.errors import PemtError
+
+import transformers
+begin = time.perf_counter()
+try:
+    found = len(fetch_tokenizer(*sys.argv[1:]))
+except PemtError as error:
+    found = str(error)
+print(json.dumps([found, time.perf_counter() - begin]))
+"""
+
+
+def test_a_hub_without_an_answer_is_named_within_seconds(tmp_path: Path) -> None:
+    with HubServer() as server:
+        url = server.url
+    found, seconds = run(FETCH_TOKENIZER, ["tests/tiny-t5"], url, tmp_path / "home")
+    assert found.startswith("tokenizer 'tests/tiny-t5': not readable as a tokenizer (We couldn't connect to")
+    assert "in the cached files" in found
+    assert seconds < 20  # the client alone tries for 47 seconds
+
+
+def test_a_tokenizer_comes_from_the_hub_and_later_from_its_cache(hub: HubServer, tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "pemt_core" / "embedded" / "backbone", tmp_path / "model")
+    hub.publish("models", "tests/tiny-t5", tmp_path / "model")
+    whole, _ = run(FETCH_TOKENIZER, ["tests/tiny-t5"], hub.url, tmp_path / "home")
+    with HubServer() as other:
+        gone = other.url
+    assert isinstance(whole, int)
+    commit = next(request.split("/resolve/")[1].split("/")[0] for request in hub.requests if "/resolve/" in request)
+    found, seconds = run(FETCH_TOKENIZER, ["tests/tiny-t5", commit], gone, tmp_path / "home")
+    assert (found, seconds < 20) == (whole, True)
 
 
 def test_byte_ranges_and_headers(hub: HubServer, tmp_path: Path) -> None:

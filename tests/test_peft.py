@@ -29,6 +29,7 @@ from pemt_core.backbone.store import Backbone, load_backbone, save_backbone
 from pemt_core.backbone.tokenizer import load_tokenizer
 from pemt_core.errors import ArtifactError
 from pemt_core.lora.layout import CONFIG, PICKLED, PROMPT, TENSORS, module_name
+from pemt_core.lora.patterns import check_patterns, values_of
 from pemt_core.lora.reader import load_lora
 from pemt_core.lora.writer import save_lora
 from pemt_core.model.assemble import build_source_model, build_target_model
@@ -42,6 +43,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 
 KEPT = REPOSITORY / "pemt_core" / "embedded" / "backbone"
 DESCRIPTION = "Decide which colour the text names."
+ENDLESS = "(?:.|..)*(?:.|..)*(?:.|..)*(?=!)"  # exponential in the length of a module's name
 EVERY_WO = {"r": 3, "lora_alpha": 4, "target_modules": ["wo"]}
 OF_ENCODER_0 = module_name("encoder", 0)
 A = f"base_model.model.{OF_ENCODER_0}.lora_A.weight"
@@ -426,9 +428,18 @@ def on_q(values: dict[str, Tensor]) -> None:
     values[A.replace("layer.1.DenseReluDense.wo", "layer.0.SelfAttention.q")] = torch.zeros(3, 32)
 
 
+def large_b(values: dict[str, Tensor]) -> None:
+    values[B].fill_(99)
+
+
 def truncated(folder: Path) -> None:
     path = folder / TENSORS
     path.write_bytes(path.read_bytes()[:-100])
+
+
+def relinked(folder: Path) -> None:
+    (folder / TENSORS).unlink()
+    (folder / TENSORS).symlink_to(folder / "nothing")
 
 
 def pickled(folder: Path) -> None:
@@ -478,6 +489,48 @@ REFUSED: dict[str, tuple[Damage, list[str]]] = {
     ),
     "nothing in it": (change_tensors(lambda t: t.clear()), ["no tensors; expected the LoRA of at least one"]),
     "not finite": (change_tensors(lambda t: t[A].fill_(float("nan"))), [A, "not finite"]),
+    "a pattern that does not end": (put(rank_pattern={ENDLESS: 2}), [ENDLESS, "takes too long to match"]),
+    "many endless patterns": (
+        put(alpha_pattern={f"{ENDLESS}{number}": 2 for number in range(200)}),
+        ["takes too long to match"],
+    ),
+    "a long pattern": (put(rank_pattern={"w" * 9999: 2}), ["rank_pattern", "at most 200 characters"]),
+    "many patterns": (put(rank_pattern=dict.fromkeys(map(str, range(300)), 2)), ["300 patterns", "at most 256"]),
+    "a pattern of flags": (put(rank_pattern={"(?i)wo": 2}), ["'(?i)wo' is not a regular expression"]),
+    "a brace": (put(rank_pattern={"(?:wo){e<=1}": 2}), ["a brace that repeats nothing"]),
+    "a class of classes": (put(rank_pattern={"[[:alpha:]]o": 2}), ["is not a regular expression"]),
+    "a rank of 400 digits": (put(r=10**400), ["key 'r' is 1000", "at most 18 digits"]),
+    "a rank beyond any T5": (put(r=65537), ["key 'r' is 65537", "65536"]),
+    "an alpha of 400 digits": (put(lora_alpha=10**400), ["key 'lora_alpha' is 1000"]),
+    "an infinite alpha": (put(lora_alpha=float("inf")), ["not readable as JSON", "Infinity"]),
+    "an alpha beyond float32": (put(alpha_pattern={"wo": 1e39}), ["alpha_pattern.wo", "1e+39"]),
+    "a product that is not finite": (
+        lambda folder: [put(alpha_pattern={OF_ENCODER_0: 9e37})(folder), change_tensors(large_b)(folder)],
+        ["values that are not finite"],
+    ),
+    "deep settings": (lambda folder: (folder / CONFIG).write_text("[" * 99_999), [CONFIG, "nested too deeply"]),
+    "large settings": (lambda folder: (folder / CONFIG).write_text(" " * 2**23), [CONFIG, "has more than"]),
+    "settings in another encoding": (
+        lambda folder: (folder / CONFIG).write_text("{}", encoding="utf-16"),
+        [CONFIG, "not text in UTF-8"],
+    ),
+    "a file": (lambda folder: (shutil.rmtree(folder), folder.touch()), ["is a file; expected one with"]),
+    "a link to nothing": (relinked, [TENSORS, "no such file"]),
+    "flags for numbers": (
+        change_tensors(lambda t: t.update({A: t[A].bool()})),
+        [A, "has the type BOOL: expected floating-point numbers"],
+    ),
+    "whole numbers": (change_tensors(lambda t: t.update({A: t[A].int()})), [A, "has the type I32"]),
+    "complex numbers": (change_tensors(lambda t: t.update({A: t[A].to(torch.complex64)})), [A, "has the type C64"]),
+    "numbers beyond float32": (change_tensors(lambda t: t.update({A: t[A].double() + 1e300})), [A, "not finite"]),
+    "a prompt of flags": (
+        lambda folder: save_file({"prompt": torch.zeros(3, 32).bool()}, folder / PROMPT),
+        [PROMPT, "has the type BOOL"],
+    ),
+    "a prompt beyond any text": (
+        lambda folder: save_file({"prompt": torch.zeros(10_001, 32)}, folder / PROMPT),
+        [PROMPT, "P at most 10,000"],
+    ),
     "of another backbone": (
         lambda folder: save_file({"prompt": torch.zeros(3, 32)}, folder / PROMPT, {"backbone": "e" * 64}),
         [PROMPT, "trained on the backbone eeeeeeeeeeee, but the current one is"],
@@ -501,6 +554,27 @@ def test_unsupported_or_damaged_adapters_are_refused(
     for part in expected:
         assert part in message, message
     assert "\n" not in message
+
+
+PATTERNS = [
+    "wo", r".*\.wo", "encoder.*", r"encoder\.block\.[0-2]\..*", "block.1.layer", r"(?:de|en)coder\..*\.wo", ".*", "",
+    "wo|wi", r"wo)|(x", r"(?!encoder).*", r"(?<=e\.)wo", r"(.).*\1wo", "(?i:WO)", "w{1}o{1,}", r"\w+", "[^.]*",
+    "wo$", "^wo", r"encoder(?=\.).*\bwo", "x*", r"(?P<name>Dense).*",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_pattern_means_what_it_means_to_peft(peft: Any, pattern: str) -> None:
+    modules = [module_name(stack, layer) for stack in ("encoder", "decoder") for layer in range(12)]
+    check_patterns([pattern])
+    expected = {each: peft.utils.other.get_pattern_key([pattern], each) == pattern for each in modules}
+    assert values_of(modules, {pattern: True}, False) == expected
+
+
+def test_a_lora_without_effect_is_imported(intact: Path, backbone: Backbone, tmp_path: Path) -> None:
+    folder = shutil.copytree(intact, tmp_path / "lora")
+    put(lora_alpha=0)(folder)
+    assert load_lora(folder, "imported", DESCRIPTION, backbone).expert.scale == 0
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from html_page import Element, parse
 from test_report import NAMES, SOURCES, SUITES, make, new_origin, report, save_all, seventeen_targets
 
 from pemt_core.artifacts.result import STACKS, CellResult, load_results, sort_key
+from pemt_core.errors import ArtifactError
 from pemt_core.report.cost import Process, duration, read_processes
 from pemt_core.report.curves import draw_curves
 from pemt_core.report.expert_table import heat_colours
@@ -378,6 +379,13 @@ def test_provenance_is_read_from_the_files_of_the_steps(tmp_path: Path) -> None:
         "rte",
     ]  # remains of an earlier list of tasks
     assert read_processes(tmp_path / "nothing", ["cb"]) == []
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"seconds": "long"}', "["])
+def test_a_damaged_provenance_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "prepare.json").write_text(content)
+    with pytest.raises(ArtifactError, match=re.escape(str(tmp_path / "prepare.json"))):
+        read_processes(tmp_path, [])
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,22 @@
 """Reading and checking params.yaml: every error names the key, the value and what is expected."""
 
 import copy
+import json
+import random
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from pydantic import BaseModel
 
-from pemt_core.errors import SettingsError
+from pemt_core.errors import SettingsError, nearest, shown
 from pemt_core.methods import method_of
+from pemt_core.schema.json_values import parse_object
 from pemt_core.settings import RECIPE_GROUPS, Settings, load_settings, parse_settings, read_params
 from pemt_core.tasks import TASKS
 
@@ -416,3 +422,161 @@ def test_yaml_is_read_as_dvc_reads_it(tmp_path: Path) -> None:
 
 def test_recipe_groups_are_a_subset_of_the_settings() -> None:
     assert set(RECIPE_GROUPS) < set(Settings.model_fields)
+
+
+# --- bounds
+
+NINE = ",".join(["*x{0}"] * 10)
+BOMB = "[&x0 [a, a, a], " + ", ".join(f"&x{n} [{NINE.format(n - 1)}]" for n in range(1, 12)) + "]"
+MERGES = "{x0: &x0 {a: 1}, " + ", ".join(f"x{n}: &x{n} {{<<: [{NINE.format(n - 1)}]}}" for n in range(1, 12)) + "}"
+
+OUT_OF_BOUNDS: dict[str, tuple[str, str, list[str]]] = {  # a text of params.yaml, its replacement, parts of the error
+    "aliases of aliases": ("split_seed: 42", f"split_seed: {BOMB}", ["line 18", "more than 100,000 values"]),
+    "merges of merges": ("split_seed: 42", f"split_seed: {MERGES}", ["line 18", "more than 100,000 values"]),
+    "a value in itself": ("split_seed: 42", "split_seed: &x [*x]", ["line 18", "an alias of this value is within it"]),
+    "an impossible date": ("experiment: pemt", "experiment: 2001-13-45", ["column", "2001-13-45 is a date", "quotes"]),
+    "a date": ("experiment: pemt", "experiment: 2001-12-14", ["2001-12-14 is a date in YAML"]),
+    "a number as a key": ("split_seed: 42", "5: 42", ["line 18, column 3", "the key 5 is of the type int"]),
+    "null as a key": ("per_target: {}", "per_target: {null: {}}", ["the key null is of the type null"]),
+    "a list as a key": ("per_target: {}", "per_target: {[a]: {}}", ["a group or list as a key"]),
+    "deep lists": ("split_seed: 42", "split_seed: " + "[" * 9999, ["line 18", "nested too deeply", "at most 50"]),
+    "deep groups": ("split_seed: 42", "split_seed: " + "{a: " * 9999, ["nested too deeply"]),
+    "many digits": ("split_seed: 42", "split_seed: " + "9" * 5000, ["line 18", "not readable as int"]),
+    "a seed of 2^64": ("split_seed: 42", f"split_seed: {2**64}", ["'prepare.split_seed' is 18446744073709551616"]),
+    "a seed of 2^63": ("split_seed: 42", f"split_seed: {2**63}", ["'prepare.split_seed' is", "18 digits"]),
+    "a long length": ("  length: 96", "  length: 100000000000000000000", ["'backbone.length' is 1000000000000"]),
+    "a count of 2^31": ("batch_size: 32", f"batch_size: {2**31}", ["'training.batch_size'", "2147483647"]),
+    "a rank beyond any T5": ("rank: 32", "rank: 65537", ["'train_source.rank' is 65537", "65536"]),
+    "a rate beyond float32": ("alpha: 128", "alpha: 1.0e+39", ["'train_source.alpha' is 1e+39"]),
+    "infinity": ("sparsity_coefficient: 0.1", "sparsity_coefficient: .inf", ["sparsity_coefficient' is inf", "finite"]),
+    "no number": ("dropout: 0.0", "dropout: .nan", ["'backbone.dropout' is nan", "finite"]),
+    "an overflow": ("mean_span_length: 3.0", "mean_span_length: 1.0e+999", ["mean_span_length' is inf"]),
+    "a set": ("per_target: {}", "per_target: !!set {a}", ["the type 'set' has no place in settings"]),
+    "an object": ("experiment: pemt", "experiment: !!python/object:os.system x", ["python/object:os.system"]),
+    "a wrong tag": ("split_seed: 42", "split_seed: !!bool x", ["line 18", "'x' is not readable as bool"]),
+    "half a surrogate": ("experiment: pemt", r'experiment: "\ud800"', ["'tracking.experiment'", "surrogates"]),
+    "NUL": ("experiment: pemt", r'experiment: "\0"', ["'tracking.experiment'", "NUL"]),
+    "a character that does not exist": (
+        "experiment: pemt",
+        r'experiment: "\UFFFFFFFF"',
+        ["as YAML: line"],
+    ),
+    "a long text": ("experiment: pemt", f"experiment: {'a' * 70_000}", ["'tracking.experiment'", "65,536 characters"]),
+    "a long key": (
+        "per_target: {}",
+        f"per_target: {{{'a' * 300}: {{}}}}",
+        ["has the key 'aaa", "200 characters"],
+    ),
+    "a long recipe": ("recipe: demo", f"recipe: {'a' * 30_000}", ["there is no recipes/aaaa", "(30,000 characters)"]),
+    "many unknown keys": (
+        "per_target: {}",
+        "".join(f"k{number}: 1\n" for number in range(9000)),
+        ["unknown key 'k0'", "and 8,991 more problems"],
+    ),
+    "a large file": ("per_target: {}", "per_target: {} #" + "x" * 2**17, ["more than 131,072 bytes"]),
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_BOUNDS)
+def test_settings_out_of_bounds_are_refused_in_a_line_at_once(tmp_path: Path, name: str) -> None:
+    old, new, expected = OUT_OF_BOUNDS[name]
+    path = tmp_path / "params.yaml"
+    text = PARAMS.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    (tmp_path / "recipes").symlink_to(PARAMS.parent / "recipes")
+    begin = time.perf_counter()
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path)
+    assert time.perf_counter() - begin < 10  # most take milliseconds
+    message = str(caught.value)
+    assert str(path) in message
+    assert all(part in message for part in expected), message
+    assert "\n" not in message
+    assert len(message) < 3000
+
+
+def test_params_changed_at_random_load_or_end_in_a_line(tmp_path: Path) -> None:
+    """Also what loads becomes JSON, which a run on a cluster is given."""
+    pieces = ["[", "]", "{", "}", ":", "- ", "&x ", "*x", "<<: *x", "!!set ", "2001-13-45", "~", "5: 1", "'", '"', "|"]
+    pieces += ["? ", "%", "@", "\t", "\n", "9" * 5000, "\x00", "\ufeff", r'"\ud800"', "1e999", "0x" + "F" * 40]
+    text, generator = PARAMS.read_text(), random.Random(7)
+    (tmp_path / "recipes").symlink_to(PARAMS.parent / "recipes")
+    path, errors = tmp_path / "params.yaml", []
+    for _ in range(80):
+        begin, end = sorted(generator.choices(range(len(text)), k=2))
+        cut = min(end - begin, generator.randrange(12))
+        path.write_text(text[:begin] + generator.choice(pieces) + text[begin + cut :])
+        try:
+            values = read_params(path)
+            parse_settings(values, str(path))
+            json.dumps(values, allow_nan=False).encode()
+        except SettingsError as error:
+            errors.append(str(error))
+    assert 0 < len(errors) < 80
+    assert not any("\n" in error for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[" * 99_999, "nested too deeply"),
+        ('{"a":' * 60 + "1" + "}" * 60, "nested too deeply"),
+        ('{"a": ' + "9" * 5000 + "}", "not readable as JSON"),
+        (f'{{"a": {2**63}}}', "key 'a' is 9223372036854775808: expected a number of at most 18 digits"),
+        ('{"a": NaN}', "NaN is no number of JSON"),
+        ('{"a": -Infinity}', "-Infinity is no number of JSON"),
+        ('{"a": 1e999}', "key 'a' is inf: expected a finite number"),
+        ('{"a": {"b": 1, "b": 2}}', "the key 'b' occurs twice"),
+        (r'{"a": "\ud800"}', "surrogates"),
+        (r'{"\u0000": 1}', "NUL"),
+        ("[]", "found list"),
+    ],
+    ids=range(11),
+)
+def test_json_out_of_bounds_is_refused_in_a_line(text: str, expected: str) -> None:
+    with pytest.raises(SettingsError, match=f"settings: .*{re.escape(expected)}") as caught:
+        parse_object(text, "settings")
+    assert len(str(caught.value)) < 500
+
+
+def test_large_numbers_of_json_stay_what_they_are() -> None:
+    assert parse_object('{"a": 1e30, "b": 7.0, "c": 9007199254740993}', "x") == {"a": 1e30, "b": 7, "c": 2**53 + 1}
+
+
+def test_the_largest_seed_is_accepted_by_what_draws() -> None:
+    seed = 2**63 - 1
+    assert parsed(put("recipes.demo.transfer", {"seeds": [seed]})).transfer.seeds == [seed]
+    torch.Generator().manual_seed(seed)
+    np.random.default_rng([seed, 1])
+    np.random.SeedSequence([seed, 1])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_another_encoding_is_named(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes("# é\nrecipe: demo\n".encode(encoding))
+    with pytest.raises(SettingsError, match=r"not text in UTF-8 \(byte 0x\w\w at position \d\); save it as UTF-8"):
+        read_params(path)
+
+
+def test_hidden_files_are_no_recipes(tmp_path: Path) -> None:
+    """An editor's lock is a link to nothing."""
+    (tmp_path / "params.yaml").write_text("recipe: a\n")
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / ".#a.yaml").symlink_to("user@host.1")
+    assert read_params(tmp_path / "params.yaml") == {"recipe": "a", "recipes": {}}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [10**5000, "a" * 10**6, [["x" * 500] * 9] * 10**5, {"a": 2**40}, float("nan"), None],
+    ids=["digits", "text", "lists", "group", "NaN", "None"],
+)
+def test_values_are_shown_shortly(value: Any) -> None:
+    assert 0 < len(shown(value)) < 250
+
+
+def test_names_of_any_type_and_length_have_a_nearest() -> None:
+    assert nearest(5, [1, None, "five"]).startswith("choose from: 1, None, five")
+    assert len(nearest("a" * 10**6, ["a" * 10**6 + "b"] * 1000)) < 10_000

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from pemt_core.backbone.architecture import read_config
 from pemt_core.backbone.store import architecture_class
-from pemt_core.errors import SettingsError, nearest
+from pemt_core.errors import ArtifactError, SettingsError, cut, nearest
 
 _T5 = {"vocab_size": 32128, "d_kv": 64, "feed_forward_proj": "relu"}
 _GATED = {"vocab_size": 32128, "d_kv": 64, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
@@ -47,19 +48,20 @@ SHAPES: dict[str, dict[str, Any]] = {
 def backbone_of_shapes(name: str) -> Any:
     """A T5 on the meta device: from a folder with a config.json, or a name in SHAPES, with or without its publisher.
 
-    Raises SettingsError, naming the nearest, if `name` is neither.
+    Raises SettingsError, naming the nearest, if `name` is neither, and ArtifactError if the config.json is damaged.
     """
-    from transformers import AutoConfig, T5Config
+    from transformers import T5Config
 
     if Path(name).is_dir():
-        try:
-            config = AutoConfig.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"{name}: no readable config.json of a T5 in this folder ({error})") from error
+        config = read_config(name, local_files_only=True)
     else:
         short = name.rpartition("/")[2]
         if short not in SHAPES:
-            raise SettingsError(f"'{name}' is neither a folder nor a T5 of known shapes; {nearest(short, SHAPES)}")
+            raise SettingsError(f"'{cut(name)}' is neither a folder nor a T5 of known shapes; {nearest(short, SHAPES)}")
         config = T5Config(**SHAPES[short])
-    with torch.device("meta"):
-        return architecture_class(config.model_type, name)(config)
+    model_class = architecture_class(config.model_type, name)
+    try:
+        with torch.device("meta"):
+            return model_class(config)
+    except Exception as error:  # transformers checks only some values of a configuration
+        raise ArtifactError(f"{name}: its config.json describes no T5 ({type(error).__name__}: {error})") from error

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pemt_core.artifacts.files import atomic_directory, read_json, write_json
+from pemt_core.backbone.architecture import read_config
 from pemt_core.backbone.tokenizer import load_tokenizer
 from pemt_core.errors import ArtifactError, nearest
 
@@ -93,12 +94,11 @@ def recorded_fingerprint(directory: Path) -> str:
 
 def load_backbone(directory: Path) -> Backbone:
     """Read a folder that `save_backbone` wrote. Raises ArtifactError if it is missing or altered."""
-    from transformers import AutoConfig
-
     directory = Path(directory)
     recorded = recorded_fingerprint(directory)
     try:
-        model_class = architecture_class(AutoConfig.from_pretrained(directory).model_type, str(directory))
+        config = read_config(str(directory), local_files_only=True)
+        model_class = architecture_class(config.model_type, str(directory))
         model = model_class.from_pretrained(directory, dtype=torch.float32, use_safetensors=True)
         tokenizer = load_tokenizer(str(directory))
     except Exception as error:  # safetensors, transformers and torch raise various types for a damaged file

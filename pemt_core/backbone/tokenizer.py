@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pemt_core.errors import DataError
+from pemt_core.backbone.location import locate, one_line
+from pemt_core.errors import ArtifactError, DataError
 from pemt_core.settings import TokenizerSettings
 
 NUM_SENTINELS = 100  # of span corruption, as in T5
@@ -22,21 +23,40 @@ def obtain_tokenizer(settings: TokenizerSettings, corpus_path: Path, task_texts:
     if settings.kind == "scratch" and settings.tokenizer == TRAINED:
         return train_tokenizer(corpus_path, settings.vocab_size, task_texts)
     if settings.kind == "scratch":
-        return load_tokenizer(settings.tokenizer)
-    return load_tokenizer(settings.name, settings.revision)
+        return fetch_tokenizer(settings.tokenizer)
+    return fetch_tokenizer(settings.name, settings.revision)
 
 
-def load_tokenizer(name: str, revision: str = "") -> Any:
-    """Load a tokenizer from a folder or the hub. Raises DataError if it is missing or cannot encode plain English."""
+def fetch_tokenizer(name: str, revision: str = "") -> Any:
+    """Load a tokenizer from a folder, the hub, or the hub's cache if it is unreachable.
+
+    Raises ArtifactError if it is missing, and DataError as `load_tokenizer` does.
+    """
+    try:
+        location = locate(name, revision, cached=True)
+    except ArtifactError as error:
+        raise ArtifactError(f"tokenizer {error}") from error
+    return _read(name, **location.options)
+
+
+def load_tokenizer(directory: str | Path) -> Any:
+    """Load a tokenizer from a folder. Raises DataError if it is missing, damaged, or cannot encode plain English."""
+    if not Path(directory).is_dir():
+        what = "is a file, expected a folder" if Path(directory).exists() else "no such folder"
+        raise DataError(f"tokenizer '{directory}': {what}; the step that writes it has not run")
+    return _read(str(directory), local_files_only=True)
+
+
+def _read(name: str, **options: Any) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision or None)
-    except (OSError, ValueError) as error:
-        raise DataError(f"tokenizer '{name}': neither a tokenizer's folder nor found on the hub: {error}") from error
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        probe = tokenizer("the first ten minutes")["input_ids"]
+    except Exception as error:  # transformers and tokenizers raise various types for a damaged file
+        raise DataError(f"tokenizer '{name}': not readable as a tokenizer ({one_line(error)})") from error
     # without the vocabulary file, transformers silently returns a tokenizer with special tokens only
-    probe = tokenizer("the first ten minutes")["input_ids"]
-    if len(tokenizer) < 200 or tokenizer.unk_token_id in probe or probe[-1] != tokenizer.eos_token_id:
+    if len(tokenizer) < 200 or tokenizer.unk_token_id in probe or probe[-1:] != [tokenizer.eos_token_id]:
         raise DataError(
             f"tokenizer '{name}': has {len(tokenizer)} tokens and cannot encode plain English; its files are incomplete"
         )

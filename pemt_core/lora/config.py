@@ -1,16 +1,18 @@
 """adapter_config.json of a LoRA: its ranks and scales. Settings that make it more than B A x are refused."""
 
 import math
-import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pemt_core.artifacts.files import read_json
-from pemt_core.errors import ArtifactError, SettingsError
+from pemt_core.errors import ArtifactError, SettingsError, shown
+from pemt_core.lora.patterns import check_patterns, values_of
+from pemt_core.schema.json_values import MOST_BYTES, parse_json
+from pemt_core.schema.numbers import Rank
 from pemt_core.schema.validation import validate
+from pemt_core.schema.values import read_text
 
 # The tensors show which modules were chosen, and init_lora_weights tells how they started; the rest affects only
 # training, or is PEFT's bookkeeping
@@ -40,8 +42,14 @@ REFUSED = {
 OFF: tuple[Any, ...] = (None, False, [], {})
 INITIALISATIONS = (True, False, "gaussian", "eva", "orthogonal", "mica")  # these leave the backbone as it is
 
-Rank = Annotated[int, Field(ge=1)]
-Alpha = Annotated[float, Field(allow_inf_nan=False)]
+Alpha = Annotated[float, Field(ge=-1e38, le=1e38, allow_inf_nan=False)]  # float32 ends there
+
+
+class Shape(NamedTuple):
+    """R, and s in wo(x) + s B A x: alpha / R, or alpha / sqrt(R) if it is rank-stabilised."""
+
+    rank: int
+    scale: float
 
 
 class LoraConfig(BaseModel):
@@ -61,11 +69,7 @@ class LoraConfig(BaseModel):
     @field_validator("rank_pattern", "alpha_pattern")
     @classmethod
     def _are_patterns(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for pattern in value:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"'{pattern}' is not a regular expression ({error})") from error
+        check_patterns(value)
         return value
 
     @field_validator("init_lora_weights")
@@ -78,25 +82,32 @@ class LoraConfig(BaseModel):
             )
         return value
 
-    def rank(self, module: str) -> int:
-        """R of the LoRA on a module."""
-        return self.rank_pattern.get(_pattern_of(module, self.rank_pattern), self.r)
+    def shapes_of(self, modules: Iterable[str], origin: Path) -> dict[str, Shape]:
+        """Return the rank and the scale of the LoRA on each module.
 
-    def scale(self, module: str) -> float:
-        """s in wo(x) + s B A x: alpha / R, or alpha / sqrt(R) if it is rank-stabilised."""
-        alpha = self.alpha_pattern.get(_pattern_of(module, self.alpha_pattern), self.lora_alpha)
-        rank = self.rank(module)
-        return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
+        Raises ArtifactError, naming `origin`, if matching a pattern takes too long.
+        """
+        modules = list(modules)
+        try:
+            ranks = values_of(modules, self.rank_pattern, self.r)
+            alphas = values_of(modules, self.alpha_pattern, self.lora_alpha)
+        except TimeoutError as error:
+            raise ArtifactError(f"{origin}: the pattern {error}; expected a simpler one") from error
+        root = math.sqrt if self.use_rslora else float
+        return {module: Shape(ranks[module], alphas[module] / root(ranks[module])) for module in modules}
 
 
 def read_config(path: Path) -> LoraConfig:
     """Read adapter_config.json. Raises ArtifactError, naming key and value, if it cannot be a source adapter."""
-    values = read_json(path)
+    try:
+        values = parse_json(read_text(path, MOST_BYTES), str(path))
+    except SettingsError as error:
+        raise ArtifactError(str(error)) from error
     if not isinstance(values, dict):
         raise ArtifactError(f"{path}: expected an object with PEFT's settings of a LoRA, found {type(values).__name__}")
     for key, reason in REFUSED.items():
         if values.get(key) not in OFF:
-            raise ArtifactError(f"{path}: key '{key}' is {values[key]!r}: {reason}; expected a LoRA without it")
+            raise ArtifactError(f"{path}: key '{key}' is {shown(values[key])}: {reason}; expected a LoRA without it")
     read = {key: value for key, value in values.items() if key in LoraConfig.model_fields and value is not None}
     unread = {key: value for key, value in values.items() if key not in LoraConfig.model_fields and value not in OFF}
     unknown = {key: value for key, value in unread.items() if key not in WITHOUT_EFFECT}
@@ -104,8 +115,3 @@ def read_config(path: Path) -> LoraConfig:
         return validate(LoraConfig, {**read, **unknown}, str(path))
     except SettingsError as error:
         raise ArtifactError(str(error)) from error
-
-
-def _pattern_of(module: str, patterns: Iterable[str]) -> str:
-    """The first pattern that matches a module, like PEFT's get_pattern_key; the module itself if there is none."""
-    return next((pattern for pattern in patterns if re.match(rf"(.*\.)?({pattern})$", module)), module)

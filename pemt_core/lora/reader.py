@@ -1,7 +1,9 @@
 """Read a LoRA that PEFT trained on the feed-forwards' `wo`, as a source expert."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,7 +13,7 @@ from pemt_core.artifacts.adapter import check_backbone
 from pemt_core.artifacts.experts import ImportedExpert
 from pemt_core.artifacts.files import sha256_of_file
 from pemt_core.backbone.store import Backbone
-from pemt_core.errors import ArtifactError, nearest
+from pemt_core.errors import ArtifactError, cut, nearest, shown
 from pemt_core.lora.config import read_config
 from pemt_core.lora.layout import (
     BACKBONE,
@@ -27,7 +29,8 @@ from pemt_core.lora.layout import (
 from pemt_core.model.assemble import Expert, initial_prompt
 from pemt_core.model.stacks import feed_forwards
 
-Pair = tuple[Tensor, Tensor]  # A (R, F) and B (D, R)
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # safetensors' names of types
+MOST_PROMPT_TOKENS = 10_000
 
 
 def load_lora(directory: Path, name: str, description: str | None, backbone: Backbone) -> ImportedExpert:
@@ -40,27 +43,34 @@ def load_lora(directory: Path, name: str, description: str | None, backbone: Bac
     """
     directory = Path(directory)
     _check_files(directory)
-    config, path = read_config(directory / CONFIG), directory / TENSORS
+    path = directory / TENSORS
     places = {module_name(place.stack, place.layer): place for place in feed_forwards(backbone.model)}
-    pairs = _pairs(path, _read(path, backbone.fingerprint), places)
-    scales = {config.scale(module) for module in pairs}
+    shapes = read_config(directory / CONFIG).shapes_of(places, directory / CONFIG)
+    expected: dict[str, tuple[int, int]] = {}
+    for module, place in places.items():
+        (d_model, d_ff), rank = place.wo.weight.shape, shapes[module].rank
+        expected |= dict(zip(pair_names(module), ((rank, d_ff), (d_model, rank)), strict=True))
+    with _opened(path, backbone.fingerprint) as file:
+        names = list(file.keys())
+        found = _modules(path, names, places)
+        read = {name: _tensor(path, file, name, shape) for name, shape in expected.items() if name in names}
+    scales = {shapes[module].scale for module in found}
     scale = scales.pop() if len(scales) == 1 else 1.0
     tensors = {PROMPT_TENSOR: _prompt(directory, description, backbone)}
     for module, place in places.items():
         d_model, d_ff = place.wo.weight.shape
-        down, up = pairs.get(module, (torch.zeros(1, d_ff), torch.zeros(d_model, 1)))
-        if module in pairs:
-            rank = config.rank(module)
-            _check_shapes(path, module, (down, up), ((rank, d_ff), (d_model, rank)))
-        factor = config.scale(module) / scale
-        key = f"{place.stack}.{place.layer}"
-        tensors |= {f"{key}.down": down, f"{key}.up": up if factor == 1 else factor * up}
+        key, (a, b) = f"{place.stack}.{place.layer}", pair_names(module)
+        down, up = read.get(a, torch.zeros(1, d_ff)), read.get(b, torch.zeros(d_model, 1))
+        if module in found and shapes[module].scale != scale:
+            up = _finite(path, b, shapes[module].scale * up)
+        tensors |= {f"{key}.down": down, f"{key}.up": up}
     return ImportedExpert(Expert(name, tensors, scale), backbone.fingerprint, sha256_of_file(path))
 
 
 def _check_files(directory: Path) -> None:
     if not directory.is_dir():
-        raise ArtifactError(f"{directory}: no such folder; expected one with {CONFIG} and {TENSORS}, as PEFT saves it")
+        what = "is a file" if directory.exists() else "no such folder"
+        raise ArtifactError(f"{directory}: {what}; expected one with {CONFIG} and {TENSORS}, as PEFT saves it")
     if not (directory / TENSORS).is_file() and (directory / PICKLED).is_file():
         raise ArtifactError(
             f"{directory}: has only {PICKLED}, a pickle, which can run code when it is read; expected {TENSORS}: "
@@ -71,63 +81,83 @@ def _check_files(directory: Path) -> None:
             raise ArtifactError(f"{directory / file}: no such file; expected a LoRA's folder as PEFT saves it")
 
 
-def _read(path: Path, fingerprint: str) -> dict[str, Tensor]:
-    """All tensors of a file, in float32. Raises ArtifactError if it is damaged or names another backbone."""
+@contextmanager
+def _opened(path: Path, fingerprint: str) -> Iterator[Any]:
+    """Open a safetensors file. Raises ArtifactError if it is damaged or names another backbone."""
+    with path.open("rb"):  # names a file without permission; safetensors calls it missing
+        pass
     try:
         with safe_open(path, framework="pt") as file:
-            recorded = (file.metadata() or {}).get(BACKBONE, fingerprint)
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  # no mapping
+            check_backbone(path, (file.metadata() or {}).get(BACKBONE, fingerprint), fingerprint)
+            yield file
     except SafetensorError as error:
         raise ArtifactError(f"{path}: not readable as safetensors ({error}); it is truncated or altered") from error
-    check_backbone(path, recorded, fingerprint)
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise ArtifactError(f"{path}: tensor '{name}' has values that are not finite; expected only finite numbers")
-    return tensors
 
 
-def _pairs(path: Path, tensors: Mapping[str, Tensor], modules: Iterable[str]) -> dict[str, Pair]:
-    """A and B by module. Raises ArtifactError if a tensor is neither, is on no module of `modules`, or is unpaired."""
+def _tensor(path: Path, file: Any, name: str, shape: tuple[int, ...]) -> Tensor:
+    """One tensor in float32. Raises ArtifactError, before it is read, if its type or shape is another."""
+    header = file.get_slice(name)
+    if header.get_dtype() not in FLOATS:
+        raise ArtifactError(
+            f"{path}: tensor '{name}' has the type {header.get_dtype()}: expected floating-point numbers"
+        )
+    if tuple(header.get_shape()) != shape:
+        raise ArtifactError(
+            f"{path}: tensor '{name}' has the shape {tuple(header.get_shape())}: expected {shape} by {CONFIG} and the "
+            "backbone; was it trained on another one?"
+        )
+    return _finite(path, name, file.get_tensor(name).float())
+
+
+def _finite(path: Path, name: str, tensor: Tensor) -> Tensor:
+    if not tensor.isfinite().all():
+        raise ArtifactError(f"{path}: tensor '{name}' has values that are not finite; expected only finite numbers")
+    return tensor
+
+
+def _modules(path: Path, names: list[str], modules: Iterable[str]) -> list[str]:
+    """The modules that tensors belong to.
+
+    Raises ArtifactError if a tensor is neither A nor B, is on no module of `modules`, or is unpaired.
+    """
     modules, found = list(modules), []
-    for name in tensors:
+    for name in names:
         module = module_of(name)
         if module is None:
             form = " or ".join(pair_names("<module>"))
-            raise ArtifactError(f"{path}: tensor '{name}': not part of a plain LoRA; expected names like {form}")
+            raise ArtifactError(f"{path}: tensor '{cut(name)}': not part of a plain LoRA; expected names like {form}")
         if module not in modules:
             raise ArtifactError(
-                f"{path}: tensor '{name}': a LoRA on '{module}'; expected only the backbone's feed-forward `wo`: "
-                f"{nearest(module, modules)}"
+                f"{path}: tensor '{cut(name)}': a LoRA on '{cut(module)}'; expected only the backbone's feed-forward "
+                f"`wo`: {nearest(module, modules)}"
             )
         found.append(module)
     if not found:
         raise ArtifactError(f"{path}: no tensors; expected the LoRA of at least one feed-forward's `wo`")
     for name in (name for module in found for name in pair_names(module)):
-        if name not in tensors:
+        if name not in names:
             raise ArtifactError(f"{path}: lacks '{name}', the other half of its pair")
-    return {module: (tensors[down], tensors[up]) for module in found for down, up in [pair_names(module)]}
-
-
-def _check_shapes(path: Path, module: str, pair: Pair, expected: tuple[tuple[int, int], tuple[int, int]]) -> None:
-    for name, tensor, shape in zip(pair_names(module), pair, expected, strict=True):
-        if tensor.shape != shape:
-            raise ArtifactError(
-                f"{path}: tensor '{name}' has the shape {tuple(tensor.shape)}: expected {shape} by {CONFIG} and the "
-                "backbone; was it trained on another one?"
-            )
+    return list(dict.fromkeys(found))
 
 
 def _prompt(directory: Path, description: str | None, backbone: Backbone) -> Tensor:
     """The prompt (P, D)."""
-    path = directory / PROMPT
-    if description is None and not path.is_file():
-        raise ArtifactError(f"{path}: no such file; a LoRA without a prompt needs a description of its task")
-    tensors = _read(path, backbone.fingerprint) if path.is_file() else {}  # an exported prompt names its backbone
-    if description is not None:
-        ids = torch.tensor(backbone.tokenizer(description)["input_ids"])
-        return initial_prompt(backbone.model, ids, "vocab", torch.Generator())
-    prompt, d_model = tensors.get(PROMPT_TENSOR, torch.empty(0)), backbone.model.config.d_model
-    if prompt.ndim != 2 or not len(prompt) or prompt.shape[1] != d_model:
-        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        raise ArtifactError(f"{path}: holds {shapes}: expected '{PROMPT_TENSOR}' of the shape (P, {d_model})")
-    return prompt
+    path, d_model = directory / PROMPT, backbone.model.config.d_model
+    if not path.is_file():
+        if description is None:
+            raise ArtifactError(f"{path}: no such file; a LoRA without a prompt needs a description of its task")
+        return _described(description, backbone)
+    with _opened(path, backbone.fingerprint) as file:  # an exported prompt names its backbone
+        if description is not None:
+            return _described(description, backbone)
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in sorted(file.keys())}
+        rows = shapes.get(PROMPT_TENSOR, (0,))[0]
+        if shapes.get(PROMPT_TENSOR) != (rows, d_model) or not 0 < rows <= MOST_PROMPT_TOKENS:
+            expected = f"'{PROMPT_TENSOR}' of the shape (P, {d_model}), P at most {MOST_PROMPT_TOKENS:,}"
+            raise ArtifactError(f"{path}: holds {shown(shapes)}: expected {expected}")
+        return _tensor(path, file, PROMPT_TENSOR, shapes[PROMPT_TENSOR])
+
+
+def _described(description: str, backbone: Backbone) -> Tensor:
+    ids = torch.tensor(backbone.tokenizer(description)["input_ids"])
+    return initial_prompt(backbone.model, ids, "vocab", torch.Generator())

@@ -1,14 +1,14 @@
 """PEMT (Lin et al. 2024), also with other gates, with fewer sources, or with none."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
 from pemt_core.errors import SettingsError, nearest
 from pemt_core.methods.gates import gate_modules, gates
 from pemt_core.methods.method import Method
-from pemt_core.schema.numbers import Count, Fraction
+from pemt_core.schema.numbers import Amount, Count, Fraction, Short
 
 if TYPE_CHECKING:
     import torch
@@ -28,10 +28,10 @@ class Pemt(Method):
     reduction_factor: Count
     prompt_init: Literal["vocab", "normal"]
     prompt_dropout: Fraction
-    sparsity_coefficient: Annotated[float, Field(ge=0)]
+    sparsity_coefficient: Amount
     sparsity_positions: Literal["all", "unpadded"]
-    sources: list[str] | None = None  # None: all
-    without: list[str] = Field(default_factory=list)  # sources to leave out of these
+    sources: list[Short] | None = None  # None: all
+    without: list[Short] = Field(default_factory=list)  # sources to leave out of these
     gate: str = "input"  # a file of `pemt_core.methods.gates`
 
     @field_validator("gate")

@@ -7,9 +7,10 @@ from typing import Any, Literal
 from ruamel.yaml import YAML, YAMLError
 
 from pemt_core.artifacts.files import atomic_file
-from pemt_core.errors import SettingsError
+from pemt_core.errors import SettingsError, shown
 from pemt_core.new_task.trial import try_task
 from pemt_core.schema.validation import merged, validate
+from pemt_core.schema.yaml_values import parse_yaml
 from pemt_core.settings import parse_settings, read_params
 from pemt_core.settings.yaml_text import with_item, with_key, with_list
 from pemt_core.tasks import TASKS, own_task
@@ -56,7 +57,7 @@ def add_own_task(
     expected = merged(values, added)
     notes = try_task(task, parse_settings(expected, str(params)), folder, inferred_labels=inferred_labels)
     text = _with_task(params, name, added, listed, only)
-    if text is None or {**YAML(typ="safe", pure=True).load(text), "recipes": expected["recipes"]} != expected:
+    if text is None or {**parse_yaml(text, str(params)), "recipes": expected["recipes"]} != expected:
         groups = ", ".join(f"{group}.{name}" for group in added if group != "tasks")
         raise SettingsError(
             f"{params}: this layout cannot be edited automatically; add {groups} and the name in tasks.{listed} "
@@ -69,12 +70,9 @@ def add_own_task(
 
 def parse_mapping(text: str, flag: str, example: str) -> dict[str, Any]:
     """Parse a flag's value from YAML. Raises SettingsError, with an example, if it is not a mapping."""
-    try:
-        values = YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError) as error:
-        raise SettingsError(f"{flag} is not readable as YAML; expected a mapping, as in '{example}'") from error
+    values = parse_yaml(text, flag)
     if not isinstance(values, dict):
-        raise SettingsError(f"{flag} is {text[:80]!r}: expected a mapping, as in '{example}'")
+        raise SettingsError(f"{flag} is {shown(text)}: expected a mapping, as in '{example}'")
     return values
 
 
@@ -86,7 +84,7 @@ def _with_task(params: Path, name: str, added: Mapping[str, Any], listed: str, o
             text = with_key(text, group, name, added[group][name])
         tasks = ("tasks", listed)
         text = with_list(text, tasks, [name]) if only else with_item(text, tasks, name)
-        YAML(typ="safe", pure=True).load(text)
+        YAML(typ="safe", pure=True).load(text)  # ours to explain, if this layout makes it unreadable
     except (KeyError, TypeError, YAMLError):
         return None
     return text

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pemt_core.backbone.tokenizer import NUM_SENTINELS
 from pemt_core.data.batches import epoch_batches, length_batches
+from pemt_core.data.corpus import read_corpus_table
 from pemt_core.data.tokenized import Ragged, TokenizedSplit
 from pemt_core.errors import DataError, SettingsError
 from pemt_core.pretraining.initial import ease_learning
@@ -134,7 +134,7 @@ def read_corpus(path: Path, tokenizer: Any, settings: BackboneSettings) -> tuple
 
     If `packed`, a piece is `length` tokens of concatenated texts; otherwise it is one text cut at `length`.
     """
-    texts = pq.read_table(path)
+    texts = read_corpus_table(path)
     texts = texts.take(np.random.default_rng(settings.seed).permutation(len(texts)))
     encoded = tokenizer(texts["text"].to_pylist(), add_special_tokens=False, return_offsets_mapping=not settings.packed)
     rows = [np.asarray(row, dtype=np.int32) for row in encoded["input_ids"]]

@@ -6,10 +6,27 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, Field, ValidationError
+
 from pemt_core.artifacts.files import read_json
+from pemt_core.errors import ArtifactError
 
 STEPS = ("prepare", "backbone", "train_source", "collect_experts", "transfer", "evaluate")
 WATT_HOUR = 3600.0  # joules
+
+
+class Facts(BaseModel):
+    """What a report shows of a process's provenance."""
+
+    commit: str | None
+    started: datetime
+    seconds: float
+    peak_memory_mib: int
+    workers_memory_mib: int = 0
+    energy_joules: dict[str, float | None] = Field(default_factory=dict)
+    platform: str
+    python: str
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -59,9 +76,21 @@ def read_processes(provenance_dir: Path, tasks: Iterable[str]) -> list[Process]:
     Of steps that run once per task, it reads only `tasks`, since files of tasks that are no longer listed remain.
     """
     paths = [(step, path) for step in STEPS for path in _files(Path(provenance_dir), step)]
-    processes = [Process(step, "" if path.stem == step else path.stem, read_json(path)) for step, path in paths]
+    named = [(step, "" if path.stem == step else path.stem, path) for step, path in paths]
     known = {"", *tasks}
-    return [process for process in processes if process.task in known]
+    return [Process(step, task, _facts(path)) for step, task, path in named if task in known]
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """Read the provenance of a process. Raises ArtifactError if it lacks what a report shows."""
+    facts = read_json(path)
+    try:
+        Facts.model_validate(facts)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ArtifactError(f"{path}: not the provenance of a step: {key}: {first['msg']}; remove it") from error
+    return dict(facts)
 
 
 def _files(folder: Path, step: str) -> Iterable[Path]:

@@ -4,6 +4,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Group(BaseModel):
-    """A group of settings: unknown, missing and ill-typed keys are errors."""
+    """A group of settings: unknown, missing and ill-typed keys are errors, and so are infinite numbers and NaN."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)

@@ -1,15 +1,17 @@
 """Validate values against the class of their group, with messages for users."""
 
 import difflib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from pemt_core.errors import SettingsError, nearest
+from pemt_core.errors import SettingsError, cut, nearest, shown
 
 ModelType = TypeVar("ModelType", bound=BaseModel)
+
+_MOST_PROBLEMS = 10  # that a message lists
+_MOST_COMPARED = 100  # unknown keys that may be a misspelling of a missing one
 
 
 def merged(values: Mapping[str, Any], differences: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def validate(
     origin: str,
     placed: Callable[[Sequence[str]], tuple[str, str]] | None = None,
 ) -> ModelType:
-    """Parse `values` as a `model`. Raises SettingsError with every problem: the key, the value, what was expected.
+    """Parse `values` as a `model`. Raises SettingsError with the problems: the key, the value, what was expected.
 
     `placed` turns the parts of a key into the file that holds it and its name there; by default the file is `origin`.
     """
@@ -35,22 +37,15 @@ def validate(
         return model.model_validate(values)
     except ValidationError as error:
         of_file: dict[str, list[str]] = {}
-        for problem in error.errors():
+        problems = error.errors(include_url=False)
+        for problem in problems[:_MOST_PROBLEMS]:
             file, line = _line(model, problem, placed or (lambda parts: (origin, ".".join(parts))))
             of_file.setdefault(file, []).append(line)
         files = [f"{file}: {'; '.join(dict.fromkeys(lines))}" for file, lines in of_file.items()]
-        raise SettingsError("; ".join(files)) from error
-
-
-def parse_object(text: str, origin: str) -> dict[str, Any]:
-    """Parse a JSON object; whole numbers become int, even if written as 1.0. Raises SettingsError if it is not one."""
-    try:
-        values = json.loads(text, parse_float=_number)
-    except json.JSONDecodeError as error:
-        raise SettingsError(f"{origin}: not readable as JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise SettingsError(f"{origin}: expected groups of settings, found {type(values).__name__}")
-    return values
+        others = len(problems) - _MOST_PROBLEMS
+        raise SettingsError("; ".join([*files, *([f"and {others:,} more problems"] if others > 0 else [])])) from error
+    except RecursionError as error:
+        raise SettingsError(f"{origin}: nested too deeply") from error
 
 
 def _line(model: type[BaseModel], problem: Any, placed: Callable[[Sequence[str]], tuple[str, str]]) -> tuple[str, str]:
@@ -66,13 +61,13 @@ def _description(model: type[BaseModel], problem: Any, location: list[str], key:
         return f"unknown key '{key}'; {nearest(location[-1], _fields_at(model, location[:-1]))}"
     if problem["type"] == "missing":
         siblings = problem["input"] if isinstance(problem["input"], dict) else {}
-        unknown = set(siblings) - set(_fields_at(model, location[:-1]))
+        unknown = [str(key) for key in siblings if key not in _fields_at(model, location[:-1])][:_MOST_COMPARED]
         match = difflib.get_close_matches(location[-1], unknown, n=1)
         return f"key '{key}' is missing" + (f"; is '{match[0]}' a misspelling of it?" if match else "")
-    reason = problem["msg"].removeprefix("Value error, ")
+    reason = cut(problem["msg"].removeprefix("Value error, "), 500)
     if of_name or isinstance(problem["input"], dict):
         return f"{key}: {reason}"
-    return f"key '{key}' is {problem['input']!r}: {reason}"
+    return f"key '{key}' is {shown(problem['input'])}: {reason}"
 
 
 def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
@@ -89,8 +84,3 @@ def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
 
 def _is_model(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, BaseModel)
-
-
-def _number(text: str) -> int | float:
-    """Parse a number; Kubeflow writes every number as a float."""
-    return int(float(text)) if float(text).is_integer() else float(text)

@@ -1,5 +1,6 @@
 """The groups of params.yaml as typed values. Nothing here has a default: params.yaml is the only home of numbers."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,7 +8,21 @@ from pydantic import Field, model_validator
 
 from pemt_core.answering.rule import AnswerRule
 from pemt_core.schema.group import Group
-from pemt_core.schema.numbers import Bound, Count, FewShot, Fraction, Name, Precision, Rate, Seed
+from pemt_core.schema.numbers import (
+    LARGEST,
+    Amount,
+    Bound,
+    Count,
+    FewShot,
+    Fraction,
+    Name,
+    Natural,
+    Precision,
+    Rank,
+    Rate,
+    Seed,
+    Short,
+)
 from pemt_core.training.settings import FixedRateTraining, SelectBy, TrainingSettings
 
 HUB, EMBEDDED = "hub", "embedded"  # values of prepare.source that are not folders
@@ -20,13 +35,13 @@ STEPS = (
 
 
 class TaskSettings(Group):
-    sources: list[str]
-    targets: list[str]
+    sources: list[Short]
+    targets: list[Short]
 
     @model_validator(mode="after")
     def _distinct(self) -> "TaskSettings":
         for name, tasks in (("sources", self.sources), ("targets", self.targets)):
-            repeated = {task for task in tasks if tasks.count(task) > 1}
+            repeated = [task for task, count in Counter(tasks).items() if count > 1]
             if repeated:
                 raise ValueError(f"{name} lists {sorted(repeated)} more than once")
         both = sorted({*self.sources} & {*self.targets})
@@ -49,7 +64,7 @@ class PrepareSettings(Group):
     split_seed: Seed
     max_rows: MaxRows
     corpus_rows_per_task: Count
-    plain_texts: Annotated[int, Field(ge=0)]
+    plain_texts: Natural
 
     @property
     def folder(self) -> Path | None:
@@ -64,17 +79,17 @@ class TokenizerSettings(Group):
     name: str
     revision: str
     tokenizer: str
-    vocab_size: Annotated[int, Field(ge=300)]
+    vocab_size: Annotated[int, Field(ge=300, le=LARGEST)]
 
 
 class BackboneSettings(TokenizerSettings):
     size: Literal["nano", "tiny", "mini", "small"]
     dropout: Fraction
     noise_density: Annotated[float, Field(gt=0, lt=1)]
-    mean_span_length: Annotated[float, Field(ge=1)]
+    mean_span_length: Annotated[float, Field(ge=1, le=LARGEST)]
     continuation_share: Annotated[float, Field(ge=0, le=1)]
     packed: bool
-    length: Annotated[int, Field(ge=8)]
+    length: Annotated[int, Field(ge=8, le=LARGEST)]
     seed: Seed
     training: FixedRateTraining
 
@@ -85,7 +100,7 @@ class BackboneSettings(TokenizerSettings):
 
 class TrainSourceSettings(Group):
     seed: Seed
-    rank: Count
+    rank: Rank
     alpha: Rate
     init: Literal["zero", "kaiming"]
     prompt_init: PromptInit
@@ -116,7 +131,7 @@ class TransferSettings(Group):
     reduction_factor: Count
     prompt_init: PromptInit
     prompt_dropout: Fraction
-    sparsity_coefficient: Annotated[float, Field(ge=0)]
+    sparsity_coefficient: Amount
     sparsity_positions: Literal["all", "unpadded"]
     source_length: Count
     select_by: SelectBy
@@ -165,7 +180,7 @@ class Resources(Group):
 
     cpu: Annotated[str, Field(pattern=r"^\d+(\.\d+|m)?$")]
     memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)?([KMGT]i?)?$")]
-    gpus: Annotated[int, Field(ge=0)]
+    gpus: Natural
     node_selector: dict[str, str]
     tolerations: list[Toleration]
 
@@ -181,9 +196,9 @@ class Nodes(Group):
 class Retry(Group):
     """How often a failed step is retried, and after which wait."""
 
-    times: Annotated[int, Field(ge=0)]
+    times: Natural
     seconds: Count  # before the first retry
-    factor: Annotated[float, Field(ge=1)]  # each later wait is this many times longer
+    factor: Annotated[float, Field(ge=1, le=LARGEST)]  # each later wait is this many times longer
 
 
 class KubeflowSettings(Group):

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
-from ruamel.yaml import YAML, YAMLError
 
-from pemt_core.errors import SettingsError, nearest
+from pemt_core.errors import SettingsError, cut, nearest, shown
 from pemt_core.schema.group import Group
+from pemt_core.schema.json_values import parse_object
 from pemt_core.schema.numbers import FewShot, Seed
-from pemt_core.schema.validation import merged, parse_object, validate
+from pemt_core.schema.validation import merged, validate
+from pemt_core.schema.yaml_values import read_yaml
 from pemt_core.settings.groups import STEPS
 from pemt_core.settings.settings import Settings
 from pemt_core.tasks import TASKS
@@ -73,7 +74,7 @@ def read_params(path: Path) -> dict[str, Any]:
     values, folder = _read(path), Path(path).parent / RECIPES
     if RECIPES in values:
         raise SettingsError(f"{path}: unknown key '{RECIPES}'; a recipe is a file {folder}/<name>.yaml")
-    return {**values, RECIPES: {file.stem: _read(file) for file in sorted(folder.glob("*.yaml"))}}
+    return {**values, RECIPES: {file.stem: _read(file) for file in _recipe_files(folder)}}
 
 
 def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
@@ -105,12 +106,7 @@ def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = YAML(typ="safe", pure=True).load(Path(path))
-    except FileNotFoundError as error:
-        raise SettingsError(f"{path}: no such file") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not readable as YAML: {error}") from error
+    values = read_yaml(path)
     if values is None:  # comments alone
         return {}
     if not isinstance(values, dict):
@@ -118,11 +114,18 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
+def _recipe_files(folder: Path) -> list[Path]:
+    """List the recipes in a folder; hidden files, as editors leave there, are none."""
+    files = sorted(folder.iterdir()) if folder.exists() else []
+    return [file for file in files if file.suffix == ".yaml" and not file.name.startswith(".")]
+
+
 def _recipe(name: str, recipes: Mapping[str, Any], origin: str) -> Mapping[str, Any]:
     """Return the differences of the chosen recipe."""
     if name not in recipes:
         hint = nearest(name, recipes) if recipes else f"{RECIPES}/ has no files"
-        raise SettingsError(f"{origin}: recipe '{name}': there is no {RECIPES}/{name}.yaml; {hint}")
+        short = cut(name)
+        raise SettingsError(f"{origin}: recipe '{short}': there is no {RECIPES}/{short}.yaml; {hint}")
     recipe: Mapping[str, Any] = recipes[name]
     for group, differences in recipe.items():
         if group not in RECIPE_GROUPS:
@@ -139,7 +142,7 @@ def _completed(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
     def shared(group: dict[str, Any], key: str, name: str) -> dict[str, Any]:
         found = group.pop(key, {})
         if not isinstance(found, Mapping):
-            raise SettingsError(f"{origin}: key '{name}' is {found!r}: expected a group of settings")
+            raise SettingsError(f"{origin}: key '{name}' is {shown(found)}: expected a group of settings")
         return dict(found)
 
     completed = dict(values)

@@ -13,8 +13,10 @@ from pemt_core.artifacts.cell import Cell
 from pemt_core.errors import SettingsError
 from pemt_core.methods import Method, stored_method
 from pemt_core.schema.group import Group
+from pemt_core.schema.json_values import MOST_BYTES, parse_object
 from pemt_core.schema.numbers import Count, FewShot, Name, Seed
-from pemt_core.schema.validation import parse_object, validate
+from pemt_core.schema.validation import validate
+from pemt_core.schema.values import read_text
 from pemt_core.settings.groups import (
     BackboneSettings,
     EvaluateSettings,
@@ -123,11 +125,7 @@ def read_step(kind: type[StepType], given: str, step: str) -> StepType:
     """Read a step's settings from JSON or the file that `given` names. Raises SettingsError as `load_settings` does."""
     if given.lstrip().startswith("{"):
         return validate(kind, parse_object(given, f"the settings of {step}"), f"the settings of {step}")
-    return validate(kind, parse_object(_content(Path(given)), given), given)
-
-
-def _content(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise SettingsError(f"{path}: no such file; `dvc repro plan` writes it") from error
+    if not given.strip():
+        raise SettingsError(f"the settings of {step} are empty: expected a file that plan wrote, or its content")
+    text = read_text(Path(given), MOST_BYTES, "; `dvc repro plan` writes it")
+    return validate(kind, parse_object(text, given), given)

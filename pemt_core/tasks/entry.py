@@ -3,6 +3,7 @@
 `pemt_core.tasks.known_tasks` checks that its name is free, its metrics exist and its files have a known format.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -78,4 +79,4 @@ class OwnTask(Group):
 
 
 def _repeated(words: Sequence[str]) -> list[str]:
-    return sorted({word for word in words if words.count(word) > 1})
+    return sorted(word for word, count in Counter(words).items() if count > 1)

@@ -1,11 +1,9 @@
 """The settings of the training loop."""
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from pemt_core.schema.group import Group
-from pemt_core.schema.numbers import Bound, Count, Precision, Rate
+from pemt_core.schema.numbers import Bound, Count, Natural, Precision, Rate
 
 SelectBy = Literal["mean", "main"]
 
@@ -17,7 +15,7 @@ class TrainingSettings(Group):
     gradient_accumulation: Count
     epochs: Count
     max_steps: Bound
-    warmup_steps: Annotated[int, Field(ge=0)]
+    warmup_steps: Natural
     max_grad_norm: Rate
     precision: Precision
     evaluate_every: Literal["epoch"] | Count
