@@ -349,7 +349,7 @@ def test_the_pipeline_mixes_an_imported_source(
     manifest = json.loads((tmp_path / "experts" / "experts.json").read_text())
     assert [expert["task"] for expert in manifest["experts"]] == [*World.SOURCES, "own"]
     sha256 = hashlib.sha256((tmp_path / "lora" / TENSORS).read_bytes()).hexdigest()
-    content = load_experts(tmp_path / "experts", backbone.fingerprint).contents["own"]
+    content = load_experts(tmp_path / "experts", backbone).contents["own"]
     imported_entry = {"task": "own", "scale": 4 / 3, "sha256": sha256, "content": content, "imported": True}
     assert manifest["experts"][-1] == imported_entry
     trained = json.loads((world.folder / "experts" / "experts.json").read_text())["experts"]
@@ -374,8 +374,9 @@ def test_the_pipeline_mixes_an_imported_source(
 def test_an_import_for_another_backbone_than_the_adapters_is_refused(world: World, tmp_path: Path) -> None:
     other = ImportedExpert(random_experts(tiny_t5(), 1)[0], "f" * 64, "")
     adapters = [world.folder / "adapters" / name for name in World.SOURCES]
+    backbone = world.folder / "backbone"
     with pytest.raises(ArtifactError, match="source adapter source0: trained on the backbone ffffffffffff"):
-        collect_experts(adapters, World.SOURCES, [other], output_dir=tmp_path / "experts")
+        collect_experts(adapters, World.SOURCES, [other], backbone_dir=backbone, output_dir=tmp_path / "experts")
     assert not (tmp_path / "experts").exists()
 
 

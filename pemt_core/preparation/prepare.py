@@ -58,12 +58,12 @@ def prepare_task(
     reader = _RowReader(task, official.place)
     tallies = {}
     with atomic_directory(output_dir) as folder:
-        write_description(folder, _description(task))
         for role, selection in assignment.roles.items():
             rows = reader.rows(official.splits[selection.split], selection, training=role == "train")
             bounded = islice(rows, _most_rows(task, role, max_rows))
             tallies[role] = _write_split(bounded, folder / f"{role}.parquet", task.labels)
             _check_filled(tallies[role], task, role, selection.split)
+        write_description(folder, _description(task))
     logger.info("%s: prepared %s", task.name, {role: tally.rows for role, tally in tallies.items()})
     return TaskReport(
         task=task.name,

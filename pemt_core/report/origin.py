@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pemt_core.artifacts.description import SourceDescription, load_description, load_training_record
-from pemt_core.artifacts.files import read_json
+from pemt_core.artifacts.files import read_record
 from pemt_core.report.cost import Process
 from pemt_core.settings.groups import BackboneSettings, PrepareSettings
 
@@ -58,7 +58,7 @@ class Origin:
 
 def num_parameters_of(backbone_dir: Path) -> int:
     """Read a backbone's number of parameters from the folder that the backbone step wrote."""
-    return int(read_json(Path(backbone_dir) / "backbone.json")["parameters"])
+    return int(read_record(Path(backbone_dir) / "backbone.json", "run the backbone step again")["parameters"])
 
 
 @dataclass(frozen=True)
