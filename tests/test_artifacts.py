@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny import (
     World,
+    change_record,
     random_experts,
     random_target_tensors,
     source_settings,
@@ -31,6 +32,7 @@ from pemt_core.artifacts.description import (
     SourceDescription,
     TargetDescription,
     TrainingRecord,
+    load_description,
     load_training_record,
 )
 from pemt_core.artifacts.experts import load_experts, save_experts
@@ -44,6 +46,9 @@ from pemt_core.artifacts.files import (
     write_json,
     write_record,
 )
+from pemt_core.artifacts.source import load_source
+from pemt_core.artifacts.target import holds_cell, load_target
+from pemt_core.backbone.shapes import outline
 from pemt_core.backbone.store import Backbone, load_backbone, save_backbone
 from pemt_core.backbone.tokenizer import train_tokenizer
 from pemt_core.errors import ArtifactError
@@ -349,6 +354,93 @@ def forge(directory: Path, **tensors: Tensor) -> None:
         values["tensors"]["shapes"] = {name: list(tensor.shape) for name, tensor in tensors.items()}
     values["tensors"]["sha256"] = sha256_of_file(path)
     write_record(directory / "adapter.json", values)
+
+
+FORGED: dict[str, tuple[Callable[[dict[str, Tensor], str], object], str]] = {
+    "not a number": (lambda tensors, name: tensors[name].view(-1)[3:4].fill_(torch.nan), "values that are not finite"),
+    "infinite": (lambda tensors, name: tensors[name].view(-1)[3:4].fill_(-torch.inf), "values that are not finite"),
+    "another type": (lambda tensors, name: tensors.update({name: tensors[name].half()}), r"is torch\.float16"),
+    "truth values": (lambda tensors, name: tensors.update({name: tensors[name] > 0}), r"is torch\.bool"),
+    "complex": (lambda tensors, name: tensors.update({name: tensors[name] * 1j}), r"is torch\.complex64"),
+    "another shape": (lambda tensors, name: tensors.update({name: tensors[name][:, 1:].clone()}), "has the shape"),
+    "a row less": (lambda tensors, name: tensors.update({name: tensors[name][1:].clone()}), "has the shape"),
+    "a scalar": (lambda tensors, name: tensors.update({name: torch.tensor(1.0)}), "has the shape"),
+    "one missing": (lambda tensors, name: tensors.pop(name), "lacks the tensor"),
+    "one too many": (lambda tensors, name: tensors.update({f"{name}x": torch.ones(1)}), "has a tensor"),
+}
+
+
+@pytest.mark.parametrize("damage", FORGED)
+def test_consistent_but_wrong_tensors_are_refused(
+    world: World, trained_cell: Path, tmp_path: Path, damage: str
+) -> None:
+    """Hash and shapes in the description fit the file: only the backbone and the settings contradict."""
+    change, message = FORGED[damage]
+    backbone = load_backbone(world.folder / "backbone")
+    bank = load_experts(world.folder / "experts", backbone)
+    source = shutil.copytree(world.folder / "adapters" / "alpha", tmp_path / "alpha")
+    cell = shutil.copytree(trained_cell, tmp_path / "gamma" / trained_cell.name)
+    experts = shutil.copytree(world.folder / "experts", tmp_path / "experts")
+    uses: list[tuple[Path, str, Callable[[], object]]] = [
+        (source, "decoder.2.down", lambda: load_source(source, outline(world.folder / "backbone"))),
+        (source, "prompt", lambda: collect(world, tmp_path / "new", source, world.folder / "adapters" / "beta")),
+        (cell, "encoder.1.gate", lambda: load_target(cell, "gamma", backbone, bank)),
+        (experts, "1/encoder.0.up", lambda: load_experts(experts, backbone)),
+    ]
+    for folder, name, use in uses:
+        (path,) = folder.glob("*.safetensors")
+        tensors = {each: tensor.clone() for each, tensor in load_file(path).items()}
+        change(tensors, name)
+        if folder == experts:
+            save_file(tensors, path)
+            change_record(experts / "experts.json", sha256=sha256_of_file(path))
+        else:
+            forge(folder, **tensors)
+        with pytest.raises(ArtifactError, match=rf"^{path}: .*{message}"):
+            use()
+    description, _ = load_description(cell, TargetDescription)
+    assert holds_cell(trained_cell, description, backbone, bank)
+    assert not holds_cell(cell, description, backbone, bank)
+
+
+def test_tensors_that_their_description_contradicts_are_refused(stored: Path) -> None:
+    change_record(
+        stored / "adapter.json", tensors={"sha256": sha256_of_file(stored / "adapter.safetensors"), "shapes": {}}
+    )
+    with pytest.raises(ArtifactError, match=r"has a tensor 'decoder.*', not expected by adapter\.json"):
+        load_adapter(stored, "a" * 64, SourceDescription)
+
+
+@pytest.fixture(scope="module")
+def trained_cell(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cell") / "gamma"
+    world.transfer(folder, max_steps=1)
+    return folder / CELL
+
+
+def test_a_flipped_bit_anywhere_in_a_description_is_noticed(trained_cell: Path, tmp_path: Path) -> None:
+    cell = shutil.copytree(trained_cell, tmp_path / "cell")
+    reads: dict[str, Callable[[], object]] = {
+        "adapter.json": lambda: load_description(cell, TargetDescription),
+        "training.json": lambda: load_training_record(cell),
+    }
+    for name, read in reads.items():
+        whole = (cell / name).read_bytes()
+        for place in range(len(whole)):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << place % 8
+            (cell / name).write_bytes(damaged)
+            with pytest.raises(ArtifactError, match=name):
+                read()
+        (cell / name).write_bytes(whole)
+        read()
+
+
+def test_a_description_of_another_version_is_named(stored: Path) -> None:
+    values = read_record(stored / "adapter.json", "")
+    write_json(stored / "adapter.json", values)
+    with pytest.raises(ArtifactError, match=r"adapter.json: key 'checksum' is missing; another version wrote it, run"):
+        load_adapter(stored, "a" * 64, SourceDescription)
 
 
 # --- atomic writes

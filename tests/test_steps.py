@@ -105,6 +105,47 @@ def test_evaluate_scores_new_cells_and_removes_old_ones(
     assert score(world, output, "gamma", settings=fewer) == []
 
 
+@pytest.mark.parametrize("file", ["result.json", "predictions.jsonl", "inputs.json"])
+def test_a_damaged_result_is_scored_again(trained: World, tmp_path: Path, file: str) -> None:
+    score(trained, tmp_path, "gamma")
+    before, path = contents(tmp_path), tmp_path / "gamma" / CELLS[0] / file
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    assert score(trained, tmp_path, "gamma") == [f"gamma/{CELLS[0]}"]
+    assert contents(tmp_path) == before
+
+
+def test_what_a_kill_left_among_results_and_cells_is_removed(trained: World, tmp_path: Path) -> None:
+    world = World(shutil.copytree(trained.folder, tmp_path / "world"))
+    score(world, tmp_path / "results", "gamma")
+    before = contents(tmp_path)
+    for folder in (tmp_path / "results" / "gamma", world.folder / "targets" / "gamma"):
+        shutil.copytree(folder / CELLS[0], folder / f".{CELLS[0]}.12ab.tmp")
+        (folder / ".gone-kfull-seed1.12ab.lock").touch()
+    world.transfer(world.folder / "targets" / "gamma", **BRIEFLY, seeds=[1, 2])
+    assert score(world, tmp_path / "results", "gamma") == []
+    assert contents(tmp_path) == before
+
+
+def test_inputs_of_another_task_or_cell_are_refused(trained: World, tmp_path: Path) -> None:
+    world = World(shutil.copytree(trained.folder, tmp_path / "world"))
+    data, cells = world.folder / "data", world.folder / "targets" / "gamma"
+    shutil.copytree(data / "delta", data / "alias")
+    with pytest.raises(ArtifactError, match="data/alias: is the data of 'delta', expected that of 'alias'"):
+        world.transfer(tmp_path / "out", task="alias")
+    with pytest.raises(ArtifactError, match="data/alias: is the data of 'delta', expected that of 'alias'"):
+        world.train_source(tmp_path / "out", task="alias")
+    (cells / CELLS[0]).rename(cells / "pemt-kfull-seed9")
+    with pytest.raises(ArtifactError, match=f"seed9: holds the cell gamma/{CELLS[0]}; it was copied or renamed"):
+        score(world, tmp_path / "results", "gamma")
+    shutil.rmtree(world.folder / "targets" / "delta")
+    shutil.copytree(cells / CELLS[1], world.folder / "targets" / "delta" / CELLS[1])
+    with pytest.raises(ArtifactError, match=f"delta/{CELLS[1]}: holds the cell gamma/{CELLS[1]}"):
+        score(world, tmp_path / "results", "delta")
+    assert not (tmp_path / "out").exists()
+
+
 def test_changed_data_is_scored_again(trained: World, tmp_path: Path) -> None:
     world = World(shutil.copytree(trained.folder, tmp_path / "world"))
     score(world, tmp_path / "results", "gamma", "delta")
