@@ -306,7 +306,7 @@ def test_the_rule_selects_and_is_recorded(world: World, tmp_path: Path) -> None:
             data,
             world.folder / "backbone",
             world.folder / "experts",
-            transfer_settings(answer=answer, max_steps=1),
+            transfer_settings(task=data.name, answer=answer, max_steps=1),
         )
         transfer(*inputs, **places, open_run=RecordedRuns().open, workers=1)
         cell = tmp_path / name / "pemt-kfull-seed4096"
