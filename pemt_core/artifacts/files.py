@@ -196,6 +196,7 @@ def _refusals_named(path: Path) -> Iterator[None]:
             errno.EBUSY: "it is a mount point; mount the folder above it, or write to a folder in it",
             errno.EXDEV: "it is part of a container's image; write to a volume",
             errno.EROFS: "write to another file system",
+            **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a part of its path is a file, expected a folder"),
         }.get(error.errno or 0, f"this user must be able to create and rename entries in {folder}")
         raise ArtifactError(f"{path}: cannot be written ({error.strerror}); {needed}") from error
 
