@@ -92,7 +92,7 @@ def source_logits(model: Any, tensors: Mapping[str, Tensor], scale: float, batch
 def source_adapter(model: Any, scale: float, fingerprint: str = "f" * 64) -> Adapter[SourceDescription]:
     """Make an adapter with random tensors of the same rank in every layer."""
     tensors = dict(random_experts(model, 1)[0].tensors)
-    description = SourceDescription("mnli", DESCRIPTION, fingerprint, "", 1, {}, "generate", scale)
+    description = SourceDescription("mnli", DESCRIPTION, fingerprint, "", 1, {"rank": 3}, "generate", scale)
     return Adapter(description, tensors, "")
 
 
@@ -133,6 +133,9 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
     )
     backbone = load_backbone(folder / "backbone")
     adapter = source_adapter(backbone.model, 7 / 3, fingerprint)
+    adapter.tensors["prompt"] = torch.randn(
+        len(backbone.tokenizer(DESCRIPTION)["input_ids"]), backbone.model.config.d_model
+    )
     record = TrainingRecord(1e-2, {"accuracy": 1.0}, 1, 1, [], 1)
     save_adapter(folder / "adapter", adapter.description, adapter.tensors, record)
     return Stored(folder, backbone, adapter)

@@ -174,6 +174,7 @@ def test_a_mixed_batch_gives_the_answers_of_separate_batches(trained: World) -> 
 def test_targets_share_backbone_and_experts_in_memory(trained: World, tmp_path: Path) -> None:
     shutil.copytree(trained.folder / "targets" / "cb", tmp_path / "rte")  # a second target that mixes the same experts
     cells = {"cb": trained.folder / "targets" / "cb" / CELLS["cb"], "rte": tmp_path / "rte" / CELLS["cb"]}
+    change_record(cells["rte"] / "adapter.json", task="rte")
     predictor = load_predictor(
         trained.folder / "backbone",
         trained.folder / "experts",
