@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--target", action="append", help="one of the targets (default: all)")
     targets = parser.parse_args().target
     settings, backbone = load_settings(Path("params.yaml")).evaluate, load_backbone(Path("backbone"))
-    bank = load_experts(Path("experts"), backbone.fingerprint)
+    bank = load_experts(Path("experts"), backbone)
     accelerator = make_accelerator(settings.precision)
     columns = [*RULES, "same answers", *(f"rows/s, {rule}" for rule in RULES)]
     print(f"| cell | metric | rows | {' | '.join(columns)} |")

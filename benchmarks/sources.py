@@ -21,7 +21,7 @@ def main() -> None:
     accelerator = make_accelerator(settings.evaluate.precision)
     print("| source | metric | test | rows |")
     print("| --- | --- | --- | --- |")
-    for expert in load_experts(Path("experts"), backbone.fingerprint).experts:
+    for expert in load_experts(Path("experts"), backbone).experts:
         prepared = PreparedTask.load(Path("data") / expert.task)
         length = settings.train_source_for(expert.task).source_length
         split = EvaluationSplit.of(

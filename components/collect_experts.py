@@ -26,14 +26,14 @@ def main(arguments: argparse.Namespace, job: Job[CollectExperts]) -> None:
         raise SettingsError("--adapters is missing: expected the folder with one adapter per source")
     with provenance(job.provenance):
         imported = import_experts(job.settings.imported_sources, arguments.backbone)
-        collect_experts(adapters, sources, imported, output_dir=arguments.output)
+        collect_experts(adapters, sources, imported, backbone_dir=arguments.backbone, output_dir=arguments.output)
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "collect_experts")
     add_settings(parser)
     parser.add_argument("--adapters", type=Path, help="folder with one adapter per source; not needed on Kubeflow")
-    parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote, to check LoRAs")
+    parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote, to check tensors")
     parser.add_argument("--output", type=OutputFolder, required=True, help="folder to write")
     return parser
 

@@ -10,12 +10,11 @@ from components.command import OutputFolder, explained, run
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from pemt_core.artifacts.adapter import load_adapter
-    from pemt_core.artifacts.description import SourceDescription
-    from pemt_core.backbone.store import recorded_fingerprint
+    from pemt_core.artifacts.source import load_source
+    from pemt_core.backbone.shapes import outline
     from pemt_core.lora.writer import save_lora
 
-    adapter = load_adapter(arguments.adapter, recorded_fingerprint(arguments.backbone), SourceDescription)
+    adapter = load_source(arguments.adapter, outline(arguments.backbone))
     save_lora(arguments.output, adapter, arguments.base_model or str(arguments.backbone))
 
 

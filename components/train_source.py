@@ -21,6 +21,7 @@ def main(arguments: argparse.Namespace, job: Job[TrainSource]) -> None:
             arguments.data,
             arguments.backbone,
             job.settings.train_source,
+            source=job.settings.source,
             answer=job.settings.answer,
             output_dir=arguments.output,
             checkpoint_dir=arguments.checkpoints,

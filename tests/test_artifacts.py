@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny import (
     World,
+    change_record,
     random_experts,
     random_target_tensors,
     source_settings,
@@ -31,6 +32,7 @@ from pemt_core.artifacts.description import (
     SourceDescription,
     TargetDescription,
     TrainingRecord,
+    load_description,
     load_training_record,
 )
 from pemt_core.artifacts.experts import load_experts, save_experts
@@ -38,11 +40,16 @@ from pemt_core.artifacts.files import (
     atomic_directory,
     atomic_file,
     read_json,
+    read_record,
     sha256_of_file,
     sha256_of_json,
     write_json,
+    write_record,
 )
-from pemt_core.backbone.store import load_backbone, save_backbone
+from pemt_core.artifacts.source import load_source
+from pemt_core.artifacts.target import holds_cell, load_target
+from pemt_core.backbone.shapes import outline
+from pemt_core.backbone.store import Backbone, load_backbone, save_backbone
 from pemt_core.backbone.tokenizer import train_tokenizer
 from pemt_core.errors import ArtifactError
 from pemt_core.methods import stored_method
@@ -134,7 +141,7 @@ def test_a_target_adapter_holds_every_trained_tensor(tmp_path: Path) -> None:
 def test_a_transfer_describes_what_it_needs(world: World, tmp_path: Path) -> None:
     world.transfer(tmp_path / "out", epochs=1, methods=["pemt", "control"], seeds=[3])
     backbone = load_backbone(world.folder / "backbone")
-    bank = load_experts(world.folder / "experts", backbone.fingerprint)
+    bank = load_experts(world.folder / "experts", backbone)
     adapter = load_adapter(tmp_path / "out" / "pemt-kfull-seed3", backbone.fingerprint, TargetDescription)
     found = adapter.description
     assert found.cell == Cell("gamma", "pemt", "full", 3)
@@ -192,16 +199,16 @@ def test_a_transfer_onto_another_backbone_stops_at_the_experts(world: World, tmp
 
 
 def test_experts_keep_their_order(world: World, tmp_path: Path) -> None:
-    fingerprint = load_backbone(world.folder / "backbone").fingerprint
+    backbone = load_backbone(world.folder / "backbone")
     folders = {name: world.folder / "adapters" / name for name in World.SOURCES}
     hashes = []
     for order in (["alpha", "beta"], ["beta", "alpha"], ["beta"]):
         given = [folders[name] for name in sorted(order)]  # a loop in Kubeflow may finish in any order
-        collect_experts(given, order, output_dir=tmp_path / "experts")
-        bank = load_experts(tmp_path / "experts", fingerprint)
+        collect_experts(given, order, backbone_dir=world.folder / "backbone", output_dir=tmp_path / "experts")
+        bank = load_experts(tmp_path / "experts", backbone)
         assert bank.sources == order
         for expert, name in zip(bank.experts, order, strict=True):
-            adapter = load_adapter(folders[name], fingerprint, SourceDescription)
+            adapter = load_adapter(folders[name], backbone.fingerprint, SourceDescription)
             assert expert.scale == adapter.description.scale
             assert expert.tensors.keys() == adapter.tensors.keys()
             assert all(torch.equal(tensor, adapter.tensors[key]) for key, tensor in expert.tensors.items())
@@ -211,22 +218,26 @@ def test_experts_keep_their_order(world: World, tmp_path: Path) -> None:
 
 def test_more_than_ten_experts_are_not_mixed_up(tmp_path: Path) -> None:
     """Keys are `<k>/<name>`: expert 1 must not take the tensors of expert 11."""
-    adapters = [
-        Adapter(description(task=f"task{k}"), {"prompt": torch.full((2, 4), float(k))}, f"{k}") for k in range(14)
-    ]
+    model = tiny_t5()
+    made = random_experts(model, 14)
+    adapters = [Adapter(description(task=f"task{k}"), dict(made[k].tensors), f"{k}") for k in range(14)]
     save_experts(tmp_path / "experts", adapters)
-    experts = load_experts(tmp_path / "experts", "a" * 64).experts
-    assert [expert.tensors["prompt"][0, 0].item() for expert in experts] == list(range(14))
-    assert all(expert.tensors.keys() == {"prompt"} for expert in experts)
+    experts = load_experts(tmp_path / "experts", Backbone(model, None, "a" * 64)).experts
+    for expert, whole in zip(experts, made, strict=True):
+        assert expert.tensors.keys() == whole.tensors.keys()
+        assert all(torch.equal(tensor, whole.tensors[name]) for name, tensor in expert.tensors.items())
 
 
-def test_experts_of_different_backbones_are_refused(stored: Path, tmp_path: Path) -> None:
+def collect(world: World, output: Path, *adapter_dirs: Path) -> None:
+    """Collect the adapters of both sources of the world from these folders."""
+    collect_experts(adapter_dirs, World.SOURCES, backbone_dir=world.folder / "backbone", output_dir=output)
+
+
+def test_experts_of_different_backbones_are_refused(world: World, stored: Path, tmp_path: Path) -> None:
     tensors = dict(random_experts(tiny_t5(), 1)[0].tensors)
     save_adapter(tmp_path / "other", description(backbone="b" * 64, task="beta"), tensors, RECORD)
-    with pytest.raises(
-        ArtifactError, match=r"other: trained on the backbone bbbbbbbbbbbb, but the current one is aaaaaaaaaaaa"
-    ):
-        collect_experts([stored, tmp_path / "other"], ["alpha", "beta"], output_dir=tmp_path / "experts")
+    with pytest.raises(ArtifactError, match=r"other: trained on the backbone bbbbbbbbbbbb, but the current one is "):
+        collect(world, tmp_path / "experts", world.folder / "adapters" / "alpha", tmp_path / "other")
     with pytest.raises(ArtifactError, match="source adapter beta"):
         save_experts(
             tmp_path / "experts",
@@ -240,12 +251,12 @@ def test_experts_of_different_backbones_are_refused(stored: Path, tmp_path: Path
 
 def test_no_source_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"tasks\.sources must name at least one task"):
-        collect_experts([], [], output_dir=tmp_path / "experts")
+        collect_experts([], [], backbone_dir=tmp_path, output_dir=tmp_path / "experts")
 
 
 def test_adapters_of_other_sources_are_named(world: World, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="found adapters of alpha; expected those of alpha, beta"):
-        collect_experts([world.folder / "adapters" / "alpha"], World.SOURCES, output_dir=tmp_path / "experts")
+        collect(world, tmp_path / "experts", world.folder / "adapters" / "alpha")
     assert not (tmp_path / "experts").exists()
 
 
@@ -270,6 +281,14 @@ def empty_object(path: Path) -> None:
     path.write_text("{}")
 
 
+def another_digit(path: Path) -> None:
+    path.write_text(re.sub(r"\d", lambda digit: str((int(digit[0]) + 1) % 10), path.read_text(), count=1))
+
+
+def another_layout(path: Path) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text())))
+
+
 DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "truncated tensors": ("safetensors", halve),
     "altered byte": ("safetensors", flip),
@@ -278,6 +297,8 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "missing JSON": ("json", Path.unlink),
     "a list": ("json", replace_by_list),
     "an empty object": ("json", empty_object),
+    "another digit": ("json", another_digit),
+    "another layout": ("json", another_layout),
 }
 
 
@@ -296,9 +317,9 @@ def test_damaged_experts_are_named(world: World, tmp_path: Path, damage: str) ->
     folder = shutil.copytree(world.folder / "experts", tmp_path / "experts")
     path = folder / f"experts.{suffix}"
     change(path)
-    fingerprint = load_backbone(world.folder / "backbone").fingerprint
+    backbone = load_backbone(world.folder / "backbone")
     with pytest.raises(ArtifactError, match=re.escape(str(path))):
-        load_experts(folder, fingerprint)
+        load_experts(folder, backbone)
 
 
 @pytest.mark.parametrize("damage", ["half of the JSON", "missing JSON", "a list", "an empty object"])
@@ -310,20 +331,115 @@ def test_a_damaged_training_record_is_named(stored: Path, damage: str) -> None:
 
 
 @pytest.mark.parametrize("damage", ["half of the JSON", "missing JSON", "a list", "an empty object"])
-def test_collecting_names_a_damaged_description(stored: Path, tmp_path: Path, damage: str) -> None:
-    path = stored / "adapter.json"
+def test_collecting_names_a_damaged_description(world: World, tmp_path: Path, damage: str) -> None:
+    path = shutil.copytree(world.folder / "adapters" / "alpha", tmp_path / "alpha") / "adapter.json"
     DAMAGES[damage][1](path)
     with pytest.raises(ArtifactError, match=re.escape(str(path))):
-        collect_experts([stored], ["alpha"], output_dir=tmp_path / "experts")
+        collect(world, tmp_path / "experts", tmp_path / "alpha", world.folder / "adapters" / "beta")
 
 
 def test_invalid_safetensors_are_refused_even_with_a_matching_hash(stored: Path) -> None:
     path = stored / "adapter.safetensors"
     halve(path)
-    values = read_json(stored / "adapter.json")
-    values["tensors"]["sha256"] = sha256_of_file(path)
-    write_json(stored / "adapter.json", values)
+    forge(stored)
     with pytest.raises(ArtifactError, match="not readable as safetensors"):
+        load_adapter(stored, "a" * 64, SourceDescription)
+
+
+def forge(directory: Path, **tensors: Tensor) -> None:
+    """Make the description consistent with the file of tensors, or with `tensors`, which replace it."""
+    path, values = directory / "adapter.safetensors", read_record(directory / "adapter.json", "")
+    if tensors:
+        save_file(tensors, path)
+        values["tensors"]["shapes"] = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    values["tensors"]["sha256"] = sha256_of_file(path)
+    write_record(directory / "adapter.json", values)
+
+
+FORGED: dict[str, tuple[Callable[[dict[str, Tensor], str], object], str]] = {
+    "not a number": (lambda tensors, name: tensors[name].view(-1)[3:4].fill_(torch.nan), "values that are not finite"),
+    "infinite": (lambda tensors, name: tensors[name].view(-1)[3:4].fill_(-torch.inf), "values that are not finite"),
+    "another type": (lambda tensors, name: tensors.update({name: tensors[name].half()}), r"is torch\.float16"),
+    "truth values": (lambda tensors, name: tensors.update({name: tensors[name] > 0}), r"is torch\.bool"),
+    "complex": (lambda tensors, name: tensors.update({name: tensors[name] * 1j}), r"is torch\.complex64"),
+    "another shape": (lambda tensors, name: tensors.update({name: tensors[name][:, 1:].clone()}), "has the shape"),
+    "a row less": (lambda tensors, name: tensors.update({name: tensors[name][1:].clone()}), "has the shape"),
+    "a scalar": (lambda tensors, name: tensors.update({name: torch.tensor(1.0)}), "has the shape"),
+    "one missing": (lambda tensors, name: tensors.pop(name), "lacks the tensor"),
+    "one too many": (lambda tensors, name: tensors.update({f"{name}x": torch.ones(1)}), "has a tensor"),
+}
+
+
+@pytest.mark.parametrize("damage", FORGED)
+def test_consistent_but_wrong_tensors_are_refused(
+    world: World, trained_cell: Path, tmp_path: Path, damage: str
+) -> None:
+    """Hash and shapes in the description fit the file: only the backbone and the settings contradict."""
+    change, message = FORGED[damage]
+    backbone = load_backbone(world.folder / "backbone")
+    bank = load_experts(world.folder / "experts", backbone)
+    source = shutil.copytree(world.folder / "adapters" / "alpha", tmp_path / "alpha")
+    cell = shutil.copytree(trained_cell, tmp_path / "gamma" / trained_cell.name)
+    experts = shutil.copytree(world.folder / "experts", tmp_path / "experts")
+    uses: list[tuple[Path, str, Callable[[], object]]] = [
+        (source, "decoder.2.down", lambda: load_source(source, outline(world.folder / "backbone"))),
+        (source, "prompt", lambda: collect(world, tmp_path / "new", source, world.folder / "adapters" / "beta")),
+        (cell, "encoder.1.gate", lambda: load_target(cell, "gamma", backbone, bank)),
+        (experts, "1/encoder.0.up", lambda: load_experts(experts, backbone)),
+    ]
+    for folder, name, use in uses:
+        (path,) = folder.glob("*.safetensors")
+        tensors = {each: tensor.clone() for each, tensor in load_file(path).items()}
+        change(tensors, name)
+        if folder == experts:
+            save_file(tensors, path)
+            change_record(experts / "experts.json", sha256=sha256_of_file(path))
+        else:
+            forge(folder, **tensors)
+        with pytest.raises(ArtifactError, match=rf"^{path}: .*{message}"):
+            use()
+    description, _ = load_description(cell, TargetDescription)
+    assert holds_cell(trained_cell, description, backbone, bank)
+    assert not holds_cell(cell, description, backbone, bank)
+
+
+def test_tensors_that_their_description_contradicts_are_refused(stored: Path) -> None:
+    change_record(
+        stored / "adapter.json", tensors={"sha256": sha256_of_file(stored / "adapter.safetensors"), "shapes": {}}
+    )
+    with pytest.raises(ArtifactError, match=r"has a tensor 'decoder.*', not expected by adapter\.json"):
+        load_adapter(stored, "a" * 64, SourceDescription)
+
+
+@pytest.fixture(scope="module")
+def trained_cell(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cell") / "gamma"
+    world.transfer(folder, max_steps=1)
+    return folder / CELL
+
+
+def test_a_flipped_bit_anywhere_in_a_description_is_noticed(trained_cell: Path, tmp_path: Path) -> None:
+    cell = shutil.copytree(trained_cell, tmp_path / "cell")
+    reads: dict[str, Callable[[], object]] = {
+        "adapter.json": lambda: load_description(cell, TargetDescription),
+        "training.json": lambda: load_training_record(cell),
+    }
+    for name, read in reads.items():
+        whole = (cell / name).read_bytes()
+        for place in range(len(whole)):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << place % 8
+            (cell / name).write_bytes(damaged)
+            with pytest.raises(ArtifactError, match=name):
+                read()
+        (cell / name).write_bytes(whole)
+        read()
+
+
+def test_a_description_of_another_version_is_named(stored: Path) -> None:
+    values = read_record(stored / "adapter.json", "")
+    write_json(stored / "adapter.json", values)
+    with pytest.raises(ArtifactError, match=r"adapter.json: key 'checksum' is missing; another version wrote it, run"):
         load_adapter(stored, "a" * 64, SourceDescription)
 
 
@@ -364,24 +480,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         interrupt(temporary)
     assert read_json(path) == {"b": 1, "a": "ü"}
     assert names(path.parent) == {"x.json"}
-
-
-def test_leftovers_of_killed_processes_only_are_removed(tmp_path: Path) -> None:
-    """A process killed in the middle of a write cannot clean up; the next write of the same name does."""
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    alive = os.getppid()
-    (tmp_path / f".out.{dead.pid}.tmp").mkdir()
-    (tmp_path / f".out.{dead.pid}.tmp" / "half").write_text("x")
-    (tmp_path / f".out.{dead.pid}.old").mkdir()
-    (tmp_path / f".x.json.{dead.pid}.tmp").write_text("x")
-    others = {f".out.{alive}.tmp", f".other.{dead.pid}.tmp", ".out.notes.tmp"}
-    for name in others:
-        (tmp_path / name).write_text("x")
-    with atomic_directory(tmp_path / "out") as folder:
-        (folder / "a").write_text("a")
-    write_json(tmp_path / "x.json", 1)
-    assert names(tmp_path) == {"out", "x.json", *others}
 
 
 def test_the_hash_of_json_depends_on_its_content_alone() -> None:
@@ -482,9 +580,7 @@ def test_a_pickle_in_place_of_safetensors_is_refused(stored: Path, tmp_path: Pat
     """Even if its hash matches the recorded one."""
     path = stored / "adapter.safetensors"
     torch.save({"prompt": torch.ones(2)}, path)
-    values = read_json(stored / "adapter.json")
-    values["tensors"]["sha256"] = sha256_of_file(path)
-    write_json(stored / "adapter.json", values)
+    forge(stored)
     with pytest.raises(ArtifactError, match="not readable as safetensors"):
         load_adapter(stored, "a" * 64, SourceDescription)
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from tiny import KINDS, World, logging_runs, tiny_batch, tiny_t5, tiny_tokenizer, write_corpus
 from transformers import BertConfig, BertModel
 
-from pemt_core.artifacts.files import read_json, sha256_of_file, write_json
+from pemt_core.artifacts.files import read_json, sha256_of_file, write_json, write_record
 from pemt_core.backbone.checkpoint import fetch_checkpoint
 from pemt_core.backbone.shapes import backbone_of_shapes
 from pemt_core.backbone.store import fingerprint_of, load_backbone, save_backbone
@@ -517,7 +517,7 @@ def test_an_altered_backbone_is_refused_with_both_fingerprints(stored: Path, tok
         text = (stored / "tokenizer.json").read_text()
         (stored / "tokenizer.json").write_text(text.replace("NFKC", "NFC"))
     else:
-        write_json(stored / "backbone.json", {"fingerprint": "0" * 64, "parameters": 1})
+        write_record(stored / "backbone.json", {"fingerprint": "0" * 64, "parameters": 1})
         recorded = "0" * 64
     with pytest.raises(ArtifactError, match=f"its backbone.json says {recorded[:12]}: files were altered"):
         load_backbone(stored)

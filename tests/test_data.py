@@ -1,19 +1,21 @@
 """What training reads of prepared rows: batches, few-shot samples, token ids, the folder itself."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 import pytest
 import torch
 from numpy.typing import NDArray
-from tiny import FILLERS, WORDS, World, tiny_tokenizer, transfer_settings, write_task
+from tiny import FILLERS, WORDS, World, change_rows, tiny_tokenizer, transfer_settings, write_task
 
+from pemt_core.artifacts.files import read_record, write_record
 from pemt_core.data.batches import epoch_batches, length_batches
 from pemt_core.data.few_shot import few_shot_rows
-from pemt_core.data.prepared import SPLITS, PreparedTask
+from pemt_core.data.prepared import SPLITS, PreparedTask, load_task_description, write_description
 from pemt_core.data.tokenized import Ragged, TokenizedSplit, tokenize
 from pemt_core.errors import ArtifactError, DataError
 from pemt_core.training.task_data import TaskData
@@ -199,6 +201,9 @@ def test_a_missing_or_truncated_split_is_named(tmp_path: Path, split: str) -> No
     path = folder / f"{split}.parquet"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ArtifactError, match=rf"{split}\.parquet: altered: .*; run the prepare step again"):
+        PreparedTask.load(folder).rows(split)
+    write_description(folder, load_task_description(folder))
     with pytest.raises(ArtifactError, match=rf"{split}\.parquet: not readable as parquet"):
         PreparedTask.load(folder).rows(split)
     path.unlink()
@@ -206,26 +211,62 @@ def test_a_missing_or_truncated_split_is_named(tmp_path: Path, split: str) -> No
         PreparedTask.load(folder)
 
 
-def test_a_split_without_a_column_is_named(tmp_path: Path) -> None:
+def with_source(values: pa.Array) -> Callable[[pa.Table], pa.Table]:
+    return lambda table: table.set_column(2, "source", values)
+
+
+NOT_UTF_8 = pa.Array.from_buffers(
+    pa.string(), 24, [None, pa.py_buffer(np.arange(25, dtype=np.int32)), pa.py_buffer(b"\xff" * 24)]
+)
+OTHER_ROWS: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
+    "a column less": (lambda table: table.drop_columns(["references"]), "has the columns .*, expected"),
+    "a column more": (lambda table: table.append_column("x", table["id"]), "has the columns .*, expected"),
+    "numbers": (with_source(pa.array(range(24))), r"has the columns .* source \(int64\), .*, expected"),
+    "a struct": (with_source(pa.array([{"x": 1}] * 24)), "not readable as parquet"),
+    "an empty cell": (with_source(pa.array([None] + ["x"] * 23)), "has empty cells"),
+    "no UTF-8": (with_source(NOT_UTF_8), "not readable as parquet .*UTF8"),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_ROWS)
+def test_other_rows_are_refused_even_with_the_right_hash(tmp_path: Path, case: str) -> None:
+    change, message = OTHER_ROWS[case]
     folder = write_task(tmp_path, "toy")
-    path = folder / "train.parquet"
-    pq.write_table(pq.read_table(path).drop_columns(["references"]), path)
-    with pytest.raises(ArtifactError, match=r"train\.parquet"):
+    change_rows(folder, "train", change)
+    with pytest.raises(ArtifactError, match=rf"train\.parquet: {message}.*; run the prepare step again$"):
         PreparedTask.load(folder).rows("train")
 
 
-@pytest.mark.parametrize("change", ["half", "unknown", "missing", "list"])
+@pytest.mark.parametrize("change", ["half", "unknown", "missing", "list", "no checksum", "no files"])
 def test_an_invalid_description_is_named(tmp_path: Path, change: str) -> None:
     path = write_task(tmp_path, "toy") / "task.json"
-    values = json.loads(path.read_text())
-    if change == "unknown":
-        values["colour"] = 1
-    if change == "missing":
-        del values["metrics"]
-    text = json.dumps([values] if change == "list" else values)
-    path.write_text(text[: len(text) // 2] if change == "half" else text)
-    with pytest.raises(ArtifactError, match=r"task\.json"):
+    values = read_record(path, "")
+    lacks = {"missing": "metrics", "no files": "files"}.get(change)
+    write_record(path, {n: v for n, v in values.items() if n != lacks} | ({"colour": 1} if change == "unknown" else {}))
+    if change in ("half", "list", "no checksum"):
+        text = json.dumps([values] if change == "list" else values)
+        path.write_text(text[: len(text) // 2] if change == "half" else text)
+    with pytest.raises(ArtifactError, match=r"task\.json: .*run the prepare step again$"):
         PreparedTask.load(path.parent)
+
+
+def test_a_flipped_bit_anywhere_in_a_prepared_task_is_noticed(tmp_path: Path) -> None:
+    folder = write_task(tmp_path, "toy")
+    for name in ("task.json", "train.parquet"):
+        whole = (folder / name).read_bytes()
+        for place in range(0, len(whole), 1 if name == "task.json" else 50):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << place % 8
+            (folder / name).write_bytes(damaged)
+            with pytest.raises(ArtifactError, match=name):
+                PreparedTask.load(folder).rows("train")
+        (folder / name).write_bytes(whole)
+    assert PreparedTask.load(folder, "toy").rows("train").num_rows == 24
+
+
+def test_another_task_than_the_one_asked_for_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"toy: is the data of 'toy', expected that of 'rte'"):
+        PreparedTask.load(write_task(tmp_path, "toy"), "rte")
 
 
 def test_the_toy_words_differ() -> None:

@@ -177,7 +177,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, world: World) -> Path:
 @pytest.mark.parametrize("gate", GATES)
 def test_a_stored_cell_is_restored_by_its_kind(gate: str, trained: Path, world: World) -> None:
     backbone = load_backbone(world.folder / "backbone")
-    bank = load_experts(world.folder / "experts", backbone.fingerprint)
+    bank = load_experts(world.folder / "experts", backbone)
     adapter = load_adapter(trained / f"{gate}-kfull-seed1", backbone.fingerprint, TargetDescription)
     assert adapter.description.settings["gate"] == gate
     batch = tiny_batch(vocab_size=len(backbone.tokenizer))
@@ -199,7 +199,7 @@ def test_a_stored_cell_is_restored_by_its_kind(gate: str, trained: Path, world: 
 def test_static_weights_are_trained_and_the_same_for_every_text(trained: Path, world: World) -> None:
     backbone = load_backbone(world.folder / "backbone")
     adapter = load_adapter(trained / "static-kfull-seed1", backbone.fingerprint, TargetDescription)
-    model = restore_target(backbone.model, adapter, load_experts(world.folder / "experts", backbone.fingerprint)).eval()
+    model = restore_target(backbone.model, adapter, load_experts(world.folder / "experts", backbone)).eval()
     logits(model, tiny_batch(vocab_size=len(backbone.tokenizer)))
     for name, weights in model.signal.expert_weights.items():
         logit = adapter.tensors[f"{name}.gate"]

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import scipy.stats
 from matplotlib.image import imread
-from tiny import World
+from tiny import World, change_record
 
 from pemt_core.artifacts.cell import Cell
-from pemt_core.artifacts.files import write_json
 from pemt_core.artifacts.result import load_results
 from pemt_core.report.names import MethodNames
 from pemt_core.report.table import Tables
@@ -90,7 +89,7 @@ def changed_scores(scored: World, folder: Path, changes: Mapping[str, float]) ->
     shutil.copytree(scored.folder / "scores", folder)
     for target, score in changes.items():
         path = folder / target / "pemt-kfull-seed1" / "result.json"
-        write_json(path, {**json.loads(path.read_text()), "test": {"accuracy": score}})
+        change_record(path, test={"accuracy": score})
     return folder
 
 

@@ -94,7 +94,7 @@ def source_logits(model: Any, tensors: Mapping[str, Tensor], scale: float, batch
 def source_adapter(model: Any, scale: float, fingerprint: str = "f" * 64) -> Adapter[SourceDescription]:
     """Make an adapter with random tensors of the same rank in every layer."""
     tensors = dict(random_experts(model, 1)[0].tensors)
-    description = SourceDescription("mnli", DESCRIPTION, fingerprint, "", 1, {}, "generate", scale)
+    description = SourceDescription("mnli", DESCRIPTION, fingerprint, "", 1, {"rank": 3}, "generate", scale)
     return Adapter(description, tensors, "")
 
 
@@ -135,6 +135,9 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
     )
     backbone = load_backbone(folder / "backbone")
     adapter = source_adapter(backbone.model, 7 / 3, fingerprint)
+    adapter.tensors["prompt"] = torch.randn(
+        len(backbone.tokenizer(DESCRIPTION)["input_ids"]), backbone.model.config.d_model
+    )
     record = TrainingRecord(1e-2, {"accuracy": 1.0}, 1, 1, [], 1)
     save_adapter(folder / "adapter", adapter.description, adapter.tensors, record)
     return Stored(folder, backbone, adapter)
@@ -351,7 +354,7 @@ def test_the_pipeline_mixes_an_imported_source(
     manifest = json.loads((tmp_path / "experts" / "experts.json").read_text())
     assert [expert["task"] for expert in manifest["experts"]] == [*World.SOURCES, "own"]
     sha256 = hashlib.sha256((tmp_path / "lora" / TENSORS).read_bytes()).hexdigest()
-    content = load_experts(tmp_path / "experts", backbone.fingerprint).contents["own"]
+    content = load_experts(tmp_path / "experts", backbone).contents["own"]
     imported_entry = {"task": "own", "scale": 4 / 3, "sha256": sha256, "content": content, "imported": True}
     assert manifest["experts"][-1] == imported_entry
     trained = json.loads((world.folder / "experts" / "experts.json").read_text())["experts"]
@@ -376,8 +379,9 @@ def test_the_pipeline_mixes_an_imported_source(
 def test_an_import_for_another_backbone_than_the_adapters_is_refused(world: World, tmp_path: Path) -> None:
     other = ImportedExpert(random_experts(tiny_t5(), 1)[0], "f" * 64, "")
     adapters = [world.folder / "adapters" / name for name in World.SOURCES]
+    backbone = world.folder / "backbone"
     with pytest.raises(ArtifactError, match="source adapter source0: trained on the backbone ffffffffffff"):
-        collect_experts(adapters, World.SOURCES, [other], output_dir=tmp_path / "experts")
+        collect_experts(adapters, World.SOURCES, [other], backbone_dir=backbone, output_dir=tmp_path / "experts")
     assert not (tmp_path / "experts").exists()
 
 

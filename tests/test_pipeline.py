@@ -415,6 +415,18 @@ def test_a_changed_setting_makes_a_new_run(experiment: tuple[Workspace, str]) ->
     assert len({run.tags["mlflow.parentRunId"] for run in of_cb}) == 2
 
 
+def test_a_failed_preparation_leaves_the_earlier_data(copy: Workspace) -> None:
+    """Nothing but the plan runs once the settings are as before."""
+    before = contents(copy, "data", "provenance")
+    copy.change_settings({"tasks": {"targets": [*TARGETS, "searchqa"]}})
+    done = copy.run("dvc", "repro", "prepare", check=False)
+    assert done.returncode != 0
+    after = contents(copy, "data", "provenance")
+    assert {path for path in before if before[path] != after.get(path)} == {"provenance/plan.json"}
+    copy.run("git", "checkout", "params.yaml")
+    assert copy.repro().executed == ["plan"]
+
+
 def test_a_dataset_that_the_mirror_lacks_is_named(finished: Finished, tmp_path: Path) -> None:
     clone = finished.workspace.clone(tmp_path / "clone")
     clone.change_settings({"tasks": {"sources": ["mnli"], "targets": ["searchqa"]}})

@@ -277,7 +277,7 @@ def test_adapters_are_found_in_any_order_and_a_missing_one_is_named(told: Told, 
     settings = as_text(CollectExperts(sources=list(World.SOURCES), imported_sources={}, code=""))
     adapters = [world.folder / "adapters" / name for name in reversed(World.SOURCES)]
     flags = ["--settings", settings, "--output", tmp_path / "experts", "--provenance", tmp_path / "provenance"]
-    flags += ["--backbone", tmp_path / "not-read"]  # nothing is imported
+    flags += ["--backbone", world.folder / "backbone"]
     text = executor_input(tmp_path, ["experts", "provenance"], {"adapters": adapters})
     assert told("collect_experts", *flags, "--executor-input", text) == ""
     manifest = json.loads((tmp_path / "experts" / "experts.json").read_text())

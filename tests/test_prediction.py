@@ -24,7 +24,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from source_code import REPOSITORY
-from tiny import World, write_task
+from tiny import World, change_record, write_task
 from workspace import write_params
 
 from pemt_core.answering.rule import AnswerRule
@@ -93,7 +93,7 @@ def texts_of(world: World, task: str) -> list[str]:
 
 def test_scores_are_the_probabilities_of_the_forward_pass(trained: World) -> None:
     backbone = load_backbone(trained.folder / "backbone")
-    bank = load_experts(trained.folder / "experts", backbone.fingerprint)
+    bank = load_experts(trained.folder / "experts", backbone)
     adapter = load_adapter(trained.folder / "targets" / "cb" / CELLS["cb"], backbone.fingerprint, TargetDescription)
     model, tokenizer = restore_target(backbone.model, adapter, bank).eval(), backbone.tokenizer
     for text, found in zip(texts_of(trained, "cb"), load(trained, "cb").predict(texts_of(trained, "cb")), strict=True):
@@ -148,7 +148,7 @@ def test_predictions_show_the_users_labels(trained: World, tmp_path: Path, rule:
 def test_the_answers_are_those_that_the_evaluation_scores(trained: World, task: str) -> None:
     """The predictor uses the rule that selected the adapter, and encodes every row once."""
     backbone = load_backbone(trained.folder / "backbone")
-    bank = load_experts(trained.folder / "experts", backbone.fingerprint)
+    bank = load_experts(trained.folder / "experts", backbone)
     adapter = load_adapter(trained.folder / "targets" / task / CELLS[task], backbone.fingerprint, TargetDescription)
     prepared, tokenizer = PreparedTask.load(trained.folder / "data" / task), backbone.tokenizer
     split = EvaluationSplit.of(prepared.task, prepared.rows("test"), tokenizer, source_length=32, max_rows=None)
@@ -168,7 +168,7 @@ def test_the_answers_are_those_that_the_evaluation_scores(trained: World, task: 
 def test_a_generated_answer_comes_with_its_probability_and_those_of_the_label_words(trained: World) -> None:
     """The label words have the same probabilities under both rules; that of the generated text is separate."""
     backbone = load_backbone(trained.folder / "backbone")
-    bank = load_experts(trained.folder / "experts", backbone.fingerprint)
+    bank = load_experts(trained.folder / "experts", backbone)
     adapter = load_adapter(trained.folder / "targets" / "rte" / CELLS["rte"], backbone.fingerprint, TargetDescription)
     generated = load(trained, "rte").predict(texts_of(trained, "rte"))
     scored = load(trained, "rte", rule="score").predict(texts_of(trained, "rte"))
@@ -202,6 +202,7 @@ def test_a_mixed_batch_gives_the_answers_of_separate_batches(trained: World) -> 
 def test_targets_share_backbone_and_experts_in_memory(trained: World, tmp_path: Path) -> None:
     shutil.copytree(trained.folder / "targets" / "cb", tmp_path / "rte")  # a second target that mixes the same experts
     cells = {"cb": trained.folder / "targets" / "cb" / CELLS["cb"], "rte": tmp_path / "rte" / CELLS["cb"]}
+    change_record(cells["rte"] / "adapter.json", task="rte")
     predictor = load_predictor(
         trained.folder / "backbone",
         trained.folder / "experts",
@@ -297,8 +298,7 @@ def test_an_absent_text_beside_another_is_empty(absent: Any) -> None:
 def test_equal_scores_favour_the_method_listed_first(trained: World, tmp_path: Path) -> None:
     shutil.copytree(trained.folder / "targets" / "cb", tmp_path / "cb")
     for path in tmp_path.glob("cb/*/training.json"):
-        values = json.loads(path.read_text())
-        path.write_text(json.dumps({**values, "validation": {"main": 50.0}}))
+        change_record(path, validation={"main": 50.0})
     for methods in (["pemt", "control"], ["control", "pemt"], ["pemt"]):
         assert best_on_validation(tmp_path / "cb", "main", methods).name == f"{methods[0]}-kfull-seed4096"
 
@@ -360,8 +360,7 @@ def test_an_adapter_of_other_experts_is_refused(trained: World, tmp_path: Path) 
     other = World(tmp_path / "other")
     shutil.copytree(trained.folder, other.folder)
     manifest = other.folder / "targets" / "cb" / CELLS["cb"] / "adapter.json"
-    values = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps({**values, "experts": "0" * 64}))
+    change_record(manifest, experts="0" * 64)
     with pytest.raises(ArtifactError, match="the experts 000000000000, but the current ones are"):
         load(other, "cb")
 
@@ -370,8 +369,7 @@ def test_the_best_cell_has_the_highest_validation_score(trained: World, tmp_path
     shutil.copytree(trained.folder / "targets" / "cb", tmp_path / "cb")
     for cell, score in (("pemt-kfull-seed4096", 60.0), ("control-kfull-seed4096", 61.0)):
         path = tmp_path / "cb" / cell / "training.json"
-        values = json.loads(path.read_text())
-        path.write_text(json.dumps({**values, "validation": {**values["validation"], "main": score}}))
+        change_record(path, validation={**json.loads(path.read_text())["validation"], "main": score})
     assert best_on_validation(tmp_path / "cb", "main", ["pemt"]).name == "control-kfull-seed4096"
     with pytest.raises(SettingsError, match=r"no validation metric 'acuracy'; did you mean 'accuracy'\?"):
         best_on_validation(tmp_path / "cb", "acuracy", [])
@@ -437,8 +435,11 @@ def test_a_model_folder_may_refer_to_its_backbone(trained: World, tmp_path: Path
 
 def test_a_model_folder_that_was_altered_is_refused(trained: World, tmp_path: Path) -> None:
     folder = write_model(trained, tmp_path / "model")
-    (folder / "model.json").write_text("{}")
+    change_record(folder / "model.json", batch_size="many")
     with pytest.raises(ArtifactError, match=r"model\.json: not a model's description"):
+        load_model_folder(folder)
+    (folder / "model.json").write_text((folder / "model.json").read_text().replace("many", "some"))
+    with pytest.raises(ArtifactError, match=r"model\.json: altered: .*; register the model again"):
         load_model_folder(folder)
 
 

@@ -22,6 +22,9 @@ from pemt_core.data.corpus import CorpusText
 from pemt_core.data.prepared import ROW_SCHEMA, PreparedTask
 from pemt_core.errors import ArtifactError, DataError
 from pemt_core.preparation import TaskReport, prepare_task, token_lengths, write_corpus
+from pemt_core.settings import PrepareSettings, TokenizerSettings
+from pemt_core.settings.groups import MaxRows
+from pemt_core.steps.prepare import prepare as prepare_step
 from pemt_core.tasks import HubDataset, Task, get_task
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
@@ -250,6 +253,36 @@ def test_bad_rows_are_named_and_nothing_is_written(tmp_path: Path, prepare: Prep
     with pytest.raises(DataError, match=rf"aps/super_glue \(cb\).*{message}"):
         prepare("cb", source)
     assert list((tmp_path / "prepared").iterdir()) == []
+
+
+def test_earlier_data_stays_until_all_tasks_are_prepared(tmp_path: Path) -> None:
+    """A bad row in the last task and a task that is no longer listed."""
+    tokenizer = TokenizerSettings(kind="scratch", name="", revision="", tokenizer="train", vocab_size=400)
+    cb = cb_folder(tmp_path / "m", train=cb_rows(9), validation=cb_rows(4))
+    rte = [{"sentence1": f"{n}", "sentence2": f"{n}", "label": n % 2, "idx": n} for n in range(9)]
+    write_repository(tmp_path / "m", "nyu-mll/glue", {"rte": {"train": rte, "validation": rte}})
+    no_bounds = MaxRows(train=None, validation=None, test=None)
+    settings = PrepareSettings(
+        source=str(cb), embedded_seed=0, split_seed=42, max_rows=no_bounds, corpus_rows_per_task=9, plain_texts=0
+    )  # fmt: skip
+
+    def run(*tasks: str) -> dict[str, bytes]:
+        prepare_step([get_task(task) for task in tasks], settings, tokenizer, output_dir=tmp_path / "data")
+        return files(tmp_path / "data")
+
+    before = run("cb", "rte")
+    rows = cb_rows(9)
+    rows[4] |= {"label": 7}
+    cb_folder(tmp_path / "m", train=rows, validation=cb_rows(4))
+    with pytest.raises(DataError, match=r"aps/super_glue \(cb\)"):
+        run("rte", "cb")
+    assert files(tmp_path / "data") == before
+    assert {Path(name).parts[0] for name in run("rte")} == {"rte", "corpus.parquet", "statistics.json", "tokenizer"}
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_missing_column(tmp_path: Path, prepare: Prepare) -> None:

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import scipy.stats
 from matplotlib.image import imread
+from tiny import change_record
 
+from pemt_core.artifacts.files import read_record, write_record
 from pemt_core.artifacts.result import CellResult, cell_directory, load_results
 from pemt_core.errors import ArtifactError
 from pemt_core.report.heat_map import group_layers
@@ -278,8 +280,7 @@ def test_load_orders_by_suite_target_method_k_and_seed(tmp_path: Path) -> None:
 )
 def test_strict_reading_names_file_key_and_value(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     make("cb").save(tmp_path)
-    path = tmp_path / "result.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    change_record(tmp_path / "result.json", **change)
     with pytest.raises(ArtifactError, match=f"result.json: .*{re.escape(message)}"):
         CellResult.load(tmp_path)
 
@@ -288,7 +289,7 @@ def test_missing_key_cut_file_and_wrong_folder_are_errors(tmp_path: Path) -> Non
     make("cb").save(tmp_path / "cb" / "pemt-kfull-seed1")
     path = tmp_path / "cb" / "pemt-kfull-seed1" / "result.json"
     whole = path.read_text()
-    path.write_text(json.dumps({key: value for key, value in json.loads(whole).items() if key != "seed"}))
+    write_record(path, {key: value for key, value in read_record(path, "").items() if key != "seed"})
     with pytest.raises(ArtifactError, match="key 'seed' is missing"):
         load_results(tmp_path)
     path.write_text(whole[:100])

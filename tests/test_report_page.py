@@ -19,8 +19,9 @@ from pemt_core.errors import ArtifactError
 from pemt_core.report.cost import Process, duration, read_processes
 from pemt_core.report.curves import draw_curves
 from pemt_core.report.expert_table import heat_colours
+from pemt_core.report.files import write_files
 from pemt_core.report.headline import headline
-from pemt_core.report.page import write_page
+from pemt_core.report.page import render_page
 from pemt_core.report.palette import COLOURS, MARKERS, SHAPES
 from pemt_core.report.parameters import draw_parameters
 from pemt_core.report.published import PUBLISHED, TARGETS, comparable_with
@@ -33,12 +34,12 @@ MINUS = "−"
 def page_of(
     folder: Path, *results: CellResult, targets: Sequence[str] = (), failed: Sequence[str] = (), **changes: Any
 ) -> Element:
-    """Write and parse only the page of these results: the report's other files take longer."""
+    """Render and parse only the page of these results: the report's other files take longer."""
     tables, origin = tables_of(*results, targets=targets, failed=failed), new_origin(**changes)
     published = comparable_with(tables.results, origin.backbone, origin.prepare).over(tables.targets)
     curves = draw_curves(tables.results, tables.series, most_columns=5)
     figures = {"curves": curves, "parameters": draw_parameters(tables, published)}
-    write_page(folder / "report.html", tables, origin, figures)
+    write_files(folder, {"report.html": render_page(tables, origin, figures)})
     return parse((folder / "report.html").read_text(encoding="utf-8"))
 
 

@@ -24,6 +24,7 @@ from torch import nn
 from pemt_core.artifacts.description import trained_cells
 from pemt_core.errors import ArtifactError
 from pemt_core.steps.train_source import train_source
+from pemt_core.training import checkpoint
 from pemt_core.training.checkpoint import FILE, CheckpointStore, TrainingState
 from pemt_core.training.run import SilentRun
 
@@ -128,7 +129,7 @@ def test_a_killed_source_training_resumes_exactly(world: World, tmp_path: Path) 
     process = start("train_source", world, cut, changes)
     kill_after(process, cut, num_states=1, delay=random.Random(os.getpid()).uniform(0.05, 0.4))
     assert not (cut / "out").exists()
-    (states(cut)[0].parent / f".{FILE}.{process.pid}.tmp").write_bytes(b"half")
+    (states(cut)[0].parent / f".{FILE}.12ab.tmp").write_bytes(b"half")
     process = start("train_source", world, cut, changes)
     _, messages = process.communicate(timeout=120)
     assert process.returncode == 0, messages
@@ -166,6 +167,7 @@ def interrupted(world: World, folder: Path, at_step: int | None, **changes: Any)
             world.folder / "data" / "alpha",
             world.folder / "backbone",
             source_settings(**changes),
+            source="alpha",
             answer="generate",
             output_dir=folder / "out",
             checkpoint_dir=folder / "checkpoints",
@@ -278,26 +280,99 @@ def test_a_missing_state_is_none(tmp_path: Path) -> None:
         store.load()
 
 
-@pytest.mark.parametrize(
-    "damage", ["truncated", "empty", "without a tensor", "without counters", "other counters", "no JSON"]
-)
-def test_a_damaged_state_is_named_with_the_fix(tmp_path: Path, damage: str) -> None:
-    """A kill cannot damage the state, as it is written atomically, but a faulty disk can."""
+def stored(folder: Path) -> tuple[CheckpointStore, dict[str, nn.Parameter], torch.optim.AdamW]:
+    """A store with the state of a training after one step, and what it was a training of."""
     model = nn.Linear(3, 2)
     trained, optimizer = dict(model.named_parameters()), optimizer_of(model)
-    store = CheckpointStore(tmp_path, "inputs")
-    store.save(TrainingState(step=1), trained, optimizer)
-    content, tensors = store.path.read_bytes(), load_file(store.path)
-    if damage in ("truncated", "empty"):
-        store.path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
-    elif damage == "without a tensor":
-        del tensors["trained/bias"]
-        save_file(tensors, store.path, metadata={"state": json.dumps({"step": 1})})
+    model(torch.ones(4, 3)).sum().backward()
+    optimizer.step()
+    store = CheckpointStore(folder, "inputs")
+    best = {name: parameter.detach().clone() for name, parameter in trained.items()}
+    store.save(TrainingState(step=1, history=[{"step": 1, "x": 0.1}], best_tensors=best), trained, optimizer)
+    return store, trained, optimizer
+
+
+def refused(store: CheckpointStore, trained: dict[str, nn.Parameter], optimizer: torch.optim.AdamW) -> str:
+    """The message with which `load` refuses a state that `restore` removes, without a change to what is trained."""
+    with pytest.raises(ArtifactError) as caught:
+        store.load()
+    before = {name: parameter.detach().clone() for name, parameter in trained.items()}
+    assert store.restore(trained, optimizer) is None
+    assert all(torch.equal(parameter, before[name]) for name, parameter in trained.items())
+    assert not store.path.exists()
+    return str(caught.value)
+
+
+def test_a_flipped_bit_anywhere_in_a_state_is_noticed(tmp_path: Path) -> None:
+    """Each byte once, with a different bit in neighbours; a kill cannot do this, but a faulty disk can."""
+    store, trained, optimizer = stored(tmp_path)
+    whole = store.path.read_bytes()
+    assert len(whole) > 900
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        store.path.write_bytes(damaged)
+        assert str(store.path) in refused(store, trained, optimizer), place
+    store.path.write_bytes(whole)
+    assert store.load().step == 1
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "a folder", "no hash"])
+def test_an_unreadable_state_is_named(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The training starts anew, and can save its state again."""
+    store, trained, optimizer = stored(tmp_path)
+    whole = store.path.read_bytes()
+    store.path.unlink()
+    if damage == "a folder":
+        store.path.mkdir()
+    elif damage == "no hash":
+        save_file({}, store.path, metadata={"state": json.dumps({"step": 1})})
     else:
-        metadata = {"other counters": {"state": '{"steps": 1}'}, "no JSON": {"state": "{"}}.get(damage)
-        save_file(tensors, store.path, metadata=metadata)
-    with pytest.raises(ArtifactError, match=r"not readable as a training state .* delete it to start over"):
-        store.restore(trained, optimizer)
+        store.path.write_bytes(whole[: len(whole) // 2] if damage == "truncated" else b"")
+    assert refused(store, trained, optimizer).startswith(f"{store.path}: ")
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{store.path}: ")
+    assert record.getMessage().endswith("; the training starts anew")
+    assert "\n" not in record.getMessage()
+    store.save(TrainingState(step=2), trained, optimizer)
+    assert store.load().step == 2
+
+
+FORGED: dict[str, tuple[dict[str, torch.Tensor | None], str]] = {
+    "one missing": ({"trained/bias": None}, "lacks the tensor 'trained/bias'"),
+    "one too many": ({"trained/other": torch.ones(1)}, "has a tensor 'trained/other'"),
+    "half of the best": ({"best/bias": None}, "lacks the tensor 'best/bias'"),
+    "half of the moments": ({"exp_avg_sq/bias": None}, "lacks the tensor 'exp_avg_sq/bias'"),
+    "another shape": ({"trained/bias": torch.ones(3)}, r"'trained/bias' has the shape \[3\], expected \[2\]"),
+    "another type": ({"trained/bias": torch.ones(2).double()}, "'trained/bias' is torch.float64, expected torch.float"),
+    "not a number": ({"best/bias": torch.tensor([1.0, torch.nan])}, "'best/bias' has values that are not finite"),
+}
+
+
+@pytest.mark.parametrize("damage", FORGED)
+def test_a_state_of_other_tensors_is_not_restored(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Even with a right hash."""
+    store, trained, optimizer = stored(tmp_path)
+    changes, message = FORGED[damage]
+    tensors = {**load_file(store.path), **changes}
+    kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    save_file(kept, store.path, metadata={"state": f"{checkpoint._hash(kept, '{}')} {{}}"})
+    assert store.restore(trained, optimizer) is None
+    assert re.search(message, caplog.text)
+
+
+def test_a_state_with_other_counters_is_refused(tmp_path: Path) -> None:
+    store, trained, optimizer = stored(tmp_path)
+    tensors = load_file(store.path)
+    for text, message in (
+        ('{"steps": 1}', "steps: Unexpected"),
+        ('{"step": "1"}', "step: Input"),
+        ("{", ": Invalid JSON"),
+    ):
+        save_file(tensors, store.path, metadata={"state": f"{checkpoint._hash(tensors, text)} {text}"})
+        assert message in refused(store, trained, optimizer)
 
 
 def test_a_finished_training_is_not_trained_again(world: World, tmp_path: Path) -> None:

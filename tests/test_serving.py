@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from source_code import PACKAGES, REPOSITORY, closure, imported_by
-from tiny import World, write_task
+from tiny import World, change_record, write_task
 
 import pemt_core
 from pemt_core.artifacts.description import TargetDescription, load_description
@@ -68,8 +68,7 @@ class Project:
     def score(self, cell: str, value: float) -> None:
         """Set the validation score of a cell."""
         path = self.folder / "targets" / "cb" / cell / "training.json"
-        values = json.loads(path.read_text())
-        path.write_text(json.dumps({**values, "validation": {**values["validation"], "main": value}}))
+        change_record(path, validation={**json.loads(path.read_text())["validation"], "main": value})
 
     def record_run(self, cell: str) -> None:
         """Record the run of a cell as its training does."""
@@ -137,15 +136,14 @@ def test_scores_on_other_data_are_not_compared(project: Project) -> None:
     project.score(PEMT, 99.0)
     project.register()
     description = project.folder / "targets" / "cb" / PEMT / "adapter.json"
-    description.write_text(json.dumps({**json.loads(description.read_text()), "data": "of another preparation"}))
+    change_record(description, data="of another preparation")
     project.score(PEMT, 81.0)
     assert project.register() == {"pemt-cb": 2}
 
 
 def test_another_metric_can_select_the_champion(project: Project) -> None:
     path = project.folder / "targets" / "cb" / CONTROL / "training.json"
-    values = json.loads(path.read_text())
-    path.write_text(json.dumps({**values, "validation": {"accuracy": 100.1, "main": 0.0}}))
+    change_record(path, validation={"accuracy": 100.1, "main": 0.0})
     assert project.register(metric="accuracy", alias="best") == {"pemt-cb": 1}
     assert project.client().get_model_version_by_alias("pemt-cb", "best").tags["pemt.cell"].split("/")[2] == "control"
     with pytest.raises(SettingsError, match=r"no validation metric 'acc'"):

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score
-from tiny import METHODS, World, transfer_settings, write_task
+from tiny import METHODS, World, change_record, change_rows, transfer_settings, write_task
 
 from pemt_core.answering.rule import AnswerRule
 from pemt_core.artifacts.description import TargetDescription, load_description, load_training_record
@@ -26,7 +26,8 @@ from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.files import read_json
 from pemt_core.artifacts.result import CellResult
 from pemt_core.artifacts.run_info import RunInfo
-from pemt_core.backbone.store import load_backbone, recorded_fingerprint
+from pemt_core.backbone.shapes import outline
+from pemt_core.backbone.store import load_backbone
 from pemt_core.data.prepared import PreparedTask, load_task_description, write_description
 from pemt_core.errors import ArtifactError, DataError, SettingsError, TrainingError
 from pemt_core.settings import EvaluateSettings
@@ -122,11 +123,51 @@ def test_predictions_show_the_users_labels_and_scores_stay(trained: World, tmp_p
         assert results[0]["unreadable"] == results[1]["unreadable"]
 
 
+@pytest.mark.parametrize("file", ["result.json", "predictions.jsonl", "inputs.json"])
+def test_a_damaged_result_is_scored_again(trained: World, tmp_path: Path, file: str) -> None:
+    score(trained, tmp_path, "gamma")
+    before, path = contents(tmp_path), tmp_path / "gamma" / CELLS[0] / file
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    assert score(trained, tmp_path, "gamma") == [f"gamma/{CELLS[0]}"]
+    assert contents(tmp_path) == before
+
+
+def test_what_a_kill_left_among_results_and_cells_is_removed(trained: World, tmp_path: Path) -> None:
+    world = World(shutil.copytree(trained.folder, tmp_path / "world"))
+    score(world, tmp_path / "results", "gamma")
+    before = contents(tmp_path)
+    for folder in (tmp_path / "results" / "gamma", world.folder / "targets" / "gamma"):
+        shutil.copytree(folder / CELLS[0], folder / f".{CELLS[0]}.12ab.tmp")
+        (folder / ".gone-kfull-seed1.12ab.lock").touch()
+    world.transfer(world.folder / "targets" / "gamma", **BRIEFLY, seeds=[1, 2])
+    assert score(world, tmp_path / "results", "gamma") == []
+    assert contents(tmp_path) == before
+
+
+def test_inputs_of_another_task_or_cell_are_refused(trained: World, tmp_path: Path) -> None:
+    world = World(shutil.copytree(trained.folder, tmp_path / "world"))
+    data, cells = world.folder / "data", world.folder / "targets" / "gamma"
+    shutil.copytree(data / "delta", data / "alias")
+    with pytest.raises(ArtifactError, match="data/alias: is the data of 'delta', expected that of 'alias'"):
+        world.transfer(tmp_path / "out", task="alias")
+    with pytest.raises(ArtifactError, match="data/alias: is the data of 'delta', expected that of 'alias'"):
+        world.train_source(tmp_path / "out", task="alias")
+    (cells / CELLS[0]).rename(cells / "pemt-kfull-seed9")
+    with pytest.raises(ArtifactError, match=f"seed9: holds the cell gamma/{CELLS[0]}; it was copied or renamed"):
+        score(world, tmp_path / "results", "gamma")
+    shutil.rmtree(world.folder / "targets" / "delta")
+    shutil.copytree(cells / CELLS[1], world.folder / "targets" / "delta" / CELLS[1])
+    with pytest.raises(ArtifactError, match=f"delta/{CELLS[1]}: holds the cell gamma/{CELLS[1]}"):
+        score(world, tmp_path / "results", "delta")
+    assert not (tmp_path / "out").exists()
+
+
 def test_changed_data_is_scored_again(trained: World, tmp_path: Path) -> None:
     world = World(shutil.copytree(trained.folder, tmp_path / "world"))
     score(world, tmp_path / "results", "gamma", "delta")
-    path = world.folder / "data" / "gamma" / "test.parquet"
-    pq.write_table(pq.read_table(path).slice(1), path)
+    change_rows(world.folder / "data" / "gamma", "test", lambda table: table.slice(1))
     assert score(world, tmp_path / "results", "gamma", "delta") == [f"gamma/{cell}" for cell in CELLS]
 
 
@@ -135,9 +176,7 @@ def test_a_changed_setting_that_moves_no_tensor_is_scored_again(trained: World, 
     world = World(shutil.copytree(trained.folder, tmp_path / "world"))
     score(world, tmp_path / "results", "gamma")
     path = world.folder / "targets" / "gamma" / CELLS[0] / "adapter.json"
-    description = json.loads(path.read_text())
-    description["settings"]["source_length"] = 3
-    path.write_text(json.dumps(description))
+    change_record(path, settings={**json.loads(path.read_text())["settings"], "source_length": 3})
     assert score(world, tmp_path / "results", "gamma") == [f"gamma/{CELLS[0]}"]
 
 
@@ -285,7 +324,7 @@ def test_the_rule_selects_and_is_recorded(world: World, tmp_path: Path) -> None:
             data,
             world.folder / "backbone",
             world.folder / "experts",
-            transfer_settings(answer=answer, max_steps=1),
+            transfer_settings(task=data.name, answer=answer, max_steps=1),
         )
         transfer(*inputs, **places, open_run=RecordedRuns().open, workers=1)
         cell = tmp_path / name / "pemt-kfull-seed4096"
@@ -362,7 +401,7 @@ def keys_of(world: World, **changes: Any) -> dict[str, str]:
         load_backbone(world.folder / "backbone"),
     )
     prepared = PreparedTask.load(world.folder / "data" / "gamma")
-    bank = load_experts(world.folder / "experts", backbone.fingerprint)
+    bank = load_experts(world.folder / "experts", backbone)
     target, data = (
         Target(prepared, backbone, bank, settings.answer, Path(), "pemt_core.steps.transfer"),
         prepared.content_hash(),
@@ -377,8 +416,7 @@ def test_a_key_depends_on_all_inputs_of_a_cell(
     before, other = keys_of(world), World(shutil.copytree(world.folder, tmp_path / "world"))
     assert keys_of(other) == keys_of(world, seeds=[1]) == before
     found = [before, keys_of(world, answer="score"), keys_of(world, epochs=3)]
-    rows = other.folder / "data" / "gamma" / "train.parquet"
-    pq.write_table(pq.read_table(rows).slice(1), rows)
+    change_rows(other.folder / "data" / "gamma", "train", lambda table: table.slice(1))
     found.append(keys_of(other))
     config = other.folder / "backbone" / "config.json"
     config.write_text(json.dumps({**read_json(config), "dropout_rate": 0.2}))
@@ -424,13 +462,13 @@ def three_sources(tmp_path_factory: pytest.TempPathFactory, world: World) -> Wor
 
 
 def collect(world: World, *names: str) -> None:
-    collect_experts([world.folder / "adapters" / name for name in names], names, output_dir=world.folder / "experts")
+    adapters, backbone = [world.folder / "adapters" / name for name in names], world.folder / "backbone"
+    collect_experts(adapters, names, backbone_dir=backbone, output_dir=world.folder / "experts")
 
 
 def mixture_of(world: World, *names: str) -> str:
     """Return the hash of the experts of these sources."""
-    fingerprint = recorded_fingerprint(world.folder / "backbone")
-    return load_experts(world.folder / "experts", fingerprint).mixture_hash(names)
+    return load_experts(world.folder / "experts", outline(world.folder / "backbone")).mixture_hash(names)
 
 
 def test_leaving_a_source_out_is_pemt_on_the_other_experts(three_sources: World, tmp_path: Path) -> None:

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 
 from pemt_core.answering.rule import AnswerRule
+from pemt_core.artifacts.files import read_record, write_record
 from pemt_core.artifacts.result import load_results
 from pemt_core.artifacts.run_info import RunInfo
 from pemt_core.backbone.store import save_backbone
 from pemt_core.backbone.tokenizer import load_tokenizer, train_tokenizer
 from pemt_core.data.corpus import CorpusText, corpus_table
-from pemt_core.data.prepared import ROW_SCHEMA, SPLITS, TaskDescription, write_description
+from pemt_core.data.prepared import ROW_SCHEMA, SPLITS, TaskDescription, load_task_description, write_description
 from pemt_core.methods import method_of
 from pemt_core.model.assemble import (
     Expert,
@@ -172,6 +173,17 @@ def _toy_row(identifier: str, number: int, labels: Sequence[str], fillers: int) 
     return {"id": identifier, "group": identifier, "source": source, "target": word, "references": [word]}
 
 
+def change_record(path: Path, **changes: Any) -> None:
+    """Change values of a JSON file with a checksum; the checksum fits afterwards."""
+    write_record(path, {**read_record(path, ""), **changes})
+
+
+def change_rows(task_dir: Path, split: str, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Change a split of a prepared task; its description fits afterwards."""
+    pq.write_table(change(pq.read_table(task_dir / f"{split}.parquet")), task_dir / f"{split}.parquet")
+    write_description(task_dir, load_task_description(task_dir))
+
+
 TRAINING: dict[str, Any] = {
     "batch_size": 4,
     "gradient_accumulation": 1,
@@ -262,7 +274,7 @@ class World:
         for name in cls.SOURCES:
             world.train_source(folder / "adapters" / name, task=name, init="kaiming", epochs=1)
         adapters = [folder / "adapters" / name for name in cls.SOURCES]
-        collect_experts(adapters, cls.SOURCES, output_dir=folder / "experts")
+        collect_experts(adapters, cls.SOURCES, backbone_dir=folder / "backbone", output_dir=folder / "experts")
         return world
 
     @classmethod
@@ -308,6 +320,7 @@ class World:
             self.folder / "data" / task,
             self.folder / "backbone",
             source_settings(**changes),
+            source=task,
             answer=answer,
             output_dir=output,
             checkpoint_dir=checkpoints or output.parent / "checkpoints",

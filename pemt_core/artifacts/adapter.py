@@ -5,23 +5,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Generic
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pemt_core.artifacts.description import (
     DESCRIPTION,
     TRAINING,
     Description,
-    TargetDescription,
     TrainingRecord,
     as_json,
     in_order,
-    load_description,
+    load_description_with_tensors,
     load_training_record,
     trained_cells,
 )
-from pemt_core.artifacts.files import atomic_directory, sha256_of_file, write_json
+from pemt_core.artifacts.files import atomic_directory, sha256_of_file, write_record
+from pemt_core.artifacts.tensors import check_shapes, read_tensors
 from pemt_core.errors import ArtifactError, SettingsError, nearest
 
 TENSORS = "adapter.safetensors"
@@ -42,31 +41,23 @@ def save_adapter(directory: Path, description: Description, tensors: dict[str, T
         save_file(tensors, temporary / TENSORS)
         sha256 = sha256_of_file(temporary / TENSORS)
         shapes = {name: list(tensor.shape) for name, tensor in sorted(tensors.items())}
-        write_json(temporary / DESCRIPTION, as_json(description, sha256, shapes))
-        write_json(temporary / TRAINING, asdict(record))
+        write_record(temporary / DESCRIPTION, as_json(description, sha256, shapes))
+        write_record(temporary / TRAINING, asdict(record))
     return sha256
 
 
 def load_adapter(directory: Path, backbone: str, kind: type[Description]) -> Adapter[Description]:
     """Read a folder that `save_adapter` wrote, for the backbone with the fingerprint `backbone`.
 
-    Raises ArtifactError if it is missing, truncated or altered, describes something other than `kind`, or was trained
-    on another backbone.
+    Raises ArtifactError if it is missing, truncated or altered, describes something other than `kind` or other tensors,
+    or was trained on another backbone.
     """
     directory = Path(directory)
-    description, sha256 = load_description(directory, kind)
+    description, recorded = load_description_with_tensors(directory, kind)
     check_backbone(directory, description.backbone, backbone)
-    return Adapter(description, read_tensors(directory / TENSORS, sha256), sha256)
-
-
-def holds_cell(directory: Path, key: str) -> bool:
-    """Whether a folder holds, whole and unaltered, the cell whose inputs have the hash `key`."""
-    try:
-        description, sha256 = load_description(directory, TargetDescription)
-        load_training_record(directory)
-        return description.key == key and sha256_of_file(directory / TENSORS) == sha256
-    except (ArtifactError, OSError):
-        return False
+    tensors = read_tensors(directory / TENSORS, recorded.sha256)
+    check_shapes(directory / TENSORS, tensors, recorded.shapes, DESCRIPTION)
+    return Adapter(description, tensors, recorded.sha256)
 
 
 def best_on_validation(target_dir: Path, metric: str, methods: Sequence[str]) -> Path:
@@ -97,19 +88,3 @@ def check_backbone(path: Path, recorded: str, found: str) -> None:
             f"{path}: trained on the backbone {recorded[:12]}, but the current one is {found[:12]}; "
             "use that backbone, or train again on this one"
         )
-
-
-def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
-    """All tensors of a safetensors file with a known hash. Raises ArtifactError if it is missing or altered."""
-    if not path.is_file():
-        raise ArtifactError(f"{path}: no such file; the step that writes it has not run")
-    found = sha256_of_file(path)
-    if found != sha256:
-        raise ArtifactError(
-            f"{path}: {path.stat().st_size} bytes with SHA-256 {found[:12]}, but its description says {sha256[:12]}; "
-            "it is truncated or altered"
-        )
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ArtifactError(f"{path}: not readable as safetensors ({error})") from error

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from pemt_core.answering.rule import AnswerRule
 from pemt_core.artifacts.cell import Cell, FewShot
-from pemt_core.artifacts.files import read_json
+from pemt_core.artifacts.files import read_record
+from pemt_core.artifacts.staging import recover
 from pemt_core.errors import ArtifactError
 
 DESCRIPTION, TRAINING = "adapter.json", "training.json"
@@ -54,6 +55,11 @@ class TargetDescription:
 
 Description = TypeVar("Description", SourceDescription, TargetDescription)
 
+_AGAIN: dict[type, str] = {
+    SourceDescription: "run the train_source step again",
+    TargetDescription: "run the transfer step again, which trains the cell anew",
+}
+
 
 @dataclass(frozen=True)
 class TrainingRecord:
@@ -68,6 +74,14 @@ class TrainingRecord:
     trials: dict[str, float] = field(default_factory=dict)  # validation score by learning rate
 
 
+@dataclass(frozen=True)
+class TensorsRecord:
+    """What adapter.json says about the tensors beside it."""
+
+    sha256: str  # of the file
+    shapes: dict[str, list[int]]
+
+
 def as_json(description: SourceDescription | TargetDescription, sha256: str, shapes: dict[str, list[int]]) -> Any:
     """adapter.json: the description, and the hash and shapes of the tensors beside it."""
     return {**asdict(description), "tensors": {"sha256": sha256, "shapes": shapes}}
@@ -76,14 +90,20 @@ def as_json(description: SourceDescription | TargetDescription, sha256: str, sha
 def load_description(directory: Path, kind: type[Description]) -> tuple[Description, str]:
     """Read adapter.json of a folder; returns the description and the content hash of its tensors.
 
-    Raises ArtifactError if it is missing or describes something other than `kind`.
+    Raises ArtifactError if it is missing, altered, or describes something other than `kind`.
     """
+    description, tensors = load_description_with_tensors(directory, kind)
+    return description, tensors.sha256
+
+
+def load_description_with_tensors(directory: Path, kind: type[Description]) -> tuple[Description, TensorsRecord]:
+    """Like `load_description`, with all that it says about the tensors."""
     path = Path(directory) / DESCRIPTION
-    values = read_json(path)
+    values = read_record(path, _AGAIN[kind])
     try:
-        content = values.pop("tensors")
-        return kind(**values), content["sha256"]
-    except (AttributeError, KeyError, TypeError) as error:
+        tensors = TensorsRecord(**values.pop("tensors"))
+        return kind(**values), tensors
+    except (KeyError, TypeError) as error:
         expected = "a source, as train_source" if kind is SourceDescription else "a target's cell, as transfer"
         raise ArtifactError(
             f"{path}: not the description of {expected} writes it; it is for something else, or from another version"
@@ -91,17 +111,18 @@ def load_description(directory: Path, kind: type[Description]) -> tuple[Descript
 
 
 def load_training_record(directory: Path) -> TrainingRecord:
-    """Read training.json of an adapter's folder."""
+    """Read training.json of an adapter's folder. Raises ArtifactError if it is missing, altered or something else."""
     path = Path(directory) / TRAINING
     try:
-        return TrainingRecord(**read_json(path))
+        return TrainingRecord(**read_record(path, "run the step that trains it again"))
     except TypeError as error:
         raise ArtifactError(f"{path}: not the record of a training ({error})") from error
 
 
 def trained_cells(target_dir: Path) -> list[Path]:
     """The folders of the complete cells in a target's folder, by name; empty if there is no such folder."""
-    return sorted(path.parent for path in Path(target_dir).glob(f"*/{TRAINING}"))
+    recover(Path(target_dir))
+    return sorted(path.parent for path in Path(target_dir).glob(f"[!.]*/{TRAINING}"))
 
 
 def in_order(cells: Sequence[Path], methods: Sequence[str]) -> list[Path]:

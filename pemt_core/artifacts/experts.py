@@ -4,16 +4,19 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pemt_core.artifacts.adapter import Adapter, check_backbone, read_tensors
+from pemt_core.artifacts.adapter import Adapter, check_backbone
 from pemt_core.artifacts.description import SourceDescription, TargetDescription
-from pemt_core.artifacts.files import atomic_directory, read_json, sha256_of_file, sha256_of_json, write_json
+from pemt_core.artifacts.files import atomic_directory, read_record, sha256_of_file, sha256_of_json, write_record
+from pemt_core.artifacts.tensors import check_shapes, read_tensors
+from pemt_core.backbone.store import Backbone
 from pemt_core.errors import ArtifactError, nearest
-from pemt_core.model.assemble import Expert
+from pemt_core.model.assemble import Expert, source_shapes
 
 TENSORS, MANIFEST = "experts.safetensors", "experts.json"
 
@@ -79,15 +82,18 @@ def save_experts(
     with atomic_directory(directory) as temporary:
         save_file(tensors, temporary / TENSORS)
         manifest = {"backbone": adapters[0].description.backbone, "sha256": sha256_of_file(temporary / TENSORS)}
-        write_json(temporary / MANIFEST, {**manifest, "experts": entries})
+        write_record(temporary / MANIFEST, {**manifest, "experts": entries})
 
 
-def load_experts(directory: Path, backbone: str) -> ExpertBank:
-    """Read the experts in order. Raises ArtifactError like `load_adapter`."""
+def load_experts(directory: Path, backbone: Backbone) -> ExpertBank:
+    """Read the experts in order. `backbone` may be on the meta device.
+
+    Raises ArtifactError if a file is missing or altered, is of another backbone, or has tensors that are no experts.
+    """
     directory = Path(directory)
-    manifest = read_json(directory / MANIFEST)
+    manifest = read_record(directory / MANIFEST, "run the collect_experts step again")
     try:
-        check_backbone(directory, manifest["backbone"], backbone)
+        check_backbone(directory, manifest["backbone"], backbone.fingerprint)
         tensors = read_tensors(directory / TENSORS, manifest["sha256"])
         entries = [(entry["task"], entry["scale"]) for entry in manifest["experts"]]
         contents = {entry["task"]: entry["content"] for entry in manifest["experts"]}
@@ -97,7 +103,19 @@ def load_experts(directory: Path, backbone: str) -> ExpertBank:
         Expert(task, {n.removeprefix(f"{k}/"): t for n, t in tensors.items() if n.startswith(f"{k}/")}, scale)
         for k, (task, scale) in enumerate(entries)
     ]
+    expected = {f"{k}/{n}": s for k, expert in enumerate(experts) for n, s in _shapes(expert, backbone.model).items()}
+    check_shapes(directory / TENSORS, tensors, expected, "the backbone")
     return ExpertBank(experts, contents)
+
+
+def _shapes(expert: Expert, model: Any) -> dict[str, tuple[int, int]]:
+    """What an expert's tensors must look like; the length of its prompt and the rank of each layer are its own."""
+
+    def rows(name: str) -> int:
+        tensor = expert.tensors.get(name)
+        return 1 if tensor is None or not tensor.ndim else max(1, len(tensor))
+
+    return source_shapes(model, rows("prompt"), lambda layer: rows(f"{layer}.down"))
 
 
 def _entry(expert: Expert, sha256: str) -> dict[str, object]:

@@ -4,88 +4,89 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from pemt_core.errors import ArtifactError
+from pemt_core.artifacts.staging import Stage, recover, staged, sync
+from pemt_core.errors import ArtifactError, PemtError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-@contextmanager
-def _disk_errors_named(path: Path) -> Iterator[None]:
-    """Turn "no space left" into an error that names the path and the free space."""
-    try:
-        yield
-    except Exception as error:  # safetensors and tokenizers raise other types, with the number in the text
-        by_text = any(f"(os error {number})" in str(error) for number in DISK_FULL)
-        if not by_text and getattr(error, "errno", None) not in DISK_FULL:
-            raise
-        free = shutil.disk_usage(path.parent).free
-        raise ArtifactError(
-            f"{path}: the disk is full ({free / 1e6:.1f} MB free in {path.parent}); "
-            "nothing was written, and any earlier content is unchanged"
-        ) from error
+CHECKSUM = "checksum"  # of the other values of a record, its last key
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is renamed to `path`, on failure it is removed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary_beside(path)
-    try:
-        with _disk_errors_named(path):
-            yield temporary
-            _sync(temporary)
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Yield a temporary path; on success it replaces the file `path`, on failure it is removed.
+
+    A link is followed, so that its target is replaced, unless that is read-only: DVC's cache, which others share.
+    """
+    with _stage(Path(path), _place_of_file) as stage:
+        yield stage.new
+        sync(stage.new)
+        with _refusals_named(path):
+            stage.replace_file()
 
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; on success it replaces the folder `path`.
+    """Yield an empty temporary folder; on success it replaces the folder `path`, on failure it is removed.
 
-    An existing folder is renamed first and deleted last, so that a crash leaves one of the two whole.
+    A link is followed. An existing folder is renamed first and deleted last: if the writer is killed between the two
+    renames, `recover`, every next writer and `read_json` move it back.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary_beside(path)
-    temporary.mkdir()
-    retired = temporary.with_suffix(".old")
-    try:
-        with _disk_errors_named(path):
-            yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    _sync(file)
-            if path.exists():
-                os.replace(path, retired)
-            os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)
+    with _stage(Path(path), _place_of_folder) as stage:
+        stage.new.mkdir()
+        yield stage.new
+        for written in (*stage.new.rglob("*"), stage.new):
+            if not written.is_symlink():
+                sync(written)
+        with _refusals_named(path):
+            stage.replace_folder()
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically; the same value always gives the same bytes."""
+    """Write `value` as `json_bytes`, atomically."""
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_bytes(json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """`value` as indented JSON in UTF-8; the same value always gives the same bytes."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises ArtifactError if it is missing or truncated."""
+    """Read a JSON file. Raises ArtifactError if it is missing, unreadable or truncated."""
+    return _decoded(path, _content(Path(path)))
+
+
+def write_record(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON object with a checksum, for `read_record`."""
+    write_json(path, {**values, CHECKSUM: sha256_of_json(values)})
+
+
+def read_record(path: Path, remedy: str) -> dict[str, Any]:
+    """Read what `write_record` wrote.
+
+    Raises ArtifactError, which ends in `remedy`, if it is missing, from another version, or differs in a single byte.
+    """
+    content = _content(Path(path))
+    values = _decoded(path, content, f"; {remedy}")
+    if not isinstance(values, dict):
+        raise ArtifactError(f"{path}: expected an object, found {type(values).__name__}; {remedy}")
+    if CHECKSUM not in values:
+        raise ArtifactError(f"{path}: key '{CHECKSUM}' is missing; another version wrote it, {remedy}")
+    checksum = values.pop(CHECKSUM)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path}: no such file; the step that writes it has not run") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path}: not readable as JSON ({error}); it is truncated or altered") from error
+        whole = checksum == sha256_of_json(values) and content == json_bytes({**values, CHECKSUM: checksum})
+    except (ValueError, RecursionError):  # not finite, or not Unicode
+        whole = False
+    if not whole:
+        raise ArtifactError(f"{path}: altered: its content does not match its checksum; {remedy}")
+    return values
 
 
 def sha256_of_file(path: Path) -> str:
@@ -99,26 +100,107 @@ def sha256_of_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def _temporary_beside(path: Path) -> Path:
-    """A hidden name beside `path` with this process's id; what killed processes left is removed."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.(tmp|old)")
-    for entry in path.parent.iterdir():
-        match = name.fullmatch(entry.name)
-        if match and not _is_running(int(match[1])):
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
-def _is_running(pid: int) -> bool:
+def _decoded(path: Path, content: bytes, remedy: str = "") -> Any:
     try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # the process belongs to another user
-        return True
-    return True
+        return json.loads(content.decode())
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number too long, nested too deep
+        raise ArtifactError(f"{path}: not readable as JSON ({error}); it is truncated or altered{remedy}") from error
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def _content(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            folder = path.parent.resolve()
+            recover(folder.parent, folder.name)
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path}: no such file; the step that writes it has not run") from error
+    except OSError as error:
+        raise ArtifactError(
+            f"{path}: not readable ({error.strerror}); expected a file that this user may read"
+        ) from error
+
+
+@contextmanager
+def _stage(path: Path, place_of: Callable[[Path], Path]) -> Iterator[Stage]:
+    """Places beside the one that `path` leads to. Errors of the system name `path`."""
+    with _disk_errors_named(path), ExitStack() as held:
+        with _refusals_named(path):
+            place = place_of(path)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            stage = held.enter_context(staged(place))
+        try:
+            yield stage
+        except PemtError as error:
+            if str(stage.new) not in str(error):
+                raise  # else it is about a file in the new folder, whose hidden name means nothing to a user
+            raise type(error)(str(error).replace(str(stage.new), str(path))) from error
+
+
+def _place_of_folder(path: Path) -> Path:
+    place = _destination(path)
+    if place.exists() and not place.is_dir():
+        raise ArtifactError(f"{path}: is a file; expected a folder or nothing, as a folder is to be written there")
+    return place
+
+
+def _place_of_file(path: Path) -> Path:
+    place = _destination(path)
+    if path.is_symlink() and place.is_file() and not place.stat().st_mode & 0o222:
+        return path
+    if place.exists() and not place.is_file():
+        kind = "a folder" if place.is_dir() else "not a regular file"
+        raise ArtifactError(f"{path}: is {kind}; expected a file or nothing, as a file is to be written there")
+    return place
+
+
+def _destination(path: Path) -> Path:
+    """The path itself, or what it links to. Raises ArtifactError if that is in a folder that does not exist."""
+    if not path.is_symlink():
+        return path
+    target = Path(os.path.realpath(path))
+    if target.is_symlink() or not target.parent.is_dir():
+        raise ArtifactError(
+            f"{path}: a link to {os.readlink(path)}, but {target.parent} does not exist or links in a circle; "
+            "create that folder, or remove the link"
+        )
+    return target
+
+
+@contextmanager
+def _disk_errors_named(path: Path) -> Iterator[None]:
+    """Turn "no space left" into an error that names the path and the free space."""
+    try:
+        yield
+    except Exception as error:  # safetensors and tokenizers raise other types, with the number in the text
+        by_text = any(f"(os error {number})" in str(error) for number in DISK_FULL)
+        if not by_text and getattr(error, "errno", None) not in DISK_FULL:
+            raise
+        folder = _existing_folder(path)
+        raise ArtifactError(
+            f"{path}: the disk is full ({shutil.disk_usage(folder).free / 1e6:.1f} MB free in {folder}); "
+            "nothing was written, and any earlier content is unchanged"
+        ) from error
+
+
+@contextmanager
+def _refusals_named(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to create or rename entries into an error that says what is needed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        folder = _existing_folder(Path(error.filename or path))
+        needed = {
+            errno.EBUSY: "it is a mount point; mount the folder above it, or write to a folder in it",
+            errno.EXDEV: "it is part of a container's image; write to a volume",
+            errno.EROFS: "write to another file system",
+            **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a part of its path is a file, expected a folder"),
+        }.get(error.errno or 0, f"this user must be able to create and rename entries in {folder}")
+        raise ArtifactError(f"{path}: cannot be written ({error.strerror}); {needed}") from error
+
+
+def _existing_folder(path: Path) -> Path:
+    """The nearest folder above `path` that exists."""
+    return next(folder for folder in path.parents if folder.is_dir())

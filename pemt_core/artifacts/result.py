@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from pemt_core.answering.rule import AnswerRule
 from pemt_core.artifacts.cell import Cell
-from pemt_core.artifacts.files import read_json, sha256_of_json, write_json
+from pemt_core.artifacts.files import read_record, sha256_of_json, write_record
 from pemt_core.errors import ArtifactError, nearest
 
 STACKS = ("encoder", "decoder")
@@ -91,15 +91,13 @@ class CellResult:
 
     def save(self, directory: Path) -> None:
         """Write `directory`/result.json, atomically."""
-        write_json(Path(directory) / RESULT_FILE, asdict(self))
+        write_record(Path(directory) / RESULT_FILE, asdict(self))
 
     @classmethod
     def load(cls, directory: Path) -> "CellResult":
         """Read `directory`/result.json. Raises ArtifactError on a missing, unknown, ill-typed or contradictory key."""
         path = Path(directory) / RESULT_FILE
-        values = read_json(path)
-        if not isinstance(values, dict):
-            raise ArtifactError(f"{path}: expected an object, found {type(values).__name__}")
+        values = read_record(path, "run the evaluate step again")
         known = [field.name for field in fields(cls)]
         for key in values:
             if key not in known:
@@ -131,7 +129,7 @@ def load_results(results_dir: Path) -> list[CellResult]:
 
     Raises ArtifactError if there is none, if one is unreadable, or if one is in another cell's folder.
     """
-    paths = sorted(Path(results_dir).glob(f"*/*/{RESULT_FILE}"))
+    paths = sorted(Path(results_dir).glob(f"[!.]*/[!.]*/{RESULT_FILE}"))
     if not paths:
         raise ArtifactError(
             f"{results_dir}: no result.json in any <target>/<cell> folder; the evaluate step has not run for any cell"

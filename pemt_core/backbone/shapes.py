@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from pemt_core.backbone.architecture import read_config
-from pemt_core.backbone.store import architecture_class
+from pemt_core.backbone.store import Backbone, architecture_class, recorded_fingerprint
+from pemt_core.backbone.tokenizer import load_tokenizer
 from pemt_core.errors import ArtifactError, SettingsError, cut, nearest
 
 _T5 = {"vocab_size": 32128, "d_kv": 64, "feed_forward_proj": "relu"}
@@ -43,6 +44,12 @@ SHAPES: dict[str, dict[str, Any]] = {
         )
     },
 }  # fmt: skip
+
+
+def outline(directory: Path) -> Backbone:
+    """The backbone in a folder without its weights. Raises PemtError if the folder is not a backbone's."""
+    fingerprint = recorded_fingerprint(directory)
+    return Backbone(backbone_of_shapes(str(directory)), load_tokenizer(str(directory)), fingerprint)
 
 
 def backbone_of_shapes(name: str) -> Any:

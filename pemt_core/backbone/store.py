@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from pemt_core.artifacts.files import atomic_directory, read_json, write_json
+from pemt_core.artifacts.files import atomic_directory, read_record, write_record
 from pemt_core.backbone.architecture import read_config
 from pemt_core.backbone.tokenizer import load_tokenizer
 from pemt_core.errors import ArtifactError, nearest
+
+DESCRIPTION = "backbone.json"
 
 # The keys of a configuration that affect outputs in evaluation, by name, as new transformers versions add keys
 ARCHITECTURE = (
@@ -79,17 +81,17 @@ def save_backbone(directory: Path, model: Any, tokenizer: Any) -> str:
         # This process's padding and truncation are not part of the tokenizer: read it back as users will
         fingerprint = fingerprint_of(model, load_tokenizer(str(temporary)))
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        write_json(temporary / "backbone.json", {"fingerprint": fingerprint, "parameters": parameters})
+        write_record(temporary / DESCRIPTION, {"fingerprint": fingerprint, "parameters": parameters})
     return fingerprint
 
 
 def recorded_fingerprint(directory: Path) -> str:
     """The fingerprint that `save_backbone` wrote to a folder. Raises ArtifactError if it is missing."""
-    description = Path(directory) / "backbone.json"
+    path = Path(directory) / DESCRIPTION
     try:
-        return str(read_json(description)["fingerprint"])
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{description}: not a backbone's description (lacks {error})") from error
+        return str(read_record(path, "run the backbone step again")["fingerprint"])
+    except KeyError as error:
+        raise ArtifactError(f"{path}: not a backbone's description (lacks {error})") from error
 
 
 def load_backbone(directory: Path) -> Backbone:

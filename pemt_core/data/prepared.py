@@ -1,23 +1,24 @@
 """The prepared form of one task: a folder with a description and three parquet files of text pairs.
 
-    data/<task>/task.json             what later steps need from the task's record
+    data/<task>/task.json             what later steps need from the task's record, and the SHA-256 of each file
     data/<task>/{train,validation,test}.parquet   columns of ROW_SCHEMA
 
 Later steps read this folder, never the record: a change of the record retrains a task only if it changes the folder.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pemt_core.artifacts.files import read_json, sha256_of_file, sha256_of_json, write_json
+from pemt_core.artifacts.files import read_record, sha256_of_file, sha256_of_json, write_record
 from pemt_core.errors import ArtifactError
 
 SPLITS = ("train", "validation", "test")
 DESCRIPTION = "task.json"
+AGAIN = "run the prepare step again"
 
 ROW_SCHEMA = pa.schema(
     [
@@ -53,45 +54,74 @@ class PreparedTask:
 
     directory: Path
     task: TaskDescription
+    files: Mapping[str, str]  # split to the SHA-256 of its file
 
     @classmethod
-    def load(cls, directory: Path) -> "PreparedTask":
-        """Open a folder that `prepare` wrote. Raises ArtifactError if it is missing or incomplete."""
+    def load(cls, directory: Path, name: str | None = None) -> "PreparedTask":
+        """Open a folder that `prepare` wrote, for the task `name` if it is given.
+
+        Raises ArtifactError if the folder is missing or incomplete, or holds another task.
+        """
         directory = Path(directory)
-        task = load_task_description(directory)
-        missing = [split for split in SPLITS if not (directory / f"{split}.parquet").is_file()]
+        task, files = _load(directory, name)
+        missing = [split for split in SPLITS if split not in files or not (directory / f"{split}.parquet").is_file()]
         if missing:
-            raise ArtifactError(f"{directory}: {missing[0]}.parquet is missing; run the prepare step again")
-        return cls(directory, task)
+            raise ArtifactError(f"{directory}: {missing[0]}.parquet is missing; {AGAIN}")
+        return cls(directory, task, files)
 
     def rows(self, split: str) -> pa.Table:
-        """All rows of `split`, with the columns of ROW_SCHEMA."""
+        """All rows of `split`, with the columns of ROW_SCHEMA.
+
+        Raises ArtifactError if the file is missing, altered, or has anything but text in these columns.
+        """
         path = self.directory / f"{split}.parquet"
         try:
-            absent = set(ROW_SCHEMA.names) - set(pq.read_schema(path).names)  # read_table would fill it with nulls
+            found = sha256_of_file(path)
+            if found != self.files[split]:
+                raise ArtifactError(
+                    f"{path}: altered: its SHA-256 is {found[:12]}, but {DESCRIPTION} says {self.files[split][:12]}; "
+                    f"{AGAIN}"
+                )
+            schema = pq.read_schema(path)
             table = pq.read_table(path, schema=ROW_SCHEMA)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ArtifactError(f"{path}: not readable as parquet ({error}); it is truncated or altered") from error
-        if absent:
-            raise ArtifactError(f"{path}: the columns {sorted(absent)} are missing; run the prepare step again")
+            table.validate(full=True)  # that texts are UTF-8, too
+        except (pa.ArrowException, OSError) as error:
+            raise ArtifactError(f"{path}: not readable as parquet ({error}); {AGAIN}") from error
+        if not schema.equals(ROW_SCHEMA):
+            found, expected = (", ".join(f"{each.name} ({each.type})" for each in s) for s in (schema, ROW_SCHEMA))
+            raise ArtifactError(f"{path}: has the columns {found}, expected {expected}; {AGAIN}")
+        if any(column.null_count for column in table.columns):
+            raise ArtifactError(f"{path}: has empty cells, expected a text in each; {AGAIN}")
         return table
 
     def content_hash(self) -> str:
         """Hash the description and every row; the hash is equal exactly if later steps see the same data."""
-        files = {split: sha256_of_file(self.directory / f"{split}.parquet") for split in SPLITS}
-        return sha256_of_json({"task": asdict(self.task), "files": files})
+        return sha256_of_json({"task": asdict(self.task), "files": dict(self.files)})
 
 
 def write_description(directory: Path, task: TaskDescription) -> None:
-    """Write `task` as the folder's task.json."""
-    values: dict[str, Any] = asdict(task)
-    write_json(directory / DESCRIPTION, values)
+    """Write `task` as the folder's task.json, with a hash of each split that is in the folder."""
+    paths = {split: Path(directory) / f"{split}.parquet" for split in SPLITS}
+    files = {split: sha256_of_file(path) for split, path in paths.items() if path.is_file()}
+    write_record(Path(directory) / DESCRIPTION, {**asdict(task), "files": files})
 
 
-def load_task_description(directory: Path) -> TaskDescription:
-    """Read a folder's task.json. Raises ArtifactError if it is missing or was written by another version."""
+def load_task_description(directory: Path, name: str | None = None) -> TaskDescription:
+    """Read a folder's task.json, of the task `name` if it is given.
+
+    Raises ArtifactError if it is missing, altered, from another version, or of another task.
+    """
+    return _load(directory, name)[0]
+
+
+def _load(directory: Path, name: str | None) -> tuple[TaskDescription, dict[str, str]]:
     path = Path(directory) / DESCRIPTION
+    values = read_record(path, AGAIN)
     try:
-        return TaskDescription(**read_json(path))
-    except TypeError as error:
-        raise ArtifactError(f"{path}: {error}; another version wrote it, run the prepare step again") from error
+        files: dict[str, str] = values.pop("files")
+        task = TaskDescription(**values)
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: {error}; another version wrote it, {AGAIN}") from error
+    if name is not None and task.name != name:
+        raise ArtifactError(f"{directory}: is the data of '{task.name}', expected that of '{name}'")
+    return task, files

@@ -46,12 +46,7 @@ def _expert(backbone: Any, source: str, rank: int) -> "Expert":
     """An expert with shapes but no data."""
     import torch
 
-    from pemt_core.model.assemble import Expert
-    from pemt_core.model.stacks import feed_forwards
+    from pemt_core.model.assemble import Expert, source_shapes
 
-    tensors = {"prompt": torch.empty(1, backbone.config.d_model, device="meta")}
-    for place in feed_forwards(backbone):
-        d_model, d_ff = place.wo.weight.shape
-        tensors[f"{place.stack}.{place.layer}.down"] = torch.empty(rank, d_ff, device="meta")
-        tensors[f"{place.stack}.{place.layer}.up"] = torch.empty(d_model, rank, device="meta")
-    return Expert(source, tensors, 1.0)
+    shapes = source_shapes(backbone, 1, lambda _: rank)
+    return Expert(source, {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, 1.0)

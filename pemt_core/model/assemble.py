@@ -9,7 +9,7 @@ artifact. An artifact therefore holds everything that was trained.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -57,6 +57,16 @@ def initial_prompt(
         return torch.randn(len(description_ids), embeddings.shape[1], generator=generator)
     vectors: Tensor = embeddings[description_ids.to(embeddings.device)]
     return vectors
+
+
+def source_shapes(backbone: Any, num_prompt_tokens: int, rank_of: Callable[[str], int]) -> dict[str, tuple[int, int]]:
+    """The shape of every tensor of a source adapter whose layer "<stack>.<i>" has the rank `rank_of` it."""
+    shapes = {"prompt": (num_prompt_tokens, int(backbone.config.d_model))}
+    for place in feed_forwards(backbone):
+        d_model, d_ff = place.wo.weight.shape
+        key = f"{place.stack}.{place.layer}"
+        shapes |= {f"{key}.down": (rank_of(key), d_ff), f"{key}.up": (d_model, rank_of(key))}
+    return shapes
 
 
 def initial_source_tensors(

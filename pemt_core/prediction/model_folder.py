@@ -16,7 +16,11 @@ from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
 from pemt_core.artifacts.description import TargetDescription, load_description
-from pemt_core.artifacts.files import atomic_directory, read_json, write_json
+from pemt_core.artifacts.experts import load_experts
+from pemt_core.artifacts.files import atomic_directory, read_record, write_record
+from pemt_core.artifacts.target import load_target
+from pemt_core.backbone.shapes import outline
+from pemt_core.backbone.store import load_backbone
 from pemt_core.data.prepared import load_task_description, write_description
 from pemt_core.errors import ArtifactError
 from pemt_core.prediction.predictor import Predictor, load_predictor
@@ -58,31 +62,32 @@ def write_model_folder(
     """Write a folder of the trained cells in `adapter_dirs` for `load_model_folder`, whole or not at all.
 
     `own_texts` has the names in the text and their columns for each target that is not a task of the registry. Raises
-    ArtifactError if a folder is missing, or if the cells were trained on different backbones.
+    ArtifactError if a folder is missing or altered, or if the cells were trained on different backbones.
     """
     fingerprints = {str(d): load_description(d, TargetDescription)[0].backbone for d in adapter_dirs.values()}
     if len(set(fingerprints.values())) != 1:
         raise ArtifactError(f"a model has one backbone; {', '.join(fingerprints)} were trained on different ones")
+    _check(backbone_dir, experts_dir, adapter_dirs, whole=include_backbone)
     reference = None if include_backbone else str(Path(backbone_dir).resolve())
     texts = {target: dict(fields) for target, fields in own_texts.items()}
     description = ModelDescription(list(adapter_dirs), next(iter(fingerprints.values())), reference, texts, batch_size)
     with atomic_directory(folder) as temporary:
         if include_backbone:
-            _copy(backbone_dir, temporary / "backbone")
-        _copy(experts_dir, temporary / "experts")
+            shutil.copytree(backbone_dir, temporary / "backbone")
+        shutil.copytree(experts_dir, temporary / "experts")
         for task, directory in adapter_dirs.items():
-            _copy(directory, temporary / "targets" / task)
+            shutil.copytree(directory, temporary / "targets" / task)
             task_dir = temporary / "tasks" / task
             task_dir.mkdir(parents=True)
-            write_description(task_dir, load_task_description(Path(data_dir) / task))
-        write_json(temporary / MODEL, asdict(description))
+            write_description(task_dir, load_task_description(Path(data_dir) / task, task))
+        write_record(temporary / MODEL, asdict(description))
     return description
 
 
 def read_model_description(folder: Path) -> ModelDescription:
     """Read model.json of a folder. Raises ArtifactError if it is missing or does not describe a model."""
     path = Path(folder) / MODEL
-    values = read_json(path)
+    values = read_record(path, "register the model again")
     try:
         return ModelDescription(**values)
     except (TypeError, ValidationError) as error:
@@ -107,7 +112,12 @@ def load_model_folder(folder: Path, backbone_dir: Path | None = None) -> Predict
     )
 
 
-def _copy(source: Path, target: Path) -> None:
-    if not Path(source).is_dir():
-        raise ArtifactError(f"{source}: no such folder; the step that writes it has not run")
-    shutil.copytree(source, target)
+def _check(backbone_dir: Path, experts_dir: Path, adapter_dirs: Mapping[str, Path], *, whole: bool) -> None:
+    """Raise ArtifactError if a file is missing or altered, or does not fit; the backbone's weights only if `whole`."""
+    for directory in (backbone_dir, experts_dir, *adapter_dirs.values()):
+        if not Path(directory).is_dir():
+            raise ArtifactError(f"{directory}: no such folder; the step that writes it has not run")
+    backbone = load_backbone(backbone_dir) if whole else outline(backbone_dir)
+    bank = load_experts(experts_dir, backbone)
+    for task, directory in adapter_dirs.items():
+        load_target(directory, task, backbone, bank)

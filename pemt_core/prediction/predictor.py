@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from pemt_core.answering.answers import AnsweredBatch, Answerer, Probabilities
 from pemt_core.answering.rule import AnswerRule
-from pemt_core.artifacts.adapter import Adapter, load_adapter
+from pemt_core.artifacts.adapter import Adapter
 from pemt_core.artifacts.description import TargetDescription
 from pemt_core.artifacts.experts import load_experts
-from pemt_core.artifacts.target import restore_target
+from pemt_core.artifacts.target import load_target, restore_target
 from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.batches import length_batches
 from pemt_core.data.prepared import TaskDescription, load_task_description
@@ -158,18 +158,18 @@ def load_predictor(
     """
     backbone = _load_backbone(backbone_dir, adapter_dirs)
     backbone.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    bank = load_experts(experts_dir, backbone.fingerprint)
+    bank = load_experts(experts_dir, backbone)
     folded: dict[tuple[str, ...], FoldedLayers] = {}
     targets = {}
     for name, directory in adapter_dirs.items():
-        adapter = load_adapter(directory, backbone.fingerprint, TargetDescription)
-        bank.check(directory, adapter.description)
+        adapter = load_target(directory, name, backbone, bank)
         sources = tuple(adapter.description.sources)
         if sources not in folded:
             folded[sources] = fold_experts(backbone.model, bank.select(sources))
         model = restore_target(backbone.model, adapter, bank, folded[sources])
         model.detach()
-        targets[name] = TrainedTarget(load_task_description(task_dirs[name]), conversions[name], adapter, model)
+        task = load_task_description(task_dirs[name], name)
+        targets[name] = TrainedTarget(task, conversions[name], adapter, model)
     return Predictor(backbone, targets, batch_size=batch_size)
 
 

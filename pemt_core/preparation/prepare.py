@@ -61,10 +61,10 @@ def prepare_task(
     assignment = assign_rows(task.splits, official.splits, split_seed)
     reader = _RowReader(task, official.place)
     with atomic_directory(output_dir) as folder:
-        write_description(folder, description)
         tallies = _write_splits(reader, official.splits, assignment.roles, max_rows, folder)
         if isinstance(task.dataset, FileDataset):
             _check_trained_labels(tallies, reader, description)
+        write_description(folder, description)
     logger.info("%s: prepared %s", task.name, {role: tally.rows for role, tally in tallies.items()})
     return TaskReport(
         task=task.name,

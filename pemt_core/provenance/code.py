@@ -21,6 +21,7 @@ WITHOUT_EFFECT = {
     "pemt_core/__init__.py": "the version",
     "pemt_core/artifacts/files.py": "writes what it is given; its hashes are themselves part of every key",
     "pemt_core/artifacts/run_info.py": "names tracking runs",
+    "pemt_core/artifacts/staging.py": "part of files.py",
     "pemt_core/errors.py": "texts of errors",
     "pemt_core/interruption.py": "ends a program",
     "pemt_core/provenance": "describes how a result came about, beside the result",

@@ -1,6 +1,8 @@
-"""Write the files of a report atomically and reproducibly: the same numbers give the same bytes."""
+"""Write the files of a report all or none, and reproducibly: the same numbers give the same bytes."""
 
 import math
+from collections.abc import Mapping
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 
@@ -8,26 +10,23 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pemt_core.artifacts.files import atomic_file
+from pemt_core.artifacts.staging import sync
 
 DOTS_PER_INCH = 150
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def write_files(directory: Path, contents: Mapping[str, str | bytes]) -> None:
+    """Write texts, as UTF-8, and bytes by file name. All are on the disk before the first replaces an earlier file."""
+    with ExitStack() as written:
+        for name, content in contents.items():
+            temporary = written.enter_context(atomic_file(Path(directory) / name))
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+            sync(temporary)
 
 
-def write_csv(path: Path, frame: pd.DataFrame) -> None:
-    """Write `frame` without its index; missing values are empty fields, numbers have six decimals."""
-    with atomic_file(path) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
-
-
-def write_figure(path: Path, figure: Figure) -> None:
-    """Write `figure` as PNG."""
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(png(figure))
+def csv(frame: pd.DataFrame) -> str:
+    """Return `frame` without its index; missing values are empty fields, numbers have six decimals."""
+    return str(frame.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
 
 
 def png(figure: Figure, max_width: float = math.inf) -> bytes:

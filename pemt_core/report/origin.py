@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pemt_core.artifacts.description import SourceDescription, load_description, load_training_record
-from pemt_core.artifacts.files import read_json
+from pemt_core.artifacts.files import read_record
 from pemt_core.errors import ArtifactError
 from pemt_core.report.cost import Process
 from pemt_core.settings.groups import BackboneSettings, PrepareSettings
@@ -61,7 +61,7 @@ def num_parameters_of(backbone_dir: Path) -> int:
     """Read a backbone's number of parameters from the folder that the backbone step wrote."""
     path = Path(backbone_dir) / "backbone.json"
     try:
-        return int(read_json(path)["parameters"])
+        return int(read_record(path, "run the backbone step again")["parameters"])
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path}: not a backbone's description (parameters: {error!r})") from error
 

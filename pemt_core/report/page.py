@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from pemt_core.report import cost, origin, palette
 from pemt_core.report.expert_table import expert_tables, heat_colours, shade_of
-from pemt_core.report.files import write_text
 from pemt_core.report.headline import headline
 from pemt_core.report.published import Comparable, comparable_with
 from pemt_core.report.shared_settings import in_words, settings_of_results, share_settings
@@ -25,8 +24,8 @@ from pemt_core.settings.dotted import flatten
 FOLDER = Path(__file__).parent
 
 
-def write_page(path: Path, tables: Tables, found: origin.Origin, figures: Mapping[str, Figure]) -> None:
-    """Write the page, which shows the `figures` "parameters" and "curves". The same input gives the same bytes."""
+def render_page(tables: Tables, found: origin.Origin, figures: Mapping[str, Figure]) -> str:
+    """Return the page, which shows the `figures` "parameters" and "curves". The same input gives the same text."""
     methods = tables.names.ordered(result.method for result in tables.results)
     weighted = tables.with_experts
     page = {
@@ -47,7 +46,7 @@ def write_page(path: Path, tables: Tables, found: origin.Origin, figures: Mappin
         **_scores(tables, comparable_with(tables.results, found.backbone, found.prepare)),
         **_costs(found),
     }
-    write_text(path, _environment().get_template("page.html").render(page))
+    return _environment().get_template("page.html").render(page)
 
 
 def _scores(tables: Tables, comparable: Comparable) -> dict[str, Any]:

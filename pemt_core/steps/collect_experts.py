@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pemt_core.artifacts.adapter import load_adapter
-from pemt_core.artifacts.description import SourceDescription, load_description
 from pemt_core.artifacts.experts import ImportedExpert, save_experts
+from pemt_core.artifacts.source import load_source
+from pemt_core.backbone.shapes import outline
 from pemt_core.backbone.store import load_backbone
 from pemt_core.errors import ArtifactError
 from pemt_core.lora.reader import load_lora
@@ -13,16 +13,21 @@ from pemt_core.settings import ImportedSource
 
 
 def collect_experts(
-    adapter_dirs: Sequence[Path], sources: Sequence[str], imported: Sequence[ImportedExpert] = (), *, output_dir: Path
+    adapter_dirs: Sequence[Path],
+    sources: Sequence[str],
+    imported: Sequence[ImportedExpert] = (),
+    *,
+    backbone_dir: Path,
+    output_dir: Path,
 ) -> None:
     """Write the experts of `sources` in that order, whatever the order of `adapter_dirs`, then those `imported`.
 
-    All must share one backbone. Raises ArtifactError if an adapter is missing, unreadable, or of another source.
+    Raises ArtifactError if an adapter is missing, altered, or of another source or backbone.
     """
     if not adapter_dirs:
         raise ArtifactError("no source adapters were given; tasks.sources must name at least one task")
-    first, _ = load_description(adapter_dirs[0], SourceDescription)
-    adapters = [load_adapter(directory, first.backbone, SourceDescription) for directory in adapter_dirs]
+    backbone = outline(backbone_dir)
+    adapters = [load_source(directory, backbone) for directory in adapter_dirs]
     found = {adapter.description.task: adapter for adapter in adapters}
     if set(found) != set(sources):
         raise ArtifactError(f"found adapters of {', '.join(sorted(found))}; expected those of {', '.join(sources)}")

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 
 from pemt_core.answering.rule import rule_for
 from pemt_core.answering.split import EvaluationSplit, Predictions, predict
-from pemt_core.artifacts.adapter import TENSORS, Adapter, load_adapter
+from pemt_core.artifacts.adapter import TENSORS, Adapter
 from pemt_core.artifacts.description import (
     DESCRIPTION,
     TRAINING,
@@ -26,9 +26,10 @@ from pemt_core.artifacts.description import (
     trained_cells,
 )
 from pemt_core.artifacts.experts import ExpertBank, load_experts
-from pemt_core.artifacts.files import atomic_directory, read_json, sha256_of_file, sha256_of_json, write_json
+from pemt_core.artifacts.files import atomic_directory, read_record, sha256_of_file, sha256_of_json, write_record
 from pemt_core.artifacts.result import CellResult, cell_directory, load_results
-from pemt_core.artifacts.target import restore_target
+from pemt_core.artifacts.staging import recover
+from pemt_core.artifacts.target import check_cell, load_target, restore_target
 from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.errors import ArtifactError
@@ -40,7 +41,8 @@ from pemt_core.training.accelerator import make_accelerator
 
 logger = logging.getLogger(__name__)
 
-KEY = "inputs.json"  # beside result.json: the hashes of its inputs
+PREDICTIONS = "predictions.jsonl"
+KEY = "inputs.json"  # beside result.json: the hashes of its inputs, and of the predictions
 
 
 def evaluate(
@@ -58,17 +60,19 @@ def evaluate(
     """
     accelerator = make_accelerator(settings.precision)
     backbone = load_backbone(backbone_dir)
-    evaluation = _Evaluation(backbone, load_experts(experts_dir, backbone.fingerprint), settings, accelerator)
+    evaluation = _Evaluation(backbone, load_experts(experts_dir, backbone), settings, accelerator)
     if accelerator.is_main_process:
+        recover(output_dir)
         _remove_others(output_dir, list(target_dirs))
     scored = []
     for number, (target, target_dir) in enumerate(target_dirs.items(), start=1):
-        prepared = PreparedTask.load(data_dir / target)
+        prepared = PreparedTask.load(data_dir / target, target)
         data_hash = prepared.content_hash()
         cells = trained_cells(target_dir)
         if not cells:
             raise ArtifactError(f"{target_dir}: has no trained cell; the transfer step has not run for '{target}'")
         if accelerator.is_main_process:
+            recover(output_dir / target)
             _remove_others(output_dir / target, [path.name for path in cells])
         accelerator.wait_for_everyone()
         done = [
@@ -102,10 +106,9 @@ class _Evaluation:
     def score_cell(self, cell_dir: Path, prepared: PreparedTask, data_hash: str, output_dir: Path) -> bool:
         """Score one cell unless its result is up to date; returns whether it was scored."""
         key = self._key(cell_dir, data_hash)
-        if (output_dir / KEY).is_file() and read_json(output_dir / KEY) == key:
+        if _holds_result(output_dir, key):
             return False
-        adapter = load_adapter(cell_dir, self.backbone.fingerprint, TargetDescription)
-        self.bank.check(cell_dir, adapter.description)
+        adapter = load_target(cell_dir, prepared.task.name, self.backbone, self.bank)
         rows = prepared.rows("test")
         split = EvaluationSplit.of(
             prepared.task,
@@ -120,15 +123,14 @@ class _Evaluation:
             result = CellResult(**facts, **_scores(prepared, split, predictions), test_rows_available=rows.num_rows)
             with atomic_directory(output_dir) as folder:
                 result.save(folder)
-                _write_predictions(
-                    folder / "predictions.jsonl", split, rows.slice(0, len(split))["source"], predictions
-                )
-                write_json(folder / KEY, key)
+                _write_predictions(folder / PREDICTIONS, split, rows.slice(0, len(split))["source"], predictions)
+                write_record(folder / KEY, {**key, "predictions": sha256_of_file(folder / PREDICTIONS)})
         self.accelerator.wait_for_everyone()
         return True
 
     def _key(self, cell_dir: Path, data_hash: str) -> dict[str, str]:
         description, _ = load_description(cell_dir, TargetDescription)
+        check_cell(cell_dir, description)
         method = stored_method(description.settings, str(cell_dir / DESCRIPTION))
         return {
             "adapter": sha256_of_file(cell_dir / TENSORS),
@@ -175,6 +177,18 @@ class _Evaluation:
             "settings": description.settings,
             "history": record.history,
         }
+
+
+def _holds_result(directory: Path, key: Mapping[str, str]) -> bool:
+    """Whether a folder holds, whole and unaltered, the result of these inputs."""
+    if not (directory / KEY).is_file():
+        return False
+    try:
+        CellResult.load(directory)
+        found = sha256_of_file(directory / PREDICTIONS)
+        return read_record(directory / KEY, "") == {**key, "predictions": found}
+    except (ArtifactError, OSError):
+        return False
 
 
 def _scores(prepared: PreparedTask, split: EvaluationSplit, predictions: Predictions) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pemt_core.data.corpus import CorpusText
 from pemt_core.data.prepared import load_task_description
 from pemt_core.embedded.text import plain_text
 from pemt_core.labels import check_written
-from pemt_core.preparation import prepare_task, resolve_revisions, token_lengths, write_corpus, write_pins
+from pemt_core.preparation import TaskReport, prepare_task, resolve_revisions, token_lengths, write_corpus, write_pins
 from pemt_core.settings import EMBEDDED, PrepareSettings, TokenizerSettings
 from pemt_core.tasks import Task
 
@@ -21,12 +21,23 @@ logger = logging.getLogger(__name__)
 def prepare(
     tasks: Sequence[Task], settings: PrepareSettings, tokenizer_settings: TokenizerSettings, *, output_dir: Path
 ) -> dict[str, Any]:
-    """Write <task>/, corpus.parquet, tokenizer/ and statistics.json to `output_dir`.
+    """Write <task>/, corpus.parquet, tokenizer/ and statistics.json to `output_dir`, which replaces an earlier folder.
+
+    The folder is written whole or not at all: after an error, the earlier data is unchanged.
 
     Returns, by task, the commit that was read or the hash of the user's files.
 
     statistics.json has counts of rows and labels, quantiles of lengths in tokens, content hashes and dropped rows.
     """
+    with atomic_directory(output_dir) as folder:
+        reports = _prepare_all(tasks, settings, tokenizer_settings, folder)
+    return {name: report.revision for name, report in reports.items() if report.revision}
+
+
+def _prepare_all(
+    tasks: Sequence[Task], settings: PrepareSettings, tokenizer_settings: TokenizerSettings, output_dir: Path
+) -> dict[str, TaskReport]:
+    """Write everything to an empty folder."""
     reports = {}
     for number, task in enumerate(tasks, start=1):
         logger.info("prepare %d/%d: %s", number, len(tasks), task.name)
@@ -46,8 +57,7 @@ def prepare(
     tokenizer = obtain_tokenizer(tokenizer_settings, corpus_path, task_texts)
     for folder in folders:
         check_written(load_task_description(folder), tokenizer)
-    with atomic_directory(output_dir / "tokenizer") as temporary:
-        tokenizer.save_pretrained(temporary)
+    tokenizer.save_pretrained(output_dir / "tokenizer")
     lengths = token_lengths(folders, tokenizer)
     # The origin of the data belongs to provenance: moving a mirror changes nothing here
     statistics = {
@@ -56,7 +66,7 @@ def prepare(
         for name, report in reports.items()
     }
     write_json(output_dir / "statistics.json", statistics)
-    return {name: report.revision for name, report in reports.items() if report.revision}
+    return reports
 
 
 def _plain_text(settings: PrepareSettings) -> list[CorpusText]:

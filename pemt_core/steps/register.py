@@ -11,6 +11,8 @@ from tempfile import TemporaryDirectory
 
 from pemt_core.artifacts.adapter import best_on_validation
 from pemt_core.artifacts.description import TargetDescription, load_description, load_training_record
+from pemt_core.artifacts.target import check_cell
+from pemt_core.data.prepared import PreparedTask
 from pemt_core.prediction import served
 from pemt_core.prediction.model_folder import write_model_folder
 from pemt_core.prediction.rows import TEXT
@@ -73,6 +75,7 @@ def register(
         cell_dir = best_on_validation(folders.adapters / target, settings.models.metric, settings.methods)
         with tracker.tolerance() as store:
             if store:
+                check_cell(cell_dir, load_description(cell_dir, TargetDescription)[0])
                 model = _Model(f"{settings.prefix}-{target}", cell_dir, folders, settings)
                 model.add_unless_there(store, tracker)
                 champions[model.name] = model.crown(store).number
@@ -158,14 +161,11 @@ class _Model:
                 f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS
             ],  # torch's local version
             columns={**kinds, TEXT: "text"},
-            example={TEXT: _first_text(self.folders.data / target)},
+            example={TEXT: _first_text(self.folders.data / target, target)},
         )
 
 
-def _first_text(task_dir: Path) -> str:
+def _first_text(task_dir: Path, target: str) -> str:
     """The text of a row of the test split."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(task_dir / "test.parquet") as file:
-        text: str = next(file.iter_batches(1, columns=["source"])).column(0)[0].as_py()
+    text: str = PreparedTask.load(task_dir, target).rows("test")["source"][0].as_py()
     return text

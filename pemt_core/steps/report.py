@@ -3,13 +3,13 @@
 import logging
 from pathlib import Path
 
-from pemt_core.artifacts.files import write_json
+from pemt_core.artifacts.files import json_bytes
 from pemt_core.report.curves import curve_frame, draw_curves
-from pemt_core.report.files import write_csv, write_figure, write_text
+from pemt_core.report.files import csv, png, write_files
 from pemt_core.report.heat_map import draw_expert_weights
 from pemt_core.report.markdown import write_tables
 from pemt_core.report.origin import Origin
-from pemt_core.report.page import write_page
+from pemt_core.report.page import render_page
 from pemt_core.report.parameters import draw_parameters
 from pemt_core.report.published import comparable_with
 from pemt_core.report.table import ALL, Tables, summary
@@ -22,7 +22,7 @@ def report(tables: Tables, origin: Origin, layer_groups: int, output_dir: Path) 
 
     `layer_groups` is the number of groups of layers per stack over which the expert weights are averaged. The files are
     table.csv, means.csv, table.md, summary.json, curves.csv, curves.png, parameters.png and expert_weights.png, whose
-    bytes depend only on results and settings, and report.html, which shows all of `origin`.
+    bytes depend only on results and settings, and report.html, which shows all of `origin`. All are written or none.
     """
     published = comparable_with(tables.results, origin.backbone, origin.prepare).over(tables.targets)
     shown = tables.with_experts
@@ -33,13 +33,15 @@ def report(tables: Tables, origin: Origin, layer_groups: int, output_dir: Path) 
         "expert_weights": draw_expert_weights(shown, layer_groups, title),
     }
     means = summary(tables.cells, tables.means)
-    write_csv(output_dir / "table.csv", tables.cells)
-    write_csv(output_dir / "means.csv", tables.means)
-    write_csv(output_dir / "curves.csv", curve_frame(tables.results))
-    write_text(output_dir / "table.md", write_tables(tables))
-    write_json(output_dir / "summary.json", means)
-    for name, figure in figures.items():
-        write_figure(output_dir / f"{name}.png", figure)
-    write_page(output_dir / "report.html", tables, origin, figures)
+    files: dict[str, str | bytes] = {
+        "table.csv": csv(tables.cells),
+        "means.csv": csv(tables.means),
+        "curves.csv": csv(curve_frame(tables.results)),
+        "table.md": write_tables(tables),
+        "summary.json": json_bytes(means),
+        **{f"{name}.png": png(figure) for name, figure in figures.items()},
+        "report.html": render_page(tables, origin, figures),
+    }
+    write_files(output_dir, files)
     logger.info("report: %s written", output_dir)
     return {method: points[ALL] for method, points in means.items() if ALL in points}

@@ -30,17 +30,18 @@ def train_source(
     backbone_dir: Path,
     settings: TrainSourceSettings,
     *,
+    source: str,
     answer: AnswerRule,
     output_dir: Path,
     checkpoint_dir: Path,
     open_run: OpenRun,
 ) -> TrainingRecord:
-    """Train one source's adapters and prompt on the frozen backbone, and write them to `output_dir`.
+    """Train the adapters and the prompt of `source` on the frozen backbone, and write them to `output_dir`.
 
-    `answer` is the rule that answers validation. Raises TrainingError if the training diverges, or another process is
-    at it.
+    `answer` is the rule that answers validation. Raises ArtifactError if an input is missing or does not fit, DataError
+    if its labels cannot be written, and TrainingError if the training diverges, or another process is at it.
     """
-    prepared, backbone = PreparedTask.load(task_dir), load_backbone(backbone_dir)
+    prepared, backbone = PreparedTask.load(task_dir, source), load_backbone(backbone_dir)
     check_label_words(prepared.task, backbone.tokenizer)
     task, description = prepared.task, _description(prepared, backbone, settings, answer)
     data = TaskData.load(prepared, backbone.tokenizer, settings.training, settings.source_length)

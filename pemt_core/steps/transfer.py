@@ -15,10 +15,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pemt_core.artifacts.adapter import holds_cell, save_adapter
+from pemt_core.artifacts.adapter import save_adapter
 from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.run_info import ARTIFACT_TAG, target_run
+from pemt_core.artifacts.staging import recover
+from pemt_core.artifacts.target import holds_cell
 from pemt_core.backbone.store import load_backbone
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.errors import PemtError, TrainingError
@@ -68,13 +70,14 @@ def transfer(
         TrainingError: another process trains some of these cells; then nothing is trained. Or trainings diverged; then
             all other cells are trained and kept, and the next run trains the rest.
     """
-    prepared, backbone = PreparedTask.load(task_dir), load_backbone(backbone_dir)
+    prepared, backbone = PreparedTask.load(task_dir, settings.target), load_backbone(backbone_dir)
     check_label_words(prepared.task, backbone.tokenizer)
-    bank = load_experts(experts_dir, backbone.fingerprint)
+    bank = load_experts(experts_dir, backbone)
     target = Target(prepared, backbone, bank, settings.answer, checkpoint_dir, code=__name__)
     data_hash = prepared.content_hash()
     trainings = [target.training(cell, settings.method(cell.method), data_hash) for cell in settings.cells]
-    missing = [each for each in trainings if not holds_cell(output_dir / each.cell.name, each.description.key)]
+    recover(output_dir)
+    missing = [t for t in trainings if not holds_cell(output_dir / t.cell.name, t.description, backbone, bank)]
     logger.info("transfer %s: %d of %d cells to train", settings.target, len(missing), len(trainings))
     accelerator = make_accelerator(trainings[0].method.training.precision)
     num_trainings = sum(len(each.rates) for each in missing)
