@@ -1,0 +1,1 @@
+def kill_runs(*a): raise NotImplementedError
