@@ -16,7 +16,7 @@ from torch import Tensor
 from pemt_core.artifacts.adapter import load_adapter
 from pemt_core.artifacts.description import SourceDescription, TargetDescription, load_training_record
 from pemt_core.artifacts.experts import load_experts
-from pemt_core.artifacts.result import CellResult
+from pemt_core.artifacts.result import load_results
 from pemt_core.backbone.store import load_backbone
 from pemt_core.errors import PemtError
 from pemt_core.prediction.model_folder import load_model_folder
@@ -56,10 +56,8 @@ def _experts(ground: Ground, folder: Path) -> Any:
 
 def _backbone(ground: Ground, folder: Path) -> Any:
     backbone = load_backbone(folder)
-    generation = backbone.model.generation_config.to_dict()
     words = backbone.tokenizer(["the first ten minutes of day 7", "é <extra_id_3> </s>"])["input_ids"]
-    without = {name: value for name, value in generation.items() if name != "transformers_version"}
-    return [backbone.fingerprint, backbone.model.config.dropout_rate, without, words, backbone.tokenizer.decode(words[1])]
+    return [backbone.fingerprint, backbone.model.config.dropout_rate, words, backbone.tokenizer.decode(words[1])]
 
 
 def _state(ground: Ground, folder: Path) -> Any:
@@ -85,13 +83,19 @@ PROMISES: Mapping[str, Promise] = {
     "source": Promise(4, "adapters/alpha", "adapters/beta", _adapter(SourceDescription)),
     "experts": Promise(4, "experts", "experts", _experts),
     "prepared task": Promise(5, "data/cb", "data/rte", lambda ground, folder: read_prepared(folder)),
-    "result": Promise(4, "scores/cb/pemt-kfull-seed4096", "scores/rte/pemt-kfull-seed4096",
-                      lambda ground, folder: asdict(CellResult.load(folder))),
+    "result": Promise(4, "alone/cb/pemt-kfull-seed4096", "scores/rte/pemt-kfull-seed4096",
+                      lambda ground, folder: [asdict(result) for result in load_results(folder.parents[1])]),
     "training state": Promise(5, "checkpoints", "checkpoints", _state),
     "backbone": Promise(2, "backbone", "model/backbone", _backbone),
     "model": Promise(1, "model", "model", _model),
 }  # fmt: skip
-UNREAD = ("README.md", "predictions.jsonl", "inputs.json", ".gitkeep")  # nothing reads these back, or they are keys
+UNREAD = (
+    "README.md",
+    "generation_config.json",
+    "predictions.jsonl",
+    "inputs.json",
+    ".gitkeep",
+)  # no step reads their content
 
 
 @dataclass(frozen=True)
@@ -102,11 +106,15 @@ class Figures:
     failures: Sequence[Failure]
 
     def __str__(self) -> str:
-        accepted = sum(failure.kind.startswith(AcceptedError.__name__) for failure in self.failures)
+        accepted = sum(map(_was_accepted, self.failures))
         return (
             f"{self.outcomes.total() + len(self.failures):,} damaged files: {accepted} accepted, "
             f"{len(self.failures) - accepted} other exceptions, {self.outcomes[EQUAL]} equal in content"
         )
+
+
+def _was_accepted(failure: Failure) -> bool:
+    return failure.kind.startswith(AcceptedError.__name__)
 
 
 def damage_files(
@@ -126,16 +134,20 @@ def damage_files(
             return read_damaged(ground, name, whole[name], random, Path(folder))
 
     outcomes, found = run_cases(trial, range(count), workers, failures / "damage", "damage")
-    places = Counter(f"{failure.kind}: {failure.details.strip().splitlines()[-1][:160]}" for failure in found)
-    for place, number in places.most_common(40):
-        print(f"damage: {number:4} {place}")
+    places: dict[str, list[Failure]] = {}
+    for failure in found:
+        last = failure.details.strip().splitlines()[-1]
+        places.setdefault(last.partition(", ")[0] if _was_accepted(failure) else failure.kind, []).append(failure)
+    for place, listed in sorted(places.items(), key=lambda each: -len(each[1])):
+        last = listed[0].details.strip().splitlines()[-1]
+        print(f"damage: {len(listed):4} {place}; for example number {listed[0].number}: {last[:200]}")
     return Figures(outcomes, found)
 
 
 def read_damaged(ground: Ground, name: str, whole: Any, random: Random, folder: Path) -> str:
     """Damage one file of a copy in `folder` and read it. Raises AcceptedError if another content comes back."""
     promise = PROMISES[name]
-    copy = Path(shutil.copytree(ground.folder / promise.place, folder / Path(promise.place).name))
+    copy = Path(shutil.copytree(ground.folder / promise.place, folder / promise.place))
     files = sorted(path for path in copy.rglob("*") if path.is_file() and path.name not in UNREAD)
     path = random.choice(files)
     relative = path.relative_to(copy)
@@ -173,7 +185,7 @@ def _damage(path: Path, sibling: Path, random: Random) -> str:
             return "deleted"
         case "swapped" if sibling.is_file():
             content[:] = sibling.read_bytes()
-            how = f"swapped with {sibling}"
+            how = f"swapped with that of {sibling.parent.parent.name}"
         case "folder":
             path.unlink()
             path.mkdir()
@@ -195,7 +207,11 @@ def _equal(one: Any, other: Any) -> bool:
 def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         value = value.detach().contiguous()
-        return [str(value.dtype), list(value.shape), value.reshape(-1).view(torch.uint8).tolist() if value.numel() else []]
+        return [
+            str(value.dtype),
+            list(value.shape),
+            value.reshape(-1).view(torch.uint8).tolist() if value.numel() else [],
+        ]
     if isinstance(value, Mapping):
         return {str(name): _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -203,4 +219,3 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "__dataclass_fields__"):
         return [type(value).__name__, {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}]
     return json.dumps(value, default=str)
-

@@ -1,6 +1,7 @@
 """Valid examples of everything that the product reads: a small trained world, made by the steps themselves."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,7 +41,7 @@ class Ground:
         """Train two targets for a few steps, score them, and write the rest."""
         world = World.make(folder)
         for target in TARGETS:
-            write_task(folder / "data", target)
+            write_task(folder / "data", target, fillers=1 + len(target))
             world.transfer(
                 folder / "adapters/targets" / target, task=target, methods=["pemt", "control"],
                 checkpoints=folder / "checkpoints", **SHORT,
@@ -93,6 +94,7 @@ class Ground:
         targets = {target: self.folder / "adapters/targets" / target for target in TARGETS}
         places = (self.folder / name for name in ("data", "backbone", "experts"))
         evaluate(targets, *places, settings, output_dir=self.folder / "scores")
+        shutil.copytree(self.score("cb"), self.folder / "alone" / self.score("cb").relative_to(self.folder / "scores"))
 
     def _write_plan(self) -> None:
         path = write_params(self.folder / "params.yaml", SMALL)

@@ -29,8 +29,7 @@ from pemt_core.lora.config import read_config
 from pemt_core.lora.reader import load_lora
 from pemt_core.prediction.files import predict_file
 from pemt_core.prediction.model_folder import read_model_description
-from pemt_core.settings import load_settings, parse_run
-from pemt_core.settings import steps as step_settings
+from pemt_core.settings import load_settings, parse_run, steps as step_settings
 from pemt_core.settings.groups import TrackingSettings
 from pemt_core.settings.steps import read_step
 from pemt_core.steps.plan import make_plan
@@ -58,7 +57,9 @@ def user_rows(ground: Ground, folder: Path, random: Random) -> None:
     if random.random() < 0.5:
         column_names(path)
     columns = random.choice((None, ("text",), ("text", "label"), ("absent",)))
-    with closing(read_records(path, columns) if random.random() < 0.5 else read_rows(path, columns or ("label",))) as rows:
+    with closing(
+        read_records(path, columns) if random.random() < 0.5 else read_rows(path, columns or ("label",))
+    ) as rows:
         list(islice(rows, 100))
 
 
@@ -69,7 +70,13 @@ def user_task(ground: Ground, folder: Path, random: Random) -> None:
     shutil.copyfile(ground.folder / "params.yaml", folder / "params.yaml")
     shutil.copytree(ground.folder / "recipes", folder / "recipes")
     path = write_table(folder, random, rows_of(random, most=60))
-    words = [str(path.resolve()), "--name", "mine", "--target", random.choice(("label", "label", "text", "id", "labell"))]
+    words = [
+        str(path.resolve()),
+        "--name",
+        "mine",
+        "--target",
+        random.choice(("label", "label", "text", "id", "labell")),
+    ]
     words += ["--params", str(folder / "params.yaml")]
     options = (
         ["--text", "text"], ["--text", "a=text", "id"], ["--free-text"], ["--free-text", "--metrics", "pearson"],
@@ -176,7 +183,9 @@ def _document(name: str, read: Callable[[Path], object], place: Callable[[Ground
     def trial(ground: Ground, folder: Path, random: Random) -> None:
         original = (place(ground) / name).read_bytes()
         changed = random.random() < 0.5
-        content = as_json(mutated_value(json.loads(original), random), random) if changed else mutated_bytes(original, random)
+        content = (
+            as_json(mutated_value(json.loads(original), random), random) if changed else mutated_bytes(original, random)
+        )
         (folder / name).write_bytes(content)
         read(folder)
 
@@ -185,7 +194,9 @@ def _document(name: str, read: Callable[[Path], object], place: Callable[[Ground
 
 def any_json(ground: Ground, folder: Path, random: Random) -> None:
     path = folder / "x.json"
-    path.write_bytes(as_json(hostile(random), random) if random.random() < 0.5 else mutated_bytes(b'{"a": [1]}', random))
+    path.write_bytes(
+        as_json(hostile(random), random) if random.random() < 0.5 else mutated_bytes(b'{"a": [1]}', random)
+    )
     read_json(path)
 
 
@@ -227,7 +238,9 @@ def adapter_tensors(ground: Ground, folder: Path, random: Random) -> None:
     """A cell whose hash is right and whose tensors are not; whatever is read must fit the model."""
     cell = ground.cell("cb", random.choice(("pemt", "control")))
     whole = load_adapter(cell, ground.backbone.fingerprint, TargetDescription)
-    save_adapter(folder / "cell", whole.description, _changed_tensors(whole.tensors, random), load_training_record(cell))
+    save_adapter(
+        folder / "cell", whole.description, _changed_tensors(whole.tensors, random), load_training_record(cell)
+    )
     read = load_adapter(folder / "cell", ground.backbone.fingerprint, TargetDescription)
     restore_target(copy.deepcopy(ground.backbone.model), read, ground.bank)
 
@@ -256,7 +269,12 @@ def imported_lora(ground: Ground, folder: Path, random: Random) -> None:
     config, tensors = folder / "lora/adapter_config.json", folder / "lora/adapter_model.safetensors"
     match random.randrange(3):
         case 0:
-            values = {**json.loads(config.read_text()), "rank_pattern": {}, "alpha_pattern": {"wo": 1}, "use_rslora": True}
+            values = {
+                **json.loads(config.read_text()),
+                "rank_pattern": {},
+                "alpha_pattern": {"wo": 1},
+                "use_rslora": True,
+            }
             config.write_bytes(as_json(mutated_value(values, random), random))
         case 1:
             write_tensors(tensors, _changed_tensors(load_file(tensors), random), {"format": "pt"})
@@ -269,7 +287,9 @@ def imported_lora(ground: Ground, folder: Path, random: Random) -> None:
 def lora_patterns(ground: Ground, folder: Path, random: Random) -> None:
     """Patterns of ranks are regular expressions by others."""
     parts = ("wo", ".*", "(", ")", "(.*.*)*", "[", "x", "|", "+", "{9}", "\\d", "(a+)+", ".", "$", "^", "*", "decoder")
-    patterns = {"".join(random.choices(parts, k=random.randint(1, 8))): random.choice((1, 4, 0, -1, 10**400, 1.5, True))}
+    patterns = {
+        "".join(random.choices(parts, k=random.randint(1, 8))): random.choice((1, 4, 0, -1, 10**400, 1.5, True))
+    }
     values = {"peft_type": "LORA", "r": random.choice((4, 10**400, 2**64)), "lora_alpha": 4, "rank_pattern": patterns}
     (folder / "adapter_config.json").write_text(json.dumps(values))
     config = read_config(folder / "adapter_config.json")
@@ -357,7 +377,10 @@ LOADERS: Mapping[str, Loader] = {
         3, _document("adapter.json", lambda d: load_description(d, TargetDescription), _cell_folder)
     ),
     "adapter.json of a source": Loader(
-        3, _document("adapter.json", lambda d: load_description(d, SourceDescription), lambda g: g.folder / "adapters/alpha")
+        3,
+        _document(
+            "adapter.json", lambda d: load_description(d, SourceDescription), lambda g: g.folder / "adapters/alpha"
+        ),
     ),
     "training.json": Loader(3, _document("training.json", load_training_record, _cell_folder)),
     "result.json": Loader(4, _document("result.json", CellResult.load, lambda g: g.score("cb"))),

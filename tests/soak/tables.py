@@ -29,7 +29,9 @@ def rows_of(random: Random, most: int = 30) -> Rows:
 def write_table(folder: Path, random: Random, rows: Rows) -> Path:
     """Write rows to a file of a random format, with a few changes."""
     write = random.choice((_write_csv, _write_jsonl, _write_parquet))
-    path = folder / (random.choice(("rows", "rows", "rows", "a b", "é", "%20", "-x")) + write.__name__.replace("_write_", "."))
+    path = folder / (
+        random.choice(("rows", "rows", "rows", "a b", "é", "%20", "-x")) + write.__name__.replace("_write_", ".")
+    )
     if random.random() < 0.05:
         path = path.with_suffix(path.suffix.upper())
     write(path, random, rows)

@@ -1,0 +1,186 @@
+"""A tiny project, run to its end once: every step's command, what it read, and what it wrote."""
+
+import multiprocessing
+import os
+import runpy
+import shutil
+import sqlite3
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from workspace import REPOSITORY, environment, write_params
+
+SOURCE, TARGET = "mnli", "cb"
+SHORT = {"batch_size": 8, "max_steps": 24, "warmup_steps": 2, "evaluate_every": 8, "checkpoint_every": 3,
+         "validation_rows": 8}  # fmt: skip
+SETTINGS: Mapping[str, Any] = {
+    "tasks": {"sources": [SOURCE, "sst2"], "targets": [TARGET, "rte"]},
+    "prepare": {"max_rows": {"train": 200, "validation": 16, "test": 16}, "corpus_rows_per_task": 50},
+    "train_source": {"rank": 4, "alpha": 4, "source_length": 48, "training": SHORT},
+    "transfer": {"k": [8], "rare_class": "all", "source_length": 48, "learning_rates": [1.0e-2, 3.0e-2],
+                 "training": SHORT},
+    "evaluate": {"batch_size": 16, "max_rows": 10},
+}  # fmt: skip
+SCRATCH = {"backbone": {"kind": "scratch", "vocab_size": 600, "length": 48, "training": SHORT}}
+STEPS = ("plan", "prepare", "backbone", f"train_source@{SOURCE}", "train_source@sst2", "collect_experts",
+         f"transfer@{TARGET}", "transfer@rte", "evaluate", "record", "register", "report")  # fmt: skip
+BEFORE = "before"  # the folder of the tracking stores that each step found
+NOT_COMPARED = ("provenance", "mlflow.db", "mlartifacts", "mlruns", "checkpoints", BEFORE)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage of dvc.yaml for one of its items."""
+
+    name: str
+    command: list[str]
+    outputs: list[str]
+
+    @classmethod
+    def of(cls, name: str) -> "Step":
+        """Read `stage` or `stage@item` from dvc.yaml."""
+        stage_name, _, item = name.partition("@")
+        stage = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")["stages"][stage_name]
+
+        def filled(text: str) -> str:
+            return text.replace("${item.source}", item).replace("${item.target}", item)
+
+        listed = [
+            out if isinstance(out, str) else next(iter(out)) for out in [*stage["outs"], *stage.get("metrics", [])]
+        ]
+        return cls(name, filled(stage["cmd"]).split()[1:], [filled(path) for path in listed])
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The project's folder after an uninterrupted run, and the seconds that each step took in it."""
+
+    folder: Path
+    seconds: Mapping[str, float]
+
+    @classmethod
+    def make(cls, folder: Path) -> "Reference":
+        """Run every step once, in a single process that loads the libraries once."""
+        folder.mkdir(parents=True)
+        write_params(folder / "params.yaml", SETTINGS)
+        (folder / "scratch").mkdir()
+        write_params(folder / "scratch/params.yaml", SETTINGS, SCRATCH)
+        (folder / "own_tasks").mkdir()
+        embedded = folder / "pemt_core/embedded"
+        embedded.mkdir(parents=True)
+        shutil.copytree(REPOSITORY / "pemt_core/embedded/backbone", embedded / "backbone")
+        context = multiprocessing.get_context("fork")
+        queue = context.SimpleQueue()
+        process = context.Process(target=_run_all, args=(folder, queue))
+        process.start()
+        process.join()
+        if process.exitcode != 0:
+            raise RuntimeError(f"the uninterrupted run ended with {process.exitcode}: {folder / 'log.txt'}")
+        return cls(folder, queue.get())
+
+    def project_before(self, step: Step, folder: Path) -> Path:
+        """Copy the project as it was when the step began, for a run in `folder`."""
+        ignored = shutil.ignore_patterns(
+            *{Path(path).name for path in step.outputs if "/" not in path}, BEFORE, "log.txt"
+        )
+        shutil.copytree(
+            self.folder, folder, ignore=lambda place, names: ignored(place, names) if Path(place) == self.folder else []
+        )
+        for path in step.outputs:
+            target = folder / path
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+        for found in (self.folder / BEFORE / step.name).glob("*"):
+            (folder / found.name).unlink(missing_ok=True)
+            shutil.copyfile(found, folder / found.name)
+        return folder
+
+    def differences(self, folder: Path) -> list[str]:
+        """The files whose bytes differ from the uninterrupted run, or that one of the two lacks."""
+        mine, other = contents(self.folder), contents(folder)
+        return sorted(path for path in mine.keys() | other.keys() if mine.get(path) != other.get(path))
+
+
+def _run_all(folder: Path, queue: Any) -> None:
+    log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1), os.dup2(log, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    os.chdir(folder)
+    os.environ.update(step_environment(folder))
+    seconds = {}
+    for name in STEPS:
+        before = folder / BEFORE / name
+        before.mkdir(parents=True)
+        for store in folder.glob("mlflow.db"):
+            shutil.copyfile(store, before / store.name)
+        begin = time.monotonic()
+        command = Step.of(name).command
+        _run_program(command)
+        seconds[name] = time.monotonic() - begin
+    # The settings of a backbone pretrained here, which is then compared with another such run
+    _run_program(["-m", "components.plan", "--params", "scratch/params.yaml", "--output", "scratch/plan",
+                  "--provenance", "provenance/plan.json"])  # fmt: skip
+    begin = time.monotonic()
+    _run_program(scratch_step().command)
+    seconds[scratch_step().name] = time.monotonic() - begin
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    queue.put(seconds)
+
+
+def _run_program(command: list[str]) -> None:
+    """Run `-m module arguments` here."""
+    sys.argv = command[1:]
+    sys.modules.pop(command[1], None)
+    try:
+        runpy.run_module(command[1], run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
+def scratch_step() -> Step:
+    """The backbone step with a pretraining."""
+    step = Step.of("backbone")
+    places = {"plan/backbone.json": "scratch/plan/backbone.json", "backbone": "scratch/backbone"}
+    return Step("backbone (scratch)", [places.get(word, word) for word in step.command], ["scratch/backbone"])
+
+
+def step_environment(folder: Path) -> dict[str, str]:
+    """The environment of a step's program in a project's folder."""
+    return {
+        **environment(folder / ".caches"),
+        "PYTHONPATH": str(REPOSITORY),
+        "HF_HUB_OFFLINE": "1",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of every file that must not depend on interruptions."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        hidden = any(part.startswith(".") for part in parts)
+        if path.is_file() and parts[0] not in (*NOT_COMPARED, "log.txt") and not hidden:
+            found["/".join(parts)] = path.read_bytes()
+    return found
+
+
+def runs_of(folder: Path) -> Counter[tuple[str, str]]:
+    """The runs that a project's store shows, by cell and status, and its model versions."""
+    if not (folder / "mlflow.db").exists():
+        return Counter()
+    with sqlite3.connect(folder / "mlflow.db") as store:
+        rows = store.execute(
+            "select coalesce(t.value, ''), r.status from runs r left join tags t on t.run_uuid = r.run_uuid "
+            "and t.key = 'pemt.cell' where r.lifecycle_stage = 'active'"
+        ).fetchall()
+        versions = store.execute("select name, version || current_stage from model_versions").fetchall()
+    store.close()
+    return Counter([*rows, *versions])
