@@ -98,7 +98,7 @@ def _trial(number: int, reference: Reference, start: float, seed: int, place: Pa
     random = generator(seed, "kill", number)
     steps = [*TRAINING, *OTHERS]
     name = steps[number] if number < len(steps) else random.choice((*steps, *TRAINING))
-    kinds = ("process", "container", "hosts") if _can_unshare() else ("process",)
+    kinds = ("process", "container", "hosts") if can_unshare() else ("process",)
     trial = Trial(number, name, kinds[number % len(kinds)] if number < 3 else random.choice(kinds))
     step, workers = _step(name)
     folder = reference.project_before(step, place / f"trial-{number}")
@@ -257,7 +257,7 @@ def _marked(mark: str) -> list[psutil.Process]:
     return found
 
 
-def _can_unshare() -> bool:
+def can_unshare() -> bool:
     return subprocess.run([*CONTAINER, "true"], capture_output=True).returncode == 0
 
 
