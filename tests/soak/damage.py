@@ -33,7 +33,7 @@ class AcceptedError(Exception):
 
 @dataclass(frozen=True)
 class Promise:
-    """A folder whose files are checked by hash when they are read, and its sibling, with whose files they are swapped."""
+    """A folder whose files are checked by hash when they are read, and a sibling, whose files replace them."""
 
     share: int
     place: str

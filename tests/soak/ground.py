@@ -55,7 +55,7 @@ class Ground:
         cells = {target: ground.cell(target) for target in TARGETS}
         write_model_folder(
             folder / "model", folder / "backbone", folder / "experts", cells, folder / "data",
-            own_texts=dict.fromkeys(TARGETS, {"text": "text"}), include_backbone=True, batch_size=4,
+            own_texts={target: {"text": "text"} for target in TARGETS}, include_backbone=True, batch_size=4,
         )  # fmt: skip
         return ground
 

@@ -1,4 +1,4 @@
-"""Random kills of every step: the step runs again, and its results equal those of an uninterrupted run, byte by byte."""
+"""Random kills of every step, which then runs again: its results equal those of an uninterrupted run."""
 
 import os
 import shutil
@@ -20,6 +20,7 @@ from soak.pool import generator
 
 CONTAINER = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")  # the program's process id is 1
 HOST = (*CONTAINER, "--uts")
+KINDS = ("process", "container", "hosts")
 MARK = "PEMT_SOAK_TRIAL"
 GRACE = 10  # seconds from SIGTERM or SIGINT to the end, and from SIGKILL to the end of all workers
 LONGEST = 300  # seconds for a step on a busy machine
@@ -35,7 +36,7 @@ class Trial:
 
     number: int
     step: str
-    kind: str  # process, container or hosts
+    kind: str  # of KINDS
     kills: int = 0
     wrong: list[str] = field(default_factory=list)
     log: str = ""
@@ -55,11 +56,13 @@ class Figures:
         def counted(word: str) -> int:
             return sum(any(word in wrong for wrong in trial.wrong) for trial in self.trials)
 
-        kinds = {kind: sum(t.kills for t in self.trials if t.kind == kind) for kind in ("container", "hosts")}
+        def kills(*kinds: str) -> int:
+            return sum(trial.kills for trial in self.trials if trial.kind in kinds)
+
         return (
-            f"{sum(trial.kills for trial in self.trials)} kills of {len({t.step for t in self.trials})} steps "
-            f"({kinds['container']} in containers, {kinds['hosts']} of two hosts): {counted('differ')} with other bytes, "
-            f"{counted('left')} with leftovers, {counted('orphan')} with orphans, {counted('ended')} ended otherwise"
+            f"{kills(*KINDS)} kills of {len({trial.step for trial in self.trials})} steps ({kills('container')} in "
+            f"containers, {kills('hosts')} of two hosts): {counted('differ')} with other results, {counted('left')} "
+            f"with leftovers, {counted('orphan')} with orphans, {counted('ended')} that ended otherwise"
         )
 
 
@@ -98,7 +101,7 @@ def _trial(number: int, reference: Reference, start: float, seed: int, place: Pa
     random = generator(seed, "kill", number)
     steps = [*TRAINING, *OTHERS]
     name = steps[number] if number < len(steps) else random.choice((*steps, *TRAINING))
-    kinds = ("process", "container", "hosts") if can_unshare() else ("process",)
+    kinds = KINDS if can_unshare() else KINDS[:1]
     trial = Trial(number, name, kinds[number % len(kinds)] if number < 3 else random.choice(kinds))
     step, workers = _step(name)
     folder = reference.project_before(step, place / f"trial-{number}")

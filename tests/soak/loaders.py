@@ -1,4 +1,4 @@
-"""Everything that reads what people or machines may have spoiled, each with a trial that feeds it a generated input.
+"""Everything that reads what people or machines may have spoiled, with a trial that generates an input and reads it.
 
 A trial writes its input to a folder and reads it through the function that the product uses; only a PemtError may leave.
 """
@@ -95,7 +95,8 @@ def user_task(ground: Ground, folder: Path, random: Random) -> None:
 
 
 FLAGS = (
-    "--text", "--free-text", "--metrics", "--labels", "--id", "--source", "--description", "--differences", "--only", "--name"
+    "--text", "--free-text", "--metrics", "--labels", "--id", "--source", "--description", "--differences", "--only",
+    "--name",
 )  # fmt: skip
 
 
@@ -154,8 +155,8 @@ def run_of_a_cluster(ground: Ground, folder: Path, random: Random) -> None:
 
 
 KINDS = {
-    "prepare": step_settings.Prepare, "backbone": step_settings.Backbone, "train_source/mnli": step_settings.TrainSource,
-    "collect_experts": step_settings.CollectExperts, "transfer/cb": step_settings.Transfer,
+    "prepare": step_settings.Prepare, "backbone": step_settings.Backbone, "transfer/cb": step_settings.Transfer,
+    "train_source/mnli": step_settings.TrainSource, "collect_experts": step_settings.CollectExperts,
     "evaluate": step_settings.Evaluate, "record": step_settings.Record, "register": step_settings.Register,
     "report": step_settings.Report, "tracking": TrackingSettings,
 }  # fmt: skip
