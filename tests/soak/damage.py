@@ -21,8 +21,8 @@ from pemt_core.backbone.store import load_backbone
 from pemt_core.errors import PemtError
 from pemt_core.prediction.model_folder import load_model_folder
 from soak.ground import Ground
-from soak.loaders import read_prepared
 from soak.pool import Failure, generator, run_cases
+from soak.tensors import read_prepared
 
 REFUSED, EQUAL = "refused", "equal"
 

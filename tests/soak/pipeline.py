@@ -1,10 +1,10 @@
 """A tiny project, run to its end once: every step's command, what it read, and what it wrote."""
 
-import multiprocessing
 import os
 import runpy
 import shutil
 import sqlite3
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -15,6 +15,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from workspace import REPOSITORY, environment, write_params
+
+from pemt_core.artifacts.files import read_json, write_json
 
 SOURCE, TARGET = "mnli", "cb"
 SHORT = {"batch_size": 8, "max_steps": 24, "warmup_steps": 2, "evaluate_every": 8, "checkpoint_every": 3,
@@ -31,7 +33,8 @@ SCRATCH = {"backbone": {"kind": "scratch", "vocab_size": 600, "length": 48, "tra
 STEPS = ("plan", "prepare", "backbone", f"train_source@{SOURCE}", "train_source@sst2", "collect_experts",
          f"transfer@{TARGET}", "transfer@rte", "evaluate", "record", "register", "report")  # fmt: skip
 BEFORE = "before"  # the folder of the tracking stores that each step found
-NOT_COMPARED = ("provenance", "mlflow.db", "mlartifacts", "mlruns", "checkpoints", BEFORE)
+SECONDS = "seconds.json"
+NOT_COMPARED = ("provenance", "mlflow.db", "mlartifacts", "mlruns", "checkpoints", BEFORE, SECONDS, "log.txt")
 
 
 @dataclass(frozen=True)
@@ -75,28 +78,20 @@ class Reference:
         embedded = folder / "pemt_core/embedded"
         embedded.mkdir(parents=True)
         shutil.copytree(REPOSITORY / "pemt_core/embedded/backbone", embedded / "backbone")
-        context = multiprocessing.get_context("fork")
-        queue = context.SimpleQueue()
-        process = context.Process(target=_run_all, args=(folder, queue))
-        process.start()
-        process.join()
-        if process.exitcode != 0:
-            raise RuntimeError(f"the uninterrupted run ended with {process.exitcode}: {folder / 'log.txt'}")
-        return cls(folder, queue.get())
+        with (folder / "log.txt").open("w") as log:  # a new process, because libraries read the environment once
+            command = [sys.executable, "-m", "soak.pipeline", str(folder)]
+            here = {**step_environment(folder), "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"}
+            subprocess.run(command, cwd=folder, env=here, stdout=log, stderr=log, check=True)
+        return cls(folder, read_json(folder / SECONDS))
 
     def project_before(self, step: Step, folder: Path) -> Path:
         """Copy the project as it was when the step began, for a run in `folder`."""
-        ignored = shutil.ignore_patterns(
-            *{Path(path).name for path in step.outputs if "/" not in path}, BEFORE, "log.txt"
-        )
-        shutil.copytree(
-            self.folder, folder, ignore=lambda place, names: ignored(place, names) if Path(place) == self.folder else []
-        )
+        shutil.copytree(self.folder, folder, ignore=shutil.ignore_patterns(BEFORE, "log.txt"))
         for path in step.outputs:
             target = folder / path
             shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-        for found in (self.folder / BEFORE / step.name).glob("*"):
-            (folder / found.name).unlink(missing_ok=True)
+        (folder / "mlflow.db").unlink()
+        for found in (self.folder / BEFORE / step.name).glob("mlflow.db"):
             shutil.copyfile(found, folder / found.name)
         return folder
 
@@ -106,12 +101,7 @@ class Reference:
         return sorted(path for path in mine.keys() | other.keys() if mine.get(path) != other.get(path))
 
 
-def _run_all(folder: Path, queue: Any) -> None:
-    log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT)
-    os.dup2(log, 1), os.dup2(log, 2)
-    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-    os.chdir(folder)
-    os.environ.update(step_environment(folder))
+def _run_all(folder: Path) -> None:
     seconds = {}
     for name in STEPS:
         before = folder / BEFORE / name
@@ -129,7 +119,7 @@ def _run_all(folder: Path, queue: Any) -> None:
     _run_program(scratch_step().command)
     seconds[scratch_step().name] = time.monotonic() - begin
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    queue.put(seconds)
+    write_json(folder / SECONDS, seconds)
 
 
 def _run_program(command: list[str]) -> None:
@@ -155,7 +145,6 @@ def step_environment(folder: Path) -> dict[str, str]:
     return {
         **environment(folder / ".caches"),
         "PYTHONPATH": str(REPOSITORY),
-        "HF_HUB_OFFLINE": "1",
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
@@ -167,7 +156,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         hidden = any(part.startswith(".") for part in parts)
-        if path.is_file() and parts[0] not in (*NOT_COMPARED, "log.txt") and not hidden:
+        if path.is_file() and parts[0] not in NOT_COMPARED and not hidden:
             found["/".join(parts)] = path.read_bytes()
     return found
 
@@ -184,3 +173,7 @@ def runs_of(folder: Path) -> Counter[tuple[str, str]]:
         versions = store.execute("select name, version || current_stage from model_versions").fetchall()
     store.close()
     return Counter([*rows, *versions])
+
+
+if __name__ == "__main__":
+    _run_all(Path(sys.argv[1]))
