@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-from soak.pipeline import STEPS, Reference, Step, runs_of, scratch_step, step_environment
+from soak.pipeline import BEFORE, STEPS, Reference, Step, runs_of, scratch_step, step_environment
 from soak.pool import generator
 
 CONTAINER = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")  # the program's process id is 1
@@ -139,16 +140,15 @@ def _compare(trial: Trial, reference: Reference, step: Step, folder: Path) -> No
         trial.wrong.append(f"left behind: {', '.join(left[:5])}")
     after = _runs_after(reference, step)
     found = runs_of(folder)
-    if after is not None and found != after:
+    if found != after:
         trial.wrong.append(f"runs differ: {dict(found - after)} instead of {dict(after - found)}")
 
 
-def _runs_after(reference: Reference, step: Step) -> object:
+def _runs_after(reference: Reference, step: Step) -> Counter[tuple[str, str]]:
     """The runs in the store when the next step began."""
-    if step.name not in STEPS:
-        return None
-    place = STEPS.index(step.name) + 1
-    return runs_of(reference.folder / "before" / STEPS[place] if place < len(STEPS) else reference.folder)
+    order = [*STEPS, scratch_step().name]
+    place = order.index(step.name) + 1
+    return runs_of(reference.folder / BEFORE / order[place] if place < len(order) else reference.folder)
 
 
 class _Attempts:

@@ -1,6 +1,6 @@
 """Everything that reads what people or machines may have spoiled: a trial makes an input and reads it.
 
-A trial writes its input to a folder and reads it through the function that the product uses; only a PemtError may leave.
+A trial writes its input to a folder and reads it as the product does; only a PemtError may leave.
 """
 
 import json

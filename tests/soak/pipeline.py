@@ -102,24 +102,30 @@ class Reference:
 
 
 def _run_all(folder: Path) -> None:
+    """Run every step, then the pretraining of a backbone with settings of its own."""
     seconds = {}
     for name in STEPS:
-        before = folder / BEFORE / name
-        before.mkdir(parents=True)
-        for store in folder.glob("mlflow.db"):
-            shutil.copyfile(store, before / store.name)
+        _keep_store(folder, name)
         begin = time.monotonic()
-        command = Step.of(name).command
-        _run_program(command)
+        _run_program(Step.of(name).command)
         seconds[name] = time.monotonic() - begin
-    # The settings of a backbone pretrained here, which is then compared with another such run
-    _run_program(["-m", "components.plan", "--params", "scratch/params.yaml", "--output", "scratch/plan",
-                  "--provenance", "provenance/plan.json"])  # fmt: skip
+    plan = "--params scratch/params.yaml --output scratch/plan --provenance provenance/scratch_plan.json"
+    _run_program(["-m", "components.plan", *plan.split()])
+    step = scratch_step()
+    _keep_store(folder, step.name)
     begin = time.monotonic()
-    _run_program(scratch_step().command)
-    seconds[scratch_step().name] = time.monotonic() - begin
+    _run_program(step.command)
+    seconds[step.name] = time.monotonic() - begin
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     write_json(folder / SECONDS, seconds)
+
+
+def _keep_store(folder: Path, name: str) -> None:
+    """Keep the tracking store that a step finds."""
+    before = folder / BEFORE / name
+    before.mkdir(parents=True)
+    if (folder / "mlflow.db").exists():
+        shutil.copyfile(folder / "mlflow.db", before / "mlflow.db")
 
 
 def _run_program(command: list[str]) -> None:
@@ -136,7 +142,11 @@ def _run_program(command: list[str]) -> None:
 def scratch_step() -> Step:
     """The backbone step with a pretraining."""
     step = Step.of("backbone")
-    places = {"plan/backbone.json": "scratch/plan/backbone.json", "backbone": "scratch/backbone"}
+    places = {
+        "plan/backbone.json": "scratch/plan/backbone.json",
+        "backbone": "scratch/backbone",
+        "provenance/backbone.json": "provenance/scratch_backbone.json",
+    }
     return Step("backbone (scratch)", [places.get(word, word) for word in step.command], ["scratch/backbone"])
 
 
