@@ -109,7 +109,8 @@ class Ground:
         sum(parameter.square().sum() for parameter in trained.values()).backward()
         optimizer.step()
         state = TrainingState(step=3, epoch=1, batch=2, best_score=0.5, best_step=2, best_metrics={"x": 0.25})
-        state.history, state.best_tensors = [{"step": 1, "train/loss": 0.5}], {"weight": torch.rand(2, 3)}
+        state.history = [{"step": 1, "train/loss": 0.5}]
+        state.best_tensors = {name: torch.rand_like(parameter) for name, parameter in trained.items()}
         store.save(state, trained, optimizer)
 
 
