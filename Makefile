@@ -1,8 +1,10 @@
 # `make demo` runs the pipeline, `make test` the tests; both set up .venv if necessary. `make study` trains three seeds,
 # and PEMT without single sources for five targets; it leaves `recipe: study` in params.yaml.
+# `make soak` kills steps, damages files and generates inputs for an hour: docs/reliability.md.
 #   DATA=folder   with demo: real datasets from a mirror of the hub's layout (DATA=hub: from the hub), on a T5 from scratch
 #   JOBS=2        with demo and study: the number of parallel stages
 #   STORE=folder  with ui: the folder of mlflow.db (kubeflow-local after pemt local); PORT=5055: its port
+#   SOAK=...      with soak: other numbers and seeds, as in SOAK='--kills 6 --inputs 2000 --damage 500 --seed 2'
 #   PYTHON=...    the interpreter for .venv (3.11 or newer)
 #   PIP_ARGS=...  more arguments for pip, such as an index of CPU builds of torch
 
@@ -27,10 +29,10 @@ dvc repro
 endef
 SHOW = cat results/table.md; echo 'The whole report on one page: results/report.html. Runs: make ui'
 
-.PHONY: help setup demo study backbone test lint ui pin clean
+.PHONY: help setup demo study backbone test soak lint ui pin clean
 
 help:
-	@sed -n '1,7s/^# \{0,1\}//p' Makefile
+	@sed -n '1,9s/^# \{0,1\}//p' Makefile
 
 setup: $(INSTALLED)
 
@@ -62,6 +64,9 @@ backbone: setup
 # order: by default xdist runs those with few tests last, and these take longest
 test: setup
 	OMP_NUM_THREADS=1 $(if $(DATA),DATA=$(abspath $(DATA))) pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+soak: setup
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/tests python -m soak $(SOAK)
 
 lint: setup
 	ruff check .
