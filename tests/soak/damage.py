@@ -11,12 +11,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from pemt_core.artifacts.source import load_source
 from torch import Tensor
 
-from pemt_core.artifacts.adapter import load_adapter
-from pemt_core.artifacts.description import SourceDescription, TargetDescription, load_training_record
+from pemt_core.artifacts.description import load_training_record
 from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.result import load_results
+from pemt_core.artifacts.target import load_target
 from pemt_core.backbone.store import load_backbone
 from pemt_core.errors import PemtError
 from pemt_core.prediction.model_folder import load_model_folder
@@ -41,16 +42,18 @@ class Promise:
     read: Callable[[Ground, Path], Any]  # to what a step gets of it, or None if it starts without it
 
 
-def _adapter(kind: Any) -> Callable[[Ground, Path], Any]:
-    def read(ground: Ground, folder: Path) -> Any:
-        adapter = load_adapter(folder, ground.backbone.fingerprint, kind)
-        return [adapter.description, adapter.tensors, load_training_record(folder)]
+def _cell(ground: Ground, folder: Path) -> Any:
+    adapter = load_target(folder, "cb", ground.backbone, ground.bank)
+    return [adapter.description, adapter.tensors, load_training_record(folder)]
 
-    return read
+
+def _source(ground: Ground, folder: Path) -> Any:
+    adapter = load_source(folder, ground.backbone)
+    return [adapter.description, adapter.tensors, load_training_record(folder)]
 
 
 def _experts(ground: Ground, folder: Path) -> Any:
-    bank = load_experts(folder, ground.backbone.fingerprint)
+    bank = load_experts(folder, ground.backbone)
     return [[(e.task, e.tensors, e.scale) for e in bank.experts], bank.contents]
 
 
@@ -79,8 +82,8 @@ def _model(ground: Ground, folder: Path) -> Any:
 
 PROMISES: Mapping[str, Promise] = {
     "cell": Promise(5, "adapters/targets/cb/pemt-kfull-seed4096", "adapters/targets/rte/pemt-kfull-seed4096",
-                    _adapter(TargetDescription)),
-    "source": Promise(4, "adapters/alpha", "adapters/beta", _adapter(SourceDescription)),
+                    _cell),
+    "source": Promise(4, "adapters/alpha", "adapters/beta", _source),
     "experts": Promise(4, "experts", "experts", _experts),
     "prepared task": Promise(5, "data/cb", "data/rte", lambda ground, folder: read_prepared(folder)),
     "result": Promise(4, "alone/cb/pemt-kfull-seed4096", "scores/rte/pemt-kfull-seed4096",

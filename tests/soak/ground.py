@@ -73,7 +73,7 @@ class Ground:
 
     @cached_property
     def bank(self) -> ExpertBank:
-        return load_experts(self.folder / "experts", self.backbone.fingerprint)
+        return load_experts(self.folder / "experts", self.backbone)
 
     @cached_property
     def predictor(self) -> Predictor:

@@ -14,7 +14,6 @@ from random import Random
 from typing import Any
 
 from pemt_core.artifacts.description import SourceDescription, TargetDescription, load_description, load_training_record
-from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.files import read_json
 from pemt_core.artifacts.result import CellResult
 from pemt_core.backbone.store import recorded_fingerprint
@@ -222,9 +221,7 @@ LOADERS: Mapping[str, Loader] = {
     "training.json": Loader(3, _document("training.json", load_training_record, _cell_folder)),
     "result.json": Loader(4, _document("result.json", CellResult.load, lambda g: g.score("cb"))),
     "task.json": Loader(3, _document("task.json", load_task_description, lambda g: g.folder / "data/cb")),
-    "experts.json": Loader(
-        3, _document("experts.json", lambda d: load_experts(d, "0"), lambda g: g.folder / "experts")
-    ),
+    "experts.json": Loader(3, tensors.expert_manifest),
     "model.json": Loader(3, _document("model.json", read_model_description, lambda g: g.folder / "model")),
     "backbone.json": Loader(2, _document("backbone.json", recorded_fingerprint, lambda g: g.folder / "backbone")),
     "patterns of a LoRA": Loader(3, tensors.lora_patterns),

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from pemt_core.artifacts.adapter import Adapter, load_adapter, save_adapter
 from pemt_core.artifacts.description import SourceDescription, TargetDescription, load_training_record
 from pemt_core.artifacts.experts import load_experts, save_experts
-from pemt_core.artifacts.target import restore_target
+from pemt_core.artifacts.target import load_target, restore_target
 from pemt_core.backbone.store import load_backbone
 from pemt_core.backbone.tokenizer import load_tokenizer
 from pemt_core.data.prepared import PreparedTask
@@ -63,7 +63,7 @@ def adapter_tensors(ground: Ground, folder: Path, random: Random) -> None:
     save_adapter(
         folder / "cell", whole.description, _changed_tensors(whole.tensors, random), load_training_record(cell)
     )
-    read = load_adapter(folder / "cell", ground.backbone.fingerprint, TargetDescription)
+    read = load_target(folder / "cell", "cb", ground.backbone, ground.bank)
     restore_target(copy.deepcopy(ground.backbone.model), read, ground.bank)
 
 
@@ -78,9 +78,17 @@ def expert_tensors(ground: Ground, folder: Path, random: Random) -> None:
         sources[place].description, _changed_tensors(sources[place].tensors, random), sources[place].content_hash
     )
     save_experts(folder / "experts", sources)
-    bank = load_experts(folder / "experts", ground.backbone.fingerprint)
+    bank = load_experts(folder / "experts", ground.backbone)
     cell = load_adapter(ground.cell("cb"), ground.backbone.fingerprint, TargetDescription)
     restore_target(copy.deepcopy(ground.backbone.model), cell, bank)
+
+
+def expert_manifest(ground: Ground, folder: Path, random: Random) -> None:
+    """The description of the experts alone."""
+    original = (ground.folder / "experts/experts.json").read_bytes()
+    changed = as_json(mutated_value(json.loads(original), random), random)
+    (folder / "experts.json").write_bytes(changed if random.random() < 0.5 else mutated_bytes(original, random))
+    load_experts(folder, ground.backbone)
 
 
 def imported_lora(ground: Ground, folder: Path, random: Random) -> None:
@@ -171,7 +179,7 @@ def prepared_task(ground: Ground, folder: Path, random: Random) -> None:
 
 def read_prepared(directory: Path) -> list[Any]:
     """Read a prepared task as the steps do, with every row."""
-    prepared = PreparedTask.load(directory)
+    prepared = PreparedTask.load(directory, directory.name)
     rows = [prepared.rows(split).to_pylist() for split in ("train", "validation", "test")]
     prepared.content_hash()
     return [prepared.task, rows]
