@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -46,9 +47,7 @@ def train_source(
     task, description = prepared.task, _description(prepared, backbone, settings, answer)
     data = TaskData.load(prepared, backbone.tokenizer, settings.training, settings.source_length)
     accelerator = make_accelerator(settings.training.precision)
-    dropout = backbone.model.config.dropout_rate  # not in the fingerprint: it affects training alone
-    inputs = {"adapter": asdict(description), "dropout": dropout, "code": code_hash(__name__)}
-    store = CheckpointStore(checkpoint_dir, inputs)
+    store = CheckpointStore(checkpoint_dir, _inputs(description, backbone))
     schedule = Schedule.make(1, 1, backbone.model.num_parameters(), accelerator)
     is_main = accelerator.is_main_process
     with (
@@ -92,6 +91,12 @@ def _description(
         answer=rule_for(prepared.task.labels, answer),
         scale=settings.scale,
     )
+
+
+def _inputs(description: SourceDescription, backbone: Backbone) -> dict[str, Any]:
+    """Everything that the training depends on."""
+    dropout = backbone.model.config.dropout_rate  # not in the fingerprint: it affects training alone
+    return {"adapter": asdict(description), "dropout": dropout, "code": code_hash(__name__)}
 
 
 def _new_model(prompt_text: str, backbone: Backbone, settings: TrainSourceSettings) -> PromptedT5:

@@ -11,12 +11,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from pemt_core.artifacts.source import load_source
 from torch import Tensor
 
 from pemt_core.artifacts.description import load_training_record
 from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.result import load_results
+from pemt_core.artifacts.source import load_source
 from pemt_core.artifacts.target import load_target
 from pemt_core.backbone.store import load_backbone
 from pemt_core.errors import PemtError
