@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 
 from pemt_core.answering.rule import AnswerRule
-from pemt_core.artifacts.files import read_record, write_record
+from pemt_core.artifacts.files import read_record, sha256_of_file, write_record
 from pemt_core.artifacts.result import load_results
 from pemt_core.artifacts.run_info import RunInfo
 from pemt_core.backbone.store import save_backbone
@@ -174,8 +174,10 @@ def _toy_row(identifier: str, number: int, labels: Sequence[str], fillers: int) 
 
 
 def change_record(path: Path, **changes: Any) -> None:
-    """Change values of a JSON file with a checksum; the checksum fits afterwards."""
+    """Change values of a JSON file with a checksum; the checksum, and the hash of a training.json, fit afterwards."""
     write_record(path, {**read_record(path, ""), **changes})
+    if path.name == "training.json":
+        change_record(path.with_name("adapter.json"), training=sha256_of_file(path))
 
 
 def change_rows(task_dir: Path, split: str, change: Callable[[pa.Table], pa.Table]) -> None:

@@ -12,6 +12,7 @@ from pemt_core.artifacts.description import (
     DESCRIPTION,
     TRAINING,
     Description,
+    TensorsRecord,
     TrainingRecord,
     as_json,
     in_order,
@@ -41,8 +42,9 @@ def save_adapter(directory: Path, description: Description, tensors: dict[str, T
         save_file(tensors, temporary / TENSORS)
         sha256 = sha256_of_file(temporary / TENSORS)
         shapes = {name: list(tensor.shape) for name, tensor in sorted(tensors.items())}
-        write_record(temporary / DESCRIPTION, as_json(description, sha256, shapes))
         write_record(temporary / TRAINING, asdict(record))
+        beside = TensorsRecord(sha256, shapes), sha256_of_file(temporary / TRAINING)
+        write_record(temporary / DESCRIPTION, as_json(description, *beside))
     return sha256
 
 

@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 
 from pemt_core.answering.rule import AnswerRule
 from pemt_core.artifacts.cell import Cell, FewShot
-from pemt_core.artifacts.files import read_record
+from pemt_core.artifacts.files import read_record, sha256_of_file
 from pemt_core.artifacts.staging import recover
 from pemt_core.errors import ArtifactError
 
 DESCRIPTION, TRAINING = "adapter.json", "training.json"
+AGAIN = "run the step that trains it again"
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,9 @@ class TensorsRecord:
     shapes: dict[str, list[int]]
 
 
-def as_json(description: SourceDescription | TargetDescription, sha256: str, shapes: dict[str, list[int]]) -> Any:
-    """adapter.json: the description, and the hash and shapes of the tensors beside it."""
-    return {**asdict(description), "tensors": {"sha256": sha256, "shapes": shapes}}
+def as_json(description: SourceDescription | TargetDescription, tensors: TensorsRecord, training: str) -> Any:
+    """adapter.json: the description, what it says about the tensors, and the SHA-256 of training.json."""
+    return {**asdict(description), "tensors": asdict(tensors), "training": training}
 
 
 def load_description(directory: Path, kind: type[Description]) -> tuple[Description, str]:
@@ -102,6 +103,7 @@ def load_description_with_tensors(directory: Path, kind: type[Description]) -> t
     values = read_record(path, _AGAIN[kind])
     try:
         tensors = TensorsRecord(**values.pop("tensors"))
+        del values["training"]  # `load_training_record` compares it
         return kind(**values), tensors
     except (KeyError, TypeError) as error:
         expected = "a source, as train_source" if kind is SourceDescription else "a target's cell, as transfer"
@@ -111,10 +113,16 @@ def load_description_with_tensors(directory: Path, kind: type[Description]) -> t
 
 
 def load_training_record(directory: Path) -> TrainingRecord:
-    """Read training.json of an adapter's folder. Raises ArtifactError if it is missing, altered or something else."""
+    """Read training.json of an adapter's folder.
+
+    Raises ArtifactError if it is missing, altered, something else, or not what adapter.json beside it describes.
+    """
     path = Path(directory) / TRAINING
+    values, description = read_record(path, AGAIN), read_record(path.with_name(DESCRIPTION), AGAIN)
+    if description.get("training") != sha256_of_file(path):
+        raise ArtifactError(f"{path}: not the training that {DESCRIPTION} beside it describes; {AGAIN}")
     try:
-        return TrainingRecord(**read_record(path, "run the step that trains it again"))
+        return TrainingRecord(**values)
     except TypeError as error:
         raise ArtifactError(f"{path}: not the record of a training ({error})") from error
 

@@ -24,7 +24,7 @@ from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.batches import length_batches
 from pemt_core.data.prepared import TaskDescription, load_task_description
 from pemt_core.data.tokenized import TokenizedTexts
-from pemt_core.errors import ArtifactError, DataError, nearest
+from pemt_core.errors import ArtifactError, DataError, nearest, shown
 from pemt_core.model.assemble import FoldedLayers, fold_experts
 from pemt_core.model.prompted import PromptedT5
 from pemt_core.prediction.rows import TASK, Row, text_of_row
@@ -91,6 +91,8 @@ class Predictor:
         return [found[number] for number in range(len(rows))]
 
     def _task_of(self, row: Row, task: str | None, place: str) -> str:
+        if not isinstance(row, str | Mapping):
+            raise DataError(f"{place}: is {shown(row)}: expected the columns of a task, or a finished text")
         named = None if isinstance(row, str) else row.get(TASK)
         name = task or (next(iter(self.targets)) if len(self.targets) == 1 else named)
         if is_absent(name):

@@ -22,7 +22,7 @@ from pemt_core.backbone.store import load_backbone
 from pemt_core.errors import PemtError
 from pemt_core.prediction.model_folder import load_model_folder
 from soak.ground import Ground
-from soak.pool import Failure, generator, run_cases
+from soak.pool import Clock, Failure, generator, run_cases
 from soak.tensors import read_prepared
 
 REFUSED, EQUAL = "refused", "equal"
@@ -128,7 +128,7 @@ def damage_files(
     shares = [PROMISES[name].share for name in names]
     whole: dict[str, Any] = {}
 
-    def trial(number: int) -> str:
+    def trial(number: int, _: Clock) -> str:
         random = generator(seed, "damage", number)
         name = random.choices(names, shares)[0]
         if name not in whole:

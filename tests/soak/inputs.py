@@ -1,19 +1,24 @@
 """Generated inputs on every loader: each is read, or refused by a documented error within ten seconds."""
 
+import math
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
+
+import hypothesis
 
 from pemt_core.errors import PemtError
 from soak.ground import Ground
 from soak.loaders import LOADERS
-from soak.pool import Failure, generator, run_cases
+from soak.pool import Clock, Failure, generator, run_cases
 
 READ, REFUSED = "read", "refused"
-KEPT = 3  # inputs that are kept of each kind of failure
+EXAMPLES = 100  # inputs of one run of Hypothesis, which ends at the first that fails
 
 
 @dataclass(frozen=True)
@@ -38,30 +43,59 @@ def generate_inputs(
     """Feed `count` inputs to the loaders by their shares, or to the named ones; failing ones are kept in `failures`."""
     names = list(loaders or LOADERS)
     shares = [LOADERS[name].share for name in names]
+    runs = generator(seed, "loaders").choices(names, shares, k=math.ceil(count / EXAMPLES))
 
-    def loader_of(number: int) -> str:
-        return generator(seed, "loader", number).choices(names, shares)[0]
+    def trial(number: int, clock: Clock) -> str:
+        return explore(ground, runs[number], seed, number, clock)
 
-    def trial(number: int) -> str:
-        with TemporaryDirectory(prefix="soak-") as folder:
-            return read_input(ground, loader_of(number), seed, number, Path(folder))
-
-    outcomes, found = run_cases(trial, range(count), workers, failures / "inputs", "inputs")
-    kinds: Counter[str] = Counter()
+    outcomes, found = run_cases(trial, range(len(runs)), workers, failures / "inputs", "inputs")
+    kinds = Counter(f"{runs[failure.number]}: {failure.kind}" for failure in found)
     for failure in found:
-        name = loader_of(failure.number)
-        kinds[f"{name}: {failure.kind}"] += 1
-        if kinds[f"{name}: {failure.kind}"] <= KEPT:
-            _keep(ground, name, seed, failure, failures / "inputs")
+        _keep(ground, runs[failure.number], seed, failure, failures / "inputs")
     for kind, number in kinds.most_common():
         print(f"inputs: {number:4} {kind}")
     return Figures(outcomes, found)
 
 
-def read_input(ground: Ground, loader: str, seed: int, number: int, folder: Path) -> str:
-    """Write the input of a number to `folder`, and read it."""
+def explore(
+    ground: Ground,
+    loader: str,
+    seed: int,
+    number: int,
+    clock: Clock,
+    *,
+    examples: int = EXAMPLES,
+    kept: Path | None = None,
+) -> str:
+    """Have Hypothesis generate inputs for one loader; returns their outcomes, or raises what one of them raised.
+
+    Each input has all of the time that `clock` gives. With `kept`, Hypothesis looks for the simplest input that fails,
+    and that folder holds it in the end.
+    """
+    outcomes: list[str] = []
+
+    @hypothesis.seed(f"{seed}/{loader}/{number}")
+    @hypothesis.settings(
+        max_examples=examples,
+        phases=[hypothesis.Phase.generate, *([hypothesis.Phase.shrink] if kept else [])],
+        database=None,
+        deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(hypothesis.strategies.randoms(use_true_random=False))
+    def read(random: Random) -> None:
+        clock()
+        with _emptied(kept) if kept else TemporaryDirectory(prefix="soak-") as folder:
+            outcomes.append(_outcome(ground, loader, random, Path(folder)))
+
+    read()
+    return " ".join(outcomes)
+
+
+def _outcome(ground: Ground, loader: str, random: Random, folder: Path) -> str:
+    """Write an input to `folder`, and read it."""
     try:
-        LOADERS[loader].trial(ground, folder, generator(seed, loader, number))
+        LOADERS[loader].trial(ground, folder, random)
     except PemtError as error:
         if not str(error).strip():
             raise ValueError("the error has no message") from error
@@ -69,14 +103,20 @@ def read_input(ground: Ground, loader: str, seed: int, number: int, folder: Path
     return READ
 
 
-def _keep(ground: Ground, loader: str, seed: int, failure: Failure, folder: Path) -> None:
-    """Write the input again, beside its trace; the files that it was made of are left out."""
-    kept = folder / f"{loader.replace(' ', '_').replace('/', '_')}-{failure.number}"
-    shutil.rmtree(kept, ignore_errors=True)
-    kept.mkdir(parents=True)
-    (kept / "trace.txt").write_text(f"{loader}, seed {seed}, input {failure.number}: {failure.kind}\n{failure.details}")
+@contextmanager
+def _emptied(folder: Path) -> Iterator[Path]:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    yield folder
 
-    def write(_: int) -> str:
-        return read_input(ground, loader, seed, failure.number, kept)
+
+def _keep(ground: Ground, loader: str, seed: int, failure: Failure, folder: Path) -> None:
+    """Write the simplest input that fails alike, and its trace; the files that it was made of are left out."""
+    kept = folder / f"{loader.replace(' ', '_').replace('/', '_')}-{failure.number}"
+
+    def write(number: int, clock: Clock) -> str:
+        return explore(ground, loader, seed, number, clock, kept=kept)
 
     run_cases(write, [failure.number], 1, folder / "again", "again")
+    kept.mkdir(parents=True, exist_ok=True)
+    (kept / "trace.txt").write_text(f"{loader}, seed {seed}, run {failure.number}: {failure.kind}\n{failure.details}")

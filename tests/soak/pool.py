@@ -11,6 +11,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,7 +20,8 @@ LIMIT = 10  # seconds for a case
 MOST_MEMORY = 8 * 2**30  # bytes of addresses that a worker may add
 PROGRESS = 10  # seconds between lines
 
-Trial = Callable[[int], str]  # the number of a case to its outcome; any exception is a failure
+Clock = Callable[[], None]  # a call gives the case its whole time again
+Trial = Callable[[int, Clock], str]  # the number of a case to its outcomes; any exception is a failure
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,10 @@ class _Share:
         with self.log.with_suffix(".trace").open("w") as trace, self.outcomes.open("ab", buffering=0) as outcomes:
             while self.done.value < len(self.numbers):
                 number = self.numbers[self.done.value]
-                faulthandler.dump_traceback_later(LIMIT, exit=True, file=trace)
+                clock = partial(faulthandler.dump_traceback_later, LIMIT, exit=True, file=trace)
+                clock()
                 try:
-                    outcomes.write(f"{self.trial(number)}\n".encode())
+                    outcomes.write(f"{self.trial(number, clock)}\n".encode())
                 except Exception as error:
                     self.failed.value += 1
                     details = "".join(traceback.format_exception(error, limit=-12))[-4_000:]

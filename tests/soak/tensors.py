@@ -122,7 +122,7 @@ def lora_patterns(ground: Ground, folder: Path, random: Random) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(values))
     config = read_config(folder / "adapter_config.json")
     module = "base_model.model.decoder.block.11.layer.2.DenseReluDense.wo"
-    config.rank(module), config.scale(module)
+    config.shapes_of([module], folder)
 
 
 def training_state(ground: Ground, folder: Path, random: Random) -> None:
