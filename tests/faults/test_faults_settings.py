@@ -137,7 +137,7 @@ def test_a_configuration_is_bounded(tmp_path: Path, case: str) -> None:
     path.write_text(json.dumps({**CONFIG, **CONFIGS[case]}))
     with limited():
         try:
-            scale = str(read_config(path).scale(MODULE))
+            scale = str(read_config(path).shapes_of([MODULE], path)[MODULE].scale)
         except PemtError as error:
             scale = f"refused: {error}"
     is_pattern = case in ("a pattern that never ends", "another")
