@@ -122,7 +122,8 @@ def main() -> None:
             try:
                 dispatch()
             finally:
-                sys.stdout.flush()
+                if sys.stdout is not None:  # unless it is closed
+                    sys.stdout.flush()
         except BrokenPipeError:  # as in `pemt tasks | head -1`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes again at exit
             sys.exit(READER_GONE)

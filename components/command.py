@@ -107,13 +107,15 @@ def _check_access(path: Path, mode: int, problem: str) -> None:
 
 def flush_output() -> None:
     """Write what was printed. Raises FileError if that is impossible, as on a full disk."""
+    if sys.stdout is None:  # closed by whoever started this process
+        return
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes again at exit
-        raise FileError(f"cannot write the output: {error.strerror}") from error
+        raise FileError(f"cannot write to the standard output: {error.strerror}") from error
 
 
 def check_port(port: int) -> None:

@@ -66,6 +66,10 @@ def file_errors_named() -> Iterator[None]:
         if error.filename is None and error.errno not in _MEANINGS and type(error) is OSError:
             raise  # a library's own error
         raise FileError(file_problem(error)) from error
+    except RuntimeError as error:
+        if not str(error).startswith("Symlink loop"):  # how pathlib reports links that lead in a circle
+            raise
+        raise FileError(cut(str(error))) from error
 
 
 def file_problem(error: OSError) -> str:

@@ -12,6 +12,7 @@ from tiny import tiny_t5, tiny_tokenizer
 from workspace import TINY, Repro, Workspace, new_workspace
 
 from pemt_core.backbone.store import fingerprint_of
+from pemt_core.tasks import TASKS
 
 pytestmark = [pytest.mark.slow, pytest.mark.mirror]
 
@@ -38,7 +39,8 @@ class FromHub:
 @pytest.fixture(scope="module")
 def from_hub(tmp_path_factory: pytest.TempPathFactory, mirror: Path) -> Iterator[FromHub]:
     root = tmp_path_factory.mktemp("hub")
-    tokenizer = tiny_tokenizer(root / "made")
+    words = [word for name in REPOSITORIES for word in TASKS[name].labels or ()]
+    tokenizer = tiny_tokenizer(root / "made", words=words)
     model = tiny_t5(vocab_size=len(tokenizer))
     model.save_pretrained(root / "checkpoint")
     tokenizer.save_pretrained(root / "checkpoint")

@@ -213,12 +213,10 @@ def test_an_evaluation_that_takes_long_is_cut_short(tmp_path: Path, monkeypatch:
 def test_an_interrupted_evaluation_keeps_the_cells_that_it_has_scored(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.transfer(tmp_path / "targets", seeds=[1, 2], max_steps=1, checkpoints=tmp_path / "checkpoints")
+    world.transfer(tmp_path / "gamma", seeds=[1, 2], max_steps=1, checkpoints=tmp_path / "checkpoints")
     settings = EvaluateSettings(answer="generate", batch_size=8, precision="float32", max_rows=None)
     folders = (world.folder / name for name in ("data", "backbone", "experts"))
-    step = partial(
-        evaluate.evaluate, {"gamma": tmp_path / "targets"}, *folders, settings, output_dir=tmp_path / "scores"
-    )
+    step = partial(evaluate.evaluate, {"gamma": tmp_path / "gamma"}, *folders, settings, output_dir=tmp_path / "scores")
     answered, predict = [], evaluate.predict
 
     def interrupted(*arguments: Any, **options: Any) -> Any:

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from pemt_core.errors import SettingsError, nearest, shown
 from pemt_core.methods import method_of
 from pemt_core.schema.json_values import parse_object
+from pemt_core.schema.validation import merged
 from pemt_core.settings import RECIPE_GROUPS, Settings, load_settings, parse_settings, read_params
 from pemt_core.tasks import TASKS
 
@@ -580,3 +581,11 @@ def test_values_are_shown_shortly(value: Any) -> None:
 def test_names_of_any_type_and_length_have_a_nearest() -> None:
     assert nearest(5, [1, None, "five"]).startswith("choose from: 1, None, five")
     assert len(nearest("a" * 10**6, ["a" * 10**6 + "b"] * 1000)) < 10_000
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "a" * 600, "a/b", "a:b"])
+def test_the_experiment_can_name_models(name: str) -> None:
+    with pytest.raises(SettingsError, match=r"tracking\.experiment"):
+        parse_settings(merged(VALUES, {"tracking": {"experiment": name}}), "params.yaml")
+    if name in ("a/b", "a:b"):  # as experiments in a workspace of Databricks
+        parse_settings(merged(VALUES, {"tracking": {"experiment": name}, "models": {"enabled": False}}), "params.yaml")

@@ -17,7 +17,7 @@ import pytest
 
 from pemt_core.artifacts.files import atomic_directory, atomic_file, read_json, write_json
 from pemt_core.artifacts.staging import recover
-from pemt_core.errors import ArtifactError
+from pemt_core.errors import ArtifactError, FileError, PemtError, file_errors_named
 from pemt_core.report.files import write_files
 
 NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -297,3 +297,11 @@ for n in range(40):
     assert [process.returncode for process in processes] == [0] * 4
     assert names(tmp_path) == {"out"}
     assert (tmp_path / "out" / "a").read_text() == (tmp_path / "out" / "b").read_text()
+
+
+def test_links_in_a_circle_end_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(PemtError, match="circle"):
+        read_json(tmp_path / "circle" / "x.json")
+    with pytest.raises(FileError, match="circle"), file_errors_named():
+        (tmp_path / "circle").resolve(strict=True)

@@ -135,11 +135,11 @@ def write_corpus(path: Path, rows: int = 200) -> Path:
     return path
 
 
-def tiny_tokenizer(folder: Path, vocab_size: int = 400) -> Any:
-    """Train a tokenizer in this process and read it back from `folder`/tokenizer."""
+def tiny_tokenizer(folder: Path, vocab_size: int = 400, words: Sequence[str] = ()) -> Any:
+    """Train a tokenizer, which has `words` as tokens, and read it back from `folder`/tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     corpus = write_corpus(folder / "corpus.parquet")
-    train_tokenizer(corpus, vocab_size).save_pretrained(folder / "tokenizer")
+    train_tokenizer(corpus, vocab_size, words).save_pretrained(folder / "tokenizer")
     return load_tokenizer(str(folder / "tokenizer"))
 
 

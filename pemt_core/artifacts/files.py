@@ -110,7 +110,7 @@ def _decoded(path: Path, content: bytes, remedy: str = "") -> Any:
 def _content(path: Path) -> bytes:
     try:
         if not path.is_file():
-            folder = path.parent.resolve()
+            folder = Path(os.path.realpath(path.parent))
             recover(folder.parent, folder.name)
         return path.read_bytes()
     except FileNotFoundError as error:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from pemt_core.data.prepared import TaskDescription
+from pemt_core.data.suites import OWN
 from pemt_core.errors import DataError
 from pemt_core.schema.flow import flow
-from pemt_core.tasks.own import SUITE
 
 
 class LabelError(DataError):
@@ -21,6 +21,6 @@ class LabelError(DataError):
         return flow(self.words)
 
     def _remedy(self, task: TaskDescription) -> str:
-        if task.suite != SUITE:
+        if task.suite != OWN:
             return "choose other label words in the task's record"
         return f"correct the file, or add to own_tasks.{task.name} what the model writes: label_words: {self.pasted}"

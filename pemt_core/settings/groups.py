@@ -162,7 +162,8 @@ class ModelSettings(Group):
 
 class TrackingSettings(Group):
     uri: str
-    experiment: str
+    # one line of at most 200 characters, with which registered models' names begin
+    experiment: Annotated[str, Field(pattern=r"^[^\x00-\x20]([^\x00-\x1f]{0,198}[^\x00-\x20])?$")]
     on_unreachable: Literal["stop", "continue"]
 
 

@@ -4,6 +4,7 @@ The files are YAML 1.2, as DVC reads them. `recipe` names a file in the folder `
 differences are merged over the groups.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -192,6 +193,13 @@ def _check(settings: Settings, problems_of: Callable[..., AbstractContextManager
         with problems_of("kubeflow", "resources", step):
             if step not in STEPS:
                 raise SettingsError(f"kubeflow.resources.{step}: there is no such step; {nearest(step, STEPS)}")
+    experiment = settings.tracking.experiment
+    if settings.models.enabled and re.search("[/:]", experiment):
+        with problems_of("tracking", "experiment"):
+            raise SettingsError(
+                f"tracking.experiment is '{experiment}': names of registered models begin with it, and cannot have "
+                "/ or :; choose another name, or set models.enabled to false"
+            )
     known = {*TASKS, *settings.own_tasks}
     for group, differences, settings_for in (
         ("per_source", settings.per_source, settings.train_source_for),

@@ -36,8 +36,8 @@ from pemt_core.tracking.store import Store
 logger = logging.getLogger(__name__)
 
 REQUIREMENTS = (  # what a served model imports
-    "jaxtyping", "mlflow", "numpy", "pyarrow", "pydantic", "regex", "ruamel.yaml", "safetensors", "scikit-learn",
-    "scipy", "SQLAlchemy", "tokenizers", "torch", "transformers",
+    "huggingface-hub", "jaxtyping", "mlflow", "numpy", "pyarrow", "pydantic", "regex", "ruamel.yaml", "safetensors",
+    "scikit-learn", "scipy", "SQLAlchemy", "tokenizers", "torch", "transformers",
 )  # fmt: skip
 NOT_SERVED = ("embedded", "preparation", "report", "__pycache__")  # parts of pemt_core that a model does not need
 # Tags of a version, beside CELL and ARTIFACT

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from pemt_core.data.suites import OWN
 from pemt_core.errors import DataError, SettingsError
 from pemt_core.metrics import Scored, get_metric, score
 from pemt_core.schema.flow import is_plain
@@ -13,7 +14,6 @@ from pemt_core.tasks.record import ANSWER_TOKENS, LABEL_TOKENS, FileDataset, Tas
 from pemt_core.tasks.rows import columns_as_text
 from pemt_core.tasks.split_rules import SplitRule, large, own, small
 
-SUITE = "Own"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _RESERVED = ("all", "tokenizer")  # the mean over all targets in tables; the tokenizer's folder in data/
 
@@ -42,7 +42,7 @@ def own_task(name: str, entry: OwnTask, folder: Path) -> Task:
     problem = _not_scored_by(entry.metrics)
     return Task(
         name=name,
-        suite=SUITE,
+        suite=OWN,
         dataset=FileDataset(entry.files.by_split, folder),
         conversion=columns_as_text(entry.text, entry.target, labels, entry.id, problem),
         description=entry.description,

@@ -52,7 +52,7 @@ def sqlite_uri(path: Path) -> str:
 
 def _resolved(path: Path) -> Path:
     """Return `path`, absolute. TrackingError names a character that MLflow cannot read back from a URI."""
-    text = str(path) if "\0" in str(path) else str(path.resolve())
+    text = str(path) if "\0" in str(path) else os.path.realpath(path)
     unfit = re.search("[\0\udc80-\udcff]", text)  # zero, and the bytes that are not UTF-8
     if unfit:
         raise TrackingError(

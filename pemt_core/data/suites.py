@@ -1,0 +1,3 @@
+"""The suite of tasks that reports and messages treat by itself."""
+
+OWN = "Own"  # users' tasks
