@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from pemt_core.errors import SettingsError, nearest, shown
 from pemt_core.methods import method_of
 from pemt_core.schema.json_values import parse_object
+from pemt_core.schema.values import check_words
 from pemt_core.settings import RECIPE_GROUPS, Settings, load_settings, parse_settings, read_params
 from pemt_core.tasks import TASKS
 
@@ -538,6 +539,17 @@ def test_json_out_of_bounds_is_refused_in_a_line(text: str, expected: str) -> No
     with pytest.raises(SettingsError, match=f"settings: .*{re.escape(expected)}") as caught:
         parse_object(text, "settings")
     assert len(str(caught.value)) < 500
+
+
+def test_words_of_a_command_line_are_utf_8() -> None:
+    check_words(["t.csv", "--description", "café", "--labels", "a", "b"])
+    for words, expected in (
+        (["--labels", "a", "caf\udce9"], r"'caf\\udce9' after --labels is not UTF-8 text \(character 4\)"),
+        (["--labels", "a", "--description=\udce9"], r"the argument '--description=\\udce9' is not"),
+        (["\udce9.csv"], r"the argument '\\udce9.csv' is not"),
+    ):
+        with pytest.raises(SettingsError, match=expected):
+            check_words(words)
 
 
 def test_large_numbers_of_json_stay_what_they_are() -> None:
