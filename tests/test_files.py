@@ -49,7 +49,8 @@ READ: dict[str, tuple[str, bytes, list[tuple[int, str | None, str]]]] = {
         [(4, "1", "2")],
     ),
     "line breaks": ("x.csv", b'a,b\n\n"1\n""2""",2\n3,4', [(3, '1\n"2"', "2"), (5, "3", "4")]),
-    "nothing": ("x.csv", b"b,a,c\n,,\n", [(2, "", "")]),
+    "nothing": ("x.csv", b'b,a,c\n,,x\n', [(2, "", "")]),
+    "empty rows": ("x.csv", b'a,b\n,\n1,2\n"",""\n , \n,,,\n3,\n,\n', [(3, "1", "2"), (7, "3", "")]),
     "a long field": ("x.csv", b"a,b\n" + b"x" * 200_000 + b",2\n", [(2, "x" * 200_000, "2")]),
     "carriage returns alone": ("x.csv", b'a,b\r\r"1\r",2\r3,4', [(3, "1\r", "2"), (5, "3", "4")]),
     "carriage returns twice": ("x.csv", b"a,b\r\r\n1,2\r\r\n", [(2, "1", "2")]),
@@ -79,6 +80,11 @@ def test_rows_have_their_place_and_their_text(tmp_path: Path, case: str) -> None
     rows = list(read_rows(tmp_path / name, ("a", "b")))
     assert [(number, values["a"], values["b"]) for number, values in rows] == expected
     assert [number for number, _ in read_records(tmp_path / name, ("a", "b"))] == [number for number, _, _ in expected]
+
+
+def test_an_empty_field_of_the_only_column_is_a_row(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(b'a\n1\n""\n\n,,\n2\n')
+    assert list(read_rows(tmp_path / "x.csv", ("a",))) == [(2, {"a": "1"}), (3, {"a": ""}), (6, {"a": "2"})]
 
 
 def test_unused_columns_are_not_read(tmp_path: Path) -> None:

@@ -1,16 +1,20 @@
 """User's tasks: entries of params.yaml, their files, rejected input, and adding an entry to params.yaml."""
 
 import csv
+import io
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pandas._libs.parsers import STR_NA_VALUES
 from workspace import REPOSITORY, TINY, Workspace, new_workspace
 
 from components import add_task
@@ -308,6 +312,15 @@ def test_names_that_yaml_reads_as_other_values_are_refused(params: Path, name: s
     with pytest.raises(SettingsError, match=rf"own_tasks\.{name}: the name cannot serve, because YAML"):
         add_own_task(params, name, proposed(params))
     assert params.read_text() == before
+
+
+def test_a_name_is_refused_exactly_if_pandas_reads_it_as_missing() -> None:
+    """As in results/table.csv."""
+    for name in {each.lower() for each in STR_NA_VALUES} | {"na", "none", "n_a", "nil"}:
+        is_missing = bool(pd.read_csv(io.StringIO(f"task,score\n{name},1\n"))["task"].isna()[0])
+        if re.fullmatch("[a-z_]+", name):
+            with pytest.raises(SettingsError, match="cannot serve") if is_missing else nullcontext():
+                task_of(name=name)
 
 
 def test_tasks_are_found_by_name_and_duplicates_are_refused() -> None:

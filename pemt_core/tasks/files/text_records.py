@@ -20,7 +20,8 @@ from pemt_core.tasks.files.record import Record, Records, check_columns
 def csv_records(path: Path, columns: Sequence[str] | None) -> Records:
     """Yield the records below the header, which must have `columns`; values are text.
 
-    Columns without a name and empty fields behind the last column, as spreadsheets write them, are accepted.
+    As spreadsheets write them, columns without a name and empty fields behind the last column are accepted, and rows of
+    empty fields are no records; in a file with one column, a quoted empty field is one.
     """
     with closing(_fields(path)) as records:
         first, header = next(records, (1, []))
@@ -28,8 +29,8 @@ def csv_records(path: Path, columns: Sequence[str] | None) -> Records:
             named = [name for name in header if name]
             check_columns(f"{path}, line {first}", named if columns is None else columns, header)
         for number, fields in records:
-            if len(fields) == 1 < len(header) and not fields[0].strip():
-                continue  # a line of spaces
+            if not any(map(str.strip, fields)) and not len(fields) == len(header) == 1:
+                continue  # an empty row of a spreadsheet, or a line of spaces
             if len(fields) < len(header) or any(fields[len(header) :]):
                 raise DataError(
                     f"{path}, line {number}: {_counted(len(fields), 'field')}, but line {first} names "
