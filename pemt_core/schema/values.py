@@ -47,8 +47,8 @@ def check_words(words: Sequence[str]) -> None:
         except UnicodeEncodeError as error:
             place = f" after {flag}" if flag and not word.startswith("--") else ""
             raise SettingsError(
-                f"the argument {shown(word)}{place} is not UTF-8 text (character {error.start + 1}); write it in UTF-8, "
-                "or rename the file that it names"
+                f"the argument {shown(word)}{place} is not UTF-8 text (character {error.start + 1}); write it in "
+                "UTF-8, or rename the file that it names"
             ) from error
 
 
