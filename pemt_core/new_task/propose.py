@@ -50,23 +50,13 @@ def propose_entry(
     Raises:
         DataError: the training file cannot be read, lacks a column, or has no text or a single answer.
     """
-    columns, notes = column_names(folder / files["train"]), []
+    columns, notes = column_names(folder / files["train"]), list[str]()
     if text is None:
-        others = [column for column in columns if column not in (target, key)]
-        text = _named([column for column in others if not _OF_AN_INDEX.fullmatch(column)])
-        notes += _notes_on_left_out(columns, target, key)
-        if not text:
-            roles = f"'{target}' has the answer" + (f", '{key}' the name of a row" if key else "")
-            raise DataError(f"{files['train']}: no column is left for the text: {roles}")
+        text, notes = _inferred_text(files["train"], columns, target, key)
     answers, quoted = _survey(folder / files["train"], target, list(text.values()))
     notes += [f"the values of column '{column}' keep their quotes" for column in quoted]
     inferred = labels is None
-    labels = answers.labels if labels is None else labels
-    if inferred and len(labels) == 1:
-        raise DataError(
-            f"{files['train']}: every answer in column '{target}' is '{labels[0]}', but a task needs two; give rows of "
-            "others, or pass --free-text"
-        )
+    labels = _inferred_labels(files["train"], answers) if labels is None else labels
     notes += answers.notes_on_labels(labels) if labels else []
     if not labels and inferred:
         notes += answers.notes_on_free_text(scored=bool(metrics))
@@ -83,6 +73,27 @@ def propose_entry(
         **({"id": key} if key else {}),
     }
     return Proposal(entry, notes, inferred)
+
+
+def _inferred_text(file: str, columns: Sequence[str], target: str, key: str | None) -> tuple[dict[str, str], list[str]]:
+    """Return the columns that are text by their names, with notes. Raises DataError if there are none."""
+    others = [column for column in columns if column not in (target, key)]
+    text = _named([column for column in others if not _OF_AN_INDEX.fullmatch(column)])
+    if not text:
+        roles = f"'{target}' has the answer" + (f", '{key}' the name of a row" if key else "")
+        raise DataError(f"{file}: no column is left for the text: {roles}")
+    return text, _notes_on_left_out(columns, target, key)
+
+
+def _inferred_labels(file: str, answers: Answers) -> list[str]:
+    """Return the labels, empty for free text. Raises DataError if all answers are the same."""
+    labels = answers.labels
+    if len(labels) == 1:
+        raise DataError(
+            f"{file}: every answer in column '{answers.target}' is '{labels[0]}', but a task needs two; give rows of "
+            "others, or pass --free-text"
+        )
+    return labels
 
 
 def _notes_on_left_out(columns: Sequence[str], target: str, key: str | None) -> list[str]:
