@@ -269,6 +269,7 @@ BAD_ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
         {"label_words": {"bills": "a"}},
         "tickets: label_words has 'bills', which is not one of labels",
     ),
+    "a word for nothing": ({"label_words": {"": "x"}}, "tickets.label_words.'': expected text that is not empty"),
     "words of free text": ({"labels": None, "metrics": ["qa_f1"], "label_words": {"a": "b"}}, "is not one of labels"),
     "one word for two labels": (
         {"label_words": {"billing": "x", "delivery": "x"}},

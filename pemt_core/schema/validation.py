@@ -52,7 +52,7 @@ def _line(model: type[BaseModel], problem: Any, placed: Callable[[Sequence[str]]
     """Describe one problem, after the file that has it: the key, what is wrong, the value, the nearest valid key."""
     location = [str(part) for part in problem["loc"] if part != "[key]"]
     file, key = placed([part for part in location if not part.startswith(("literal[", "constrained-", "function-"))])
-    return file, _description(model, problem, location, key)
+    return file, _description(model, problem, location, f"{key}''" if key.endswith(".") else key)
 
 
 def _description(model: type[BaseModel], problem: Any, location: list[str], key: str) -> str:
