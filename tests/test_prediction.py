@@ -629,5 +629,5 @@ def test_the_path_that_is_meant_is_named(trained: World, tmp_path: Path) -> None
         (tmp_path / "pipe.csv", tmp_path / "answers.csv", r"pipe\.csv: is a pipe or a device, expected a file"),
         (tmp_path / f"{'x' * 300}.csv", tmp_path / "answers.csv", r"x\.csv: cannot be read \(File name too long\)"),
     ):
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(PemtError, match=message):
             predict_file(predictor, input_path, output_path)

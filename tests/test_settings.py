@@ -247,7 +247,7 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
     ),
     "negative rate": (put("transfer.learning_rates", [-1.0]), ["transfer.learning_rates.0", "-1.0", "greater than 0"]),
     "endless rate": (put("transfer.learning_rates", [float("inf")]), ["transfer.learning_rates.0", "finite"]),
-    "no rate": (put("transfer.learning_rates", []), ["transfer.learning_rates", "[]", "at least 1 item"]),
+    "no rate": (put("transfer.learning_rates", []), ["transfer.learning_rates", "[]", "at least 1 entry"]),
     "certain dropout": (put("backbone.dropout", 1.0), ["backbone.dropout", "1.0", "less than 1"]),
     "wrong word": (
         put("transfer.sparsity_positions", "some"),
@@ -320,7 +320,7 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
     ),
     "an imported source of an empty description": (
         put("imported_sources", {"own": {**OWN, "description": ""}}),
-        ["imported_sources.own.description", "at least 1 character"],
+        ["imported_sources.own.description", "expected text that is not empty"],
     ),
 }
 
