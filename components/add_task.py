@@ -56,7 +56,7 @@ def print_notes(notes: Iterable[str]) -> None:
 
 def as_written(file: Path, folder: Path) -> str:
     """Return the path for params.yaml: relative to the project folder for files inside it, absolute for others."""
-    path = file.resolve()
+    path = file.resolve() if file.exists() else file.absolute()  # an error names a link to nothing
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 

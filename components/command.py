@@ -10,6 +10,7 @@ from pathlib import Path, PosixPath
 
 from pemt_core.errors import FileError, PemtError, cut, file_errors_named
 from pemt_core.interruption import stoppable
+from pemt_core.schema.values import check_words
 
 Main = Callable[[argparse.Namespace], int | None]
 
@@ -56,6 +57,7 @@ def run(main: Main, parser: argparse.ArgumentParser) -> None:
         arguments = parser.parse_args()
         try:
             with file_errors_named():
+                check_words(sys.argv[1:])
                 check_paths(arguments)
                 code = main(arguments)
                 flush_output()

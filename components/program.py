@@ -16,6 +16,7 @@ from components.command import OutputFile, OutputFolder, check_paths, explained,
 from components.executor import Executor, Outcome
 from pemt_core.errors import PemtError, file_errors_named
 from pemt_core.interruption import Interrupted, stoppable
+from pemt_core.schema.values import check_words
 from pemt_core.settings.groups import TrackingSettings
 from pemt_core.settings.steps import StepType, read_step
 from pemt_core.tracking import Tracker, connect
@@ -106,6 +107,7 @@ def run_program(
         try:
             with file_errors_named():
                 executor = Executor(arguments.executor_input) if arguments.executor_input else None
+                check_words(sys.argv[1:])
                 check_paths(arguments)
                 outcome = main(arguments, executor) or Outcome()
                 if executor and answers():

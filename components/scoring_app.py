@@ -17,6 +17,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Mapping[str, Any], Receive, Send], Awaitable[None]]
 
 MOST_LEVELS = 20  # of JSON; a request with lists in its rows has five
+_FORMS = ("dataframe_records", "dataframe_split", "inputs", "instances")  # of rows in a request
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -75,7 +76,7 @@ async def _refuse(send: Send, status: int, message: str) -> None:
 def _checked(body: bytes) -> bytes:
     """Return the request in a form of which MLflow keeps nulls and types. Raises RequestError if it is unreadable."""
     try:
-        request = json.loads(body)
+        request = json.loads(body, object_pairs_hook=_with_unique_keys)
     except RecursionError as error:
         raise _too_deep() from error
     except ValueError as error:  # no UTF-8, no JSON, or a number of thousands of digits
@@ -93,6 +94,15 @@ def _checked(body: bytes) -> bytes:
     return _as_records(request, body)
 
 
+def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"the key {key[:80]!r} occurs twice")
+        values[key] = value
+    return values
+
+
 def _too_deep() -> RequestError:
     return RequestError(f"the request is not readable as JSON (nested deeper than {MOST_LEVELS} levels)")
 
@@ -106,9 +116,14 @@ def _children(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _as_records(request: Any, body: bytes) -> bytes:
-    """Write rows in `inputs` or `instances` as `dataframe_records`; other requests stay as they are."""
-    forms = [form for form in ("inputs", "instances") if isinstance(request, dict) and form in request]
-    if len(forms) != 1:
+    """Write rows in `inputs` or `instances` as `dataframe_records`; other requests stay as they are.
+
+    Raises RequestError if there are rows in several forms: the server would answer one and ignore the others.
+    """
+    forms = [form for form in _FORMS if isinstance(request, dict) and form in request]
+    if len(forms) > 1:
+        raise RequestError(f"the request has {' and '.join(forms)}, expected rows in one of them")
+    if not forms or forms[0] not in ("inputs", "instances"):
         return body
     rows = request[forms[0]] if isinstance(request[forms[0]], list) else [request[forms[0]]]
     if not all(isinstance(row, dict) for row in rows):

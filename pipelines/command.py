@@ -9,6 +9,7 @@ from typing import Any
 
 from pemt_core.errors import PemtError, SettingsError, file_errors_named
 from pemt_core.interruption import stoppable
+from pemt_core.schema.values import check_words
 from pemt_core.settings import Settings, parse_run, parse_settings, read_params
 from pemt_core.steps.plan import check_tasks
 from pemt_core.tracking.address import without_password
@@ -90,6 +91,7 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     with stoppable():
         try:
             with file_errors_named():
+                check_words(sys.argv[1:])
                 main(parser.parse_args())
         except PemtError as error:
             sys.exit(f"error: {error}")

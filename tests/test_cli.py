@@ -117,6 +117,12 @@ def test_wrong_usage_exits_with_2(words: list[str], expected: str) -> None:
     assert expected in done.stderr.splitlines()[-1]
 
 
+def test_an_argument_that_is_not_utf_8_is_refused_in_a_line() -> None:
+    done = pemt("tasks", "caf\udce9")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"error: the argument 'caf.udce9' is not UTF-8 text .*\n", done.stderr)
+
+
 def test_without_a_command_all_are_listed() -> None:
     done = pemt()
     assert (done.returncode, done.stdout) == (2, "")

@@ -26,7 +26,7 @@ from pemt_core.preparation import prepare_task
 from pemt_core.schema.validation import validate
 from pemt_core.tasks import own_task
 from pemt_core.tasks.entry import OwnTask
-from pemt_core.tasks.files import column_names, fixed_columns, read_records, read_rows
+from pemt_core.tasks.files import check_file, column_names, fixed_columns, read_records, read_rows
 from pemt_core.tasks.files.lines import LONGEST_LINE
 from pemt_core.tasks.rows import columns_as_text
 
@@ -49,7 +49,8 @@ READ: dict[str, tuple[str, bytes, list[tuple[int, str | None, str]]]] = {
         [(4, "1", "2")],
     ),
     "line breaks": ("x.csv", b'a,b\n\n"1\n""2""",2\n3,4', [(3, '1\n"2"', "2"), (5, "3", "4")]),
-    "nothing": ("x.csv", b"b,a,c\n,,\n", [(2, "", "")]),
+    "nothing": ("x.csv", b"b,a,c\n,,x\n", [(2, "", "")]),
+    "empty rows": ("x.csv", b'a,b\n,\n1,2\n"",""\n , \n,,,\n3,\n,\n', [(3, "1", "2"), (7, "3", "")]),
     "a long field": ("x.csv", b"a,b\n" + b"x" * 200_000 + b",2\n", [(2, "x" * 200_000, "2")]),
     "carriage returns alone": ("x.csv", b'a,b\r\r"1\r",2\r3,4', [(3, "1\r", "2"), (5, "3", "4")]),
     "carriage returns twice": ("x.csv", b"a,b\r\r\n1,2\r\r\n", [(2, "1", "2")]),
@@ -79,6 +80,11 @@ def test_rows_have_their_place_and_their_text(tmp_path: Path, case: str) -> None
     rows = list(read_rows(tmp_path / name, ("a", "b")))
     assert [(number, values["a"], values["b"]) for number, values in rows] == expected
     assert [number for number, _ in read_records(tmp_path / name, ("a", "b"))] == [number for number, _, _ in expected]
+
+
+def test_an_empty_field_of_the_only_column_is_a_row(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(b'a\n1\n""\n\n,,\n2\n')
+    assert list(read_rows(tmp_path / "x.csv", ("a",))) == [(2, {"a": "1"}), (3, {"a": ""}), (6, {"a": "2"})]
 
 
 def test_unused_columns_are_not_read(tmp_path: Path) -> None:
@@ -124,7 +130,7 @@ def test_columns_are_named_in_order(tmp_path: Path) -> None:
     assert column_names(tmp_path / "nameless.csv") == ["", "b", ""]
     for name, content, fixed in (("x.csv", b"b,a\n", ["b", "a"]), ("x.jsonl", b'{"b": 1, "a": 2}\n{"c": 3}\n', None)):
         (tmp_path / name).write_bytes(content)
-        assert column_names(tmp_path / name) == ["b", "a"]
+        assert column_names(tmp_path / name) == ["b", "a", *([] if fixed else ["c"])]
         assert fixed_columns(tmp_path / name) == fixed
 
 
@@ -272,6 +278,26 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
     ),
     "a key twice": ("x.jsonl", b'{"body": "a", "body": "b"}\n', r"line 1: not .*the key 'body' occurs twice"),
     "no parquet": ("x.parquet", b"subject", r"x\.parquet: not readable as parquet"),
+    "a note of Excel": (
+        "x.csv",
+        b"sep=,\n" + HEADER + GOOD,
+        r"line 1: is Excel's note that ',' separates .* delete",
+    ),
+    "a comma among semicolons": (
+        "x.csv",
+        b"subject;body, long;queue\n" + b"a;b;billing\n",
+        r"x\.csv, line 1: columns are separated by ';', expected ','; .*delimiter=';'",
+    ),
+    "utf-16 behind other letters": (
+        "x.csv",
+        "\u65e5,".encode("utf-16-le") + HEADER.decode().encode("utf-16-le"),
+        r"line 1: byte 4 of the line is NUL; .*: iconv -f utf-16le -t utf-8 x\.csv > x-plain\.csv",
+    ),
+    "nothing to be seen": (
+        "x.jsonl",
+        OBJECT + '{"subject": "\u200b\ufeff", "body": "\u00a0", "queue": "billing"}\n'.encode(),
+        r"line 2.*: there is no value in column 'subject' or 'body'",
+    ),
     "no format": ("x.xls", HEADER, r"x\.xls: the ending '\.xls' is unknown; choose from: \.csv, \.jsonl, \.parquet"),
 }
 
@@ -285,6 +311,15 @@ def test_all_readers_report_a_broken_file_alike(tmp_path: Path, predictor: Predi
         with pytest.raises(PemtError, match=expected):
             use(tmp_path / name)
     assert not {"prepared", "y.csv"} & {path.name for path in tmp_path.iterdir()}
+
+
+def test_what_is_no_file_of_this_machine_is_named(tmp_path: Path) -> None:
+    (tmp_path / "link.csv").symlink_to("gone.csv")
+    with pytest.raises(DataError, match=r"link\.csv: is a link to gone\.csv, which does not exist"):
+        check_file(tmp_path / "link.csv")
+    for path in (Path("https://a.org/x.csv?download=1"), tmp_path / "https://a.org/x.csv?download=1"):
+        with pytest.raises(DataError, match=r"^https://a\.org/x\.csv\?download=1: is a URL, .*; download it first"):
+            check_file(path)
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,9 @@ def test_errors_name_the_users_labels(tokenizer: Any) -> None:
     task = task_of("½", "two", shown={"½": "half"})
     with pytest.raises(LabelError, match=r'cannot write the label "half" .*label_words: \{half: "1_2"\}'):
         check_written(task, tokenizer)
+    blanks = task_of("a  b", "two", shown={"a  b": "good"})
+    with pytest.raises(LabelError, match=r'the label "good" .*label_words: \{good: a b\}'):
+        check_written(blanks, tokenizer)
     with pytest.raises(LabelError, match="choose other label words in the task's record"):
         check_written(task_of("½", "two", suite="GLUE"), tokenizer)
 

@@ -131,6 +131,13 @@ def test_unreadable_scores_are_minus_one() -> None:
     assert count_unreadable(["pearson", "spearman"], scored) == 3
 
 
+def test_scores_are_decimal_numbers() -> None:
+    for text in ("0_1", "٣", "nan", "inf", "1e", ".", "", "0x1", "5.1", "-1", "1,5", "\u00b2"):
+        assert not get_metric("pearson").can_score(text)
+    for text in ("0", "+3", "2.", ".5", " 4.25 ", "5e0", "1E-3", "-0.0"):
+        assert get_metric("pearson").can_score(text)
+
+
 @pytest.mark.parametrize("predictions", [["2.0", "2.0", "2.0"], ["", "x", "7"]])
 def test_constant_scores_have_no_correlation_and_no_warning(predictions: list[str]) -> None:
     scored = of(predictions, ["1.0", "2.0", "3.0"], None)

@@ -1,16 +1,20 @@
 """User's tasks: entries of params.yaml, their files, rejected input, and adding an entry to params.yaml."""
 
 import csv
+import io
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pandas._libs.parsers import STR_NA_VALUES
 from workspace import REPOSITORY, TINY, Workspace, new_workspace
 
 from components import add_task
@@ -242,12 +246,14 @@ BAD_ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
         {"files": {"train": "x.xlsx"}},
         "own_tasks.tickets.files.train is x.xlsx: the ending '.xlsx' is unknown; choose from: .csv",
     ),
-    "no text": ({"text": {}}, "own_tasks.tickets.text: Dictionary should have at least 1 item"),
+    "no text": ({"text": {}}, "own_tasks.tickets.text: expected at least 1 entry, found none"),
     "the answer in the text": ({"target": "body"}, "own_tasks.tickets: target is 'body', also a column of text"),
-    "one label": ({"labels": ["a"]}, "own_tasks.tickets.labels' is ['a']: List should have at least 2 items"),
+    "one label": ({"labels": ["a"]}, "own_tasks.tickets.labels' is ['a']: expected at least 2 entries, found 1"),
     "a number as a label": ({"labels": [1, 2]}, "own_tasks.tickets.labels.0' is 1: Input should be a valid string"),
     "a label twice": ({"labels": ["a", "b", "a"]}, "labels lists ['a'] more than once"),
     "blanks": ({"labels": ["a", "b "]}, "expected text that neither begins nor ends with a space"),
+    "no description": ({"description": ""}, "own_tasks.tickets.description' is '': expected text that is not empty"),
+    "an invisible description": ({"description": "\u200b"}, "tickets.description' is '\\u200b': expected a sentence"),
     "a reference": (
         {"labels": ["a", "${b}"]},
         "labels.1' is '${b}': expected text without ${, which DVC would replace",
@@ -263,6 +269,7 @@ BAD_ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
         {"label_words": {"bills": "a"}},
         "tickets: label_words has 'bills', which is not one of labels",
     ),
+    "a word for nothing": ({"label_words": {"": "x"}}, "tickets.label_words.'': expected text that is not empty"),
     "words of free text": ({"labels": None, "metrics": ["qa_f1"], "label_words": {"a": "b"}}, "is not one of labels"),
     "one word for two labels": (
         {"label_words": {"billing": "x", "delivery": "x"}},
@@ -308,6 +315,15 @@ def test_names_that_yaml_reads_as_other_values_are_refused(params: Path, name: s
     with pytest.raises(SettingsError, match=rf"own_tasks\.{name}: the name cannot serve, because YAML"):
         add_own_task(params, name, proposed(params))
     assert params.read_text() == before
+
+
+def test_a_name_is_refused_exactly_if_pandas_reads_it_as_missing() -> None:
+    """As in results/table.csv."""
+    for name in {each.lower() for each in STR_NA_VALUES} | {"na", "none", "n_a", "nil"}:
+        is_missing = bool(pd.read_csv(io.StringIO(f"task,score\n{name},1\n"))["task"].isna()[0])
+        if re.fullmatch("[a-z_]+", name):
+            with pytest.raises(SettingsError, match="cannot serve") if is_missing else nullcontext():
+                task_of(name=name)
 
 
 def test_tasks_are_found_by_name_and_duplicates_are_refused() -> None:
@@ -681,12 +697,57 @@ def test_a_tokenizer_to_be_trained_checks_later(params: Path) -> None:
         assert tried(params, ["m²", "kg"] * 30) == ["`prepare` will check the labels with the backbone's tokenizer"]
 
 
-@pytest.mark.parametrize("name", ["", "Unnamed: 0", "__index_level_0__"])
+@pytest.mark.parametrize("name", ["Unnamed: 0", "Unnamed: 0.1", "Unnamed: 0.1.1", "__index_level_0__"])
 def test_the_index_of_a_table_is_no_text(params: Path, name: str) -> None:
     answered(params.parent, ["a", "b"] * 30, **{name: list(range(60))})
     made = propose_entry({"train": "rows.jsonl"}, "answer", params.parent)
     assert made.entry["text"] == {"text": "text"}
     assert made.notes == [f"column 2 ('{name}') is left out, as the index of a pandas table"]
+
+
+def test_each_column_without_a_name_is_left_out(params: Path) -> None:
+    rows = "".join(f"{n},row {n},{'ab'[n % 2]},,\n" for n in range(40))
+    (params.parent / "rows.csv").write_text(f",text,answer,,\n{rows}")
+    made = propose_entry({"train": "rows.csv"}, "answer", params.parent)
+    assert made.entry["text"] == {"text": "text"}
+    assert made.notes == [
+        "column 1 ('') is left out, as the index of a pandas table",
+        "columns 4, 5 have no name and are left out",
+    ]
+
+
+def test_columns_are_those_of_all_rows(params: Path) -> None:
+    write_jsonl(params.parent / "x.jsonl", [{"text": "a", "answer": "b"}, {"text": "c", "answer": "b", "more": "d"}])
+    with pytest.raises(DataError, match=r"x\.jsonl, line 1: there is no column 'more'"):
+        propose_entry({"train": "x.jsonl"}, "answer", params.parent)
+    made = propose_entry({"train": "x.jsonl"}, "answer", params.parent, text={"text": "text"}, labels=["b", "c"])
+    assert made.entry["text"] == {"text": "text"}
+
+
+def test_what_is_missing_for_an_entry_is_said_in_words(params: Path) -> None:
+    answered(params.parent, ["a"] * 60)
+    with pytest.raises(DataError, match=r"every answer in column 'answer' is 'a', but a task needs two; .*--free-text"):
+        propose_entry({"train": "rows.jsonl"}, "answer", params.parent)
+    with pytest.raises(DataError, match=r"no column is left for the text: 'answer' has the answer, 'text' the name"):
+        propose_entry({"train": "rows.jsonl"}, "answer", params.parent, key="text")
+    with pytest.raises(SettingsError, match=r"^own_tasks\.t: labels lists \['a'\] more than once$"):
+        validate(OwnTask, {**ENTRY, "labels": ["a", "a"]}, "own_tasks.t")
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_copies_of_training_rows_are_noted(params: Path, split: str) -> None:
+    answered(params.parent, ["a", "b"] * 30)
+    made = propose_entry({"train": "rows.jsonl", split: "rows.jsonl"}, "answer", params.parent)
+    (note,) = add_own_task(params, "t", made.entry, differences=FULL)
+    counts = "54 of 60 rows of test" if split == "test" else "30 of 30 rows of validation and 30 of 30 rows of test"
+    assert note == f"{counts} have the text of a training row: their scores say little"
+
+
+def test_an_empty_description_is_not_replaced(params: Path) -> None:
+    answered(params.parent, ["a", "b"] * 30)
+    made = propose_entry({"train": "rows.jsonl"}, "answer", params.parent, description="")
+    with pytest.raises(SettingsError, match="description' is '': expected text that is not empty"):
+        add_own_task(params, "t", made.entry, differences=FULL)
 
 
 def test_names_of_columns_lose_their_blanks(params: Path) -> None:

@@ -290,7 +290,7 @@ def test_numbers_of_an_own_task_are_read_as_in_its_files() -> None:
 def test_an_absent_text_beside_another_is_empty(absent: Any) -> None:
     conversion = columns_as_text({"subject": "subject", "body": "body"}, "queue", None, None)
     assert text_of_row({"subject": absent, "body": "b"}, conversion, "") == "subject: body: b"
-    for row in ({"subject": absent, "body": " "}, {"subject": absent, "body": absent, "source": "web"}):
+    for row in ({"subject": absent, "body": "\ufeff \u00a0"}, {"subject": absent, "body": absent, "source": "web"}):
         with pytest.raises(DataError, match="row 3: there is no value in column 'subject' or 'body'"):
             text_of_row(row, conversion, "row 3")
 
@@ -575,7 +575,7 @@ def test_missing_files_and_columns_to_keep_are_named(trained: World, tmp_path: P
     for keep, message in (
         (["nam"], r"line 2: there is no column 'nam' to keep; did you mean 'name'\?"),
         (["score"], "the column 'score' cannot be kept"),
-        (["name", "name"], "the column 'name' cannot be kept"),
+        (["name", "name"], "the column 'name' to keep is given twice"),
     ):
         with pytest.raises(PemtError, match=message):
             predict_file(predictor, given, tmp_path / "answers.csv", keep=keep)

@@ -446,6 +446,13 @@ def test_a_served_model_takes_raw_columns_in_every_form_of_mlflow(trained: Proje
         ({"inputs": [{"source": "\udfff"}]}, "inputs.0.source is '\\udfff', expected Unicode text"),
         ({"inputs": [{"premise": 3, "hypothesis": "B."}]}, "'premise' is 3, expected text"),
         ({"instances": {"source": None}}, "no value in column 'premise'"),
+        (
+            {"inputs": ["a"], "dataframe_records": [{"source": "b"}]},
+            "the request has dataframe_records and inputs, exp",
+        ),
+        ({"inputs": ["a"], "instances": ["b"]}, "the request has inputs and instances, expected rows in one of them"),
+        (b'{"inputs": ["a"], "inputs": ["b"]}', "the key 'inputs' occurs twice"),
+        (b'{"inputs": [{"source": "a", "source": "b"}]}', "the key 'source' occurs twice"),
         ({"messages": [{"role": "user", "content": "a"}]}, ""),
     ],
 )

@@ -18,6 +18,7 @@ from pemt_core.errors import SettingsError, nearest, shown
 from pemt_core.methods import method_of
 from pemt_core.schema.json_values import parse_object
 from pemt_core.schema.validation import merged
+from pemt_core.schema.values import check_words
 from pemt_core.settings import RECIPE_GROUPS, Settings, load_settings, parse_settings, read_params
 from pemt_core.tasks import TASKS
 
@@ -247,7 +248,7 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
     ),
     "negative rate": (put("transfer.learning_rates", [-1.0]), ["transfer.learning_rates.0", "-1.0", "greater than 0"]),
     "endless rate": (put("transfer.learning_rates", [float("inf")]), ["transfer.learning_rates.0", "finite"]),
-    "no rate": (put("transfer.learning_rates", []), ["transfer.learning_rates", "[]", "at least 1 item"]),
+    "no rate": (put("transfer.learning_rates", []), ["transfer.learning_rates", "[]", "at least 1 entry"]),
     "certain dropout": (put("backbone.dropout", 1.0), ["backbone.dropout", "1.0", "less than 1"]),
     "wrong word": (
         put("transfer.sparsity_positions", "some"),
@@ -320,7 +321,7 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
     ),
     "an imported source of an empty description": (
         put("imported_sources", {"own": {**OWN, "description": ""}}),
-        ["imported_sources.own.description", "at least 1 character"],
+        ["imported_sources.own.description", "expected text that is not empty"],
     ),
 }
 
@@ -539,6 +540,17 @@ def test_json_out_of_bounds_is_refused_in_a_line(text: str, expected: str) -> No
     with pytest.raises(SettingsError, match=f"settings: .*{re.escape(expected)}") as caught:
         parse_object(text, "settings")
     assert len(str(caught.value)) < 500
+
+
+def test_words_of_a_command_line_are_utf_8() -> None:
+    check_words(["t.csv", "--description", "café", "--labels", "a", "b"])
+    for words, expected in (
+        (["--labels", "a", "caf\udce9"], r"'caf\\udce9' after --labels is not UTF-8 text \(character 4\)"),
+        (["--labels", "a", "--description=\udce9"], r"the argument '--description=\\udce9' is not"),
+        (["\udce9.csv"], r"the argument '\\udce9.csv' is not"),
+    ):
+        with pytest.raises(SettingsError, match=expected):
+            check_words(words)
 
 
 def test_large_numbers_of_json_stay_what_they_are() -> None:

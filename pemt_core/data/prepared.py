@@ -45,7 +45,8 @@ class TaskDescription:
 
     def shown_as(self, text: str) -> str:
         """What a person sees of a text that the model wrote: the user's label if it is a label word."""
-        return (self.shown or {}).get(" ".join(text.split()), text)
+        shown = self.shown or {}
+        return shown.get(text, shown.get(" ".join(text.split()), text))
 
 
 @dataclass(frozen=True)

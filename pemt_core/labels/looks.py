@@ -5,7 +5,9 @@ from decimal import Decimal, InvalidOperation
 
 import regex
 
-_INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}\p{Cc}\u2800]")  # and the blank of Braille
+from pemt_core.tasks.text import INVISIBLE
+
+_INVISIBLE = regex.compile(f"[{INVISIBLE}]")
 
 
 def seen(word: str) -> str:

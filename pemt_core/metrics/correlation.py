@@ -1,5 +1,6 @@
 """Correlations for STS-B, where the model writes a score as text ("3.8"). Results are x 100, from -100 to 100."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ from pemt_core.metrics.scored import Scored
 
 LOWEST, HIGHEST = 0.0, 5.0  # the range of STS-B's scores
 SCORE = f"a number from {LOWEST:g} to {HIGHEST:g}"
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 UNREADABLE = -1.0  # the value in published evaluations for a text that is not a score
 
 
@@ -48,9 +50,9 @@ def _correlation(function: Callable[..., Any], scored: Scored) -> float:
 
 
 def _parse(text: str) -> float:
-    """Return the score in `text`, or UNREADABLE; "nan" fails the comparison, so it is unreadable too."""
-    try:
-        value = float(text.strip())
-    except ValueError:
+    """Return the score in `text`, or UNREADABLE if it is no decimal number in range; Python's `float` takes others."""
+    number = text.strip()
+    if not _DECIMAL.fullmatch(number):
         return UNREADABLE
+    value = float(number)
     return value if LOWEST <= value <= HIGHEST else UNREADABLE

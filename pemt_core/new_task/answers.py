@@ -41,7 +41,7 @@ class Answers:
         if once:
             notes.append(f"the label {_listed(once)} occurs only once: if it is a mistake, correct the file")
         of_case: dict[str, list[str]] = {}
-        for label in labels:
+        for label in dict.fromkeys(labels):
             of_case.setdefault(label.casefold(), []).append(label)
         groups = [_listed(group) for group in of_case.values() if len(group) > 1]
         if groups:

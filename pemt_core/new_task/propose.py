@@ -11,7 +11,7 @@ from pemt_core.errors import DataError
 from pemt_core.new_task.answers import Answers, holds_quotes
 from pemt_core.tasks.files import column_names, read_rows
 
-_OF_AN_INDEX = re.compile(r"\s*|Unnamed: \d+|__index_level_\d+__")  # as pandas names the columns of an index
+_OF_AN_INDEX = re.compile(r"\s*|Unnamed: \d+(\.\d+)*|__index_level_\d+__")  # as pandas names an index's columns
 _NAMED = 8  # columns in a description
 _LOOKED_AT = 1_000  # rows, for quotes in texts
 
@@ -48,18 +48,15 @@ def propose_entry(
         key: the column that identifies a row.
 
     Raises:
-        DataError: the training file cannot be read, or lacks a column.
+        DataError: the training file cannot be read, lacks a column, or has no text or a single answer.
     """
-    columns, notes = column_names(folder / files["train"]), []
+    columns, notes = column_names(folder / files["train"]), list[str]()
     if text is None:
-        others = [column for column in columns if column not in (target, key)]
-        index = [column for column in others if _OF_AN_INDEX.fullmatch(column)]
-        text = _named([column for column in others if column not in index])
-        notes += [f"column {columns.index(c) + 1} ('{c}') is left out, as the index of a pandas table" for c in index]
+        text, notes = _inferred_text(files["train"], columns, target, key)
     answers, quoted = _survey(folder / files["train"], target, list(text.values()))
     notes += [f"the values of column '{column}' keep their quotes" for column in quoted]
     inferred = labels is None
-    labels = answers.labels if labels is None else labels
+    labels = _inferred_labels(files["train"], answers) if labels is None else labels
     notes += answers.notes_on_labels(labels) if labels else []
     if not labels and inferred:
         notes += answers.notes_on_free_text(scored=bool(metrics))
@@ -69,11 +66,49 @@ def propose_entry(
         "target": target,
         "labels": list(labels) or None,
         **({"label_words": dict(label_words)} if label_words else {}),
-        "description": description or _description(list(text), target, has_labels=bool(labels)),
+        "description": (
+            _description(list(text), target, has_labels=bool(labels)) if description is None else description
+        ),
         "metrics": list(metrics or (("accuracy", "macro_f1") if labels else ("qa_f1", "qa_em"))),
         **({"id": key} if key else {}),
     }
     return Proposal(entry, notes, inferred)
+
+
+def _inferred_text(file: str, columns: Sequence[str], target: str, key: str | None) -> tuple[dict[str, str], list[str]]:
+    """Return the columns that are text by their names, with notes. Raises DataError if there are none."""
+    others = [column for column in columns if column not in (target, key)]
+    text = _named([column for column in others if not _OF_AN_INDEX.fullmatch(column)])
+    if not text:
+        roles = f"'{target}' has the answer" + (f", '{key}' the name of a row" if key else "")
+        raise DataError(f"{file}: no column is left for the text: {roles}")
+    return text, _notes_on_left_out(columns, target, key)
+
+
+def _inferred_labels(file: str, answers: Answers) -> list[str]:
+    """Return the labels, empty for free text. Raises DataError if all answers are the same."""
+    labels = answers.labels
+    if len(labels) == 1:
+        raise DataError(
+            f"{file}: every answer in column '{answers.target}' is '{labels[0]}', but a task needs two; give rows of "
+            "others, or pass --free-text"
+        )
+    return labels
+
+
+def _notes_on_left_out(columns: Sequence[str], target: str, key: str | None) -> list[str]:
+    notes, nameless = [], []
+    for number, column in enumerate(columns, start=1):
+        if column in (target, key) or not _OF_AN_INDEX.fullmatch(column):
+            continue
+        if column.strip() or number == 1:
+            notes.append(f"column {number} ('{column}') is left out, as the index of a pandas table")
+        else:
+            nameless.append(str(number))
+    if nameless:
+        subject = f"column {nameless[0]} has" if len(nameless) == 1 else f"columns {', '.join(nameless)} have"
+        notes.append(f"{subject} no name and {'is' if len(nameless) == 1 else 'are'} left out")
+    return notes
 
 
 def _description(names: Sequence[str], target: str, *, has_labels: bool) -> str:

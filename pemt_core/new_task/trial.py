@@ -12,7 +12,7 @@ from pemt_core.data.prepared import PreparedTask
 from pemt_core.errors import DataError
 from pemt_core.labels import LabelError, check_written
 from pemt_core.new_task.tokenizer import tokenizer_at_hand
-from pemt_core.preparation import prepare_task
+from pemt_core.preparation import TaskReport, prepare_task
 from pemt_core.schema.flow import flow
 from pemt_core.settings import Settings
 from pemt_core.tasks import Task
@@ -35,8 +35,8 @@ def try_task(task: Task, settings: Settings, folder: Path, *, inferred_labels: b
     entry = settings.own_tasks[task.name]
     with TemporaryDirectory() as temporary:
         try:
-            prepared = _prepared(task, settings, Path(temporary) / task.name)
-            notes = _read_labels(prepared, settings, folder)
+            report, prepared = _prepared(task, settings, Path(temporary) / task.name)
+            notes = [*_notes_on_copies(report), *_read_labels(prepared, settings, folder)]
             if task.name in settings.tasks.targets:
                 _draw_samples(prepared, settings)
             return notes
@@ -49,9 +49,9 @@ def try_task(task: Task, settings: Settings, folder: Path, *, inferred_labels: b
             raise
 
 
-def _prepared(task: Task, settings: Settings, output_dir: Path) -> PreparedTask:
+def _prepared(task: Task, settings: Settings, output_dir: Path) -> tuple[TaskReport, PreparedTask]:
     with _without_progress_bars():
-        prepare_task(
+        report = prepare_task(
             task,
             source=settings.prepare.source,
             embedded_seed=settings.prepare.embedded_seed,
@@ -59,7 +59,14 @@ def _prepared(task: Task, settings: Settings, output_dir: Path) -> PreparedTask:
             max_rows=settings.prepare.max_rows.model_dump(),
             output_dir=output_dir,
         )
-    return PreparedTask.load(output_dir)
+    return report, PreparedTask.load(output_dir)
+
+
+def _notes_on_copies(report: TaskReport) -> list[str]:
+    """How many rows to score have a text that is trained on, as when two splits have the same file."""
+    counts = {role: report.duplicates.get(f"train/{role}", 0) for role in ("validation", "test")}
+    found = [f"{count} of {report.splits[role].rows} rows of {role}" for role, count in counts.items() if count]
+    return [f"{' and '.join(found)} have the text of a training row: their scores say little"] if found else []
 
 
 def _draw_samples(prepared: PreparedTask, settings: Settings) -> None:

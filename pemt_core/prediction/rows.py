@@ -7,6 +7,7 @@ import numpy as np
 
 from pemt_core.errors import DataError, nearest
 from pemt_core.tasks.pairs import DroppedRowError, RowConversion
+from pemt_core.tasks.text import is_blank
 from pemt_core.tasks.values import NoValueError, RowError, is_absent, text_of
 
 Row = str | Mapping[str, Any]
@@ -38,7 +39,7 @@ def text_of_row(row: Row, conversion: RowConversion, place: str) -> str:
 
 def _source(values: Mapping[str, Any], conversion: RowConversion) -> str:
     given = [values[name] for name in conversion.inputs]
-    if all(is_absent(value) or (isinstance(value, str) and not value.strip()) for value in given):
+    if all(is_absent(value) or (isinstance(value, str) and is_blank(value)) for value in given):
         raise NoValueError(*conversion.inputs)
     return conversion.source(values)
 

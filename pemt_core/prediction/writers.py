@@ -34,6 +34,9 @@ def output_schema(keep: Sequence[str]) -> pa.Schema:
         ("truncated", pa.bool_()),
     ]
     schema = pa.schema([("row", pa.int64()), *kept, *answers])
+    twice = [name for name in keep if keep.count(name) > 1]
+    if twice:
+        raise DataError(f"the column '{twice[0]}' to keep is given twice")
     repeated = [name for name in keep if schema.names.count(name) > 1]
     if repeated:
         raise DataError(f"the column '{repeated[0]}' cannot be kept: predictions already have a column of this name")

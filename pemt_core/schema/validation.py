@@ -52,7 +52,7 @@ def _line(model: type[BaseModel], problem: Any, placed: Callable[[Sequence[str]]
     """Describe one problem, after the file that has it: the key, what is wrong, the value, the nearest valid key."""
     location = [str(part) for part in problem["loc"] if part != "[key]"]
     file, key = placed([part for part in location if not part.startswith(("literal[", "constrained-", "function-"))])
-    return file, _description(model, problem, location, key)
+    return file, _description(model, problem, location, f"{key}''" if key.endswith(".") else key)
 
 
 def _description(model: type[BaseModel], problem: Any, location: list[str], key: str) -> str:
@@ -64,10 +64,19 @@ def _description(model: type[BaseModel], problem: Any, location: list[str], key:
         unknown = [str(key) for key in siblings if key not in _fields_at(model, location[:-1])][:_MOST_COMPARED]
         match = difflib.get_close_matches(location[-1], unknown, n=1)
         return f"key '{key}' is missing" + (f"; is '{match[0]}' a misspelling of it?" if match else "")
-    reason = cut(problem["msg"].removeprefix("Value error, "), 500)
+    reason = _reason(problem)
     if of_name or isinstance(problem["input"], dict):
-        return f"{key}: {reason}"
+        return f"{key}: {reason}" if key else reason
     return f"key '{key}' is {shown(problem['input'])}: {reason}"
+
+
+def _reason(problem: Any) -> str:
+    if problem["type"] == "too_short":  # a list or a group
+        found, least = problem["ctx"]["actual_length"], problem["ctx"]["min_length"]
+        return f"expected at least {least} {'entry' if least == 1 else 'entries'}, found {found or 'none'}"
+    if problem["type"] == "string_too_short":
+        return "expected text that is not empty"
+    return cut(problem["msg"].removeprefix("Value error, "), 500)
 
 
 def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Bounds on settings from a file or a flag, so that none takes long to check, or fails only in a later step."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,23 @@ def read_text(path: Path, most_bytes: int, remedy: str = "") -> str:
         raise SettingsError(
             f"{path}: not text in UTF-8 (byte {content[error.start]:#04x} at position {error.start}); save it as UTF-8"
         ) from error
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Raise SettingsError, naming the flag, if a word of a command line is not UTF-8: no file can keep it."""
+    flag = ""
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if word.startswith("--") and not equals:
+            flag = name
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            place = f" after {flag}" if flag and not word.startswith("--") else ""
+            raise SettingsError(
+                f"the argument {shown(word)}{place} is not UTF-8 text (character {error.start + 1}); write it in "
+                "UTF-8, or rename the file that it names"
+            ) from error
 
 
 def check_values(value: Any, origin: str, *keys: str) -> None:

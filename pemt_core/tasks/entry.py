@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from pemt_core.schema.group import Group
+from pemt_core.tasks.text import is_blank
 
 LONGEST_DESCRIPTION = 1_000  # characters; each token of it is one of the prompt, which every layer reads
 REFERENCE = "${"  # DVC replaces what follows it in params.yaml
@@ -22,8 +23,16 @@ def _without_reference(text: str) -> str:
 
 
 def _stripped(text: str) -> str:
-    if not text or text != text.strip():
+    if not text.strip():
+        raise ValueError("expected text that is not empty")
+    if text != text.strip():
         raise ValueError("expected text that neither begins nor ends with a space")
+    return text
+
+
+def _visible(text: str) -> str:
+    if is_blank(text):
+        raise ValueError("expected a sentence")
     return text
 
 
@@ -52,7 +61,7 @@ class OwnTask(Group):
     target: Column  # column of the answer
     labels: Annotated[list[Filled], Field(min_length=2)] | None  # all values of the column; None: free text
     label_words: dict[Filled, Filled] | None = None  # what the model writes for a label; absent labels: themselves
-    description: Filled  # one sentence; its tokens start the task prompt
+    description: Annotated[Filled, AfterValidator(_visible)]  # one sentence; its tokens start the task prompt
     metrics: Annotated[list[Filled], Field(min_length=1)]  # the main one first
     id: Column | None = None  # column that identifies a row; None: its position does
 

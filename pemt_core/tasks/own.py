@@ -15,6 +15,7 @@ from pemt_core.tasks.rows import columns_as_text
 from pemt_core.tasks.split_rules import SplitRule, large, own, small
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_MISSING_IN_TABLES = ("nan",)  # to pandas, which reads results/table.csv; YAML excludes null
 _RESERVED = ("all", "tokenizer")  # the mean over all targets in tables; the tokenizer's folder in data/
 
 
@@ -31,6 +32,8 @@ def own_task(name: str, entry: OwnTask, folder: Path) -> Task:
         )
     if not is_plain(name):
         raise SettingsError(f"{key}: the name cannot serve, because YAML reads {name} as another value; choose another")
+    if name in _MISSING_IN_TABLES:
+        raise SettingsError(f"{key}: the name cannot serve, because pandas reads {name} as missing; choose another")
     for split, file in entry.files.by_split.items():
         try:
             check_format(Path(file))

@@ -8,6 +8,7 @@ from pemt_core.errors import nearest
 from pemt_core.tasks.pairs import DroppedRowError, Kind, RowConversion, TextPair, one_per_reference
 from pemt_core.tasks.text import (
     highlights_to_sentences,
+    is_blank,
     join_fields,
     mark_noun_and_pronoun,
     pad_punctuation,
@@ -76,7 +77,7 @@ def columns_as_text(
 
     def source(row: RawRow) -> str:
         texts = {column: "" if is_absent(row[column]) else as_text(column, row[column]) for column in fields.values()}
-        if not any(text.strip() for text in texts.values()):
+        if all(map(is_blank, texts.values())):
             raise NoValueError(*texts)
         return joined(texts)
 
@@ -84,7 +85,7 @@ def columns_as_text(
         answer = filled_text_of(row, target)
         if labels is not None and answer not in labels:
             raise UnlistedLabelError(target, answer, f"a label word ({nearest(answer, labels)})")
-        expected = problem(answer)
+        expected = "text that can be seen" if labels is None and is_blank(answer) else problem(answer)
         if expected:
             raise RowError(target, answer, expected)
         return _target_only(source(row), answer if labels is None else labels[answer], key_of(row, key))

@@ -44,12 +44,15 @@ def _line_end(file: BinaryIO) -> str:
 
 
 def _decoded(line: bytes, encoding: str, place: str, path: Path) -> str:
+    file, other = shlex.quote(path.name), shlex.quote(beside(path, "plain"))
     if (nul := line.find(0)) >= 0:
-        raise DataError(f"{place}: byte {nul + 1} of the line is NUL; the file is damaged or not text: export it again")
+        raise DataError(
+            f"{place}: byte {nul + 1} of the line is NUL; if the file is UTF-16, convert it: iconv -f "
+            f"utf-16{'le' if nul % 2 else 'be'} -t utf-8 {file} > {other}; otherwise it is damaged: export it again"
+        )
     try:
         return line.decode(encoding)
     except UnicodeDecodeError as error:
-        file, other = shlex.quote(path.name), shlex.quote(beside(path, "plain"))
         raise DataError(
             f"{place}: byte {error.start + 1} of the line, {error.object[error.start]:#04x}, is not UTF-8; save the "
             f"file as UTF-8, or convert it, for example: iconv -f cp1252 -t utf-8 {file} > {other}"

@@ -1,5 +1,6 @@
 """Rows of a file, whose ending determines its format."""
 
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,11 @@ FORMATS = {
     ".jsonl": Format("line", jsonl_records, lambda path: None),
     ".parquet": Format("row", parquet_records, parquet_columns),
 }
+
+
+_URL = re.compile(
+    r"(?:^|/)(https?|ftp|s3|gs|hf|file):/+(.*)", re.IGNORECASE | re.DOTALL
+)  # a path keeps one slash of two
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> Records:
@@ -68,7 +74,7 @@ def place_of(path: Path, number: int) -> str:
 
 
 def column_names(path: Path) -> list[str]:
-    """Return a file's columns in order, of JSONL those of the first row; a column may have the name "".
+    """Return a file's columns in order, of JSONL those of any row; a column may have the name "".
 
     Raises DataError as `read_records` does.
     """
@@ -76,7 +82,7 @@ def column_names(path: Path) -> list[str]:
     if names:
         return names
     with closing(read_records(path)) as records:
-        return list(next(records).values)
+        return list(dict.fromkeys(name for record in records for name in record.values))
 
 
 def fixed_columns(path: Path) -> list[str] | None:
@@ -94,6 +100,8 @@ def check_file(path: Path) -> None:
             inside = sorted(each.name for each in path.iterdir() if each.suffix.lower() in FORMATS)
             raise DataError(f"{path}: is a folder; name one file in it" + (f": {path / inside[0]}" if inside else ""))
         if not path.exists():
+            if path.is_symlink():
+                raise DataError(f"{path}: is a link to {path.readlink()}, which does not exist")
             siblings = [each.name for each in path.parent.glob("*") if each.suffix.lower() in FORMATS]
             raise DataError(f"{path}: no such file" + (f"; {nearest(path.name, siblings)}" if siblings else ""))
         if not path.is_file():
@@ -111,7 +119,10 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def check_format(path: Path, endings: Collection[str] = FORMATS) -> None:
-    """Raise DataError if a file's name has none of `endings`, in upper or lower case."""
+    """Raise DataError if a file's name is a URL, or has none of `endings`, in upper or lower case."""
+    url = _URL.search(str(path))
+    if url is not None:
+        raise DataError(f"{url[1]}://{url[2]}: is a URL, expected a file of this machine; download it first")
     if path.suffix.lower() not in endings:
         raise DataError(f"{path}: the ending '{path.suffix}' is unknown; {nearest(path.suffix.lower(), endings)}")
 

@@ -20,22 +20,29 @@ from pemt_core.tasks.files.record import Record, Records, check_columns
 def csv_records(path: Path, columns: Sequence[str] | None) -> Records:
     """Yield the records below the header, which must have `columns`; values are text.
 
-    Columns without a name and empty fields behind the last column, as spreadsheets write them, are accepted.
+    As spreadsheets write them, columns without a name and empty fields behind the last column are accepted, and rows of
+    empty fields are no records; in a file with one column, a quoted empty field is one.
     """
     with closing(_fields(path)) as records:
         first, header = next(records, (1, []))
         if header:
             named = [name for name in header if name]
-            check_columns(f"{path}, line {first}", named if columns is None else columns, header)
+            needed = named if columns is None else columns
+            _check_header(header, needed, f"{path}, line {first}", path)
+            check_columns(f"{path}, line {first}", needed, header)
         for number, fields in records:
-            if len(fields) == 1 < len(header) and not fields[0].strip():
-                continue  # a line of spaces
+            if not any(map(str.strip, fields)) and not len(fields) == len(header) == 1:
+                continue  # an empty row of a spreadsheet, or a line of spaces
             if len(fields) < len(header) or any(fields[len(header) :]):
+                _check_as_separated(header, fields, f"{path}, line {first}", path)
                 raise DataError(
                     f"{path}, line {number}: {_counted(len(fields), 'field')}, but line {first} names "
                     f"{_counted(len(header), 'column')}; quote fields that contain a comma or a line break"
                 )
             yield Record(number, dict(zip(header, fields, strict=False)))
+
+
+_SEPARATORS = (";", "\t", "|")  # other than the comma
 
 
 def csv_columns(path: Path) -> list[str]:
@@ -77,8 +84,26 @@ def _separated_by_commas(lines: Iterator[str], path: Path) -> Iterator[str]:
 
 
 def _check_separator(header: str, place: str, path: Path) -> None:
+    if (note := re.fullmatch(r'"?sep=(.)"?\s*', header, re.IGNORECASE)) is not None:
+        remedy = "delete this line" if note[1] == "," else "delete this line, and save the file with commas"
+        raise DataError(f"{place}: is Excel's note that {note[1]!r} separates columns, expected their names; {remedy}")
     unquoted = re.sub(r'"[^"]*("|$)', "", header.strip("\r\n"))
-    separator = next((each for each in (";", "\t", "|") if each in unquoted and "," not in unquoted), None)
+    _refuse(next((each for each in _SEPARATORS if each in unquoted and "," not in unquoted), None), place, path)
+
+
+def _check_header(header: Sequence[str], needed: Sequence[str], place: str, path: Path) -> None:
+    """Raise DataError if a column that is missing has its name between separators other than the comma."""
+    line, missing = ",".join(header), [name for name in needed if name not in header]
+    _refuse(next((each for each in _SEPARATORS if {*line.split(each)} & {*missing}), None), place, path)
+
+
+def _check_as_separated(header: Sequence[str], fields: Sequence[str], place: str, path: Path) -> None:
+    """Raise DataError if a row fits the header by another separator than the comma."""
+    line, row = ",".join(header), ",".join(fields)
+    _refuse(next((each for each in _SEPARATORS if 0 < line.count(each) == row.count(each)), None), place, path)
+
+
+def _refuse(separator: str | None, place: str, path: Path) -> None:
     if separator is not None:
         program = f"import csv, sys; csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter={separator!r}))"
         raise DataError(
