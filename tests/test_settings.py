@@ -19,7 +19,8 @@ from pemt_core.methods import method_of
 from pemt_core.schema.json_values import parse_object
 from pemt_core.schema.validation import merged
 from pemt_core.schema.values import check_words
-from pemt_core.settings import RECIPE_GROUPS, Settings, load_settings, parse_settings, read_params
+from pemt_core.settings import RECIPE_GROUPS, Settings, load_settings, parse_run, parse_settings, read_params
+from pemt_core.settings.steps import Evaluate, read_step
 from pemt_core.tasks import TASKS
 
 REPOSITORY = Path(__file__).parent.parent
@@ -601,3 +602,18 @@ def test_the_experiment_can_name_models(name: str) -> None:
         parse_settings(merged(VALUES, {"tracking": {"experiment": name}}), "params.yaml")
     if name in ("a/b", "a:b"):  # as experiments in a workspace of Databricks
         parse_settings(merged(VALUES, {"tracking": {"experiment": name}, "models": {"enabled": False}}), "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("params", "key"),
+    [("x", "params"), ({"recipes": "x"}, r"params\.recipes"), ({"recipes": {"demo": []}}, r"params\.recipes\.demo")],
+)
+def test_a_run_of_other_groups_is_refused(params: Any, key: str) -> None:
+    with pytest.raises(SettingsError, match=f"key '{key}' is .*: expected a group of settings"):
+        parse_run(json.dumps({"params": params, "choices": {}}))
+
+
+@pytest.mark.parametrize("given", ['x{"code": "' + "a" * 5_000 + '"}', "a\0b", "\udc80"])
+def test_settings_of_a_step_that_are_no_file_are_refused(given: str) -> None:
+    with pytest.raises(SettingsError):
+        read_step(Evaluate, given, "evaluate")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pemt_core.errors import SettingsError, cut, shown
+from pemt_core.errors import SettingsError, cut, file_problem, shown
 
 DEEPEST = 50  # groups and lists within one another
 MOST_VALUES = 100_000
@@ -25,6 +25,10 @@ def read_text(path: Path, most_bytes: int, remedy: str = "") -> str:
         raise SettingsError(f"{cut(str(path))}: no such file{target}{remedy}") from error
     except IsADirectoryError as error:
         raise SettingsError(f"{path}: is a folder, expected a file") from error
+    except OSError as error:
+        raise SettingsError(file_problem(error)) from error
+    except ValueError as error:  # a character that no path has
+        raise SettingsError(f"{shown(str(path))}: not the name of a file ({error})") from error
     if len(content) > most_bytes:
         raise SettingsError(f"{path}: has more than {most_bytes:,} bytes, the most that settings may have")
     try:

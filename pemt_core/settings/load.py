@@ -51,7 +51,7 @@ class Choices(Group):
         recipe = self.recipe or values.get("recipe")
         tasks = {name: names for name, names in (("sources", self.sources), ("targets", self.targets)) if names}
         cells = {"transfer": {name: listed for name, listed in (("k", self.k), ("seeds", self.seeds)) if listed}}
-        recipes = {recipe: cells} if recipe in values.get(RECIPES, {}) else {}
+        recipes = {recipe: cells} if isinstance(recipe, str) and recipe in values.get(RECIPES, {}) else {}
         return merged(values, {"recipe": recipe, "tasks": tasks, **cells, RECIPES: recipes})
 
 
@@ -67,7 +67,16 @@ def parse_run(text: str, origin: str = "--run") -> Settings:
         params, choices = values["params"], values["choices"]
     except KeyError as error:
         raise SettingsError(f"{origin}: key {error} is missing; expected params and choices") from error
+    _check_groups({"params": params}, origin)
+    _check_groups({f"params.{RECIPES}": params.get(RECIPES, {})}, origin)
+    _check_groups({f"params.{RECIPES}.{name}": recipe for name, recipe in params.get(RECIPES, {}).items()}, origin)
     return parse_settings(validate(Choices, choices, origin).laid_over(params), origin)
+
+
+def _check_groups(values: Mapping[str, Any], origin: str) -> None:
+    for name, value in values.items():
+        if not isinstance(value, Mapping):
+            raise SettingsError(f"{origin}: key '{name}' is {shown(value)}: expected a group of settings")
 
 
 def read_params(path: Path) -> dict[str, Any]:
