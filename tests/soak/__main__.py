@@ -5,6 +5,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -32,6 +33,9 @@ def main(arguments: argparse.Namespace) -> int:
     from soak.inputs import generate_inputs
     from soak.kills import kill_runs
 
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background jobs ignore it, as do their children
     begin, parts, wrong = time.monotonic(), [], 0
     failures = arguments.failures.resolve()
     with TemporaryDirectory(prefix="soak-ground-") as folder:
