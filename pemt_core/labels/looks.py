@@ -5,7 +5,7 @@ from decimal import Decimal, InvalidOperation
 
 import regex
 
-from pemt_core.tasks.text import INVISIBLE
+from pemt_core.schema.visible import INVISIBLE
 
 _INVISIBLE = regex.compile(f"[{INVISIBLE}]")
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from pemt_core.errors import DataError, nearest
+from pemt_core.schema.visible import is_blank
 from pemt_core.tasks.pairs import DroppedRowError, RowConversion
-from pemt_core.tasks.text import is_blank
 from pemt_core.tasks.values import NoValueError, RowError, is_absent, text_of
 
 Row = str | Mapping[str, Any]

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from pemt_core.schema.group import Group
-from pemt_core.tasks.text import is_blank
+from pemt_core.schema.visible import is_blank
 
 LONGEST_DESCRIPTION = 1_000  # characters; each token of it is one of the prompt, which every layer reads
 REFERENCE = "${"  # DVC replaces what follows it in params.yaml

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from pemt_core.errors import nearest
+from pemt_core.schema.visible import is_blank
 from pemt_core.tasks.pairs import DroppedRowError, Kind, RowConversion, TextPair, one_per_reference
 from pemt_core.tasks.text import (
     highlights_to_sentences,
-    is_blank,
     join_fields,
     mark_noun_and_pronoun,
     pad_punctuation,

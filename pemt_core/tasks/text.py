@@ -7,18 +7,11 @@ import regex
 
 # Everything but underscores, whitespace, numbers, letters and the marks that belong to letters.
 _PUNCTUATION = regex.compile(r"([^_\s\p{N}\p{L}\p{M}])")
-INVISIBLE = r"\p{Default_Ignorable_Code_Point}\p{Cf}\p{Cc}\u2800"  # of no width, and the blank of Braille
-_VISIBLE = regex.compile(rf"[^\s{INVISIBLE}]")
 _WHITESPACE = re.compile(r"\s+")
 _LINE_BREAK_TAG = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _BOLD_TAG = re.compile(r"</?b>", re.IGNORECASE)
 _HIGHLIGHT_AFTER_SENTENCE = re.compile(r"([.?!\"'])\n@highlight\n")
 _HIGHLIGHT = "\n@highlight\n"
-
-
-def is_blank(text: str) -> bool:
-    """Whether a text has nothing that a person sees, but blanks and characters of no width."""
-    return _VISIBLE.search(text) is None
 
 
 def join_fields(*fields: tuple[str, str]) -> str:
