@@ -103,11 +103,11 @@ def load_backbone(directory: Path) -> Backbone:
         model_class = architecture_class(config.model_type, str(directory))
         model = model_class.from_pretrained(directory, dtype=torch.float32, use_safetensors=True)
         tokenizer = load_tokenizer(str(directory))
+        found = fingerprint_of(model, tokenizer)
     except Exception as error:  # safetensors, transformers and torch raise various types for a damaged file
         raise ArtifactError(
             f"{directory}: not readable as a backbone ({error}); run the backbone step again"
         ) from error
-    found = fingerprint_of(model, tokenizer)
     if found != recorded:
         raise ArtifactError(
             f"{directory}: fingerprint {found[:12]}, but its backbone.json says {recorded[:12]}: files were altered; "
