@@ -328,3 +328,11 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     with pytest.raises(DataError, match=r"x\.csv: its rows cannot be stored in the cache .*/cache/folder-"):
         prepare(tmp_path / "x.csv")
+
+
+def test_a_repeated_key_among_many_is_found_at_once(tmp_path: Path) -> None:
+    """A search of quadratic time would take hours."""
+    keys = [*range(300_000), 299_999]
+    (tmp_path / "x.jsonl").write_text("{" + ", ".join(f'"{key}": 0' for key in keys) + "}")
+    with pytest.raises(DataError, match="the key '299999' occurs twice"):
+        list(read_records(tmp_path / "x.jsonl"))

@@ -16,7 +16,7 @@ def parse_json(text: str, origin: str) -> Any:
     if len(text) > MOST_BYTES:
         raise SettingsError(f"{origin}: has more than {MOST_BYTES:,} characters, the most that settings may have")
     try:
-        values = json.loads(text, parse_float=_number, parse_constant=_refused, object_pairs_hook=_object)
+        values = json.loads(text, parse_float=_number, parse_constant=_refused, object_pairs_hook=with_unique_keys)
     except RecursionError as error:
         raise SettingsError(
             f"{origin}: nested too deeply: expected at most {DEEPEST} objects and lists within one another"
@@ -45,7 +45,8 @@ def _refused(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number of JSON")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object of its pairs, in linear time. Raises ValueError if a key occurs twice."""
     values = dict(pairs)
     if len(values) < len(pairs):
         seen: set[str] = set()

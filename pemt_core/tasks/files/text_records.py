@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pemt_core.errors import DataError
+from pemt_core.schema.json_values import with_unique_keys
 from pemt_core.tasks.files.lines import LONGEST_LINE, lines_of
 from pemt_core.tasks.files.marks import beside
 from pemt_core.tasks.files.record import Record, Records, check_columns
@@ -164,18 +165,10 @@ def _levels(values: dict[str, Any]) -> int:
     return num_levels
 
 
-def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} occurs twice")
-    return values
-
-
 def _whole_number(digits: str) -> int:
     if len(digits) > _MOST_DIGITS:
         raise ValueError(f"a number of {len(digits):,} digits, expected at most {_MOST_DIGITS:,}")
     return int(digits)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_with_unique_keys, parse_int=_whole_number)
+_DECODER = json.JSONDecoder(object_pairs_hook=with_unique_keys, parse_int=_whole_number)
