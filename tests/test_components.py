@@ -445,7 +445,8 @@ def test_what_cannot_be_printed_is_an_error() -> None:
     command = f"{sys.executable} -m components.tasks rte > /dev/full"
     buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
     done = subprocess.run(["bash", "-c", command], cwd=REPOSITORY, env=buffered, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (1, "error: cannot write the output: No space left on device\n")
+    expected = "error: cannot write to the standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, expected)
 
 
 def test_only_errors_about_files_lose_their_traceback() -> None:
