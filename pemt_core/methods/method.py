@@ -39,6 +39,23 @@ class Method(Group):
         Raises SettingsError, naming the nearest, if its settings name an unknown source.
         """
 
+    @property
+    def needs_lone_prompts(self) -> bool:
+        """Whether it reads the source prompts that were trained without adapters (`Expert.lone_prompt`)."""
+        return False
+
+    def options(self, known: Sequence[str]) -> "list[Method]":
+        """The methods among which validation chooses, each at every learning rate; one, unless sources are selected."""
+        return [self]
+
+    def prompt_text(self, description: str) -> str:
+        """The text whose tokens start the prompt; by default the target's description."""
+        return description
+
+    def learning_rate_factors(self, names: Sequence[str]) -> Mapping[str, float]:
+        """Factors of the learning rate of the trained tensors `names`; 1 for those that are absent."""
+        return {}
+
     @abstractmethod
     def initial_tensors(
         self, backbone: Any, description_ids: "Tensor", experts: "Sequence[Expert]", generator: "torch.Generator"
@@ -46,7 +63,7 @@ class Method(Group):
         """Every tensor that the method trains, at step 0.
 
         Args:
-            description_ids: tokens of the target's description, shape (P,).
+            description_ids: tokens of `prompt_text`, shape (P,).
             experts: the experts of the sources that it draws on.
         """
 

@@ -43,6 +43,7 @@ class Expert:
     task: str
     tensors: Mapping[str, Tensor]
     scale: float
+    lone_prompt: Float[Tensor, "P D"] | None = None  # the source's prompt that was trained without an adapter
 
 
 def initial_prompt(

@@ -1,13 +1,38 @@
-"""Task prompts: vectors in front of the text (stage 1) and their correlation-guided form (stage 2)."""
+"""Prompts: what enters the encoder in front of the text, and how it changes the text's embeddings.
+
+A task prompt is P vectors in front of the text (stage 1); its correlation-guided form serves stage 2.
+"""
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
-class TaskPrompt(nn.Module):
+class Prompt(nn.Module):
+    """What a method does to the encoder's input: a prompt (P, D), the same in front of every text.
+
+    A prompt that depends on the text, or changes its embeddings, overrides `embed`.
+    """
+
+    def embed(
+        self, text: Float[Tensor, "B T D"], mask: Int[Tensor, "B T"]
+    ) -> tuple[Float[Tensor, "B P D"], Float[Tensor, "B T D"]]:
+        """The rows in front of every text, and the text's embeddings; `mask` has ones where a text is not padding."""
+        return self().to(text.dtype).unsqueeze(0).expand(len(text), -1, -1), text
+
+
+class NoPrompt(Prompt):
+    """The text alone: P = 0."""
+
+    def embed(
+        self, text: Float[Tensor, "B T D"], mask: Int[Tensor, "B T"]
+    ) -> tuple[Float[Tensor, "B P D"], Float[Tensor, "B T D"]]:
+        return text[:, :0], text
+
+
+class TaskPrompt(Prompt):
     """P trained vectors that start as the embeddings of the task's description (method, stage 1)."""
 
     def __init__(self, vectors: Float[Tensor, "P D"]) -> None:
@@ -18,7 +43,7 @@ class TaskPrompt(nn.Module):
         return self.vectors
 
 
-class CorrelationGuidedPrompt(nn.Module):
+class CorrelationGuidedPrompt(Prompt):
     """Q + sum_k softmax(Q S_k^T) S_k: the target's prompt, guided by the frozen prompts of all sources (stage 2).
 
     Attention is computed per source and summed, without scaling and with dropout on its probabilities. The sources'

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from pemt_core.model.attachment import Attachment
 from pemt_core.model.encoded import IGNORED_LABEL, EncodedRows
+from pemt_core.model.prompt import Prompt
 from pemt_core.model.signal import ForwardSignal
 
 
@@ -34,7 +35,7 @@ class PromptedT5(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        prompt: nn.Module,
+        prompt: Prompt,
         attachment: Attachment,
         signal: ForwardSignal,
         trained: Mapping[str, nn.Parameter],
@@ -43,7 +44,7 @@ class PromptedT5(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone: Any = backbone
-        self.prompt = prompt
+        self.prompt: Prompt = prompt
         self.attachment = attachment
         self.signal = signal
         self.trained = dict(trained)
@@ -89,9 +90,7 @@ class PromptedT5(nn.Module):
         self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"]
     ) -> tuple[Float[Tensor, "B S D"], Int[Tensor, "B S"], Bool[Tensor, "B P"]]:
         """Embeddings and attention mask of prompt and text (S = P + T), and which prompt positions are real."""
-        prompt = self.prompt()
-        text = self.backbone.get_input_embeddings()(input_ids)
-        rows = prompt.to(text.dtype).unsqueeze(0).expand(len(text), -1, -1)
+        rows, text = self.prompt.embed(self.backbone.get_input_embeddings()(input_ids), attention_mask)
         prompt_mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=text.device)
         mask = torch.cat([prompt_mask.to(attention_mask.dtype), attention_mask], dim=1)
         return torch.cat([rows, text], dim=1), mask, prompt_mask
