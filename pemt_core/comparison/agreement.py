@@ -16,7 +16,7 @@ SHARED_GROUPS = ("prepare", "backbone", "imported_sources", "per_source", "evalu
 
 
 def check_agreement(experiments: Mapping[str, Experiment]) -> None:
-    """Raise SettingsError, naming both files and the first key that differs, if two experiments contradict each other."""
+    """Raise SettingsError, naming both files and the first key that differs, if two contradict each other."""
     first: dict[tuple[str, ...], tuple[str, Mapping[str, str]]] = {}
     for experiment in experiments.values():
         for place, values in _meanings(experiment):

@@ -121,8 +121,8 @@ def _check_columns(experiment: Experiment) -> None:
         name = definition.column(method, variant)
         if columns[name] != (variant, method):
             raise SettingsError(
-                f"{experiment.file}: the method '{method}' of the variant '{variant}' would be shown as '{name}', which "
-                f"is a method of '{BASE}' too; rename the variant"
+                f"{experiment.file}: '{method}' of the variant '{variant}' would be shown as '{name}', which is a "
+                f"method of '{BASE}' too; rename the variant"
             )
     for key, names in (("reference", [definition.reference]), ("family", definition.family or [])):
         for name in names:
