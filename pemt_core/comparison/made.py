@@ -1,6 +1,7 @@
-"""Make a folder unless it holds, whole and unaltered, what would be made from the same settings, code and inputs."""
+"""Stages that are made once: a folder is kept while it is what the same settings, code and inputs would make."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +12,37 @@ from pemt_core.errors import ArtifactError
 CONTENT = "content"
 
 
-def is_made(folder: Path, record: Path, made_of: Mapping[str, Any]) -> bool:
-    """Whether the file `record` says that `folder` was made of these inputs, and the folder is as it was then."""
-    recover(folder.parent, folder.name)
-    if not record.is_file() or not folder.is_dir():
-        return False
-    try:
-        return read_record(record, "") == {**made_of, CONTENT: content_of(folder)}
-    except (ArtifactError, OSError):
-        return False
+@dataclass(frozen=True)
+class Stage:
+    """A folder, what it is made of, and the call that makes it."""
 
+    folder: Path
+    record: Path  # the file that says what the folder was made of
+    made_of: Mapping[str, Any]
+    build: Callable[[], object]
 
-def make(folder: Path, record: Path, made_of: Mapping[str, Any], build: Callable[[], object]) -> bool:
-    """Call `build`, which writes `folder`, unless that is made; return whether it was called.
+    def is_made(self) -> bool:
+        """Whether the folder was made of these inputs, and is as it was then."""
+        recover(self.folder.parent, self.folder.name)
+        if not self.record.is_file() or not self.folder.is_dir():
+            return False
+        try:
+            return read_record(self.record, "") == {**self.made_of, CONTENT: content_of(self.folder)}
+        except (ArtifactError, OSError):
+            return False
 
-    `record` is written last: after an interruption in between, the folder is made again.
-    """
-    if is_made(folder, record, made_of):
-        return False
-    record.unlink(missing_ok=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    build()
-    write_record(record, {**made_of, CONTENT: content_of(folder)})
-    return True
+    def make(self) -> bool:
+        """Build the folder unless it is made; return whether it was built.
+
+        The record is written last: after an interruption in between, the folder is built again.
+        """
+        if self.is_made():
+            return False
+        self.record.unlink(missing_ok=True)
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self.build()
+        write_record(self.record, {**self.made_of, CONTENT: content_of(self.folder)})
+        return True
 
 
 def content_of(folder: Path) -> str:
