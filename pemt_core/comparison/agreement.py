@@ -57,14 +57,38 @@ def _difference(
     return f"{file} and {other} differ in {values_of}; experiments share data, backbone, sources and scores"
 
 
-def shared_tasks(experiments: Mapping[str, Experiment]) -> Settings:
+def for_data(experiments: Mapping[str, Experiment]) -> Settings:
     """The settings that data is prepared with: the tasks are those of all experiments, in the order of the first.
 
-    Whichever experiment runs, the prepared data is then the same.
+    Whichever experiment runs, the prepared data is the same.
     """
     every = [settings for experiment in experiments.values() for settings in experiment.variants.values()]
-    first = every[0]
     targets = list(dict.fromkeys(target for settings in every for target in settings.tasks.targets))
     own = {name: entry for settings in every for name, entry in settings.own_tasks.items()}
-    tasks = first.tasks.model_copy(update={"targets": targets})
-    return first.model_copy(update={"tasks": tasks, "own_tasks": own})
+    tasks = every[0].tasks.model_copy(update={"targets": targets})
+    return every[0].model_copy(update={"tasks": tasks, "own_tasks": own})
+
+
+def for_sources(variant: str, settings: Settings, experiments: Mapping[str, Experiment]) -> Settings:
+    """The settings that stage 1 of a variant is planned with: they list the methods of all experiments that have it.
+
+    Whichever experiment runs, the source adapters and experts are the same. Sources that no method draws on are left
+    out.
+    """
+    sharing = [each.variants[variant] for each in experiments.values() if variant in each.variants]
+    listed = {
+        name: (other.methods[name], other.sources_of(name, method))
+        for other in sharing
+        for target in other.tasks.targets
+        for name, method in other.methods_for(target).items()
+    }
+    used = {source for _, sources in listed.values() for source in sources}
+    sources = [source for source in settings.tasks.sources if source in used]
+    return settings.model_copy(
+        update={
+            "methods": {name: entry for name, (entry, _) in listed.items()},
+            "tasks": settings.tasks.model_copy(update={"sources": sources or settings.tasks.sources}),
+            "transfer": settings.transfer.model_copy(update={"methods": list(listed)}),
+            "per_target": {},
+        }
+    )

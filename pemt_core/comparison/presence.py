@@ -19,7 +19,10 @@ def missing_cells(variant: VariantPlan, folders: Folders, checkpoints: Path) -> 
     bank, missing = load_experts(folders.experts(variant.name), backbone), []
     for name, settings in variant.transfers.items():
         prepared, output = PreparedTask.load(folders.data / name, name), folders.targets(variant.name) / name
-        target, data = Target(prepared, backbone, bank, settings.answer, checkpoints, transfer.__name__), prepared.content_hash()
+        target, data = (
+            Target(prepared, backbone, bank, settings.answer, checkpoints, transfer.__name__),
+            prepared.content_hash(),
+        )
         for cell in settings.cells:
             described = target.training(cell, settings.method(cell.method), data).description
             if not holds_cell(output / cell.name, described, backbone, bank):
