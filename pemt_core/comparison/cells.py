@@ -42,6 +42,7 @@ class CellWork:
                     checkpoint_dir=self.checkpoints,
                     open_run=open_run,
                     workers=self.workers,
+                    costs_dir=self.folders.costs(self.variant.name) / name,
                     keep_others=True,
                 )
             except TrainingError as error:

@@ -31,7 +31,7 @@ class Folders:
         return self.root / "scores" / variant
 
     def costs(self, variant: str) -> Path:
-        """What trainings took: <source>.json, and <target>/<cell>.json."""
+        """What trainings took: <target>/<cell>.json."""
         return self.root / "costs" / variant
 
     def made(self, what: str) -> Path:

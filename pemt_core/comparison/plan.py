@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pemt_core.artifacts.cell import Cell, FewShot
-from pemt_core.comparison.agreement import check_agreement, shared_tasks
+from pemt_core.comparison.agreement import check_agreement, for_data, for_sources
 from pemt_core.comparison.experiments import Experiment
 from pemt_core.errors import SettingsError, nearest
 from pemt_core.settings import Settings
-from pemt_core.settings.steps import Backbone, MethodNaming, Prepare, Transfer
+from pemt_core.settings.steps import Backbone, CollectExperts, MethodNaming, Prepare, TrainSource, Transfer
 from pemt_core.steps.plan import Plan, make_plan
 
 
@@ -29,6 +29,8 @@ class VariantPlan:
     name: str
     settings: Settings
     steps: Plan
+    train_source: Mapping[str, TrainSource]  # by source; for the methods of all experiments
+    collect_experts: CollectExperts
     transfers: Mapping[str, Transfer]  # by target
 
     @property
@@ -83,20 +85,22 @@ def plan_comparison(
     Raises SettingsError if `experiments` contradict one another, or the experiment has no such target, k or seed.
     """
     check_agreement(experiments)
-    shared = shared_tasks(experiments)
+    shared = for_data(experiments)
     of_all = make_plan(shared, folder)
-    variants = [_variant(name, settings, choice, folder) for name, settings in experiment.variants.items()]
+    variants = [
+        _variant(name, settings, for_sources(name, settings, experiments), choice, folder)
+        for name, settings in experiment.variants.items()
+    ]
     _check_choice(experiment, choice)
     own = [folder / file for entry in shared.listed_own_tasks.values() for file in entry.files.by_split.values()]
     return ComparisonPlan(experiment, of_all.prepare, of_all.backbone, variants, own)
 
 
-def _variant(name: str, settings: Settings, choice: Choice, folder: Path) -> VariantPlan:
-    steps = make_plan(settings, folder)
+def _variant(name: str, settings: Settings, stage_1: Settings, choice: Choice, folder: Path) -> VariantPlan:
+    steps, before = make_plan(settings, folder), make_plan(stage_1, folder)
     transfers = {target: _chosen(transfer, choice) for target, transfer in steps.transfer.items()}
-    return VariantPlan(
-        name, settings, steps, {t: e for t, e in transfers.items() if e.cells and _has(choice.targets, t)}
-    )
+    kept = {name: transfer for name, transfer in transfers.items() if transfer.cells and _has(choice.targets, name)}
+    return VariantPlan(name, settings, steps, before.train_source, before.collect_experts, kept)
 
 
 def _chosen(transfer: Transfer, choice: Choice) -> Transfer:

@@ -57,7 +57,7 @@ class Comparison:
             CellWork(variant, self.folders, self.checkpoints, self.workers).score()
 
     def _make_experts(self, shared: Shared, variant: VariantPlan) -> None:
-        names, open_run = list(variant.steps.train_source), self.open_run(variant.name)
+        names, open_run = list(variant.train_source), self.open_run(variant.name)
         for number, name in enumerate(names, start=1):
             _make(f"sources of {variant.name} {number}/{len(names)}: {name}", shared.source(variant, name, open_run))
         _make(f"experts of {variant.name}", shared.experts(variant))

@@ -66,7 +66,7 @@ class Shared:
 
     def source(self, variant: VariantPlan, name: str, open_run: OpenRun) -> Stage:
         """The trained adapter of one source."""
-        step, folder = variant.steps.train_source[name], self.folders.sources(variant.name) / name
+        step, folder = variant.train_source[name], self.folders.sources(variant.name) / name
         data, backbone = self.folders.data / name, self.folders.backbone
         inputs = {"data": PreparedTask.load(data, name).content_hash(), "backbone": recorded_fingerprint(backbone)}
 
@@ -86,7 +86,7 @@ class Shared:
 
     def experts(self, variant: VariantPlan) -> Stage:
         """The adapters of all sources in one file, and the imported ones."""
-        step, backbone = variant.steps.collect_experts, self.folders.backbone
+        step, backbone = variant.collect_experts, self.folders.backbone
         folder = self.folders.experts(variant.name)
         adapters = [self.folders.sources(variant.name) / name for name in step.sources]
         inputs = {
