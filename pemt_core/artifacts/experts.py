@@ -49,13 +49,13 @@ class ExpertBank:
                 raise ArtifactError(f"there is no expert of '{source}'; {nearest(source, known)}")
         return [known[source] for source in sources]
 
-    def mixture_hash(self, sources: Sequence[str]) -> str:
+    def mixture_hash(self, sources: Sequence[str], lone_prompts: bool = False) -> str:
         """A hash of the experts of `sources`, which a cell that mixes them records. Other experts do not affect it."""
         return sha256_of_json([[expert.task, self.contents[expert.task]] for expert in self.select(sources)])
 
-    def check(self, directory: Path, cell: TargetDescription) -> None:
+    def check(self, directory: Path, cell: TargetDescription, lone_prompts: bool = False) -> None:
         """Raise ArtifactError, naming both, if the cell in `directory` was trained with other experts than these."""
-        found = self.mixture_hash(cell.sources)
+        found = self.mixture_hash(cell.sources, lone_prompts)
         if cell.experts != found:
             raise ArtifactError(
                 f"{directory}: trained with the experts {cell.experts[:12]}, but the current ones are {found[:12]}; "

@@ -23,7 +23,7 @@ from pemt_core.schema.numbers import (
     Seed,
     Short,
 )
-from pemt_core.training.settings import FixedRateTraining, SelectBy, TrainingSettings
+from pemt_core.training.settings import FixedRateTraining, Search, SelectBy, TrainingSettings
 
 HUB, EMBEDDED = "hub", "embedded"  # values of prepare.source that are not folders
 
@@ -136,6 +136,7 @@ class TransferSettings(Group):
     source_length: Count
     select_by: SelectBy
     learning_rates: Annotated[list[Rate], Field(min_length=1)]
+    search: Search
     training: TrainingSettings
 
 
