@@ -3,8 +3,8 @@
 Operations are counted and divided by a share of a GPU's peak; nothing is measured.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from pemt_core.artifacts.cell import Cell
 from pemt_core.backbone.shapes import backbone_of_shapes
@@ -28,7 +28,12 @@ from pemt_core.tasks import TASKS
 
 BACKBONE = "t5-base"
 SHARE, LAUNCH = 0.35, 10e-6  # of a GPU's peak that is sustained, and seconds per operator: assumptions, as in scale.md
-PEAKS = {"H200 bfloat16": 989e12, "A100 bfloat16": 312e12, "H200 float32": 67e12, "A100 float32": 19.5e12}  # data sheets
+PEAKS = {
+    "H200 bfloat16": 989e12,
+    "A100 bfloat16": 312e12,
+    "H200 float32": 67e12,
+    "A100 float32": 19.5e12,
+}  # data sheets
 
 # fmt: off
 _LENGTHS = {  # mean tokens of prompt, text and target, as docs/scale.md lists them
@@ -81,7 +86,11 @@ class _Parts:
 
     @classmethod
     def of(cls, method: Method, variant: VariantPlan) -> "_Parts":
-        model, sources, rank = backbone_of_shapes(BACKBONE), variant.settings.sources, variant.settings.train_source.rank
+        model, sources, rank = (
+            backbone_of_shapes(BACKBONE),
+            variant.settings.sources,
+            variant.settings.train_source.rank,
+        )
         option = method.options(sources)[0]
         count = trained_parameters(option, model, sources, rank)
         values = option.model_dump()

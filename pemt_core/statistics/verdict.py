@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pemt_core.statistics.intervals import Interval
-
 Decision = Literal["supported", "not supported", "undecidable"]
 
 
