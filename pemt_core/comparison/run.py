@@ -1,0 +1,67 @@
+"""Run an experiment: everything that is not there, in the order of data flow."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pemt_core.comparison.cells import CellWork
+from pemt_core.comparison.folders import Folders
+from pemt_core.comparison.made import Stage
+from pemt_core.comparison.plan import ComparisonPlan, VariantPlan
+from pemt_core.comparison.presence import missing_cells
+from pemt_core.comparison.progress import CellBar
+from pemt_core.comparison.shared import Shared
+from pemt_core.errors import TrainingError
+from pemt_core.training.run import OpenRun
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A run of an experiment. It may be stopped at any moment and goes on when it is run again."""
+
+    plan: ComparisonPlan
+    folders: Folders
+    project: Path  # the folder of params.yaml
+    checkpoints: Path
+    workers: int | None  # parallel trainings; None: what suits the machine
+    open_run: Callable[[str], OpenRun]  # by variant
+
+    def train(self) -> None:
+        """Make data, backbone, source adapters and all cells.
+
+        Raises TrainingError, once everything else is trained, if cells failed; see `transfer` for other errors.
+        """
+        variants, failed = self.plan.variants, list[TrainingError]()
+        shared = Shared(self.plan, self.folders, self.project, self.checkpoints)
+        _make("data", shared.data())
+        _make("backbone", shared.backbone(self.open_run(variants[0].name)))
+        for variant in variants:
+            self._make_experts(shared, variant)
+        missing = {variant.name: missing_cells(variant, self.folders, self.checkpoints) for variant in variants}
+        count, number = len(self.plan.cells), sum(map(len, missing.values()))
+        logger.info("cells: %d of %d to train", number, count)
+        with CellBar.over(number, self.plan.experiment.name) as bar:
+            for variant in variants:
+                work = CellWork(variant, self.folders, self.checkpoints, self.workers)
+                work.train(missing[variant.name], bar.watched(self.open_run(variant.name)))
+                failed += work.failed
+        if failed:
+            raise TrainingError("; ".join(map(str, failed)))
+
+    def score(self) -> None:
+        """Score all cells on their test splits."""
+        for variant in self.plan.variants:
+            CellWork(variant, self.folders, self.checkpoints, self.workers).score()
+
+    def _make_experts(self, shared: Shared, variant: VariantPlan) -> None:
+        names, open_run = list(variant.train_source), self.open_run(variant.name)
+        for number, name in enumerate(names, start=1):
+            _make(f"sources of {variant.name} {number}/{len(names)}: {name}", shared.source(variant, name, open_run))
+        _make(f"experts of {variant.name}", shared.experts(variant))
+
+
+def _make(what: str, stage: Stage) -> None:
+    logger.info("%s: %s", what, "made" if stage.make() else "as before")
