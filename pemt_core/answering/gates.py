@@ -1,5 +1,6 @@
 """How a task's gates behave over its rows: spread of the weights, share of one-hot rows, dependence on the row."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ class GateStatistics:
     `entropy` and `one_hot` are None if the weights of some row are no distribution: not all methods use a softmax.
     """
 
-    entropy: float | None  # nats, mean over rows: 0 if one-hot, ln E if equal
+    entropy: float | None  # mean over rows, divided by ln E: 0 if one expert has all the weight, 1 if all are equal
     one_hot: float | None  # share of rows whose largest weight is above ONE_HOT
     deviation: float  # standard deviation over rows (divisor N), mean over experts: 0 if the gate ignores the row
 
@@ -29,5 +30,7 @@ def gate_statistics(weights: Sequence[Float[NDArray[np.float64], "B E"]]) -> Gat
     deviation = float(rows.std(axis=0).mean())
     if (rows < 0).any() or (np.abs(rows.sum(axis=1) - 1) > SUM_TOLERANCE).any():
         return GateStatistics(None, None, deviation)
-    entropies = -np.sum(rows * np.log(np.where(rows > 0, rows, 1.0)), axis=1)
-    return GateStatistics(max(0.0, float(entropies.mean())), float((rows.max(axis=1) > ONE_HOT).mean()), deviation)
+    nats = -np.sum(rows * np.log(np.where(rows > 0, rows, 1.0)), axis=1)
+    experts = rows.shape[1]
+    entropy = float(nats.mean()) / math.log(experts) if experts > 1 else 0.0
+    return GateStatistics(max(0.0, entropy), float((rows.max(axis=1) > ONE_HOT).mean()), deviation)

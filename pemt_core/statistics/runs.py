@@ -11,7 +11,7 @@ from pemt_core.artifacts.result import CellResult
 from pemt_core.metrics import Scored, get_metric
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TargetRuns:
     """The answers of methods to one target's test rows, at one k.
 
@@ -39,6 +39,8 @@ class TargetRuns:
                 )
         if self.clusters is not None and len(self.clusters) != len(first.groups):
             raise ValueError(f"{self.target}: {len(self.clusters)} clusters for {len(first.groups)} rows")
+        if len({*zip(self.cluster_of_row.tolist(), first.groups, strict=True)}) > len({*first.groups}):
+            raise ValueError(f"{self.target}: a group of rows is split among clusters")
 
     @property
     def any_run(self) -> Scored:
@@ -51,12 +53,9 @@ class TargetRuns:
         _, index = np.unique(self.clusters or self.any_run.groups, return_inverse=True)
         return index
 
-    def seeds(self, methods: Sequence[str]) -> list[int]:
-        """The seeds that all of `methods` have, in order. Raises ValueError if there is none."""
-        shared = sorted(set.intersection(*(set(self.runs[method]) for method in methods)))
-        if not shared:
-            raise ValueError(f"{self.target}: {' and '.join(methods)} have no seed in common")
-        return shared
+    def shared_seeds(self, method: str, reference: str) -> list[int]:
+        """The seeds that both methods have, in order."""
+        return sorted(set(self.runs.get(method, {})) & set(self.runs.get(reference, {})))
 
     @cached_property
     def _scores(self) -> dict[tuple[str, int], float]:

@@ -1,0 +1,85 @@
+"""Figure 1: the mean over all targets against the number of trained parameters."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
+
+from pemt_core.comparison_report.groups import GROUPS
+from pemt_core.comparison_report.labels import Labelled, place_labels
+from pemt_core.comparison_report.study import Line, Study
+from pemt_core.report.palette import PAGE, drop_frame, figure_without, lay_out, page_colours
+
+WIDEST = 12.0  # points: an interval is cut where it would squeeze the differences between methods
+
+
+@page_colours
+def draw_points(study: Study) -> Figure:
+    """Draw each method that has every target, with its interval over seeds; a method that trains nothing is at 0."""
+    lines = [line for line in study.lines if not math.isnan(line.mean)]
+    if not lines:
+        return figure_without("means over all targets")
+    figure = Figure(figsize=(7.4, 5.2), layout="constrained")
+    axes = figure.subplots()
+    marks = [_mark(line) for line in lines]
+    _scale(axes, lines)
+    for line, mark in zip(lines, marks, strict=True):
+        _draw(axes, line, mark)
+    axes.set_xlabel("trained parameters per target (log scale)")
+    axes.set_ylabel(f"main metric on test (points), mean over {len(study.targets)} targets")
+    drop_frame(axes)
+    _legend(figure, axes, lines)
+    lay_out(figure)
+    place_labels(axes, marks)
+    named = ", ".join(f"{line.title} {line.mean:.1f}" for line in lines)
+    figure.set_label(f"Mean of the main metric against trained parameters, k = {study.k}: {named}")
+    return figure
+
+
+def _mark(line: Line) -> Labelled:
+    half = 0.0 if math.isnan(line.half_width) else min(line.half_width, WIDEST)
+    at = float(line.cost.most_parameters)
+    return Labelled(at, line.mean, line.title, line.mean - half, line.mean + half, bold=line.group is GROUPS[0])
+
+
+def _draw(axes: Axes, line: Line, mark: Labelled) -> None:
+    style = line.group
+    look: dict[str, Any] = {
+        "marker": style.marker, "color": style.colour, "markerfacecolor": PAGE if style.hollow else style.colour,
+        "markersize": 7, "elinewidth": 1.2, "markeredgewidth": 1.3,
+    }  # fmt: skip
+    half = None if math.isnan(line.half_width) else [[mark.y - mark.low], [mark.high - mark.y]]
+    axes.errorbar(mark.x, mark.y, yerr=half, linestyle="none", zorder=4, **look)
+
+
+def _scale(axes: Axes, lines: Sequence[Line]) -> None:
+    """Fit the axes: parameters on a log scale with a tick per power of ten, and 0 on its left if a method has none."""
+    sizes = [line.cost.most_parameters for line in lines]
+    low, high = min(size for size in [*sizes, max(sizes)] if size) if any(sizes) else 1, max(*sizes, 1)
+    powers = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    if 0 in sizes:
+        axes.set_xscale("symlog", linthresh=powers[0], linscale=0.5)
+        axes.set_xlim(-powers[0] * 0.4, high * 4)
+        axes.xaxis.set_major_locator(FixedLocator([0.0, *powers]))
+    else:
+        axes.set_xscale("log")
+        axes.set_xlim(low / 4, high * 4)
+        axes.xaxis.set_major_locator(FixedLocator(powers))
+    axes.xaxis.set_major_formatter(EngFormatter(sep="\N{NARROW NO-BREAK SPACE}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    halves = [0.0 if math.isnan(line.half_width) else min(line.half_width, WIDEST) for line in lines]
+    ends = [line.mean + sign * half for line, half in zip(lines, halves, strict=True) for sign in (-1, 1)]
+    room = max(1.0, 0.08 * (max(ends) - min(ends)))
+    axes.set_ylim(min(ends) - room, max(ends) + room)
+
+
+def _legend(figure: Figure, axes: Axes, lines: Sequence[Line]) -> None:
+    for style in GROUPS:
+        if any(line.group is style for line in lines):
+            face = PAGE if style.hollow else style.colour
+            axes.plot([], [], linestyle="none", marker=style.marker, color=style.colour, markerfacecolor=face,
+                      markersize=7, label=style.title)  # fmt: skip
+    figure.legend(loc="outside lower center", ncols=len(GROUPS), frameon=False, fontsize=9)
