@@ -133,9 +133,7 @@ def _methods_table(cells: pd.DataFrame) -> str:
     methods = sorted(cells["method"].unique())
     points = {(r["target"], r["k"], r["method"]): _points(r["mean"]) for r in cells.to_dict("records")}
     rows = dict.fromkeys((target, k) for target, k, _ in points)
-    return pipe_table(
-        ["Target", "k", *methods], [[*row, *(points.get((*row, m), "") for m in methods)] for row in rows]
-    )
+    return pipe_table(["Target", "k", *methods], [[*row, *(points.get((*row, m), "") for m in methods)] for row in rows])
 
 
 def _cells_table(cells: pd.DataFrame) -> str:

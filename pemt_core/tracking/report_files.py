@@ -1,19 +1,19 @@
 """A run that holds the files of a report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pemt_core.artifacts.files import sha256_of_file, sha256_of_json
 from pemt_core.tracking.parents import Parent, record_parent
 from pemt_core.tracking.tracker import CELL, Tracker
 
-SHOWN = (".csv", ".html", ".json", ".md")  # text files that are kept; images are shown on the run's page
+SHOWN = (".csv", ".html", ".md", ".svg")  # text files that are kept; images are shown on the run's page
 
 
 def record_files(
     tracker: Tracker,
     name: str,
-    files: list[Path],
+    files: Sequence[Path],
     page: str,
     params: Mapping[str, object],
     metrics: Mapping[str, float],
