@@ -14,7 +14,7 @@ from pemt_core.artifacts.cost import TrainingCost, load_cost
 from pemt_core.comparison.folders import Folders
 from pemt_core.comparison.plan import ComparisonPlan, VariantPlan
 from pemt_core.comparison.presence import missing_cells
-from pemt_core.comparison.probe import ROWS, Speed, probe
+from pemt_core.comparison.probe import ROWS, Speed, backbone_to_probe, probe
 from pemt_core.comparison.scale import ROWS as OFFICIAL, rows_of as official_rows
 from pemt_core.comparison.shared import Shared
 from pemt_core.comparison.work import CellWork, TargetRows, rows_of
@@ -118,9 +118,8 @@ class _Times:
     @cached_property
     def probed(self) -> Mapping[str, Speed]:
         """By method; empty before there is a backbone to probe."""
-        named = Path(self.variant.settings.backbone.name)
-        places = [folder for folder in (self.folders.backbone, named) if folder.is_dir()]
-        return probe(self.variant, sorted(self.methods), places[0]) if places else {}
+        model = backbone_to_probe(self.variant, self.folders.backbone)
+        return {} if model is None else probe(self.variant, sorted(self.methods), model)
 
     def rows(self, target: str) -> TargetRows:
         if target not in self._rows:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pemt_core.backbone.checkpoint import fetch_checkpoint
 from pemt_core.backbone.store import load_backbone
 from pemt_core.comparison.plan import VariantPlan
 from pemt_core.methods import Method
@@ -27,10 +28,19 @@ class Speed:
     answer: float  # of one generated answer
 
 
-def probe(variant: VariantPlan, methods: Sequence[str], backbone_dir: Path) -> dict[str, Speed]:
+def backbone_to_probe(variant: VariantPlan, made: Path) -> Any:
+    """The model in the folder `made`, or that of a local checkpoint; None if there is neither."""
+    if made.is_dir():
+        return load_backbone(made).model
+    settings = variant.settings.backbone
+    if settings.kind == "hub" and Path(settings.name).is_dir():
+        return fetch_checkpoint(settings.name, settings.revision)[0]
+    return None
+
+
+def probe(variant: VariantPlan, methods: Sequence[str], model: Any) -> dict[str, Speed]:
     """Time every method on a backbone."""
-    backbone = load_backbone(backbone_dir)
-    model, threads = backbone.model, torch.get_num_threads()
+    threads = torch.get_num_threads()
     ids = torch.randint(3, model.config.vocab_size, (ROWS, TOKENS), generator=torch.Generator().manual_seed(0))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     try:
