@@ -1,0 +1,121 @@
+"""One training on a source task, of its adapter or of a prompt alone; a finished one is not repeated."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from pemt_core.artifacts.adapter import write_adapter
+from pemt_core.artifacts.description import (
+    LonePromptDescription,
+    SourceDescription,
+    load_description,
+    load_training_record,
+)
+from pemt_core.artifacts.finished import FinishedStore
+from pemt_core.artifacts.run_info import ARTIFACT_TAG, source_run
+from pemt_core.backbone.store import Backbone
+from pemt_core.data.prepared import PreparedTask
+from pemt_core.model.prompted import PromptedT5
+from pemt_core.settings import LonePromptSettings, TrainSourceSettings
+from pemt_core.training.accelerator import make_accelerator
+from pemt_core.training.checkpoint import CheckpointStore
+from pemt_core.training.lock import training_locks
+from pemt_core.training.loop import Trainer
+from pemt_core.training.run import OpenRun, Run, run_of
+from pemt_core.training.task_data import TaskData
+from pemt_core.training.workers import Schedule
+
+NewModel = Callable[[], AbstractContextManager[PromptedT5]]
+
+
+@dataclass(frozen=True)
+class SourceTraining:
+    """What a training is of, from what it starts, and where its states and its result are kept."""
+
+    title: str
+    description: SourceDescription | LonePromptDescription
+    settings: TrainSourceSettings | LonePromptSettings
+    new_model: NewModel  # attaches the model at step 0 to the backbone
+    states: CheckpointStore
+    finished: FinishedStore
+
+    @classmethod
+    def make(
+        cls,
+        title: str,
+        description: SourceDescription | LonePromptDescription,
+        settings: TrainSourceSettings | LonePromptSettings,
+        new_model: NewModel,
+        *,
+        backbone: Backbone,
+        code: str,
+        checkpoint_dir: Path,
+    ) -> "SourceTraining":
+        """`code` is the hash of the code that the training runs."""
+        dropout = backbone.model.config.dropout_rate  # not in the fingerprint: it affects training alone
+        inputs = {"adapter": asdict(description), "dropout": dropout, "code": code}
+        stores = CheckpointStore(checkpoint_dir, inputs), FinishedStore(checkpoint_dir, inputs)
+        return cls(title, description, settings, new_model, *stores)
+
+    def run(self, prepared: PreparedTask, backbone: Backbone, open_run: OpenRun) -> bool:
+        """Train, unless the store has the result; returns whether it trained. Either way a run shows the curve.
+
+        Raises TrainingError if the training diverges, or another process is at it.
+        """
+        accelerator = make_accelerator(self.settings.training.precision)
+        is_main = accelerator.is_main_process
+        with (
+            training_locks([self.states.path.parent], is_main),
+            run_of(source_run(self.description), open_run, is_main) as run,
+        ):
+            trains = not _known_to_all(accelerator, lambda: self.finished.holds())
+            if trains:
+                self._train(prepared, backbone, accelerator, run)
+            elif is_main:
+                self._show(run)
+            if is_main:
+                run.tag({ARTIFACT_TAG: load_description(self.finished.path, type(self.description))[1]})
+                self.states.discard()
+        return trains
+
+    def _train(self, prepared: PreparedTask, backbone: Backbone, accelerator: Accelerator, run: Run) -> None:
+        """Train to the end, and keep the result."""
+        settings, tokenizer = self.settings, backbone.tokenizer
+        data = TaskData.load(prepared, tokenizer, settings.training, settings.source_length)
+        schedule = Schedule.make(1, 1, backbone.model.num_parameters(), accelerator)
+        evaluation = settings.select_by, settings.training.batch_size, self.description.answer
+        with schedule.threads(), self.new_model() as model:
+            state = Trainer(
+                model,
+                data.rows(settings.training, settings.seed, "full", "error"),
+                lambda: data.evaluate(model, tokenizer, accelerator, *evaluation),
+                settings.training,
+                accelerator,
+                self.states,
+                learning_rate=settings.training.learning_rate,
+                seed=settings.seed,
+                log=run.log,
+                title=self.title,
+            ).fit()
+            record = state.record(settings.training.learning_rate, model.num_trained_parameters())
+            if accelerator.is_main_process:
+                with self.finished.writing() as folder:
+                    write_adapter(folder, self.description, model.tensors(), record)
+
+    def _show(self, run: Run) -> None:
+        """Give the run the curve of the finished training."""
+        for point in load_training_record(self.finished.path).history:
+            run.log(int(point["step"]), {name: value for name, value in point.items() if name != "step"})
+
+
+def _known_to_all(accelerator: Accelerator, ask: Callable[[], bool]) -> bool:
+    """What the first process finds, in all processes that share the training."""
+    found: list[Any] = [ask() if accelerator.is_main_process else None]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(found)
+    return bool(found[0])
