@@ -10,7 +10,6 @@ from pemt_core.artifacts.description import (
     LonePromptDescription,
     SourceDescription,
     TrainingRecord,
-    load_training_record,
     lone_prompt_folder,
 )
 from pemt_core.artifacts.files import atomic_directory
@@ -60,12 +59,13 @@ def train_source(
     trainings = [_adapter_training(prepared, backbone, settings, answer, checkpoint_dir)]
     if prompt is not None:
         trainings.append(_prompt_training(prepared, backbone, prompt, answer, checkpoint_dir))
-    trained = [training.title for training in trainings if training.run(prepared, backbone, open_run)]
+    done = [training.run(prepared, backbone, open_run) for training in trainings]
     if make_accelerator(settings.training.precision).is_main_process:
         with atomic_directory(output_dir) as folder:
             for training, place in zip(trainings, (folder, lone_prompt_folder(folder)), strict=False):
                 training.finished.copy_to(place)
-    return TrainedSource(load_training_record(trainings[0].finished.path), trained)
+    trained = [training.title for training, (_, is_new) in zip(trainings, done, strict=True) if is_new]
+    return TrainedSource(done[0][0], trained)
 
 
 def _adapter_training(

@@ -13,6 +13,7 @@ from pemt_core.artifacts.adapter import write_adapter
 from pemt_core.artifacts.description import (
     LonePromptDescription,
     SourceDescription,
+    TrainingRecord,
     load_description,
     load_training_record,
 )
@@ -62,8 +63,8 @@ class SourceTraining:
         stores = CheckpointStore(checkpoint_dir, inputs), FinishedStore(checkpoint_dir, inputs)
         return cls(title, description, settings, new_model, *stores)
 
-    def run(self, prepared: PreparedTask, backbone: Backbone, open_run: OpenRun) -> bool:
-        """Train, unless the store has the result; returns whether it trained. Either way a run shows the curve.
+    def run(self, prepared: PreparedTask, backbone: Backbone, open_run: OpenRun) -> tuple[TrainingRecord, bool]:
+        """Train, unless the result is kept; returns its record, and whether it trained. A run shows the curve.
 
         Raises TrainingError if the training diverges, or another process is at it.
         """
@@ -73,17 +74,26 @@ class SourceTraining:
             training_locks([self.states.path.parent], is_main),
             run_of(source_run(self.description), open_run, is_main) as run,
         ):
-            trains = not _known_to_all(accelerator, lambda: self.finished.holds())
-            if trains:
-                self._train(prepared, backbone, accelerator, run)
-            elif is_main:
-                self._show(run)
+            kept = self._kept(accelerator)
+            record = kept or self._train(prepared, backbone, accelerator, run)
+            for point in kept.history if kept else ():
+                run.log(int(point["step"]), {name: value for name, value in point.items() if name != "step"})
             if is_main:
                 run.tag({ARTIFACT_TAG: load_description(self.finished.path, type(self.description))[1]})
                 self.states.discard()
-        return trains
+        return record, kept is None
 
-    def _train(self, prepared: PreparedTask, backbone: Backbone, accelerator: Accelerator, run: Run) -> None:
+    def _kept(self, accelerator: Accelerator) -> TrainingRecord | None:
+        """The record of the kept result, as the first of the processes that share the training finds it."""
+        found: list[Any] = [None]
+        if accelerator.is_main_process and self.finished.holds():
+            found = [load_training_record(self.finished.path)]
+        if accelerator.num_processes > 1:
+            broadcast_object_list(found)
+        record: TrainingRecord | None = found[0]
+        return record
+
+    def _train(self, prepared: PreparedTask, backbone: Backbone, accelerator: Accelerator, run: Run) -> TrainingRecord:
         """Train to the end, and keep the result."""
         settings, tokenizer = self.settings, backbone.tokenizer
         data = TaskData.load(prepared, tokenizer, settings.training, settings.source_length)
@@ -106,16 +116,4 @@ class SourceTraining:
             if accelerator.is_main_process:
                 with self.finished.writing() as folder:
                     write_adapter(folder, self.description, model.tensors(), record)
-
-    def _show(self, run: Run) -> None:
-        """Give the run the curve of the finished training."""
-        for point in load_training_record(self.finished.path).history:
-            run.log(int(point["step"]), {name: value for name, value in point.items() if name != "step"})
-
-
-def _known_to_all(accelerator: Accelerator, ask: Callable[[], bool]) -> bool:
-    """What the first process finds, in all processes that share the training."""
-    found: list[Any] = [ask() if accelerator.is_main_process else None]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(found)
-    return bool(found[0])
+        return record
