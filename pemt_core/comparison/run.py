@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pemt_core.comparison.cells import CellWork
@@ -90,7 +90,15 @@ class Comparison:
     def _write_plan(self, folder: Path) -> None:
         """Write the settings of every step, so that a reader can trace what a report shows."""
         for variant in self.plan.variants:
-            variant.steps.write(folder / variant.name)
+            made = replace(
+                variant.steps,
+                prepare=self.plan.prepare,
+                backbone=self.plan.backbone,
+                train_source=variant.train_source,
+                collect_experts=variant.collect_experts,
+                transfer=variant.transfers,
+            )
+            made.write(folder / variant.name)
 
     def _make_experts(self, shared: Shared, variant: VariantPlan) -> None:
         names, open_run = list(variant.train_source), self._open_run(variant)
