@@ -38,9 +38,7 @@ class Shared:
             folder,
             self.folders.made("data"),
             _made_of(settings, {"files": files, "mirror": _listing_hash(settings.prepare.folder)}),
-            lambda: prepare(
-                tasks, settings.prepare, settings.tokenizer, joined=settings.joined, output_dir=folder
-            ),
+            lambda: prepare(tasks, settings.prepare, settings.tokenizer, joined=settings.joined, output_dir=folder),
         )
 
     def backbone(self, open_run: OpenRun) -> Stage:
