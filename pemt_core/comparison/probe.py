@@ -22,7 +22,7 @@ PROMPT = 25  # tokens of a task's description
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds on one core, or on all if the backbone is trained with all."""
+    """Processor seconds, over all threads."""
 
     step: float  # of a training step of ROWS rows
     answer: float  # of one generated answer
@@ -89,7 +89,7 @@ def _speed(model: Any, method: Method, experts: Sequence[Expert], batch: dict[st
 
 def _seconds(call: Callable[[], None]) -> float:
     call()
-    begin = time.perf_counter()
+    begin = time.process_time()
     for _ in range(STEPS):
         call()
-    return (time.perf_counter() - begin) / STEPS
+    return (time.process_time() - begin) / STEPS
