@@ -166,33 +166,33 @@ def read_files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("files", "words", "message"),
     [
-        ({}, ["frist"], r"there is no experiments/frist.yaml; nearest: first"),
-        ({"first": "titel: A\n"}, ["first"], r"experiments/first.yaml: unknown key 'titel'; nearest: title"),
+        ({}, ["frist"], r"there is no experiments/frist.yaml; did you mean .first.\?"),
+        ({"first": "titel: A\n"}, ["first"], r"experiments/first.yaml: unknown key 'titel'; did you mean .title.\?"),
         ({"first": "title: A\nabout: B\n"}, ["first"], r"experiments/first.yaml: key 'reference' is missing"),
         (
             {"first": FILES["first"].replace("control]", "contrl]")},
             ["first"],
-            r"experiments/first.yaml: key 'transfer.methods.1' is 'contrl', .* nearest: control",
+            r"experiments/first.yaml: key 'transfer.methods.1' is 'contrl', .* did you mean .control.\?",
         ),
         (
             {"first": FILES["first"] + "family: [contrl]\n"},
             ["first"],
-            r"experiments/first.yaml: family: 'contrl' is not compared here; nearest: control",
+            r"experiments/first.yaml: family: 'contrl' is not compared here; did you mean .control.\?",
         ),
         (
             {"first": FILES["first"] + "train_source: {rnak: 3}\n"},
             ["first"],
-            r"experiments/first.yaml: unknown key 'train_source.rnak'; nearest: rank",
+            r"experiments/first.yaml: unknown key 'train_source.rnak'; did you mean .rank.\?",
         ),
         (
             {"second": FILES["second"].replace("rank: 2", "rnak: 2")},
             ["first"],
-            r"experiments/second.yaml: unknown key 'variants.rank2.train_source.rnak'; nearest: rank",
+            r"experiments/second.yaml: unknown key 'variants.rank2.train_source.rnak'; did you mean .rank.\?",
         ),
         (
             {"shared": "methods: {uniform: {kind: pemt, gate: unform}}\n"},
             ["first"],
-            r"experiments/shared.yaml: methods.uniform: .*unform.* nearest: uniform",
+            r"experiments/shared.yaml: methods.uniform: .*unform.* did you mean .uniform.\?",
         ),
         (
             {"first": FILES["first"] + "methods: {pemt: {sparsity_coefficient: 0.5}}\n"},
@@ -206,7 +206,11 @@ def read_files(folder: Path) -> dict[str, bytes]:
             r"experiments/first.yaml and experiments/rates.yaml differ in evaluate.max_rows is 3 and 6",
         ),
         ({"costs": FILES["first"]}, ["first"], r"experiments/costs.yaml: an experiment cannot be named 'costs'"),
-        ({}, ["first", "--targets", "cd"], r"--targets: 'cd' is not part of experiments/first.yaml; nearest: cb"),
+        (
+            {},
+            ["first", "--targets", "cd"],
+            r"--targets: 'cd' is not part of experiments/first.yaml; choose from: cb, rte",
+        ),
         ({}, ["first", "--seeds", "2"], r"--seeds: '2' is not part of experiments/first.yaml"),
         ({}, [], r"which experiment\? expected its name"),
     ],
