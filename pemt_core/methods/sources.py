@@ -1,0 +1,79 @@
+"""Which sources a method draws on, and the prompts that were trained on them alone."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from pemt_core.errors import ArtifactError, SettingsError, nearest
+from pemt_core.schema.group import Group
+from pemt_core.schema.numbers import Short
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pemt_core.model.assemble import Expert
+
+
+class SourceChoice(Group):
+    """The settings of a method that chooses among the known sources: a base class beside `Method`."""
+
+    sources: list[Short] | None = None  # None: all
+    without: list[Short] = Field(default_factory=list)  # sources to leave out of these
+
+    def draws_on(self, known: Sequence[str]) -> list[str]:
+        """The chosen sources in the order of `known`. Raises SettingsError if one is unknown or all are left out."""
+        left = self._left(known)
+        if self.without and not left:
+            raise SettingsError(f"without leaves out every source: {known}; to use none, set `sources: []`")
+        return left
+
+    def _left(self, known: Sequence[str]) -> list[str]:
+        for key, named in (("sources", self.sources or ()), ("without", self.without)):
+            for source in named:
+                if source not in known:
+                    raise SettingsError(f"{key} names '{source}', which is not a source; {nearest(source, known)}")
+        chosen = known if self.sources is None else self.sources
+        return [source for source in known if source in chosen and source not in self.without]
+
+
+class LonePromptChoice(SourceChoice):
+    """The settings of a method that reads source prompts that were trained alone, of at least one source."""
+
+    @property
+    def needs_lone_prompts(self) -> bool:
+        return True
+
+    def draws_on(self, known: Sequence[str]) -> list[str]:
+        """Raises SettingsError also if there is no source."""
+        left = super().draws_on(known)
+        if not left:
+            raise SettingsError(
+                "sources is empty, but the method starts from the prompts of sources; name at least one"
+            )
+        return left
+
+
+def without_sources(known: Sequence[str], used: Sequence[str]) -> str:
+    """The phrase in a method's explanation that names the known sources not used; empty if all are."""
+    absent = [source for source in known if source not in used]
+    return f"without the source{'s' if len(absent) > 1 else ''} {', '.join(absent)}" if absent else ""
+
+
+def lone_prompts(experts: "Sequence[Expert]") -> "list[Tensor]":
+    """The prompt of every expert's source that was trained without an adapter, all of one shape (P, D).
+
+    Raises ArtifactError, naming the sources, if prompts are missing or differ in length.
+    """
+    missing = [expert.task for expert in experts if expert.lone_prompt is None]
+    if missing:
+        raise ArtifactError(
+            f"the experts have no prompt trained alone for {', '.join(missing)}; add `prompt` to `train_source.kinds`, "
+            "and run train_source and collect_experts again"
+        )
+    prompts = [expert.lone_prompt for expert in experts if expert.lone_prompt is not None]
+    lengths = {expert.task: len(prompt) for expert, prompt in zip(experts, prompts, strict=True)}
+    if len(set(lengths.values())) > 1:
+        described = ", ".join(f"{task} {length}" for task, length in lengths.items())
+        raise ArtifactError(f"the prompts trained alone differ in length ({described}); train them with one length")
+    return prompts
