@@ -22,14 +22,16 @@ class TrainedParameters:
         return self.fixed + self.per_prompt_token * num_tokens
 
 
-def trained_parameters(method: Method, backbone: Any, sources: Sequence[str], rank: int) -> TrainedParameters:
+def trained_parameters(
+    method: Method, backbone: Any, sources: Sequence[str], rank: int, prompt_length: int = 100
+) -> TrainedParameters:
     """Count the parameters that `method` trains for one target.
 
     Args:
         backbone: a T5 on any device, the meta device included.
-        sources: all known sources; each has an expert of this `rank`.
+        sources: all known sources; each has an expert of this `rank`, and a prompt trained alone of `prompt_length`.
     """
-    experts = [_expert(backbone, source, rank) for source in method.draws_on(sources)]
+    experts = [_expert(backbone, source, rank, prompt_length) for source in method.draws_on(sources)]
     one, two = (_count(method, backbone, experts, num_tokens) for num_tokens in (1, 2))
     return TrainedParameters(one - (two - one), two - one)
 
@@ -42,11 +44,12 @@ def _count(method: Method, backbone: Any, experts: "Sequence[Expert]", num_token
     return sum(tensor.numel() for tensor in tensors.values())
 
 
-def _expert(backbone: Any, source: str, rank: int) -> "Expert":
+def _expert(backbone: Any, source: str, rank: int, prompt_length: int) -> "Expert":
     """An expert with shapes but no data."""
     import torch
 
     from pemt_core.model.assemble import Expert, source_shapes
 
     shapes = source_shapes(backbone, 1, lambda _: rank)
-    return Expert(source, {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, 1.0)
+    lone_prompt = torch.empty(prompt_length, backbone.config.d_model, device="meta")
+    return Expert(source, {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, 1.0, lone_prompt)

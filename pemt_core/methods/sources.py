@@ -45,12 +45,10 @@ class LonePromptChoice(SourceChoice):
         return True
 
     def draws_on(self, known: Sequence[str]) -> list[str]:
-        """Raises SettingsError also if there is no source."""
-        left = super().draws_on(known)
+        """The chosen sources in the order of `known`. Raises SettingsError if one is unknown or there is none."""
+        left = self._left(known)
         if not left:
-            raise SettingsError(
-                "sources is empty, but the method starts from the prompts of sources; name at least one"
-            )
+            raise SettingsError("no source is left, but the method starts from a source's prompt; keep at least one")
         return left
 
 

@@ -69,7 +69,7 @@ class AttendedPrompt(Prompt):
             text = text.masked_fill(~mask.bool().unsqueeze(-1), -torch.inf)
         h = F.linear(F.silu(F.linear(text.amax(1), self.down)), self.up)
         h = F.layer_norm(h, h.shape[-1:], self.scale, self.shift, eps=NORM_FLOOR)
-        return (h @ prompts.amax(1).T / self.temperature).float().softmax(-1).to(prompts.dtype)
+        return (h @ prompts.amax(1).T / self.temperature).softmax(-1)
 
 
 def initial_attention_tensors(
