@@ -419,6 +419,17 @@ def test_generation_and_probabilities_agree_with_the_forward_pass(kind: str, bac
     assert torch.equal(ids[:, 1], first)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_prompts_keep_their_precision_under_autocast(kind: str) -> None:
+    t5, batch = tiny_t5(), tiny_batch()
+    text = t5.get_input_embeddings()(batch["input_ids"]).detach()
+    with trained(kind, t5) as model, torch.no_grad():
+        plain = model.prompt.embed(text, batch["attention_mask"])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = model.prompt.embed(text, batch["attention_mask"])
+    assert all(map(torch.equal, found, plain))
+
+
 # SPoT's rules
 
 
