@@ -361,6 +361,8 @@ def test_a_family_by_hand() -> None:
     assert (lora.wins, lora.ties, lora.losses, lora.superiority) == (12, 0, 0, 1.0)
     assert lora.verdict.decision == "supported"
     assert lora.median == pytest.approx(np.median(expected))
+    means = [np.mean(np.delete(expected, i)) for i in range(12)]
+    assert (lora.leave_one_out.low, lora.leave_one_out.high) == pytest.approx((min(means), max(means)))
     assert lora.mean_interval.contains(lora.mean)
     assert lora.new_target_interval.half_width > lora.mean_interval.half_width
     assert twin.wins + twin.ties + twin.losses == 12
@@ -595,7 +597,7 @@ def test_results_and_answers_become_runs() -> None:
 
 def test_contradictory_runs_are_refused() -> None:
     cell = (result("rte", "pemt", 1), coin(0.7, 1))
-    with pytest.raises(ValueError, match="seed=1 occurs twice"):
+    with pytest.raises(ValueError, match="rte: pemt, k = 32, seed 1 occurs twice"):
         target_runs([cell, cell])
     with pytest.raises(ValueError, match="one k at a time"):
         target_runs([cell, (result("rte", "pemt", 2, k="full"), coin(0.7, 1))])
@@ -628,6 +630,9 @@ def test_an_analysis_has_every_cell_floor_and_contrast() -> None:
     assert found.above_floor.targets == tuple(run.target for run in runs)
     assert found.above_floor.comparisons[0].verdict.decision == "supported"
     assert analyse(runs, rules).above_floor is None  # nothing to leave out
+    for wrong in ([], [at_floor, at_floor]):
+        with pytest.raises(ValueError, match="each occur once"):
+            analyse(wrong, rules)
 
 
 def test_the_package_loads_without_heavy_libraries() -> None:
