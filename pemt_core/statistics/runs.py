@@ -50,7 +50,7 @@ class TargetRuns:
     @cached_property
     def cluster_of_row(self) -> Int[np.ndarray, " rows"]:
         """The index of every row's cluster."""
-        _, index = np.unique(self.clusters or self.any_run.groups, return_inverse=True)
+        _, index = np.unique(self.any_run.groups if self.clusters is None else self.clusters, return_inverse=True)
         return index
 
     def shared_seeds(self, method: str, reference: str) -> list[int]:
