@@ -406,7 +406,7 @@ def test_a_step_of_full_fine_tuning_is_that_of_transformers_model(kind: str) -> 
 # Attaching, training, detaching
 
 
-@pytest.mark.parametrize("kind", SHAPED)
+@pytest.mark.parametrize("kind", ["t5", "v1.1"])
 @pytest.mark.parametrize("name", ENTRIES)
 def test_training_and_detaching_leave_the_backbone_as_it_was(name: str, kind: str) -> None:
     """Weights, modules, parameters, flags, hooks and logits; what was trained has moved, also in its model."""
