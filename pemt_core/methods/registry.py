@@ -28,7 +28,8 @@ def method_of(name: str, entry: Mapping[str, Any], shared: Mapping[str, Any], ke
 
     Args:
         entry: `kind` (the method's name if absent) and what differs from `shared`.
-        shared: the settings of the group `transfer`; a kind takes those that it also has, without a default.
+        shared: the settings of the group `transfer`; a kind takes those of every method, and
+            others that it has without a default.
 
     Raises:
         SettingsError: the kind or a setting is unknown, or a value is not what the kind expects.
@@ -42,7 +43,11 @@ def method_of(name: str, entry: Mapping[str, Any], shared: Mapping[str, Any], ke
     for each in entry:
         if each in shared and each not in fields:
             raise SettingsError(f"{key}: key '{each}': the kind '{kind}' has no such setting; {nearest(each, fields)}")
-    taken = {each: value for each, value in shared.items() if each in fields and fields[each].is_required()}
+    taken = {
+        each: value
+        for each, value in shared.items()
+        if each in Method.model_fields or (each in fields and fields[each].is_required())
+    }
     return validate(kinds()[kind], merged(taken, {**entry, "kind": kind}), key)
 
 
