@@ -166,8 +166,8 @@ def build_target_model(
 ) -> PromptedT5:
     """Build stage 2: mixture, gate and target adapter at every `wo`, the target's layer norms, its guided prompt.
 
-    Without experts, the prompt is plain, and there are neither gates nor a sparsity loss. Without `norms`, the backbone's
-    layer norms stay. `folded` is the result of `fold_experts` for the same experts; targets that share it keep the
+    Without experts, the prompt is plain, and there are neither gates nor a sparsity loss. Without `norms`, those of the
+    backbone stay. `folded` is the result of `fold_experts` for the same experts; targets that share it keep the
     experts in memory only once.
     """
     if folded is None:
