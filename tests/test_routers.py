@@ -35,7 +35,6 @@ from pemt_core.model.signal import ForwardSignal
 from pemt_core.model.stacks import feed_forwards
 
 GATES = list(gate_modules())
-PER_POSITION = ["arrow", "fusion", "token"]
 LAYER = {"guided_prompt": False, "target_adapter": False, "norms": "frozen", "sparsity_coefficient": 0.0}
 B, S, F_, D, E, R = 3, 5, 12, 8, 4, 2
 
@@ -271,7 +270,7 @@ def test_scaled_outputs_equal_the_sum_by_hand() -> None:
     torch.testing.assert_close(found.weights, omega.mean(-1).expand(B, -1))
     torch.manual_seed(0)
     gate, means = ScaledOutputs(nn.Parameter(omega)).train(), []
-    for _ in range(2000):
+    for _ in range(1000):
         means.append(gate(x[:1, :1], experts).output)
     torch.testing.assert_close(torch.stack(means).mean(0), found.output[:1, :1], rtol=0.2, atol=0.5)
 
@@ -410,7 +409,7 @@ def test_arrow_has_the_logits_of_peft(top_k: int, tmp_path: Path, monkeypatch: p
     from peft import ArrowConfig, create_arrow_model
     from peft.tuners.lora.arrow import ArrowLoraLinearLayer
 
-    iterate = partialmethod(ArrowLoraLinearLayer.top_right_singular_vec_from_BA, iters=4000)
+    iterate = partialmethod(ArrowLoraLinearLayer.top_right_singular_vec_from_BA, iters=500)
     monkeypatch.setattr(ArrowLoraLinearLayer, "top_right_singular_vec_from_BA", iterate)
     backbone, batch, experts = tiny_t5(), tiny_batch(), random_experts(tiny_t5(), 3)
     for expert in experts:
@@ -639,4 +638,3 @@ def test_the_best_single_source_is_the_one_that_solves_the_task(planted: Planted
 
 def test_all_gates_of_shares_are_tested() -> None:
     assert set(UNIFORM_START) | {"arrow", "fusion", "lorahub", "scalearn"} == set(GATES)
-    assert set(PER_POSITION) < set(GATES)
