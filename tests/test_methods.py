@@ -29,9 +29,8 @@ UNIFORM_START = ["input", "static", "text", "token", "top1", "uniform"]
 
 def method(**entry: Any) -> Method:
     """PEMT with differences, on the toy settings."""
-    fields = kinds()["pemt"].model_fields
-    shared = {n: value for n, value in transfer_settings().methods["pemt"].items() if fields[n].is_required()}
-    return method_of("pemt", entry, {n: value for n, value in shared.items() if n != "kind"}, "methods.pemt")
+    shared = transfer_settings().methods["pemt"]
+    return method_of("pemt", entry, {name: value for name, value in shared.items() if name != "kind"}, "methods.pemt")
 
 
 def initial(backbone: Any, experts: list[Expert], **entry: Any) -> dict[str, Tensor]:

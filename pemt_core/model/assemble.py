@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from pemt_core.model.attachment import Attachment
 from pemt_core.model.experts import FoldedExperts
 from pemt_core.model.gate import PUBLISHED, Gates, is_of_gate
-from pemt_core.model.layer_norm import TargetLayerNorm
+from pemt_core.model.layer_norm import initial_scales, trained_norms
 from pemt_core.model.mixture import MixtureOutput, SparsityGradient, SparsityPositions
 from pemt_core.model.prompt import CorrelationGuidedPrompt, TaskPrompt
 from pemt_core.model.prompted import PromptedT5
 from pemt_core.model.signal import ForwardSignal
 from pemt_core.model.source_adapter import SourceAdaptedOutput
-from pemt_core.model.stacks import FeedForward, feed_forwards, layer_norms
+from pemt_core.model.stacks import FeedForward, feed_forwards
 from pemt_core.model.target_adapter import AdaptedOutput, TargetAdapter
 
 TARGET_ADAPTER_STD = 0.01
@@ -116,9 +116,7 @@ def initial_target_tensors(
     for place in places:
         tensors |= _of_layer(weights, place.key) | adapters[place.key]
     tensors |= weights
-    for name, parent, attribute in layer_norms(backbone) if norms else ():
-        tensors[name] = getattr(parent, attribute).weight.detach().clone()
-    return tensors
+    return tensors | initial_scales(backbone) if norms else tensors
 
 
 def _initial_adapter(place: FeedForward, reduction_factor: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -178,10 +176,9 @@ def build_target_model(
     mixture = partial(MixtureOutput, sparsity_positions=sparsity_positions, sparsity_gradient=sparsity_gradient)
     trained = {"prompt": prompt.vectors}
     with Attachment.whole(backbone) as attachment:
-        for name, parent, attribute in layer_norms(backbone) if norms else ():
-            norm = TargetLayerNorm(getattr(parent, attribute), tensors[name])
-            attachment.replace(parent, attribute, norm)
-            trained[name] = norm.weight
+        for norm in trained_norms(backbone, tensors) if norms else ():
+            attachment.replace(norm.parent, norm.attribute, norm.new)
+            trained |= norm.trained
         for place in feed_forwards(backbone):
             adapter = _target_adapter(tensors, place.key) if target_adapter else None
             if adapter is not None:
