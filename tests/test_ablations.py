@@ -19,11 +19,13 @@ from pemt_core.artifacts.target import load_target, restore_target
 from pemt_core.backbone.shapes import backbone_of_shapes
 from pemt_core.backbone.store import load_backbone
 from pemt_core.errors import SettingsError
-from pemt_core.methods.sources import JOINT
 from pemt_core.model.assemble import Expert, build_source_model, fold_experts, source_shapes
 from pemt_core.model.mixture import MixtureOutput, SparsityGradient
 from pemt_core.model.source_controls import exchanged_adapters, random_adapters, shuffled_prompts
 from pemt_core.model.stacks import layer_norms
+from pemt_core.prediction.predictor import load_predictor
+from pemt_core.schema.names import JOINT
+from pemt_core.tasks import get_task
 
 
 def gates_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -296,8 +298,8 @@ def test_sequential_transfer_starts_as_the_source() -> None:
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        ({"gate": "arrow", "top_k": 4}, "PEMT with the gate 'arrow' and with gates of top_k 4"),
-        ({"gate_input": "normalised"}, "PEMT with gates of gate_input normalised"),
+        ({"gate": "arrow", "top_k": 4}, "PEMT with the gate 'arrow' (top_k 4)"),
+        ({"gate_input": "normalised"}, "PEMT with the gate 'input' (gate_input normalised)"),
         ({"gate_rate": 0.01}, "PEMT with the gates' learning rate times 0.01"),
         ({"sparsity_coefficient": 0.0}, "PEMT without the sparsity loss"),
         ({"sparsity_coefficient": 1.0}, "PEMT with the sparsity weight 1"),
@@ -358,3 +360,20 @@ def test_a_stored_cell_gives_the_same_logits(name: str, trained: Path, world: Wo
     with restore_target(backbone.model, adapter, bank).eval() as model:
         ids = model.generate(batch["input_ids"], batch["attention_mask"], max_new_tokens=3, do_sample=False)
     assert len(ids) == 4
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_a_stored_cell_is_served(name: str, trained: Path, world: World) -> None:
+    """Its experts' weights are shown, unless it mixes none, though other targets may share the unchanged experts."""
+    predictor = load_predictor(
+        world.folder / "backbone",
+        world.folder / "experts",
+        {"gamma": trained / f"{name}-kfull-seed1"},
+        {"gamma": world.folder / "data" / "gamma"},
+        {"gamma": get_task("cb").conversion},
+        batch_size=4,
+    )
+    first, second = predictor.predict(["text: red", "text: blue"])
+    assert {first.task, second.task} == {"gamma"}
+    sources = {"single": ["beta"], "sequential": []}.get(name, ["alpha", "beta"])
+    assert list(first.expert_weights) == sources

@@ -62,9 +62,9 @@ class GateSettings(Group):
 
     def about_gates(self) -> list[str]:
         """Phrases for reports about everything that is not as published."""
-        found = [] if self.gate == "input" else [f"with the gate '{self.gate}'"]
-        settings = {name: getattr(self, name) for name in GATES_OF}
-        changed = [f"{n} {v}" for n, v in settings.items() if v != type(self).model_fields[n].default]
-        found += [f"with gates of {', '.join(changed)}"] if changed else []
+        fields, settings = type(self).model_fields, {name: getattr(self, name) for name in GATES_OF}
+        changed = [f"{name} {value}" for name, value in settings.items() if value != fields[name].default]
+        found = [f"with the gate '{self.gate}'"] if changed or self.gate != "input" else []
+        found = [f"{found[0]} ({', '.join(changed)})"] if changed else found
         found += [f"with the gates' learning rate times {self.gate_rate:g}"] if self.gate_rate != 1 else []
         return found

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pemt_core.errors import SettingsError
 from pemt_core.methods.pemt import Pemt
-from pemt_core.methods.sources import JOINT
+from pemt_core.schema.names import JOINT
 
 
 class Joint(Pemt):

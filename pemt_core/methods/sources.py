@@ -7,6 +7,7 @@ from pydantic import Field
 
 from pemt_core.errors import ArtifactError, SettingsError, nearest
 from pemt_core.schema.group import Group
+from pemt_core.schema.names import JOINT
 from pemt_core.schema.numbers import Short
 
 if TYPE_CHECKING:
@@ -15,14 +16,13 @@ if TYPE_CHECKING:
     from pemt_core.model.assemble import Expert
 
 
-JOINT = "joint"  # the expert trained on all sources together: part of a mixture only if a method names it
 BY_VALIDATION = "validation"  # instead of a source's name: all are tried, and the best on validation is kept
 
 
 class SourceChoice(Group):
     """The settings of a method that chooses among the known sources: a base class beside `Method`."""
 
-    sources: list[Short] | None = None  # None: all but JOINT
+    sources: list[Short] | None = None  # None: all but `joint`, which repeats what the others know
     without: list[Short] = Field(default_factory=list)  # sources to leave out of these
 
     def draws_on(self, known: Sequence[str]) -> list[str]:
