@@ -7,6 +7,7 @@ from pydantic import Field
 
 from pemt_core.errors import ArtifactError, SettingsError, nearest
 from pemt_core.schema.group import Group
+from pemt_core.schema.names import JOINT
 from pemt_core.schema.numbers import Short
 
 if TYPE_CHECKING:
@@ -15,10 +16,13 @@ if TYPE_CHECKING:
     from pemt_core.model.assemble import Expert
 
 
+BY_VALIDATION = "validation"  # instead of a source's name: all are tried, and the best on validation is kept
+
+
 class SourceChoice(Group):
     """The settings of a method that chooses among the known sources: a base class beside `Method`."""
 
-    sources: list[Short] | None = None  # None: all
+    sources: list[Short] | None = None  # None: all but `joint`, which repeats what the others know
     without: list[Short] = Field(default_factory=list)  # sources to leave out of these
 
     def draws_on(self, known: Sequence[str]) -> list[str]:
@@ -33,8 +37,32 @@ class SourceChoice(Group):
             for source in named:
                 if source not in known:
                     raise SettingsError(f"{key} names '{source}', which is not a source; {nearest(source, known)}")
-        chosen = known if self.sources is None else self.sources
+        chosen = [each for each in known if each != JOINT] if self.sources is None else self.sources
         return [source for source in known if source in chosen and source not in self.without]
+
+
+class OneSource(SourceChoice):
+    """The settings of a method that uses one source: a named one, or among `sources` the best on validation."""
+
+    source: Short = BY_VALIDATION
+
+    def draws_on(self, known: Sequence[str]) -> list[str]:
+        """The named source, or those among which validation chooses. Raises SettingsError if there is none."""
+        chosen = super().draws_on(known)
+        if not chosen:
+            raise SettingsError("sources is empty, but the method uses a source; name at least one")
+        if self.source == BY_VALIDATION:
+            return chosen
+        if self.source not in chosen:
+            raise SettingsError(
+                f"source is '{self.source}', which is not a source that the method may use; "
+                f"{nearest(self.source, [*chosen, BY_VALIDATION])}"
+            )
+        return [self.source]
+
+    def about_source(self) -> str:
+        """Name the source, or how it is chosen."""
+        return "the source that is best on validation" if self.source == BY_VALIDATION else f"the source {self.source}"
 
 
 class LonePromptChoice(SourceChoice):
@@ -54,7 +82,7 @@ class LonePromptChoice(SourceChoice):
 
 def without_sources(known: Sequence[str], used: Sequence[str]) -> str:
     """The phrase in a method's explanation that names the known sources not used; empty if all are."""
-    absent = [source for source in known if source not in used]
+    absent = [source for source in known if source not in used and source != JOINT]
     return f"without the source{'s' if len(absent) > 1 else ''} {', '.join(absent)}" if absent else ""
 
 
