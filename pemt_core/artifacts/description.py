@@ -55,13 +55,13 @@ class TargetDescription:
     backbone: str
     data: str
     method: str  # its name
-    settings: dict[str, Any]  # of the method, as `pemt_core.methods.stored_method` takes them
+    settings: dict[str, Any]  # of the chosen option, as `pemt_core.methods.stored_method` takes them
     answer: AnswerRule  # the rule by which validation selected it, and by which it is served
     k: FewShot
     seed: int
     sources: list[str]  # expert k is the expert of sources[k]
     experts: str  # `mixture_hash` of the experts of these sources
-    key: str  # hash of all that the cell comes from, including the method's code
+    key: str  # hash of all that the cell comes from, including the method with all its options, and its code
 
     @property
     def cell(self) -> Cell:
@@ -93,7 +93,7 @@ class TrainingRecord:
     steps: int
     history: list[dict[str, float]]
     trained_parameters: int
-    trials: dict[str, float] = field(default_factory=dict)  # validation score by learning rate
+    trials: dict[str, float] = field(default_factory=dict)  # validation score by configuration
 
 
 @dataclass(frozen=True)

@@ -31,25 +31,36 @@ def trained_parameters(
         backbone: a T5 on any device, the meta device included.
         sources: all known sources; each has an expert of this `rank`, and a prompt trained alone of `prompt_length`.
     """
-    experts = [_expert(backbone, source, rank, prompt_length) for source in method.draws_on(sources)]
-    one, two = (_count(method, backbone, experts, num_tokens) for num_tokens in (1, 2))
+    option = method.options(sources)[0]  # options differ in what they start from
+    shapes = [_Shapes(source, rank, prompt_length) for source in option.draws_on(sources)]
+    one, two = (_count(option, backbone, shapes, num_tokens) for num_tokens in (1, 2))
     return TrainedParameters(one - (two - one), two - one)
 
 
-def _count(method: Method, backbone: Any, experts: "Sequence[Expert]", num_tokens: int) -> int:
+@dataclass(frozen=True)
+class _Shapes:
+    """What the shapes of a source's expert depend on, besides the backbone."""
+
+    source: str
+    rank: int
+    prompt_length: int  # of the prompt that was trained alone
+
+    def expert(self, backbone: Any, num_tokens: int) -> "Expert":
+        """An expert without data, its prompt of `num_tokens` tokens: some prompts start from a source's."""
+        import torch
+
+        from pemt_core.model.assemble import Expert, source_shapes
+
+        shapes = source_shapes(backbone, num_tokens, lambda _: self.rank)
+        tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+        lone_prompt = torch.empty(self.prompt_length, backbone.config.d_model, device="meta")
+        return Expert(self.source, tensors, 1.0, lone_prompt)
+
+
+def _count(method: Method, backbone: Any, shapes: Sequence[_Shapes], num_tokens: int) -> int:
     import torch
 
+    experts = [each.expert(backbone, num_tokens) for each in shapes]
     ids = torch.zeros(num_tokens, dtype=torch.long)
     tensors = method.initial_tensors(backbone, ids, experts, torch.Generator().manual_seed(0))
     return sum(tensor.numel() for tensor in tensors.values())
-
-
-def _expert(backbone: Any, source: str, rank: int, prompt_length: int) -> "Expert":
-    """An expert with shapes but no data."""
-    import torch
-
-    from pemt_core.model.assemble import Expert, source_shapes
-
-    shapes = source_shapes(backbone, 1, lambda _: rank)
-    lone_prompt = torch.empty(prompt_length, backbone.config.d_model, device="meta")
-    return Expert(source, {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, 1.0, lone_prompt)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pemt_core.schema.group import Group
 from pemt_core.schema.numbers import Count, Rate
-from pemt_core.training.settings import SelectBy, TrainingSettings
+from pemt_core.training.settings import Search, SelectBy, TrainingSettings
 
 if TYPE_CHECKING:  # settings load without torch
     import torch
@@ -31,6 +31,7 @@ class Method(Group):
     source_length: Count
     select_by: SelectBy
     learning_rates: Annotated[list[Rate], Field(min_length=1)]
+    search: Search = "full"  # as were all before there was a choice
     training: TrainingSettings
 
     @abstractmethod
