@@ -17,12 +17,12 @@ def headline(study: Study) -> str:
     over = f"{len(study.targets)} target{'s' if len(study.targets) > 1 else ''}{_at(study)}"
     if best is not reference:
         start = f"{best.title} has the highest mean of {over}, {points(best)}, against {points(reference)} for "
-        return f"{start}{reference.title}{_beside(best)}. {_cost(best)}"
+        return f"{start}{reference.title}{_beside(best, reference.title)}. {_cost(best)}"
     start = f"{best.title} has the highest mean of {over}, {points(best)}"
     if not study.others:
         return f"{start}. {_cost(best)}"
     second = study.others[0]
-    return f"{start}, before {second.title} with {points(second)}{_beside(second)}. {_cost(best)}"
+    return f"{start}, before {second.title} with {points(second)}{_beside(second, best.title)}. {_cost(best)}"
 
 
 def controls(study: Study) -> list[str]:
@@ -41,7 +41,7 @@ def controls(study: Study) -> list[str]:
             if gap is not None and gap <= 0:
                 sentences.append(f"{kind} {line.title} does as well as {reference}: {signed(-gap)} points, not tested.")
         elif ahead.verdict.decision != "supported":
-            better = "does as well as" if ahead.mean <= 0 else "cannot be told apart from"
+            better = "cannot be told apart from" if ahead.verdict.decision == "undecidable" else "does as well as"
             sentences.append(f"{kind} {line.title} {better} {reference}: {_numbers(ahead, minus=True)}.")
     return sentences
 
@@ -53,7 +53,7 @@ def _kind(study: Study, line: Line) -> str:
 
 
 def paragraph(study: Study) -> list[str]:
-    """Return the first paragraph, then a sentence on each claim, fixed beforehand: the reference beats each of the family."""
+    """Return the first paragraph, then a sentence on each claim: the reference is better than one of the family."""
     sentences = [" ".join([headline(study), *controls(study)])]
     sentences += [claim(study, each) for each in study.analysis.contrasts.comparisons]
     if study.floors:
@@ -113,7 +113,7 @@ def interval(ends: Interval, minus: bool = False) -> str:
 
 
 def difference(each: MethodComparison) -> str:
-    """Format the mean difference, the method minus the reference, with its bootstrap interval: "−1.2 (−2.0 to −0.3)"."""
+    """Format the method minus the reference with its bootstrap interval: "−1.2 (−2.0 to −0.3)"."""
     return f"{signed(-each.mean)} ({interval(each.mean_interval, minus=True)})"
 
 
@@ -129,11 +129,11 @@ def _numbers(each: MethodComparison, minus: bool = False) -> str:
     return (
         f"mean difference {signed(sign * each.mean)}, Hodges-Lehmann {signed(sign * each.hodges_lehmann)} "
         f"({interval(each.interval, minus)}), Holm p {p_value(each.p_holm)}, "
-        f"{won} wins, {each.ties} ties, {lost} losses on {each.n_targets} targets"
+        f"{won} won, {each.ties} tied, {lost} lost of {each.n_targets} targets"
     )
 
 
-def _beside(line: Line) -> str:
+def _beside(line: Line, reference: str) -> str:
     """How sure the difference between a line and the reference is."""
     each = line.comparison
     if each is None:
@@ -141,10 +141,10 @@ def _beside(line: Line) -> str:
     gap = f"{abs(each.mean):.1f} points"
     sure = {
         "supported": "and the difference is supported",
-        "not supported": "but the data do not support a claim that the reference is better",
-        "undecidable": "and the data cannot decide between the two",
+        "not supported": f"so that {reference} is better is not supported",
+        "undecidable": "which is undecidable from these data",
     }[each.verdict.decision]
-    return f"; {gap} apart, Holm p {p_value(each.p_holm)}, {sure}"
+    return f"; they are {gap} apart, Holm p {p_value(each.p_holm)}, {sure}"
 
 
 def _cost(line: Line) -> str:
@@ -161,7 +161,8 @@ def _at(study: Study) -> str:
 
 
 def signed(value: float) -> str:
-    """Format points with a sign: "+1.2", "−0.3", "−∞"."""
+    """Format points with a sign: "+1.2", "−0.3", "0.0", "−∞"."""
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    return f"{value:+.1f}".replace("-", "−")
+    shown = f"{value:+.1f}".replace("-", "−")
+    return "0.0" if shown[1:] == "0.0" else shown

@@ -28,7 +28,7 @@ INLINE = ("points", "ranks", "ranks_above_floor")  # figures that the page shows
 
 
 def render_page(compared: Compared, studies: Sequence[Study], figures: Mapping[str, Figure]) -> str:
-    """Return the page. `figures` are named "points", "ranks", "ranks_above_floor" with each study's suffix, and "by_k"."""
+    """Return the page. `figures` are those of `draw_figures`, which has "by_k" if there are several k."""
     environment = new_environment(FOLDER)
     environment.filters |= {
         "signed": claims.signed,
