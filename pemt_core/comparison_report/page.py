@@ -56,8 +56,6 @@ def suffix_of(study: Study, studies: Sequence[Study]) -> str:
 def _part(study: Study, figures: Mapping[str, Figure], suffix: str) -> dict[str, Any]:
     """What the page shows of one k."""
     matrix = matrix_of(study)
-    first, *sentences = claims.paragraph(study)
-    assert first
     drawn = {name: inline_svg(figures[f"{name}{suffix}"], f"{name}{suffix}") for name in INLINE
              if f"{name}{suffix}" in figures}  # fmt: skip
     return {
@@ -66,8 +64,9 @@ def _part(study: Study, figures: Mapping[str, Figure], suffix: str) -> dict[str,
         "title": title_of(study),
         "at": f", {title_of(study)}" if suffix else "",
         "headline": claims.headline(study),
-        "controls": claims.controls(study),
-        "claims": sentences,
+        "controls": " ".join(claims.controls(study)),
+        "certainty": " ".join(claims.certainty(study)),
+        "claims": claims.claims(study),
         "above_floor": claims.without_floors(study),
         "matrix": matrix,
         "rows": list(zip(matrix.titles, matrix.values, strict=True)),
