@@ -26,7 +26,14 @@ def main(arguments: argparse.Namespace, job: Job[CollectExperts]) -> None:
         raise SettingsError("--adapters is missing: expected the folder with one adapter per source")
     with provenance(job.provenance):
         imported = import_experts(job.settings.imported_sources, arguments.backbone)
-        collect_experts(adapters, sources, imported, backbone_dir=arguments.backbone, output_dir=arguments.output)
+        collect_experts(
+            adapters,
+            sources,
+            imported,
+            lone_prompts=job.settings.lone_prompts,
+            backbone_dir=arguments.backbone,
+            output_dir=arguments.output,
+        )
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -74,8 +74,9 @@ def table(described: dict[str, Any]) -> str:
     rows = [("method", "kind", "trained parameters", "of backbone", "sources")]
     for each in described["methods"]:
         counts = list(each["by_target"].values())
-        exact = f"{each['trained_parameters']:,} + {each['per_prompt_token']:,} per prompt token"
-        known = f" ({min(counts):,} to {max(counts):,})" if counts else ""
+        exact, per_token = f"{each['trained_parameters']:,}", each["per_prompt_token"]
+        exact += f" + {per_token:,} per prompt token" if per_token else ""
+        known = f" ({min(counts):,} to {max(counts):,})" if counts and per_token else ""
         share = 100 * (max(counts) if counts else each["trained_parameters"]) / described["parameters"]
         rows.append((each["name"], each["kind"], exact + known, f"{share:.2f} %", ", ".join(each["sources"]) or "none"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -1,7 +1,8 @@
 """Convert the datasets of all tasks to text pairs, and build their corpus, tokenizer and statistics.
 
-Writes OUTPUT/<task>/{task.json,train,validation,test.parquet}, OUTPUT/corpus.parquet, OUTPUT/tokenizer/ and
-OUTPUT/statistics.json. With --pin, it only writes the hub's newest commits into the task records.
+Writes OUTPUT/<task>/{task.json,train,validation,test.parquet}, also for the source `joint` if it is listed,
+OUTPUT/corpus.parquet, OUTPUT/tokenizer/ and OUTPUT/statistics.json. With --pin, it only writes the hub's newest commits
+into the task records.
 """
 
 import argparse
@@ -24,7 +25,9 @@ def main(arguments: argparse.Namespace, job: Job[Prepare]) -> None:
         pin(tasks)
         return
     with provenance(job.provenance, source=settings.prepare.source) as facts:
-        facts["revisions"] = prepare(tasks, settings.prepare, settings.tokenizer, output_dir=arguments.output)
+        facts["revisions"] = prepare(
+            tasks, settings.prepare, settings.tokenizer, joined=settings.joined, output_dir=arguments.output
+        )
 
 
 def make_parser() -> argparse.ArgumentParser:

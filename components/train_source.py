@@ -1,6 +1,8 @@
 """Stage 1 for one source task: train source adapters and task prompt on the frozen backbone.
 
-Writes OUTPUT/{adapter.safetensors,adapter.json,training.json}. An interrupted run resumes from --checkpoints.
+Writes OUTPUT/{adapter.safetensors,adapter.json,training.json}, and the same files of a prompt that is trained alone to
+OUTPUT/prompt if the settings have one. An interrupted run resumes from --checkpoints, which also keeps the results of
+finished trainings: these are not repeated.
 """
 
 import argparse
@@ -16,8 +18,8 @@ def main(arguments: argparse.Namespace, job: Job[TrainSource]) -> None:
     from pemt_core.steps.train_source import train_source
 
     tracker = tracker_of(arguments)
-    with provenance(job.provenance):
-        train_source(
+    with provenance(job.provenance) as facts:
+        done = train_source(
             arguments.data,
             arguments.backbone,
             job.settings.train_source,
@@ -26,7 +28,9 @@ def main(arguments: argparse.Namespace, job: Job[TrainSource]) -> None:
             output_dir=arguments.output,
             checkpoint_dir=arguments.checkpoints,
             open_run=tracker.open_run,
+            prompt=job.settings.prompt,
         )
+        facts["trained"] = done.trained
 
 
 def make_parser() -> argparse.ArgumentParser:

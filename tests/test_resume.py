@@ -4,7 +4,6 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from torch import nn
 from pemt_core.artifacts.description import trained_cells
 from pemt_core.errors import ArtifactError
 from pemt_core.steps.train_source import train_source
-from pemt_core.training import checkpoint
+from pemt_core.training import checkpoint, source
 from pemt_core.training.checkpoint import FILE, CheckpointStore, TrainingState
 from pemt_core.training.run import SilentRun
 
@@ -136,7 +135,7 @@ def test_a_killed_source_training_resumes_exactly(world: World, tmp_path: Path) 
     assert "train_source alpha: resumed after step" in messages
     world.train_source(whole / "out", **changes)
     assert files(cut / "out") == files(whole / "out")
-    assert list((cut / "checkpoints").iterdir()) == []
+    assert [path.name for path in (cut / "checkpoints").iterdir()] == ["finished"]
 
 
 # --- when a training resumes
@@ -147,7 +146,7 @@ class StopError(Exception):
 
 
 class StoppingRun(SilentRun):
-    """A run that stops when it logs a given step, or else when it is tagged, after the adapter is written."""
+    """A run that stops when it logs a given step, or else when it is tagged, after the result is kept."""
 
     def __init__(self, at_step: int | None) -> None:
         self.at_step = at_step
@@ -375,13 +374,16 @@ def test_a_state_with_other_counters_is_refused(tmp_path: Path) -> None:
         assert message in refused(store, trained, optimizer)
 
 
-def test_a_finished_training_is_not_trained_again(world: World, tmp_path: Path) -> None:
-    """After an interruption between the last step and the end of the stage, only the adapter is written again."""
+def test_a_finished_training_is_not_trained_again(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an interruption between the last step and the end of the stage, only the adapter is written."""
     interrupted(world, tmp_path / "cut", None, **STOPPED)
     assert len(states(tmp_path / "cut")) == 1
-    first = files(tmp_path / "cut" / "out")
-    shutil.rmtree(tmp_path / "cut" / "out")
-    world.train_source(tmp_path / "cut" / "out", log=tmp_path / "log.jsonl", **STOPPED)
-    assert not (tmp_path / "log.jsonl").exists()  # no step and no evaluation ran
-    assert files(tmp_path / "cut" / "out") == first
+    assert not (tmp_path / "cut" / "out").exists()
+    world.train_source(tmp_path / "whole" / "out", log=tmp_path / "whole.jsonl", **STOPPED)
+    monkeypatch.delattr(source, "Trainer")  # no step and no evaluation can run
+    world.train_source(tmp_path / "cut" / "out", log=tmp_path / "cut.jsonl", **STOPPED)
+    assert (tmp_path / "cut.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+    assert files(tmp_path / "cut" / "out") == files(tmp_path / "whole" / "out")
     assert states(tmp_path / "cut") == []

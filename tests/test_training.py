@@ -25,7 +25,8 @@ from pemt_core.data.batches import epoch_batches
 from pemt_core.errors import TrainingError
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore
-from pemt_core.training.loop import Evaluation, Trainer, linear_schedule
+from pemt_core.training.loop import Evaluation, Trainer
+from pemt_core.training.optimizer import linear_schedule
 from pemt_core.training.settings import TrainingSettings
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 
 from pemt_core.answering.rule import AnswerRule
+from pemt_core.artifacts.description import TrainingRecord
 from pemt_core.artifacts.files import read_record, sha256_of_file, write_record
 from pemt_core.artifacts.result import load_results
 from pemt_core.artifacts.run_info import RunInfo
@@ -35,7 +36,7 @@ from pemt_core.model.assemble import (
 from pemt_core.model.prompted import PromptedT5
 from pemt_core.report.names import MethodNames
 from pemt_core.report.table import Tables
-from pemt_core.settings import EvaluateSettings, ReportSettings, TrainSourceSettings
+from pemt_core.settings import EvaluateSettings, LonePromptSettings, ReportSettings, TrainSourceSettings
 from pemt_core.settings.steps import Transfer
 from pemt_core.steps.collect_experts import collect_experts
 from pemt_core.steps.evaluate import evaluate
@@ -315,10 +316,11 @@ class World:
         answer: AnswerRule = "generate",
         checkpoints: Path | None = None,
         log: Path | None = None,
+        prompt: LonePromptSettings | None = None,
         **changes: Any,
-    ) -> Any:
+    ) -> TrainingRecord:
         """Run stage 1 as the component does."""
-        return train_source(
+        done = train_source(
             self.folder / "data" / task,
             self.folder / "backbone",
             source_settings(**changes),
@@ -327,7 +329,9 @@ class World:
             output_dir=output,
             checkpoint_dir=checkpoints or output.parent / "checkpoints",
             open_run=logging_runs(log),
+            prompt=prompt,
         )
+        return done.record
 
     def transfer(
         self,

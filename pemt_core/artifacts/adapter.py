@@ -39,12 +39,17 @@ class Adapter(Generic[Description]):
 def save_adapter(directory: Path, description: Description, tensors: dict[str, Tensor], record: TrainingRecord) -> str:
     """Write the folder whole or not at all; returns the content hash of the tensors."""
     with atomic_directory(directory) as temporary:
-        save_file(tensors, temporary / TENSORS)
-        sha256 = sha256_of_file(temporary / TENSORS)
-        shapes = {name: list(tensor.shape) for name, tensor in sorted(tensors.items())}
-        write_record(temporary / TRAINING, asdict(record))
-        beside = TensorsRecord(sha256, shapes), sha256_of_file(temporary / TRAINING)
-        write_record(temporary / DESCRIPTION, as_json(description, *beside))
+        return write_adapter(temporary, description, tensors, record)
+
+
+def write_adapter(folder: Path, description: Description, tensors: dict[str, Tensor], record: TrainingRecord) -> str:
+    """Write the files of an adapter to an existing folder; returns the content hash of the tensors."""
+    save_file(tensors, folder / TENSORS)
+    sha256 = sha256_of_file(folder / TENSORS)
+    shapes = {name: list(tensor.shape) for name, tensor in sorted(tensors.items())}
+    write_record(folder / TRAINING, asdict(record))
+    beside = TensorsRecord(sha256, shapes), sha256_of_file(folder / TRAINING)
+    write_record(folder / DESCRIPTION, as_json(description, *beside))
     return sha256
 
 

@@ -15,6 +15,7 @@ from pemt_core.artifacts.staging import recover
 from pemt_core.errors import ArtifactError
 
 DESCRIPTION, TRAINING = "adapter.json", "training.json"
+LONE_PROMPT = "prompt"  # the folder, in a source's, of its prompt that was trained without an adapter
 AGAIN = "run the step that trains it again"
 
 
@@ -33,6 +34,19 @@ class SourceDescription:
 
 
 @dataclass(frozen=True)
+class LonePromptDescription:
+    """adapter.json of a source's prompt that was trained without an adapter."""
+
+    task: str
+    prompt: str  # the task's description, from which it may start
+    backbone: str
+    data: str
+    seed: int
+    settings: dict[str, Any]
+    answer: AnswerRule
+
+
+@dataclass(frozen=True)
 class TargetDescription:
     """adapter.json of a target's cell."""
 
@@ -41,23 +55,30 @@ class TargetDescription:
     backbone: str
     data: str
     method: str  # its name
-    settings: dict[str, Any]  # of the method, as `pemt_core.methods.stored_method` takes them
+    settings: dict[str, Any]  # of the chosen option, as `pemt_core.methods.stored_method` takes them
     answer: AnswerRule  # the rule by which validation selected it, and by which it is served
     k: FewShot
     seed: int
     sources: list[str]  # expert k is the expert of sources[k]
     experts: str  # `mixture_hash` of the experts of these sources
-    key: str  # hash of all that the cell comes from, including the method's code
+    key: str  # hash of all that the cell comes from, including the method with all its options, and its code
 
     @property
     def cell(self) -> Cell:
         return Cell(self.task, self.method, self.k, self.seed)
 
 
-Description = TypeVar("Description", SourceDescription, TargetDescription)
+AnyDescription = SourceDescription | LonePromptDescription | TargetDescription
+Description = TypeVar("Description", bound=AnyDescription)
 
+_WHAT: dict[type, str] = {
+    SourceDescription: "a source, as train_source",
+    LonePromptDescription: "a source's prompt that is trained alone, as train_source",
+    TargetDescription: "a target's cell, as transfer",
+}
 _AGAIN: dict[type, str] = {
     SourceDescription: "run the train_source step again",
+    LonePromptDescription: "run the train_source step again",
     TargetDescription: "run the transfer step again, which trains the cell anew",
 }
 
@@ -72,7 +93,7 @@ class TrainingRecord:
     steps: int
     history: list[dict[str, float]]
     trained_parameters: int
-    trials: dict[str, float] = field(default_factory=dict)  # validation score by learning rate
+    trials: dict[str, float] = field(default_factory=dict)  # validation score by configuration
 
 
 @dataclass(frozen=True)
@@ -83,7 +104,7 @@ class TensorsRecord:
     shapes: dict[str, list[int]]
 
 
-def as_json(description: SourceDescription | TargetDescription, tensors: TensorsRecord, training: str) -> Any:
+def as_json(description: AnyDescription, tensors: TensorsRecord, training: str) -> Any:
     """adapter.json: the description, what it says about the tensors, and the SHA-256 of training.json."""
     return {**asdict(description), "tensors": asdict(tensors), "training": training}
 
@@ -106,9 +127,8 @@ def load_description_with_tensors(directory: Path, kind: type[Description]) -> t
         del values["training"]  # `load_training_record` compares it
         return kind(**values), tensors
     except (KeyError, TypeError) as error:
-        expected = "a source, as train_source" if kind is SourceDescription else "a target's cell, as transfer"
         raise ArtifactError(
-            f"{path}: not the description of {expected} writes it; it is for something else, or from another version"
+            f"{path}: not the description of {_WHAT[kind]} writes it; it is for something else, or from another version"
         ) from error
 
 
@@ -125,6 +145,16 @@ def load_training_record(directory: Path) -> TrainingRecord:
         return TrainingRecord(**values)
     except TypeError as error:
         raise ArtifactError(f"{path}: not the record of a training ({error})") from error
+
+
+def lone_prompt_folder(source_dir: Path) -> Path:
+    """Where the prompt that is trained alone lies in a source's folder."""
+    return Path(source_dir) / LONE_PROMPT
+
+
+def has_lone_prompt(source_dir: Path) -> bool:
+    """Whether a source's folder has a prompt that was trained alone."""
+    return (lone_prompt_folder(source_dir) / DESCRIPTION).is_file()
 
 
 def trained_cells(target_dir: Path) -> list[Path]:

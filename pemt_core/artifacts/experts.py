@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pemt_core.artifacts.adapter import Adapter, check_backbone
-from pemt_core.artifacts.description import SourceDescription, TargetDescription
+from pemt_core.artifacts.description import LonePromptDescription, SourceDescription, TargetDescription
 from pemt_core.artifacts.files import atomic_directory, read_record, sha256_of_file, sha256_of_json, write_record
 from pemt_core.artifacts.tensors import check_shapes, read_tensors
 from pemt_core.backbone.store import Backbone
@@ -19,6 +19,7 @@ from pemt_core.errors import ArtifactError, nearest
 from pemt_core.model.assemble import Expert, source_shapes
 
 TENSORS, MANIFEST = "experts.safetensors", "experts.json"
+LONE_PROMPT = "lone_prompt"  # a tensor beside an expert's, and the hash of its content in the manifest
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class ExpertBank:
 
     experts: Sequence[Expert]
     contents: Mapping[str, str]  # source to the hash of its tensors and scale
+    lone_prompts: Mapping[str, str] = field(default_factory=dict)  # source to the hash of its prompt trained alone
 
     @property
     def sources(self) -> list[str]:
@@ -49,13 +51,29 @@ class ExpertBank:
                 raise ArtifactError(f"there is no expert of '{source}'; {nearest(source, known)}")
         return [known[source] for source in sources]
 
-    def mixture_hash(self, sources: Sequence[str]) -> str:
-        """A hash of the experts of `sources`, which a cell that mixes them records. Other experts do not affect it."""
-        return sha256_of_json([[expert.task, self.contents[expert.task]] for expert in self.select(sources)])
+    def mixture_hash(self, sources: Sequence[str], lone_prompts: bool = False) -> str:
+        """A hash of the experts of `sources`, which a cell that mixes them records. Other experts do not affect it.
 
-    def check(self, directory: Path, cell: TargetDescription) -> None:
-        """Raise ArtifactError, naming both, if the cell in `directory` was trained with other experts than these."""
-        found = self.mixture_hash(cell.sources)
+        With `lone_prompts`, it covers their prompts that were trained alone, for a cell that reads them. Raises
+        ArtifactError if an expert, or such a prompt, is missing.
+        """
+        parts = [[expert.task, self.contents[expert.task]] for expert in self.select(sources)]
+        if lone_prompts:
+            for part in parts:
+                if part[0] not in self.lone_prompts:
+                    raise ArtifactError(
+                        f"the expert of '{part[0]}' has no prompt that was trained alone; add prompt to "
+                        "train_source.kinds, then run train_source and collect_experts again"
+                    )
+                part.append(self.lone_prompts[part[0]])
+        return sha256_of_json(parts)
+
+    def check(self, directory: Path, cell: TargetDescription, lone_prompts: bool = False) -> None:
+        """Raise ArtifactError, naming both, if the cell in `directory` was trained with other experts than these.
+
+        `lone_prompts` says whether its method reads prompts that were trained alone.
+        """
+        found = self.mixture_hash(cell.sources, lone_prompts)
         if cell.experts != found:
             raise ArtifactError(
                 f"{directory}: trained with the experts {cell.experts[:12]}, but the current ones are {found[:12]}; "
@@ -64,21 +82,27 @@ class ExpertBank:
 
 
 def save_experts(
-    directory: Path, adapters: Sequence[Adapter[SourceDescription]], imported: Sequence[ImportedExpert] = ()
+    directory: Path,
+    adapters: Sequence[Adapter[SourceDescription]],
+    imported: Sequence[ImportedExpert] = (),
+    lone_prompts: Sequence[Adapter[LonePromptDescription]] = (),
 ) -> None:
     """Write the tensors (keys `<k>/<name>`) and the manifest, with imported experts last.
 
-    Raises ArtifactError if two were trained on different backbones.
+    `lone_prompts` are prompts of some of the sources, trained alone; each becomes `<k>/lone_prompt`. Raises
+    ArtifactError if two of all these were trained on different backbones.
     """
     backbones = {a.description.task: a.description.backbone for a in adapters}
     backbones |= {i.expert.task: i.backbone for i in imported}
+    backbones |= {f"{p.description.task}, prompt": p.description.backbone for p in lone_prompts}
     for task, backbone in backbones.items():
         check_backbone(Path(f"source adapter {task}"), backbone, adapters[0].description.backbone)
-    trained = [Expert(a.description.task, a.tensors, a.description.scale) for a in adapters]
+    alone = {p.description.task: p.tensors["prompt"] for p in lone_prompts}
+    trained = [Expert(t := a.description.task, a.tensors, a.description.scale, alone.get(t)) for a in adapters]
     entries = [_entry(e, a.content_hash) for e, a in zip(trained, adapters, strict=True)]
     entries += [{**_entry(i.expert, i.sha256), "imported": True} for i in imported]
     listed = [*trained, *(i.expert for i in imported)]
-    tensors = {f"{k}/{name}": tensor for k, expert in enumerate(listed) for name, tensor in expert.tensors.items()}
+    tensors = {f"{k}/{name}": tensor for k, expert in enumerate(listed) for name, tensor in _stored(expert).items()}
     with atomic_directory(directory) as temporary:
         save_file(tensors, temporary / TENSORS)
         manifest = {"backbone": adapters[0].description.backbone, "sha256": sha256_of_file(temporary / TENSORS)}
@@ -97,35 +121,51 @@ def load_experts(directory: Path, backbone: Backbone) -> ExpertBank:
         tensors = read_tensors(directory / TENSORS, manifest["sha256"])
         entries = [(entry["task"], entry["scale"]) for entry in manifest["experts"]]
         contents = {entry["task"]: entry["content"] for entry in manifest["experts"]}
+        lone_prompts = {e["task"]: e[LONE_PROMPT] for e in manifest["experts"] if LONE_PROMPT in e}
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{directory / MANIFEST}: not a manifest of experts (lacks {error})") from error
     experts = [
         Expert(task, {n.removeprefix(f"{k}/"): t for n, t in tensors.items() if n.startswith(f"{k}/")}, scale)
         for k, (task, scale) in enumerate(entries)
     ]
-    expected = {f"{k}/{n}": s for k, expert in enumerate(experts) for n, s in _shapes(expert, backbone.model).items()}
+    shapes = [_shapes(expert, backbone.model, expert.task in lone_prompts) for expert in experts]
+    expected = {f"{k}/{name}": shape for k, each in enumerate(shapes) for name, shape in each.items()}
     check_shapes(directory / TENSORS, tensors, expected, "the backbone")
-    return ExpertBank(experts, contents)
+    return ExpertBank([_with_lone_prompt(expert) for expert in experts], contents, lone_prompts)
 
 
-def _shapes(expert: Expert, model: Any) -> dict[str, tuple[int, int]]:
-    """What an expert's tensors must look like; the length of its prompt and the rank of each layer are its own."""
+def _stored(expert: Expert) -> Mapping[str, Tensor]:
+    """The tensors of an expert in the file, by name."""
+    return expert.tensors if expert.lone_prompt is None else {**expert.tensors, LONE_PROMPT: expert.lone_prompt}
+
+
+def _with_lone_prompt(expert: Expert) -> Expert:
+    """The expert of tensors as `_stored` returns them."""
+    tensors = dict(expert.tensors)
+    return replace(expert, tensors=tensors, lone_prompt=tensors.pop(LONE_PROMPT, None))
+
+
+def _shapes(expert: Expert, model: Any, with_lone_prompt: bool) -> dict[str, tuple[int, int]]:
+    """What an expert's tensors must look like; the length of its prompts and the rank of each layer are its own."""
 
     def rows(name: str) -> int:
         tensor = expert.tensors.get(name)
         return 1 if tensor is None or not tensor.ndim else max(1, len(tensor))
 
-    return source_shapes(model, rows("prompt"), lambda layer: rows(f"{layer}.down"))
+    shapes = source_shapes(model, rows("prompt"), lambda layer: rows(f"{layer}.down"))
+    return {**shapes, LONE_PROMPT: (rows(LONE_PROMPT), int(model.config.d_model))} if with_lone_prompt else shapes
 
 
 def _entry(expert: Expert, sha256: str) -> dict[str, object]:
-    return {"task": expert.task, "scale": expert.scale, "sha256": sha256, "content": _content_hash(expert)}
+    alone = {} if expert.lone_prompt is None else {LONE_PROMPT: _hash({"prompt": expert.lone_prompt}, 1.0)}
+    content = _hash(expert.tensors, expert.scale)
+    return {"task": expert.task, "scale": expert.scale, "sha256": sha256, "content": content, **alone}
 
 
-def _content_hash(expert: Expert) -> str:
-    """A hash of an expert's tensors and scale, which does not depend on their file."""
-    digest = hashlib.sha256(f"{expert.scale!r}\n".encode())
-    for name, tensor in sorted(expert.tensors.items()):
+def _hash(tensors: Mapping[str, Tensor], scale: float) -> str:
+    """A hash of tensors and their scale, which does not depend on their file."""
+    digest = hashlib.sha256(f"{scale!r}\n".encode())
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(_bytes(tensor))
     return digest.hexdigest()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pemt_core.artifacts.cell import Cell
-from pemt_core.artifacts.description import SourceDescription
+from pemt_core.artifacts.description import LonePromptDescription, SourceDescription
 
 ARTIFACT_TAG = "pemt.artifact"  # the content hash of the trained tensors, which links a run to its files
 
@@ -14,7 +14,7 @@ ARTIFACT_TAG = "pemt.artifact"  # the content hash of the trained tensors, which
 class RunInfo:
     """The facts that identify and describe one training."""
 
-    cell: str  # "train_source/mnli" or "transfer/cb/pemt/k=full/seed=4096"
+    cell: str  # "train_source/mnli", "train_source/mnli/prompt" or "transfer/cb/pemt/k=full/seed=4096"
     name: str
     tags: Mapping[str, str]
     params: Mapping[str, Any]
@@ -38,11 +38,13 @@ class CellFacts(Protocol):
     def key(self) -> str: ...
 
 
-def source_run(description: SourceDescription) -> RunInfo:
-    """The run of a stage-1 training."""
-    task = description.task
+def source_run(description: SourceDescription | LonePromptDescription) -> RunInfo:
+    """The run of a stage-1 training, of an adapter or of a prompt alone."""
+    task, alone = description.task, isinstance(description, LonePromptDescription)
     tags = _tags("train_source", task, description.data, description.backbone)
     params = {"seed": description.seed, "settings": description.settings}
+    if alone:
+        return RunInfo(f"train_source/{task}/prompt", f"{task} source prompt", tags, params)
     return RunInfo(f"train_source/{task}", f"{task} source", tags, params)
 
 

@@ -1,9 +1,13 @@
-"""Read a stored source adapter that fits its backbone."""
+"""Read what train_source stored for a source, if it fits its backbone: its adapter, and a prompt that is trained alone.
+
+<source>/          the adapter with its prompt
+<source>/prompt/   the prompt that was trained without an adapter, if a method needs it
+"""
 
 from pathlib import Path
 
 from pemt_core.artifacts.adapter import TENSORS, Adapter, load_adapter
-from pemt_core.artifacts.description import SourceDescription
+from pemt_core.artifacts.description import LonePromptDescription, SourceDescription, lone_prompt_folder
 from pemt_core.artifacts.tensors import check_shapes
 from pemt_core.backbone.store import Backbone
 from pemt_core.errors import ArtifactError
@@ -16,10 +20,23 @@ def load_source(directory: Path, backbone: Backbone) -> Adapter[SourceDescriptio
     Raises ArtifactError like `load_adapter`, and if a tensor is not what training on this backbone makes.
     """
     adapter = load_adapter(directory, backbone.fingerprint, SourceDescription)
-    rank = adapter.description.settings.get("rank")
-    if rank is None:
-        raise ArtifactError(f"{directory}: its settings lack 'rank'; another version wrote it, train it again")
+    rank = _setting(directory, adapter.description, "rank")
     num_tokens = len(backbone.tokenizer(adapter.description.prompt)["input_ids"])
     expected = source_shapes(backbone.model, num_tokens, lambda _: rank)
     check_shapes(directory / TENSORS, adapter.tensors, expected, "its backbone and settings")
     return adapter
+
+
+def load_lone_prompt(directory: Path, backbone: Backbone) -> Adapter[LonePromptDescription]:
+    """Read the prompt that was trained alone from a source's folder, as `load_source` reads its adapter."""
+    folder = lone_prompt_folder(directory)
+    prompt = load_adapter(folder, backbone.fingerprint, LonePromptDescription)
+    shape = _setting(folder, prompt.description, "length"), int(backbone.model.config.d_model)
+    check_shapes(folder / TENSORS, prompt.tensors, {"prompt": shape}, "its backbone and settings")
+    return prompt
+
+
+def _setting(directory: Path, description: SourceDescription | LonePromptDescription, name: str) -> int:
+    if name not in description.settings:
+        raise ArtifactError(f"{directory}: its settings lack '{name}'; another version wrote it, train it again")
+    return int(description.settings[name])

@@ -26,10 +26,11 @@ def load_target(directory: Path, task: str, backbone: Backbone, bank: ExpertBank
     description = adapter.description
     if description.task != task:
         raise ArtifactError(f"{directory}: is a cell of '{description.task}', expected one of '{task}'")
-    bank.check(directory, description)
-    ids = torch.tensor(backbone.tokenizer(description.prompt)["input_ids"])
+    method = _method(description)
+    bank.check(directory, description, method.needs_lone_prompts)
+    ids = torch.tensor(backbone.tokenizer(method.prompt_text(description.prompt))["input_ids"])
     generator = torch.Generator().manual_seed(0)
-    initial = _method(description).initial_tensors(backbone.model, ids, bank.select(description.sources), generator)
+    initial = method.initial_tensors(backbone.model, ids, bank.select(description.sources), generator)
     expected = {name: tensor.shape for name, tensor in initial.items()}
     check_shapes(directory / TENSORS, adapter.tensors, expected, "its backbone and method")
     return adapter

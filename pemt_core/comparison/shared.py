@@ -38,7 +38,7 @@ class Shared:
             folder,
             self.folders.made("data"),
             _made_of(settings, {"files": files, "mirror": _listing_hash(settings.prepare.folder)}),
-            lambda: prepare(tasks, settings.prepare, settings.tokenizer, output_dir=folder),
+            lambda: prepare(tasks, settings.prepare, settings.tokenizer, joined=settings.joined, output_dir=folder),
         )
 
     def backbone(self, open_run: OpenRun) -> Stage:
@@ -80,6 +80,7 @@ class Shared:
                 output_dir=folder,
                 checkpoint_dir=self.checkpoints,
                 open_run=open_run,
+                prompt=step.prompt,
             )
 
         return Stage(folder, self.folders.made(f"sources/{variant.name}/{name}"), _made_of(step, inputs), build)
@@ -97,7 +98,14 @@ class Shared:
 
         def build() -> None:
             imported = import_experts(step.imported_sources, backbone)
-            collect_experts(adapters, step.sources, imported, backbone_dir=backbone, output_dir=folder)
+            collect_experts(
+                adapters,
+                step.sources,
+                imported,
+                lone_prompts=step.lone_prompts,
+                backbone_dir=backbone,
+                output_dir=folder,
+            )
 
         return Stage(folder, self.folders.made(f"experts/{variant.name}"), _made_of(step, inputs), build)
 

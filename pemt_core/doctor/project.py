@@ -26,7 +26,7 @@ def settings(place: Surroundings) -> Iterator[Finding]:
     tasks = place.settings.tasks
     try:
         known = known_tasks(place.settings.own_tasks, place.folder)
-        for task in (*tasks.sources, *tasks.targets):
+        for task in (*(tasks.joined or tasks.sources), *tasks.targets):
             get_task(task, known)
     except SettingsError as error:
         yield Finding("settings", Status.FAILURE, f"{place.params}: {error}", "correct tasks; `pemt tasks` lists them")

@@ -29,24 +29,27 @@ def trained_parameters(method: Method, backbone: Any, sources: Sequence[str], ra
         backbone: a T5 on any device, the meta device included.
         sources: all known sources; each has an expert of this `rank`.
     """
-    experts = [_expert(backbone, source, rank) for source in method.draws_on(sources)]
-    one, two = (_count(method, backbone, experts, num_tokens) for num_tokens in (1, 2))
+    option = method.options(sources)[0]  # options differ in what they start from
+    drawn_on = option.draws_on(sources)
+    one, two = (_count(option, backbone, drawn_on, rank, num_tokens) for num_tokens in (1, 2))
     return TrainedParameters(one - (two - one), two - one)
 
 
-def _count(method: Method, backbone: Any, experts: "Sequence[Expert]", num_tokens: int) -> int:
+def _count(method: Method, backbone: Any, sources: Sequence[str], rank: int, num_tokens: int) -> int:
     import torch
 
+    experts = [_expert(backbone, source, rank, num_tokens) for source in sources]
     ids = torch.zeros(num_tokens, dtype=torch.long)
     tensors = method.initial_tensors(backbone, ids, experts, torch.Generator().manual_seed(0))
     return sum(tensor.numel() for tensor in tensors.values())
 
 
-def _expert(backbone: Any, source: str, rank: int) -> "Expert":
-    """An expert with shapes but no data."""
+def _expert(backbone: Any, source: str, rank: int, num_tokens: int) -> "Expert":
+    """An expert with shapes but no data, with prompts of `num_tokens` tokens: some prompts start from a source's."""
     import torch
 
     from pemt_core.model.assemble import Expert, source_shapes
 
-    shapes = source_shapes(backbone, 1, lambda _: rank)
-    return Expert(source, {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, 1.0)
+    shapes = source_shapes(backbone, num_tokens, lambda _: rank)
+    tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    return Expert(source, tensors, 1.0, torch.empty_like(tensors["prompt"]))

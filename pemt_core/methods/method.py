@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pemt_core.schema.group import Group
 from pemt_core.schema.numbers import Count, Rate
-from pemt_core.training.settings import SelectBy, TrainingSettings
+from pemt_core.training.settings import Search, SelectBy, TrainingSettings
 
 if TYPE_CHECKING:  # settings load without torch
     import torch
@@ -21,8 +21,9 @@ if TYPE_CHECKING:  # settings load without torch
 class Method(Group):
     """A way to adapt a target, with every setting that its numbers depend on.
 
-    A subclass adds `kind: Literal["<its name>"]` and its settings. A setting that the group `transfer` also has
-    takes its value from there unless the method's entry sets it; every other setting needs a default.
+    A subclass adds `kind: Literal["<its name>"]` and its settings. A setting without a default is one that the group
+    `transfer` also has: it takes its value from there unless the method's entry sets it. One with a default ignores
+    `transfer`, so that a published value stays what it is.
     """
 
     kind: str
@@ -30,6 +31,7 @@ class Method(Group):
     source_length: Count
     select_by: SelectBy
     learning_rates: Annotated[list[Rate], Field(min_length=1)]
+    search: Search = "full"  # as were all before there was a choice
     training: TrainingSettings
 
     @abstractmethod

@@ -1,5 +1,6 @@
 """Find the kinds of methods by their files, and make methods from entries of params.yaml or stored settings."""
 
+import inspect
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
@@ -27,7 +28,8 @@ def method_of(name: str, entry: Mapping[str, Any], shared: Mapping[str, Any], ke
 
     Args:
         entry: `kind` (the method's name if absent) and what differs from `shared`.
-        shared: the settings of the group `transfer`; a kind takes those that it also has.
+        shared: the settings of the group `transfer`; a kind takes those of every method, and
+            others that it has without a default.
 
     Raises:
         SettingsError: the kind or a setting is unknown, or a value is not what the kind expects.
@@ -41,7 +43,11 @@ def method_of(name: str, entry: Mapping[str, Any], shared: Mapping[str, Any], ke
     for each in entry:
         if each in shared and each not in fields:
             raise SettingsError(f"{key}: key '{each}': the kind '{kind}' has no such setting; {nearest(each, fields)}")
-    taken = {each: value for each, value in shared.items() if each in fields}
+    taken = {
+        each: value
+        for each, value in shared.items()
+        if each in Method.model_fields or (each in fields and fields[each].is_required())
+    }
     return validate(kinds()[kind], merged(taken, {**entry, "kind": kind}), key)
 
 
@@ -51,7 +57,8 @@ def stored_method(settings: Mapping[str, Any], origin: str) -> Method:
 
 
 def _is_kind(value: Any, module: str) -> bool:
-    return isinstance(value, type) and issubclass(value, Method) and value is not Method and value.__module__ == module
+    is_method = isinstance(value, type) and issubclass(value, Method) and not inspect.isabstract(value)
+    return is_method and value.__module__ == module
 
 
 def _name(kind: type[Method]) -> str:

@@ -1,15 +1,28 @@
-"""Replace modules of a backbone, and restore them exactly."""
+"""Replace modules and parameters of a backbone, and restore them exactly."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
+_Part = nn.Module | nn.Parameter
+
+
+class Change(NamedTuple):
+    """A module or parameter that takes the place of `parent.attribute`, and what it trains, by names in artifacts."""
+
+    parent: nn.Module
+    attribute: str
+    new: _Part
+    trained: Mapping[str, nn.Parameter]
+
 
 class Attachment:
-    """A record of the modules replaced in a backbone: `detach` restores them exactly, `attach` puts the new ones back.
+    """A record of what was replaced in a backbone: `detach` restores it exactly, `attach` puts the new modules back.
 
-    The backbone's tensors are never written to: a new module holds the module that it replaces.
+    The backbone's tensors are never written to: a new module holds the module that it replaces, and a new parameter is
+    another tensor.
     """
 
     @classmethod
@@ -25,13 +38,13 @@ class Attachment:
 
     def __init__(self, backbone: nn.Module) -> None:
         self._backbone = backbone
-        self._replaced: list[tuple[nn.Module, str, nn.Module, nn.Module]] = []  # parent, name, original, new
+        self._replaced: list[tuple[nn.Module, str, _Part, _Part]] = []  # parent, name, original, new
         self._required_grad: list[Tensor] = []
         self._attached = True
         self._freeze()
 
-    def replace(self, parent: nn.Module, name: str, new: nn.Module) -> None:
-        """Replace `parent.name` with `new`."""
+    def replace(self, parent: nn.Module, name: str, new: _Part) -> None:
+        """Replace `parent.name` with `new`; once, because `attach` expects the backbone's at every place."""
         self._replaced.append((parent, name, getattr(parent, name), new))
         setattr(parent, name, new)
 

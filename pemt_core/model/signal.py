@@ -46,14 +46,18 @@ class ForwardSignal:
             self.sparsity = []
 
     def prompt_mean(self, x: Float[Tensor, "B S C"]) -> Float[Tensor, "B C"]:
-        """The mean of x over each sequence's prompt positions, which come first."""
+        """The mean of x over each sequence's prompt positions, which come first. Raises RuntimeError without any."""
         if self._prompt_mask is None:
             raise RuntimeError("the backbone was called outside its PromptedT5, so there is no prompt to read")
+        if not self._prompt_mask.shape[1]:
+            raise RuntimeError("the model has no prompt to read: its P is 0")
         mask = self._prompt_mask.unsqueeze(-1).to(x.dtype)
         return (x[:, : mask.shape[1]] * mask).sum(1) / mask.sum(1)
 
     def encoder_hook(self, _module: nn.Module, _arguments: tuple[object, ...], output: object) -> None:
-        """Forward hook for the encoder: keeps the prompt mean of its final output for the decoder's gates."""
+        """Forward hook for the encoder: keeps the prompt mean of its final output, if any, for the decoder's gates."""
+        if self._prompt_mask is not None and not self._prompt_mask.shape[1]:
+            return
         state = output[0] if isinstance(output, tuple) else output.last_hidden_state  # type: ignore[attr-defined]
         self._encoder_state = self.prompt_mean(state)
 

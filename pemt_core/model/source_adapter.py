@@ -1,8 +1,14 @@
 """The source adapter, which stage 1 trains in every layer, parallel to the feed-forward's `wo`."""
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from pemt_core.model.attachment import Change
+from pemt_core.model.stacks import feed_forwards
 
 
 class SourceAdaptedOutput(nn.Module):
@@ -25,3 +31,11 @@ class SourceAdaptedOutput(nn.Module):
     def forward(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B S D"]:
         adapted: Tensor = self.base_layer(x) + self.scale * F.linear(F.linear(x, self.down), self.up)
         return adapted
+
+
+def source_adapted_outputs(backbone: Any, tensors: Mapping[str, Tensor], *, scale: float) -> Iterator[Change]:
+    """Put the source adapter in `tensors` beside every `wo`."""
+    for place in feed_forwards(backbone):
+        down, up = f"{place.stack}.{place.layer}.down", f"{place.stack}.{place.layer}.up"
+        adapted = SourceAdaptedOutput(place.wo, tensors[down], tensors[up], scale=scale)
+        yield Change(place.parent, "wo", adapted, {down: adapted.down, up: adapted.up})

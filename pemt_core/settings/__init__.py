@@ -5,7 +5,6 @@ from pemt_core.settings.groups import (
     HUB,
     BackboneSettings,
     EvaluateSettings,
-    ImportedSource,
     KubeflowSettings,
     ModelSettings,
     PrepareSettings,
@@ -13,11 +12,11 @@ from pemt_core.settings.groups import (
     Resources,
     TokenizerSettings,
     TrackingSettings,
-    TrainSourceSettings,
     TransferSettings,
 )
 from pemt_core.settings.load import RECIPE_GROUPS, Choices, load_settings, parse_run, parse_settings, read_params
 from pemt_core.settings.settings import Settings
+from pemt_core.settings.sources import ImportedSource, LonePromptSettings, TrainSourceSettings
 
 __all__ = [
     "EMBEDDED",
@@ -28,6 +27,7 @@ __all__ = [
     "EvaluateSettings",
     "ImportedSource",
     "KubeflowSettings",
+    "LonePromptSettings",
     "ModelSettings",
     "PrepareSettings",
     "ReportSettings",

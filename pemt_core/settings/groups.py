@@ -18,12 +18,12 @@ from pemt_core.schema.numbers import (
     Name,
     Natural,
     Precision,
-    Rank,
     Rate,
     Seed,
     Short,
 )
-from pemt_core.training.settings import FixedRateTraining, SelectBy, TrainingSettings
+from pemt_core.tasks import JOINT
+from pemt_core.training.settings import FixedRateTraining, Search, SelectBy, TrainingSettings
 
 HUB, EMBEDDED = "hub", "embedded"  # values of prepare.source that are not folders
 
@@ -47,7 +47,16 @@ class TaskSettings(Group):
         both = sorted({*self.sources} & {*self.targets})
         if both:
             raise ValueError(f"sources and targets both list {both}; an expert trained on a target has seen its rows")
+        if JOINT in self.targets:
+            raise ValueError(f"targets lists {JOINT}, which can only be a source: the other sources together")
+        if JOINT in self.sources and len(self.joined) < 2:
+            raise ValueError(f"sources lists {JOINT}, the other sources together; expected at least two others")
         return self
+
+    @property
+    def joined(self) -> list[str]:
+        """The sources that the source `joint` is made of; empty if it is not listed."""
+        return [name for name in self.sources if name != JOINT] if JOINT in self.sources else []
 
 
 class MaxRows(Group):
@@ -98,29 +107,6 @@ class BackboneSettings(TokenizerSettings):
         return TokenizerSettings(**{name: getattr(self, name) for name in TokenizerSettings.model_fields})
 
 
-class TrainSourceSettings(Group):
-    seed: Seed
-    rank: Rank
-    alpha: Rate
-    init: Literal["zero", "kaiming"]
-    prompt_init: PromptInit
-    source_length: Count
-    select_by: SelectBy
-    training: FixedRateTraining
-
-    @property
-    def scale(self) -> float:
-        """s = alpha / R."""
-        return self.alpha / self.rank
-
-
-class ImportedSource(Group):
-    """A LoRA in PEFT's layout that becomes an expert."""
-
-    adapter: Annotated[str, Field(min_length=1)]  # its folder
-    description: Annotated[str, Field(min_length=1)] | None  # of its task, if its folder has no prompt
-
-
 class TransferSettings(Group):
     """The cells of a target, and the settings that its methods share; an entry of `methods` may override them."""
 
@@ -136,6 +122,7 @@ class TransferSettings(Group):
     source_length: Count
     select_by: SelectBy
     learning_rates: Annotated[list[Rate], Field(min_length=1)]
+    search: Search
     training: TrainingSettings
 
 

@@ -21,7 +21,7 @@ from pemt_core.schema.validation import merged, validate
 from pemt_core.schema.yaml_values import read_yaml
 from pemt_core.settings.groups import STEPS
 from pemt_core.settings.settings import Settings
-from pemt_core.tasks import TASKS
+from pemt_core.tasks import JOINT, TASKS
 from pemt_core.training.settings import TrainingSettings
 
 RECIPE_GROUPS = ("methods", "prepare", "backbone", "train_source", "transfer", "evaluate", "per_source", "per_target")
@@ -220,6 +220,8 @@ def _check(settings: Settings, problems_of: Callable[..., AbstractContextManager
     """Check across groups: names of steps, and references between tasks, sources and methods."""
     for name in settings.imported_sources:
         with problems_of("imported_sources", name):
+            if name == JOINT:
+                raise SettingsError(f"imported_sources.{name}: tasks.sources has this name for all sources together")
             if name in settings.tasks.sources:
                 raise SettingsError(f"imported_sources.{name}: a source task has this name; choose another")
     for step in settings.kubeflow.resources:
@@ -233,10 +235,12 @@ def _check(settings: Settings, problems_of: Callable[..., AbstractContextManager
                 f"tracking.experiment is '{experiment}': names of registered models begin with it, and cannot have "
                 "/ or :; choose another name, or set models.enabled to false"
             )
-    known = {*TASKS, *settings.own_tasks}
-    for group, differences, settings_for in (
-        ("per_source", settings.per_source, settings.train_source_for),
-        ("per_target", settings.per_target, settings.transfer_for),
+    with problems_of("train_source", "prompt", "training"):
+        settings.train_source.of_prompt("train_source")
+    tasks = {*TASKS, *settings.own_tasks}
+    for group, differences, known, settings_for in (
+        ("per_source", settings.per_source, {*tasks, JOINT}, settings.lone_prompt_for),
+        ("per_target", settings.per_target, tasks, settings.transfer_for),
     ):
         for task in differences:
             with problems_of(group, task):
@@ -251,4 +255,4 @@ def _check(settings: Settings, problems_of: Callable[..., AbstractContextManager
             methods = settings.methods_for(task)
         for name, method in methods.items() if task in settings.tasks.targets else ():
             with problems_of("methods", name):
-                settings.sources_of(name, method)
+                settings.lone_prompts_of(name, method)

@@ -13,16 +13,15 @@ from pemt_core.schema.validation import merged, validate
 from pemt_core.settings.groups import (
     BackboneSettings,
     EvaluateSettings,
-    ImportedSource,
     KubeflowSettings,
     ModelSettings,
     PrepareSettings,
     ReportSettings,
     TaskSettings,
     TrackingSettings,
-    TrainSourceSettings,
     TransferSettings,
 )
+from pemt_core.settings.sources import ImportedSource, LonePromptSettings, TrainSourceGroup, TrainSourceSettings
 from pemt_core.tasks.entry import OwnTask
 
 NOT_OF_A_METHOD = ("methods", "seeds", "k")  # keys of the group `transfer` that determine the cells
@@ -40,7 +39,7 @@ class Settings(Group):
     own_tasks: dict[str, OwnTask]
     prepare: PrepareSettings
     backbone: BackboneSettings
-    train_source: TrainSourceSettings
+    train_source: TrainSourceGroup
     transfer: TransferSettings
     per_source: dict[str, dict[str, Any]]
     per_target: dict[str, dict[str, Any]]
@@ -68,8 +67,24 @@ class Settings(Group):
         return adapters if self.prepare.folder is None else {"prepare.source": self.prepare.folder, **adapters}
 
     def train_source_for(self, task: str) -> TrainSourceSettings:
-        """`train_source` with a source task's differences from `per_source`."""
-        return _with_differences(self.train_source, self.per_source, "per_source", task)
+        """The adapter's settings: `train_source` with a source task's differences from `per_source`."""
+        return self._source_group(task).of_adapter()
+
+    def lone_prompt_for(self, task: str) -> LonePromptSettings:
+        """The settings of a source's prompt that is trained alone, with its differences from `per_source`."""
+        origin = f"per_source.{task}" if task in self.per_source else "train_source"
+        return self._source_group(task).of_prompt(origin)
+
+    @property
+    def lone_prompts(self) -> list[str]:
+        """The source tasks whose prompt is trained alone, because a listed method reads it.
+
+        Raises SettingsError, naming the method, if `train_source.kinds` excludes these prompts, or if the method draws
+        on an imported source, which has none.
+        """
+        listed = [each for target in self.tasks.targets for each in self.methods_for(target).items()]
+        read = {source for name, method in listed for source in self.lone_prompts_of(name, method)}
+        return [source for source in self.tasks.sources if source in read]
 
     def transfer_for(self, task: str) -> TransferSettings:
         """`transfer` with a target task's differences from `per_target`."""
@@ -104,6 +119,26 @@ class Settings(Group):
             return method.draws_on(self.sources)
         except SettingsError as error:
             raise SettingsError(f"methods.{name}: {error}") from error
+
+    def lone_prompts_of(self, name: str, method: Method) -> list[str]:
+        """The sources whose prompt, trained alone, a method reads. Raises SettingsError as `lone_prompts` does."""
+        sources = self.sources_of(name, method)
+        if not method.needs_lone_prompts:
+            return []
+        reads = f"methods.{name}: reads the prompt of {{}}, trained alone"
+        for source in sources:
+            if source in self.imported_sources:
+                raise SettingsError(f"{reads.format(source)}, which an imported source lacks; leave that source out")
+            if "prompt" not in self._source_group(source).kinds:
+                group = f"per_source.{source}" if "kinds" in self.per_source.get(source, {}) else "train_source"
+                raise SettingsError(
+                    f"{reads.format(source)}, but {group}.kinds has no prompt; set it to [adapter, prompt]"
+                )
+        return sources
+
+    def _source_group(self, task: str) -> TrainSourceGroup:
+        group: TrainSourceGroup = _with_differences(self.train_source, self.per_source, "per_source", task)
+        return group
 
     def _method(self, name: str, transfer: TransferSettings) -> Method:
         shared = transfer.model_dump(exclude=set(NOT_OF_A_METHOD))

@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import Field
+
 from pemt_core.answering.rule import AnswerRule
 from pemt_core.artifacts.cell import Cell
 from pemt_core.errors import SettingsError
@@ -20,14 +22,13 @@ from pemt_core.schema.values import read_text
 from pemt_core.settings.groups import (
     BackboneSettings,
     EvaluateSettings,
-    ImportedSource,
     ModelSettings,
     PrepareSettings,
     ReportSettings,
     TokenizerSettings,
-    TrainSourceSettings,
 )
 from pemt_core.settings.settings import cells_of
+from pemt_core.settings.sources import ImportedSource, LonePromptSettings, TrainSourceSettings
 from pemt_core.tasks.entry import OwnTask
 
 StepType = TypeVar("StepType", bound=Group)
@@ -41,6 +42,7 @@ class StepSettings(Group):
 
 class Prepare(StepSettings):
     tasks: list[str]  # in the order of preparation
+    joined: list[str] = Field(default_factory=list)  # of these, those that make up the source `joint`
     own_tasks: dict[str, OwnTask]
     prepare: PrepareSettings
     tokenizer: TokenizerSettings
@@ -53,11 +55,13 @@ class Backbone(StepSettings):
 class TrainSource(StepSettings):
     source: str
     train_source: TrainSourceSettings
+    prompt: LonePromptSettings | None = None  # None: no listed method reads a prompt that was trained alone
     answer: AnswerRule
 
 
 class CollectExperts(StepSettings):
     sources: list[str]
+    lone_prompts: list[str] = Field(default_factory=list)  # the sources that have a prompt trained alone
     imported_sources: dict[Name, ImportedSource]
 
 

@@ -30,7 +30,7 @@ from pemt_core.settings.steps import (
     Transfer,
     as_text,
 )
-from pemt_core.tasks import known_tasks
+from pemt_core.tasks import JOINT, known_tasks
 
 TRACKING = ("pemt_core.tracking.results", "pemt_core.tracking.comparison")
 
@@ -100,16 +100,19 @@ def make_plan(settings: Settings, folder: Path) -> Plan:
     check_tasks(settings, folder)
     tasks = settings.tasks
     prepare = Prepare(
-        tasks=[*tasks.sources, *tasks.targets],
+        tasks=[name for name in (*tasks.sources, *tasks.targets) if name != JOINT],
+        joined=tasks.joined,
         own_tasks=settings.listed_own_tasks,  # an entry that is in no list changes nothing
         prepare=settings.prepare,
         tokenizer=settings.backbone.of_tokenizer,
         code=code_hash("pemt_core.steps.prepare"),
     )
     backbone = Backbone(backbone=settings.backbone, code=code_hash("pemt_core.steps.backbone"))
-    sources = {name: _train_source(settings, name) for name in tasks.sources}
+    lone_prompts = settings.lone_prompts
+    sources = {name: _train_source(settings, name, name in lone_prompts) for name in tasks.sources}
     collect_experts = CollectExperts(
         sources=tasks.sources,
+        lone_prompts=lone_prompts,
         imported_sources=settings.imported_sources,
         code=code_hash("pemt_core.steps.collect_experts"),
     )
@@ -139,14 +142,15 @@ def check_tasks(settings: Settings, folder: Path) -> None:
     known = known_tasks(settings.own_tasks, folder)
     for key, names in settings.tasks:
         for name in names:
-            if name not in known:
+            if name not in known and name != JOINT:
                 raise SettingsError(f"tasks.{key}: there is no task '{name}': {nearest(name, known)}")
 
 
-def _train_source(settings: Settings, name: str) -> TrainSource:
+def _train_source(settings: Settings, name: str, with_prompt: bool) -> TrainSource:
     return TrainSource(
         source=name,
         train_source=settings.train_source_for(name),
+        prompt=settings.lone_prompt_for(name) if with_prompt else None,
         answer=settings.evaluate.answer,
         code=code_hash("pemt_core.steps.train_source"),
     )

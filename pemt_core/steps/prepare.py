@@ -11,31 +11,49 @@ from pemt_core.data.corpus import CorpusText
 from pemt_core.data.prepared import load_task_description
 from pemt_core.embedded.text import plain_text
 from pemt_core.labels import check_written
-from pemt_core.preparation import TaskReport, prepare_task, resolve_revisions, token_lengths, write_corpus, write_pins
+from pemt_core.preparation import (
+    TaskReport,
+    prepare_joint,
+    prepare_task,
+    resolve_revisions,
+    token_lengths,
+    write_corpus,
+    write_pins,
+)
 from pemt_core.settings import EMBEDDED, PrepareSettings, TokenizerSettings
-from pemt_core.tasks import Task
+from pemt_core.tasks import JOINT, Task
 
 logger = logging.getLogger(__name__)
 
 
 def prepare(
-    tasks: Sequence[Task], settings: PrepareSettings, tokenizer_settings: TokenizerSettings, *, output_dir: Path
+    tasks: Sequence[Task],
+    settings: PrepareSettings,
+    tokenizer_settings: TokenizerSettings,
+    *,
+    joined: Sequence[str] = (),
+    output_dir: Path,
 ) -> dict[str, Any]:
     """Write <task>/, corpus.parquet, tokenizer/ and statistics.json to `output_dir`, which replaces an earlier folder.
 
-    The folder is written whole or not at all: after an error, the earlier data is unchanged.
+    If `joined` names tasks, joint/ has their rows together; corpus and tokenizer do not depend on it. The folder is
+    written whole or not at all: after an error, the earlier data is unchanged.
 
     Returns, by task, the commit that was read or the hash of the user's files.
 
     statistics.json has counts of rows and labels, quantiles of lengths in tokens, content hashes and dropped rows.
     """
     with atomic_directory(output_dir) as folder:
-        reports = _prepare_all(tasks, settings, tokenizer_settings, folder)
+        reports = _prepare_all(tasks, settings, tokenizer_settings, joined, folder)
     return {name: report.revision for name, report in reports.items() if report.revision}
 
 
 def _prepare_all(
-    tasks: Sequence[Task], settings: PrepareSettings, tokenizer_settings: TokenizerSettings, output_dir: Path
+    tasks: Sequence[Task],
+    settings: PrepareSettings,
+    tokenizer_settings: TokenizerSettings,
+    joined: Sequence[str],
+    output_dir: Path,
 ) -> dict[str, TaskReport]:
     """Write everything to an empty folder."""
     reports = {}
@@ -58,6 +76,14 @@ def _prepare_all(
     for folder in folders:
         check_written(load_task_description(folder), tokenizer)
     tokenizer.save_pretrained(output_dir / "tokenizer")
+    if joined:
+        reports[JOINT] = prepare_joint(
+            [output_dir / name for name in joined],
+            source=settings.source,
+            split_seed=settings.split_seed,
+            output_dir=output_dir / JOINT,
+        )
+        folders = [*folders, output_dir / JOINT]
     lengths = token_lengths(folders, tokenizer)
     # The origin of the data belongs to provenance: moving a mirror changes nothing here
     statistics = {

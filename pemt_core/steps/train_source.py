@@ -1,29 +1,37 @@
-"""train_source: run stage 1 for one source task."""
+"""train_source: run stage 1 for one source task: its adapter with a prompt and, if asked for, a prompt alone."""
 
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from pemt_core.answering.rule import AnswerRule, rule_for
-from pemt_core.artifacts.adapter import save_adapter
-from pemt_core.artifacts.description import SourceDescription, TrainingRecord
-from pemt_core.artifacts.run_info import ARTIFACT_TAG, source_run
+from pemt_core.artifacts.description import (
+    LonePromptDescription,
+    SourceDescription,
+    TrainingRecord,
+    lone_prompt_folder,
+)
+from pemt_core.artifacts.files import atomic_directory
 from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.labels import check_label_words
 from pemt_core.model.assemble import build_source_model, initial_prompt, initial_source_tensors
+from pemt_core.model.prompt_tuning import build_prompt_model, initial_prompt_tensors
 from pemt_core.model.prompted import PromptedT5
 from pemt_core.provenance.code import code_hash
-from pemt_core.settings import TrainSourceSettings
+from pemt_core.settings import LonePromptSettings, TrainSourceSettings
 from pemt_core.training.accelerator import make_accelerator
-from pemt_core.training.checkpoint import CheckpointStore
-from pemt_core.training.lock import training_locks
-from pemt_core.training.loop import Trainer
-from pemt_core.training.run import OpenRun, run_of
-from pemt_core.training.task_data import TaskData
-from pemt_core.training.workers import Schedule
+from pemt_core.training.run import OpenRun
+from pemt_core.training.source import SourceTraining
+
+
+@dataclass(frozen=True)
+class TrainedSource:
+    """What train_source wrote."""
+
+    record: TrainingRecord  # of the adapter
+    trained: list[str]  # titles of the trainings of this call; others were finished before
 
 
 def train_source(
@@ -36,52 +44,44 @@ def train_source(
     output_dir: Path,
     checkpoint_dir: Path,
     open_run: OpenRun,
-) -> TrainingRecord:
+    prompt: LonePromptSettings | None = None,
+) -> TrainedSource:
     """Train the adapters and the prompt of `source` on the frozen backbone, and write them to `output_dir`.
 
-    `answer` is the rule that answers validation. Raises ArtifactError if an input is missing or does not fit, DataError
-    if its labels cannot be written, and TrainingError if the training diverges, or another process is at it.
+    With `prompt`, also train a prompt without adapters, for `output_dir`/prompt. `answer` is the rule that answers
+    validation. A training that `checkpoint_dir` holds the result of is not repeated.
+
+    Raises ArtifactError if an input is missing or does not fit, DataError if its labels cannot be written, and
+    TrainingError if a training diverges, or another process is at it.
     """
     prepared, backbone = PreparedTask.load(task_dir, source), load_backbone(backbone_dir)
     check_label_words(prepared.task, backbone.tokenizer)
-    task, description = prepared.task, _description(prepared, backbone, settings, answer)
-    data = TaskData.load(prepared, backbone.tokenizer, settings.training, settings.source_length)
-    accelerator = make_accelerator(settings.training.precision)
-    store = CheckpointStore(checkpoint_dir, _inputs(description, backbone))
-    schedule = Schedule.make(1, 1, backbone.model.num_parameters(), accelerator)
-    is_main = accelerator.is_main_process
-    with (
-        training_locks([store.path.parent], is_main),
-        run_of(source_run(description), open_run, is_main) as run,
-        schedule.threads(),
-        _new_model(task.description, backbone, settings) as model,
-    ):
-        state = Trainer(
-            model,
-            data.rows(settings.training, settings.seed, "full", "error"),
-            lambda: data.evaluate(
-                model, backbone.tokenizer, accelerator, settings.select_by, settings.training.batch_size, answer
-            ),
-            settings.training,
-            accelerator,
-            store,
-            learning_rate=settings.training.learning_rate,
-            seed=settings.seed,
-            log=run.log,
-            title=f"train_source {task.name}",
-        ).fit()
-        record = state.record(settings.training.learning_rate, model.num_trained_parameters())
-        if is_main:
-            run.tag({ARTIFACT_TAG: save_adapter(output_dir, description, model.tensors(), record)})
-            store.discard()
-    return record
+    trainings = [_adapter_training(prepared, backbone, settings, answer, checkpoint_dir)]
+    if prompt is not None:
+        trainings.append(_prompt_training(prepared, backbone, prompt, answer, checkpoint_dir))
+    done = [training.run(prepared, backbone, open_run) for training in trainings]
+    if make_accelerator(settings.training.precision).is_main_process:
+        with atomic_directory(output_dir) as folder:
+            for training, place in zip(trainings, (folder, lone_prompt_folder(folder)), strict=False):
+                training.finished.copy_to(place)
+    trained = [training.title for training, (_, is_new) in zip(trainings, done, strict=True) if is_new]
+    return TrainedSource(done[0][0], trained)
 
 
-def _description(
-    prepared: PreparedTask, backbone: Backbone, settings: TrainSourceSettings, answer: AnswerRule
-) -> SourceDescription:
-    """The description of the adapter to train."""
-    return SourceDescription(
+def _adapter_training(
+    prepared: PreparedTask, backbone: Backbone, settings: TrainSourceSettings, answer: AnswerRule, checkpoint_dir: Path
+) -> SourceTraining:
+    """Stage 1 as published: an adapter in every layer, and a prompt that starts from the description."""
+
+    def new_model() -> PromptedT5:
+        generator = torch.Generator().manual_seed(settings.seed)
+        prompt = initial_prompt(backbone.model, _ids(prepared, backbone), settings.prompt_init, generator)
+        tensors = initial_source_tensors(
+            backbone.model, prompt, rank=settings.rank, init=settings.init, generator=generator
+        )
+        return build_source_model(backbone.model, tensors, scale=settings.scale)
+
+    description = SourceDescription(
         task=prepared.task.name,
         prompt=prepared.task.description,
         backbone=backbone.fingerprint,
@@ -91,19 +91,52 @@ def _description(
         answer=rule_for(prepared.task.labels, answer),
         scale=settings.scale,
     )
-
-
-def _inputs(description: SourceDescription, backbone: Backbone) -> dict[str, Any]:
-    """Everything that the training depends on."""
-    dropout = backbone.model.config.dropout_rate  # not in the fingerprint: it affects training alone
-    return {"adapter": asdict(description), "dropout": dropout, "code": code_hash(__name__)}
-
-
-def _new_model(prompt_text: str, backbone: Backbone, settings: TrainSourceSettings) -> PromptedT5:
-    generator = torch.Generator().manual_seed(settings.seed)
-    prompt_ids = torch.tensor(backbone.tokenizer(prompt_text)["input_ids"])
-    prompt = initial_prompt(backbone.model, prompt_ids, settings.prompt_init, generator)
-    tensors = initial_source_tensors(
-        backbone.model, prompt, rank=settings.rank, init=settings.init, generator=generator
+    return SourceTraining.make(
+        f"train_source {prepared.task.name}",
+        description,
+        settings,
+        new_model,
+        backbone=backbone,
+        code=code_hash(__name__),
+        checkpoint_dir=checkpoint_dir,
     )
-    return build_source_model(backbone.model, tensors, scale=settings.scale)
+
+
+def _prompt_training(
+    prepared: PreparedTask, backbone: Backbone, settings: LonePromptSettings, answer: AnswerRule, checkpoint_dir: Path
+) -> SourceTraining:
+    """Prompt tuning (Lester et al. 2021): nothing but the prompt is trained, as SPoT, ATTEMPT and MPT need it."""
+
+    def new_model() -> PromptedT5:
+        tensors = initial_prompt_tensors(
+            backbone.model,
+            length=settings.length,
+            init=settings.init,
+            ids=_ids(prepared, backbone),
+            generator=torch.Generator().manual_seed(settings.seed),
+        )
+        return build_prompt_model(backbone.model, tensors)
+
+    description = LonePromptDescription(
+        task=prepared.task.name,
+        prompt=prepared.task.description,
+        backbone=backbone.fingerprint,
+        data=prepared.content_hash(),
+        seed=settings.seed,
+        settings=settings.model_dump(),
+        answer=rule_for(prepared.task.labels, answer),
+    )
+    return SourceTraining.make(
+        f"train_source {prepared.task.name}, prompt alone",
+        description,
+        settings,
+        new_model,
+        backbone=backbone,
+        code=code_hash(__name__),
+        checkpoint_dir=checkpoint_dir,
+    )
+
+
+def _ids(prepared: PreparedTask, backbone: Backbone) -> torch.Tensor:
+    """The tokens of the task's description, shape (P,)."""
+    return torch.tensor(backbone.tokenizer(prepared.task.description)["input_ids"])

@@ -1,14 +1,14 @@
 """transfer: run stage 2 for one target task, with all its cells (method, few-shot k, seed) in one program.
 
 The output is kept: a cell that came from the same settings, data, backbone, experts and code is not trained again. A
-training is one cell with one learning rate. On a CPU several run at a time in worker processes, and the parent reads
-each result from the checkpoint that the worker leaves.
+training is one cell in one configuration: an option of its method at a learning rate. On a CPU several run at a time in
+worker processes, and the parent reads each result from the checkpoint that the worker leaves.
 """
 
 import logging
-import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from pemt_core.artifacts.adapter import save_adapter
 from pemt_core.artifacts.cell import Cell
+from pemt_core.artifacts.cost import save_cost
 from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.run_info import ARTIFACT_TAG, target_run
 from pemt_core.artifacts.staging import recover
@@ -27,10 +28,11 @@ from pemt_core.errors import PemtError, TrainingError
 from pemt_core.labels import check_label_words
 from pemt_core.settings.steps import Transfer
 from pemt_core.training.accelerator import make_accelerator
-from pemt_core.training.checkpoint import TrainingState
+from pemt_core.training.configuration import CellTraining, Trial
 from pemt_core.training.lock import training_lock, training_locks
 from pemt_core.training.run import OpenRun, Run, run_of
-from pemt_core.training.target import CellTraining, Target
+from pemt_core.training.search import Search, num_trials
+from pemt_core.training.target import Target
 from pemt_core.training.workers import Schedule, forked_workers
 
 logger = logging.getLogger(__name__)
@@ -56,10 +58,13 @@ def transfer(
     checkpoint_dir: Path,
     open_run: OpenRun,
     workers: int | None = None,
+    costs_dir: Path | None = None,
+    keep_others: bool = False,
 ) -> Transferred:
     """Train the cells of one target that `output_dir` lacks, and write the adapter of each to `output_dir`/<cell>.
 
-    Cells that are no longer listed are removed once all others exist. `workers` is how many trainings run at a time
+    Cells that are not listed are removed once all others exist, unless `keep_others`. What each cell took is written to
+    `costs_dir`, if given, for `pemt_core.artifacts.cost.load_cost`. `workers` is how many trainings run at a time
     (None: as many as suit the machine); `pemt_core.training.workers` explains when the numbers do not depend on it.
     An interrupted transfer resumes from its last checkpoints; finished trainings are not repeated.
 
@@ -80,10 +85,10 @@ def transfer(
     missing = [t for t in trainings if not holds_cell(output_dir / t.cell.name, t.description, backbone, bank)]
     logger.info("transfer %s: %d of %d cells to train", settings.target, len(missing), len(trainings))
     accelerator = make_accelerator(trainings[0].method.training.precision)
-    num_trainings = sum(len(each.rates) for each in missing)
+    num_trainings = sum(len(each.configurations) for each in missing)
     schedule = Schedule.make(workers, num_trainings, backbone.model.num_parameters(), accelerator)
     is_main = accelerator.is_main_process
-    work = _Work(target, output_dir, open_run, is_main)
+    work = _Work(target, output_dir, costs_dir, open_run, is_main)
     memory = 0
     with training_locks(map(target.folder, missing), is_main), schedule.threads():
         target.load_data(missing)
@@ -93,7 +98,8 @@ def transfer(
             work.train_here(missing)
     work.check_complete(len(trainings))
     if is_main:
-        _remove_others(output_dir, [each.cell.name for each in trainings])
+        if not keep_others:
+            _remove_others(output_dir, [each.cell.name for each in trainings])
         _discard_states(target, trainings)
     return Transferred(settings.cells, [each.cell for each in missing], schedule.workers, memory)
 
@@ -104,6 +110,7 @@ class _Work:
 
     target: Target
     output_dir: Path
+    costs_dir: Path | None
     open_run: OpenRun
     is_main: bool
     failed: dict[Cell, PemtError] = field(default_factory=dict)
@@ -111,10 +118,14 @@ class _Work:
     def train_here(self, trainings: Sequence[CellTraining]) -> None:
         """Train all cells, one after another."""
         for training in trainings:
+            search = Search(training)
             try:
                 with run_of(target_run(training.description), self.open_run, self.is_main) as run:
-                    states = {rate: self.target.train(training, rate, run.log) for rate in training.rates}
-                    self.save(training, states, run)
+                    trials = deque(search.first_trials)
+                    while trials:
+                        trial = trials.popleft()
+                        trials += search.ended(trial, self.target.train(trial, run.log))
+                    self.save(search, run)
             except TrainingError as error:
                 self.failed[training.cell] = error
 
@@ -123,23 +134,30 @@ class _Work:
 
         The runs are opened after the fork, so that no two processes have a tracking store open.
         """
-        items = [(training, rate) for training in trainings for rate in training.rates]
-        with ExitStack() as all_runs, forked_workers(self.target.train_silently, items, workers, TrainingError) as done:
-            under_way = {t.cell: all_runs.enter_context(_OpenCell(t, self)) for t in trainings}
-            with tqdm(done, total=len(items), desc=f"transfer {trainings[0].cell.task}", unit="training") as bar:
-                for (training, rate), error in bar:
-                    under_way[training.cell].training_ended(rate, error)
+        searches = {training.cell: Search(training) for training in trainings}
+        trials, total = [t for s in searches.values() for t in s.first_trials], sum(map(num_trials, trainings))
+        with (
+            ExitStack() as all_runs,
+            forked_workers(self.target.train_silently, trials, workers, TrainingError) as done,
+        ):
+            under_way = {c: all_runs.enter_context(_OpenCell(s, self)) for c, s in searches.items()}
+            total = sum(map(num_trials, trainings))
+            with tqdm(done, total=total, desc=f"transfer {trainings[0].cell.task}", unit="training") as bar:
+                for trial, error in bar:
+                    done.add(under_way[trial.training.cell].trial_ended(trial, error))
         return done.memory_mib
 
-    def save(self, training: CellTraining, states: Mapping[float, TrainingState], run: Run) -> None:
-        """Write the cell's adapter, from the learning rate that is best on validation, and link its run to it."""
-        rate = max(states, key=lambda rate: score_of(states[rate]))  # the first of equals
-        tensors = states[rate].best_tensors
-        trials = {f"{rate:g}": score_of(state) for rate, state in states.items()}
-        record = states[rate].record(rate, sum(tensor.numel() for tensor in tensors.values()), trials)
-        if self.is_main:
-            folder = self.output_dir / training.cell.name
-            run.tag({ARTIFACT_TAG: save_adapter(folder, training.description, tensors, record)})
+    def save(self, search: Search, run: Run) -> None:
+        """Write the adapter of the cell's chosen configuration, and what its search took, and link the run to it."""
+        chosen, state = search.chosen
+        size = sum(tensor.numel() for tensor in state.best_tensors.values())
+        record = state.record(chosen.learning_rate, size, search.trials)
+        if not self.is_main:
+            return
+        if self.costs_dir is not None:  # first: a cell that is there is not trained again
+            save_cost(self.costs_dir, chosen.description, search.cost)
+        folder = self.output_dir / chosen.description.cell.name
+        run.tag({ARTIFACT_TAG: save_adapter(folder, chosen.description, state.best_tensors, record)})
 
     def check_complete(self, num_cells: int) -> None:
         """Raise TrainingError, naming the cells, if any failed."""
@@ -153,33 +171,36 @@ class _Work:
 class _OpenCell:
     """One cell's run while worker processes train it; it ends with the last training, or the first that fails."""
 
-    def __init__(self, training: CellTraining, work: _Work) -> None:
-        self.training, self.work = training, work
-        self.states: dict[float, TrainingState] = {}
+    def __init__(self, search: Search, work: _Work) -> None:
+        self.search, self.work = search, work
+        self.logged: Counter[int] = Counter()  # points of a configuration's curve, by its place
         self.run_context = ExitStack()
 
     def __enter__(self) -> "_OpenCell":
-        info = target_run(self.training.description)
+        info = target_run(self.search.training.description)
         self.run = self.run_context.enter_context(run_of(info, self.work.open_run, self.work.is_main))
         return self
 
     def __exit__(self, *raised: object) -> None:
         self.run_context.__exit__(*raised)  # type: ignore[arg-type]
 
-    def training_ended(self, rate: float, error: Exception | None) -> None:
-        """Log the curve of one learning rate; after the last one, save the cell."""
-        cell = self.training.cell
+    def trial_ended(self, trial: Trial, error: Exception | None) -> list[Trial]:
+        """Log the curve of one training, and save the cell after the last; returns the trials that follow."""
+        cell = trial.training.cell
         if error is not None and cell not in self.work.failed:
             self.work.failed[cell] = TrainingError(str(error))
             self.run_context.__exit__(type(error), error, error.__traceback__)
         if cell in self.work.failed:
-            return
-        self.states[rate] = state = self.work.target.store(self.training, rate).load()
-        for point in state.history:
+            return []
+        state = self.work.target.store(trial.configuration).load()
+        for point in state.history[self.logged[trial.place] :]:
             self.run.log(int(point["step"]), {name: value for name, value in point.items() if name != "step"})
-        if len(self.states) == len(self.training.rates):
-            self.work.save(self.training, {rate: self.states[rate] for rate in self.training.rates}, self.run)
+        self.logged[trial.place] = len(state.history)
+        following = self.search.ended(trial, state)
+        if self.search.is_complete:
+            self.work.save(self.search, self.run)
             self.run_context.close()
+        return following
 
 
 def _discard_states(target: Target, trainings: Sequence[CellTraining]) -> None:
@@ -187,11 +208,6 @@ def _discard_states(target: Target, trainings: Sequence[CellTraining]) -> None:
     for each in trainings:
         with suppress(PemtError), training_lock(target.folder(each)):
             target.discard(each)
-
-
-def score_of(state: TrainingState) -> float:
-    """The validation score of the tensors that a training keeps."""
-    return -math.inf if state.best_score is None else state.best_score
 
 
 def _remove_others(output_dir: Path, kept: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 get_task("cb")      one record
 TASKS               all of them by name, sources first
 SOURCES, TARGETS    their names
+JOINT               the source that consists of the other listed sources; it has no record
 known_tasks(...)    these and the user's tasks
 """
 
@@ -16,8 +17,12 @@ from pemt_core.tasks.entry import OwnTask
 from pemt_core.tasks.own import own_task
 from pemt_core.tasks.record import FileDataset, HubDataset, Task
 
-__all__ = ["SOURCES", "TARGETS", "TASKS", "FileDataset", "HubDataset", "Task", "get_task", "known_tasks", "own_task"]
+__all__ = [
+    "JOINT", "SOURCES", "TARGETS", "TASKS",
+    "FileDataset", "HubDataset", "Task", "get_task", "known_tasks", "own_task",
+]  # fmt: skip
 
+JOINT = "joint"
 SOURCES = ("mnli", "qnli", "qqp", "sst2", "squad", "record")  # expert k is source k everywhere
 
 _RECORDS = {task.name: task for module in (glue, superglue, question_answering, others) for task in module.TASKS}

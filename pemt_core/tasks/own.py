@@ -16,7 +16,8 @@ from pemt_core.tasks.split_rules import SplitRule, large, own, small
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _MISSING_IN_TABLES = ("nan",)  # to pandas, which reads results/table.csv; YAML excludes null
-_RESERVED = ("all", "tokenizer")  # the mean over all targets in tables; the tokenizer's folder in data/
+# the mean over all targets in tables, the tokenizer's folder in data/, the source made of the other sources
+_RESERVED = ("all", "tokenizer", "joint")
 
 
 def own_task(name: str, entry: OwnTask, folder: Path) -> Task:
@@ -28,7 +29,7 @@ def own_task(name: str, entry: OwnTask, folder: Path) -> Task:
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise SettingsError(
             f"{key}: invalid name; expected at most 40 lower-case letters, digits and _, beginning with a letter, "
-            f"and not {' or '.join(_RESERVED)}"
+            f"and not {', '.join(_RESERVED[:-1])} or {_RESERVED[-1]}"
         )
     if not is_plain(name):
         raise SettingsError(f"{key}: the name cannot serve, because YAML reads {name} as another value; choose another")

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from pemt_core.artifacts.description import DESCRIPTION, SourceDescription, load_description, load_training_record
+from pemt_core.artifacts.description import (
+    DESCRIPTION,
+    LonePromptDescription,
+    SourceDescription,
+    has_lone_prompt,
+    load_description,
+    load_training_record,
+    lone_prompt_folder,
+)
 from pemt_core.artifacts.files import read_json, sha256_of_json
 from pemt_core.artifacts.result import RESULT_FILE, CellResult, cell_directory
 from pemt_core.artifacts.run_info import source_run, target_run
@@ -23,8 +31,14 @@ def record_results(results: Sequence[CellResult], results_dir: Path, tracker: Tr
 
 
 def record_sources(adapter_dirs: Sequence[Path], tracker: Tracker, provenance_dir: Path) -> int:
-    """Record the source adapters in `adapter_dirs`; return how many runs had to be written or completed."""
-    return sum(tracker.record(source_record(directory, provenance_dir)) for directory in adapter_dirs)
+    """Record the source adapters in `adapter_dirs` and the prompts that were trained alone.
+
+    Returns how many runs had to be written or completed.
+    """
+    records = [source_record(directory, SourceDescription, provenance_dir) for directory in adapter_dirs]
+    folders = [lone_prompt_folder(directory) for directory in adapter_dirs if has_lone_prompt(directory)]
+    records += [source_record(folder, LonePromptDescription, provenance_dir) for folder in folders]
+    return sum(tracker.record(record) for record in records)
 
 
 def result_record(result: CellResult, results_dir: Path, provenance_dir: Path) -> RunRecord:
@@ -49,9 +63,11 @@ def result_record(result: CellResult, results_dir: Path, provenance_dir: Path) -
     )
 
 
-def source_record(directory: Path, provenance_dir: Path) -> RunRecord:
-    """The run that shows the source adapter in `directory`."""
-    description, artifact = load_description(directory, SourceDescription)
+def source_record(
+    directory: Path, kind: type[SourceDescription] | type[LonePromptDescription], provenance_dir: Path
+) -> RunRecord:
+    """The run that shows the source adapter, or the prompt that was trained alone, in `directory`."""
+    description, artifact = load_description(directory, kind)
     info, training = source_run(description), load_training_record(directory)
     links = {"pemt.suite": "source", "pemt.adapter_path": directory.as_posix()}
     return RunRecord(

@@ -48,6 +48,9 @@ class TrainingState:
     evaluations_since_best: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     best_tensors: dict[str, Tensor] = field(default_factory=dict)
+    early_score: float | None = None  # the best when `Trainer.fit(until=...)` ended
+    seconds: float = 0.0  # of the processor, over all resumptions
+    peak_memory_mib: int = 0
     unread: list[tuple[int, list[int], list[float]]] = field(default_factory=list)  # steps, rows and losses to log
 
     def record(

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +25,8 @@ from tqdm import tqdm
 from pemt_core.errors import TrainingError
 from pemt_core.interruption import Interrupted, asked_for, deferred
 from pemt_core.training.checkpoint import CheckpointStore, TrainingState
+from pemt_core.training.meter import Meter
+from pemt_core.training.optimizer import linear_schedule, make_optimizer
 from pemt_core.training.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -76,21 +79,13 @@ class Trainer:
         self.learning_rate, self.seed, self.log, self.title = learning_rate, seed, log, title
         self.progress_bar = progress_bar
         self.trained: dict[str, nn.Parameter] = model.trained
-        factors = learning_rate_factors or {}
-        groups = [
-            {
-                "params": [tensor for name, tensor in self.trained.items() if factors.get(name, 1.0) == factor],
-                "factor": factor,
-            }
-            for factor in sorted({factors.get(name, 1.0) for name in self.trained})
-        ]
-        optimizer = torch.optim.AdamW(  # method, both stages
-            groups, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, fused=True
-        )
+        optimizer = make_optimizer(self.trained, learning_rate, learning_rate_factors or {})
         self.prepared, self.optimizer = accelerator.prepare(model, optimizer)
         self.state = TrainingState()
+        self.until: Fraction | None = None
         self.pending: list[tuple[int, NDArray[np.int64], Tensor]] = []
         self.saved_step = -1
+        self.meter = Meter(accelerator.device)
         self.shown: dict[str, str] = {}  # beside the progress bar
         steps_per_epoch = len(data.batches(0))
         if not steps_per_epoch:
@@ -100,12 +95,16 @@ class Trainer:
             steps_per_epoch if settings.evaluate_every == "epoch" else int(settings.evaluate_every)
         )
 
-    def fit(self) -> TrainingState:
+    def fit(self, until: Fraction | None = None) -> TrainingState:
         """Train to the end, resuming from a stored state.
+
+        `until` ends it earlier, at the first evaluation at or after this share of the steps; the state is saved with
+        the best score so far, and another `fit` goes on from there as if nothing had ended.
 
         Raises TrainingError if the loss is not finite, and Interrupted on a signal, with the state saved if the step
         ends soon. Processes that share the training end at once, since they get the signal at different steps.
         """
+        self.until = until
         self._resume()
         try:
             with deferred() if self.accelerator.num_processes == 1 else nullcontext():
@@ -134,7 +133,7 @@ class Trainer:
                 self._step(rows)
                 bar.update()
                 self._after_step(bar)
-                if self.state.finished:
+                if self._has_ended:
                     break
                 if stopped := asked_for():
                     self._save_between_checkpoints()
@@ -142,11 +141,15 @@ class Trainer:
 
     def _remaining_batches(self) -> Iterator[NDArray[np.int64]]:
         state = self.state
-        while not state.finished:
+        while not self._has_ended:
             batches = self.data.batches(state.epoch)
             while state.batch < len(batches):
                 yield batches[state.batch]
             state.epoch, state.batch = state.epoch + 1, 0
+
+    @property
+    def _has_ended(self) -> bool:
+        return self.state.finished or (self.until is not None and self.state.early_score is not None)
 
     def _step(self, rows: NDArray[np.int64]) -> None:
         """Take one optimizer step over `rows`, in as many parts as are accumulated."""
@@ -178,6 +181,7 @@ class Trainer:
         batch = {n: t.to(self.accelerator.device) for n, t in self.data.collate(rows, self.state.epoch).items()}
         with self.accelerator.autocast():
             output = self.prepared(**batch)
+        self.meter.sample()  # with all that the backward pass needs
         self.accelerator.backward(output.loss * share)
         sparsity = getattr(output, "sparsity_loss", None)
         parts = [output.loss.detach(), torch.zeros_like(output.loss) if sparsity is None else sparsity.detach()]
@@ -197,11 +201,16 @@ class Trainer:
             self._evaluate(bar)
         patience = settings.early_stop
         state.finished = at_end or (patience is not None and state.evaluations_since_best >= patience)
-        if (saves or state.finished) and self.accelerator.is_main_process:
+        if self.until is not None and (state.finished or (evaluates and state.step >= self.until * self.total_steps)):
+            state.early_score = state.best_score
+        if (saves or self._has_ended) and self.accelerator.is_main_process:
             self._save([])
 
     def _save(self, unread: list[tuple[int, list[int], list[float]]]) -> None:
         self.state.unread = unread
+        self.state.seconds += self.meter.seconds()
+        self.meter.sample()
+        self.state.peak_memory_mib = max(self.state.peak_memory_mib, self.meter.peak_memory_mib)
         self.store.save(self.state, self.trained, self._plain_optimizer())
         self.saved_step = self.state.step
 
@@ -283,10 +292,3 @@ class Trainer:
             mininterval=0.5 if sys.stderr.isatty() else 15.0,  # a log file gets a line every 15 s
             disable=not (self.progress_bar and self.accelerator.is_local_main_process),
         )
-
-
-def linear_schedule(step: int, warmup_steps: int, total_steps: int) -> float:
-    """The factor of the learning rate at `step` (from 0): it rises linearly over the warm-up, then falls to 0."""
-    if step < warmup_steps:
-        return step / warmup_steps
-    return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))

@@ -6,6 +6,7 @@ from pemt_core.schema.group import Group
 from pemt_core.schema.numbers import Bound, Count, Natural, Precision, Rate
 
 SelectBy = Literal["mean", "main"]
+Search = Literal["full", "halving"]
 
 
 class TrainingSettings(Group):

@@ -1,7 +1,7 @@
-"""The trainings of one target: its cells, each trained by one method at one or several learning rates."""
+"""The trainings of one target: its cells, each trained by one method in one or several configurations."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +15,14 @@ from pemt_core.artifacts.files import sha256_of_json
 from pemt_core.backbone.store import Backbone
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.methods import Method
-from pemt_core.model.assemble import Expert
 from pemt_core.provenance.code import code_hash
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore, TrainingState
+from pemt_core.training.configuration import CellTraining, Configuration, Trial, distinct, labels_of
 from pemt_core.training.loop import Log, Trainer
 from pemt_core.training.run import SilentRun
+from pemt_core.training.search import FIRST_ROUND
 from pemt_core.training.task_data import TaskData, TaskRows
-
-
-@dataclass(frozen=True)
-class CellTraining:
-    """One cell: its method, and a description of what it comes from."""
-
-    method: Method
-    description: TargetDescription
-
-    @property
-    def cell(self) -> Cell:
-        return self.description.cell
-
-    @property
-    def rates(self) -> list[float]:
-        """The learning rates, each once."""
-        return list(dict.fromkeys(self.method.learning_rates))
 
 
 @dataclass(frozen=True)
@@ -55,15 +39,14 @@ class Target:
 
     def training(self, cell: Cell, method: Method, data_hash: str) -> CellTraining:
         """The training of a cell. Raises SettingsError or ArtifactError if the bank lacks a source of its method."""
-        sources = method.draws_on(self.bank.sources)
-        settings, experts = method.model_dump(), self.bank.mixture_hash(sources)
+        resolved = self._resolved(method)
         answer = rule_for(self.prepared.task.labels, self.answer)
         inputs = {
             "task": data_hash,
             "backbone": self.backbone.fingerprint,
             "dropout": self.backbone.model.config.dropout_rate,  # not in the fingerprint: it affects training alone
-            "experts": experts,
-            "settings": settings,
+            "experts": resolved["experts"],
+            "settings": resolved["settings"],
             "answer": answer,
             "code": code_hash(self.code, *method.code),
         }
@@ -73,15 +56,28 @@ class Target:
             backbone=self.backbone.fingerprint,
             data=data_hash,
             method=cell.method,
-            settings=settings,
             answer=answer,
             k=cell.k,
             seed=cell.seed,
-            sources=sources,
-            experts=experts,
             key=sha256_of_json(inputs),
+            **resolved,
         )
-        return CellTraining(method, description)
+        return CellTraining(method, description, self._configurations(method, description))
+
+    def _configurations(self, method: Method, description: TargetDescription) -> list[Configuration]:
+        options, rates = distinct(method.options(self.bank.sources)), dict.fromkeys(method.learning_rates)
+        return [
+            Configuration(option, rate, f"{label}, {rate:g}" if label else f"{rate:g}", described)
+            for option, label in zip(options, labels_of(options), strict=True)
+            for described in [replace(description, **self._resolved(option))]
+            for rate in rates
+        ]
+
+    def _resolved(self, method: Method) -> dict[str, Any]:
+        """The part of a description that differs between the options of a method."""
+        sources = method.draws_on(self.bank.sources)
+        experts = self.bank.mixture_hash(sources, method.needs_lone_prompts)
+        return {"settings": method.model_dump(), "sources": sources, "experts": experts}
 
     def load_data(self, trainings: Sequence[CellTraining]) -> None:
         """Tokenize what the trainings need, before workers are forked. Trainings that read it alike share it.
@@ -89,7 +85,8 @@ class Target:
         Raises DataError if a few-shot sample cannot be drawn, before any cell is trained.
         """
         for training in trainings:
-            self._rows(training)
+            for configuration in training.configurations:
+                self._rows(configuration)
 
     def data(self, method: Method) -> TaskData:
         """The target's rows as a method reads them."""
@@ -99,60 +96,61 @@ class Target:
             self._data[key] = loaded
         return self._data[key]
 
-    def _rows(self, training: CellTraining) -> TaskRows:
+    def _rows(self, configuration: Configuration) -> TaskRows:
         """The rows of a cell, all or the few-shot sample of its seed."""
-        method, cell = training.method, training.cell
-        return self.data(method).rows(method.training, cell.seed, cell.k, method.rare_class)
+        option, cell = configuration.option, configuration.description.cell
+        return self.data(option).rows(option.training, cell.seed, cell.k, option.rare_class)
 
-    def store(self, training: CellTraining, rate: float) -> CheckpointStore:
-        """The store of one training's checkpoint."""
-        return CheckpointStore(self.checkpoint_dir, {"cell": asdict(training.description), "learning_rate": rate})
+    def store(self, configuration: Configuration) -> CheckpointStore:
+        """The store of one configuration's checkpoint."""
+        inputs = {"cell": asdict(configuration.description), "learning_rate": configuration.learning_rate}
+        return CheckpointStore(self.checkpoint_dir, inputs)
 
     def folder(self, training: CellTraining) -> Path:
-        """The folder whose lock stands for all learning rates of a cell."""
-        return self.store(training, training.rates[0]).path.parent
+        """The folder whose lock stands for all configurations of a cell."""
+        return self.store(training.configurations[0]).path.parent
 
     def discard(self, training: CellTraining) -> None:
         """Remove the states of a cell, whose lock the caller holds."""
-        for rate in training.rates:
-            self.store(training, rate).discard()
+        for configuration in training.configurations:
+            self.store(configuration).discard()
 
-    def train_silently(self, what: tuple[CellTraining, float]) -> None:
+    def train_silently(self, trial: Trial) -> None:
         """Train without logging, and leave the result in the checkpoint."""
-        self.train(*what, SilentRun().log, progress_bar=False)
+        self.train(trial, SilentRun().log, progress_bar=False)
 
-    def train(self, training: CellTraining, rate: float, log: Log, *, progress_bar: bool = True) -> TrainingState:
-        """Train a cell with one learning rate. Raises TrainingError if the loss is not finite."""
-        method, cell, data = training.method, training.cell, self.data(training.method)
-        accelerator = make_accelerator(method.training.precision)
-        with self._new_model(training) as model:
+    def train(self, trial: Trial, log: Log, *, progress_bar: bool = True) -> TrainingState:
+        """Train a configuration as far as the trial says. Raises TrainingError if the loss is not finite."""
+        configuration = trial.configuration
+        option, cell = configuration.option, configuration.description.cell
+        data, accelerator = self.data(option), make_accelerator(option.training.precision)
+        with self._new_model(configuration) as model:
             return Trainer(
                 model,
-                self._rows(training),
+                self._rows(configuration),
                 lambda: data.evaluate(
                     model,
                     self.backbone.tokenizer,
                     accelerator,
-                    method.select_by,
-                    method.training.batch_size,
+                    option.select_by,
+                    option.training.batch_size,
                     self.answer,
                 ),
-                method.training,
+                option.training,
                 accelerator,
-                self.store(training, rate),
-                learning_rate=rate,
+                self.store(configuration),
+                learning_rate=configuration.learning_rate,
                 seed=cell.seed,
                 log=log,
                 title=f"transfer {cell.task} {cell.name}",
                 progress_bar=progress_bar,
-            ).fit()
+                learning_rate_factors=option.learning_rate_factors(list(model.trained)),
+            ).fit(None if trial.to_end else FIRST_ROUND)
 
-    def _new_model(self, training: CellTraining) -> Any:
-        experts = self._experts(training)
-        generator = torch.Generator().manual_seed(training.cell.seed)
-        ids = torch.tensor(self.backbone.tokenizer(self.prepared.task.description)["input_ids"])
-        tensors = training.method.initial_tensors(self.backbone.model, ids, experts, generator)
-        return training.method.build(self.backbone.model, tensors, experts)
-
-    def _experts(self, training: CellTraining) -> list[Expert]:
-        return self.bank.select(training.description.sources)
+    def _new_model(self, configuration: Configuration) -> Any:
+        option, description = configuration.option, configuration.description
+        experts = self.bank.select(description.sources)
+        generator = torch.Generator().manual_seed(description.seed)
+        ids = torch.tensor(self.backbone.tokenizer(option.prompt_text(description.prompt))["input_ids"])
+        tensors = option.initial_tensors(self.backbone.model, ids, experts, generator)
+        return option.build(self.backbone.model, tensors, experts)

@@ -11,8 +11,8 @@ import multiprocessing
 import os
 import resource
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,30 +87,46 @@ def usable_cores() -> int:
 class Finished(Generic[Item]):
     """The items as they finish, in any order, with their errors; then the memory that the workers took."""
 
-    def __init__(self, futures: Mapping[Future["_Done"], Item]) -> None:
-        self._futures = futures
+    def __init__(self, executor: ProcessPoolExecutor) -> None:
+        self._executor = executor
+        self.futures: dict[Future[_Done], Item] = {}
         self._grown: dict[int, int] = {}  # process id to KiB
+
+    def add(self, items: Iterable[Item]) -> None:
+        """Have the function called for more items, also while the others are iterated over."""
+        with held(), _kills_named():
+            self.futures |= {self._executor.submit(_call, item): item for item in items}
 
     def __iter__(self) -> Iterator[tuple[Item, Exception | None]]:
         """Raises any error of the function that is not `tolerated`, and TrainingError if a worker was killed."""
-        try:
-            for future in as_completed(self._futures):
-                done = future.result()
+        seen: set[Future[_Done]] = set()
+        while left := self.futures.keys() - seen:
+            for future in wait(left, return_when=FIRST_COMPLETED).done:
+                seen.add(future)
+                with _kills_named():
+                    done = future.result()
                 self._grown[done.process] = max(done.grown, self._grown.get(done.process, 0))
                 if isinstance(done.error, Interrupted):  # a signal to this worker alone
                     raise done.error
-                yield self._futures[future], done.error
-        except BrokenProcessPool as error:
-            if error.__cause__:  # not killed: its answer was unreadable, and the cause says why
-                raise
-            raise TrainingError(
-                "a worker was killed, perhaps for lack of memory; its last checkpoint is kept. Ask for fewer workers"
-            ) from error
+                yield self.futures[future], done.error
 
     @property
     def memory_mib(self) -> int:
         """The sum of the workers' peaks, without the memory that they share with this process."""
         return round(sum(self._grown.values()) / 1024)
+
+
+@contextmanager
+def _kills_named() -> Iterator[None]:
+    """Turn the executor's error after the death of a worker into one that says what to do."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        if error.__cause__:  # not killed: its answer was unreadable, and the cause says why
+            raise
+        raise TrainingError(
+            "a worker was killed, perhaps for lack of memory; its last checkpoint is kept. Ask for fewer workers"
+        ) from error
 
 
 class _Done(NamedTuple):
@@ -137,16 +153,15 @@ def forked_workers(
     context = multiprocessing.get_context("fork")
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(function, tolerated))
     os.environ.setdefault(TOKENIZER_THREADS, "false")  # without it, `tokenizers` warns of every fork
-    futures: dict[Future[_Done], Item] = {}
+    finished: Finished[Item] = Finished(executor)
     try:
-        with held():
-            futures |= {executor.submit(_call, item): item for item in items}
-        yield Finished(futures)
+        finished.add(items)
+        yield finished
     except BaseException as error:
         workers_left = set(multiprocessing.active_children()) - others
         try:
             if isinstance(error, Interrupted):
-                _interrupt(workers_left, futures)
+                _interrupt(workers_left, finished.futures)
                 raise Interrupted(error.number, f"{error.reason}; {KEPT}") from None
             raise
         finally:

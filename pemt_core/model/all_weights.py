@@ -1,0 +1,26 @@
+"""Full fine-tuning: a trained copy of every parameter of the backbone."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from pemt_core.model.attachment import Change
+
+
+def initial_weights(backbone: Any) -> dict[str, Tensor]:
+    """Every parameter by its first name in the backbone, uncopied; shared ones, such as tied embeddings, once."""
+    return {name: parameter.detach() for name, parameter in backbone.named_parameters()}
+
+
+def trained_weights(backbone: Any, tensors: Mapping[str, Tensor]) -> Iterator[Change]:
+    """Put each of `tensors` wherever the backbone uses the parameter of that name.
+
+    A parameter that several modules share, as T5's embeddings and its head do, stays one parameter.
+    """
+    new = {id(parameter): nn.Parameter(tensors[name]) for name, parameter in backbone.named_parameters()}
+    names = {id(parameter): name for name, parameter in backbone.named_parameters()}
+    for module in backbone.modules():
+        for attribute, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            key = id(parameter)
+            yield Change(module, attribute, new[key], {names[key]: new[key]})
