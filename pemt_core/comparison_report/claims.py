@@ -19,10 +19,10 @@ def headline(study: Study) -> str:
     if math.isnan(best.mean):
         return f"No method has a seed with every target{_at(study)}, so only single targets compare."
     over = f"{len(study.targets)} target{'s' if len(study.targets) > 1 else ''}{_at(study)}"
-    start = _sentence(f"{best.title} has the highest mean of {over}: {points(best)} points")
+    start = f"The highest mean of {over} is that of {best.title}: {points(best)} points"
     if best is not reference:
-        return f"{start}, against {points(reference)} for {reference.title}."
-    return f"{start}, before {study.others[0].title} with {points(study.others[0])}." if study.others else f"{start}."
+        return f"{start}; {reference.title} has {points(reference)}."
+    return f"{start}; next is {study.others[0].title} with {points(study.others[0])}." if study.others else f"{start}."
 
 
 def certainty(study: Study) -> list[str]:
@@ -81,6 +81,12 @@ def paragraph(study: Study) -> list[str]:
 def claims(study: Study) -> list[str]:
     """Return a sentence on each claim, then on targets at the floor and on what is not tested."""
     sentences = [claim(study, each) for each in study.analysis.contrasts.comparisons]
+    return [*sentences, *remarks(study)]
+
+
+def remarks(study: Study) -> list[str]:
+    """Say which targets are at the floor, what changes without them, and what is not tested."""
+    sentences = []
     if study.floors:
         names = ", ".join(study.floors)
         sentences.append(f"Every method scores like a constant answer or a guess on {names}. {without_floors(study)}")
@@ -161,14 +167,9 @@ def _cost(line: Line) -> str:
     cost = line.cost
     most = f"{cost.most_parameters:,}"
     trained = most if cost.fewest_parameters == cost.most_parameters else f"{cost.fewest_parameters:,} to {most}"
-    frozen = f" and draws on {cost.source_parameters:,} frozen ones of its sources" if cost.source_parameters else ""
-    time = "" if cost.seconds is None else f"; a cell takes {duration(cost.seconds)}"
-    return _sentence(f"{line.title} trains {trained} parameters a target{frozen}{time}.")
-
-
-def _sentence(text: str) -> str:
-    """Return a text with a capital letter at the start."""
-    return f"{text[:1].upper()}{text[1:]}"
+    frozen = f", {cost.source_parameters:,} frozen ones of sources" if cost.source_parameters else ""
+    time = "" if cost.seconds is None else f", {duration(cost.seconds)} a cell"
+    return f"The cost of {line.title}: {trained} trained parameters a target{frozen}{time}."
 
 
 def _at(study: Study) -> str:

@@ -32,6 +32,7 @@ def render_page(compared: Compared, studies: Sequence[Study], figures: Mapping[s
     environment = new_environment(FOLDER)
     environment.filters |= {
         "signed": claims.signed,
+        "ends": claims.interval,
         "flipped": lambda ends: claims.interval(ends, minus=True),
         "p": lambda p: claims.p_value(p).removeprefix("= "),
         "size": size,
@@ -66,7 +67,7 @@ def _part(study: Study, figures: Mapping[str, Figure], suffix: str) -> dict[str,
         "headline": claims.headline(study),
         "controls": " ".join(claims.controls(study)),
         "certainty": " ".join(claims.certainty(study)),
-        "claims": claims.claims(study),
+        "remarks": claims.remarks(study),
         "above_floor": claims.without_floors(study),
         "matrix": matrix,
         "rows": list(zip(matrix.titles, matrix.values, strict=True)),
