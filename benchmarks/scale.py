@@ -20,21 +20,18 @@ from typing import Any
 
 from scale_simulation import NODES, Job, Study, critical_path, used, wall
 from scale_work import (
-    Gpu,
-    Lengths,
-    Shape,
     demo_seconds,
     full_study,
     measured_lengths,
     predicted_bytes,
     provenance_of,
-    rows_of,
     tensor_bytes,
     total,
     works_of,
 )
 
 from pemt_core.artifacts.files import read_json
+from pemt_core.comparison.scale import Gpu, Lengths, Shape, rows_of
 from pemt_core.steps.plan import make_plan
 from pipelines.command import load
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scale_work import BRANCH_STEPS, Lengths, Shape, Work, rows_of
+from scale_work import BRANCH_STEPS
 
+from pemt_core.comparison.scale import Lengths, Shape, Work, rows_of
 from pemt_core.settings import Settings
 from pemt_core.settings.groups import STEPS
 from pemt_core.steps.plan import Plan, make_plan

@@ -1,8 +1,7 @@
-"""Count the work of trainings on T5-base and the size of their artifacts, for benchmarks/scale.py."""
+"""The work of the full study on T5-base and the size of its artifacts, for benchmarks/scale.py."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from math import ceil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,166 +9,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pemt_core.artifacts.files import read_json
+from pemt_core.comparison.scale import Attached, Gpu, Lengths, Shape, Work, generation, rows_of, training
 from pemt_core.settings import Settings, parse_settings, read_params
 from pemt_core.tasks import get_task
-from pemt_core.tasks.split_rules import Share
-from pemt_core.training.settings import TrainingSettings
 
-# Operators that start work on a device, with 12 layers per stack (tests/test_scale.py counts them); the CPU launches as
-# many for any size of batch
-STEP_OPERATORS = {"train_source": 2490, "transfer": 4640}
-ENCODE_OPERATORS, TOKEN_OPERATORS = 700, 770  # in generation: once, and per token
 BRANCH_STEPS = ("evaluate", "record", "register")  # after transfer, on a cluster once per target and seed
-LOGGED_STEPS = 10  # as in pemt_core/training/loop.py
-# fmt: off
-ROWS = {  # of the official splits that a task's rule uses, in its order
-    "mnli": (392_702, 9_832, 9_815), "qnli": (104_743, 5_463), "qqp": (363_846, 40_430), "sst2": (67_349, 872),
-    "squad": (87_599, 10_570), "record": (138_854, 10_000),  # record: one training row per answer of 100,730 queries
-    "cola": (8_551, 1_043), "stsb": (5_749, 1_500), "mrpc": (3_668, 408), "rte": (2_490, 277),
-    "multirc": (27_243, 4_848), "boolq": (9_427, 3_270), "wic": (5_428, 638), "wsc": (554, 104), "cb": (250, 56),
-    "nq": (104_071, 12_836), "hotpotqa": (72_928, 5_901), "searchqa": (117_384, 16_980), "newsqa": (74_160, 4_212),
-    "winogrande": (40_398, 1_267), "yelp": (560_000, 38_000), "scitail": (23_596, 1_304),
-    "paws": (49_401, 8_000, 8_000),
-}
-# fmt: on
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a T5 (by default T5-base), and the number of values in its artifacts."""
-
-    d_model: int = 768
-    d_ff: int = 3072
-    d_kv: int = 64
-    num_heads: int = 12
-    num_layers: int = 12
-    num_decoder_layers: int = 12
-    vocab_size: int = 32_128
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "Shape":
-        return cls(**{name: config[name] for name in cls.__dataclass_fields__})
-
-    @property
-    def norms(self) -> int:
-        return (2 * self.num_layers + 3 * self.num_decoder_layers + 2) * self.d_model
-
-    def backbone(self) -> int:
-        inner, layers = self.num_heads * self.d_kv, self.num_layers + self.num_decoder_layers
-        attention = 4 * self.d_model * inner * (layers + self.num_decoder_layers)
-        biases = 2 * 32 * self.num_heads  # 32 buckets of relative positions in either stack
-        return self.vocab_size * self.d_model + attention + 2 * self.d_model * self.d_ff * layers + self.norms + biases
-
-    def source(self, rank: int, prompt: int) -> int:
-        layers = self.num_layers + self.num_decoder_layers
-        return prompt * self.d_model + layers * rank * (self.d_model + self.d_ff)
-
-    def target(self, experts: int, bottleneck: int, prompt: int) -> int:
-        layers = self.num_layers + self.num_decoder_layers
-        adapters = layers * (2 * self.d_model * bottleneck + self.d_model + bottleneck)
-        gates = experts * (self.num_layers * self.d_ff + self.num_decoder_layers * self.d_model)
-        return prompt * self.d_model + adapters + gates + self.norms
-
-
-@dataclass(frozen=True)
-class Attached:
-    """The modules beside every `wo`. Stage 1: one trained adapter, bottleneck 0. Stage 2: folded frozen adapters."""
-
-    experts: int
-    rank: int
-    bottleneck: int = 0
-
-
-def forward(shape: Shape, parts: Attached, source: float, target: float, *, sparsity: bool) -> tuple[float, float]:
-    """Operations of a row's forward pass: those with frozen weights, and those whose factors both need a gradient.
-
-    `source` counts positions of the encoder, prompt included, and `target` those of the decoder. Gates, layer norms and
-    the prompt's attention to the sources' prompts are left out.
-    """
-    D, F, inner = shape.d_model, shape.d_ff, shape.num_heads * shape.d_kv
-    encoded, decoded = source * shape.num_layers, target * shape.num_decoder_layers
-    crossed = decoded + source * shape.num_decoder_layers  # attention to the encoder: q and o, k and v
-    weights = (encoded + decoded) * (4 * D * inner + 2 * D * F) + crossed * 2 * D * inner
-    frozen = 2 * (weights + target * D * shape.vocab_size)
-    both = 4 * inner * (encoded * source + decoded * (target + source))  # attention: Q K^T, and its product with V
-    experts = 2 * (encoded + decoded) * parts.experts * parts.rank * (D + F)
-    if not parts.bottleneck:
-        return frozen, both + experts
-    cosines = 2 * (encoded + decoded) * parts.experts * parts.rank * (D + parts.rank) if sparsity else 0
-    return frozen + experts + cosines, both + 4 * (encoded + decoded) * D * parts.bottleneck
-
-
-def training_flops(shape: Shape, parts: Attached, source: float, target: float) -> float:
-    """Operations of a row's training step: backward costs as much as forward, twice as much if both factors need it."""
-    frozen, both = forward(shape, parts, source, target, sparsity=True)
-    return 2 * frozen + 3 * both
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A device, and how fast the CPU gives it work."""
-
-    flops: float  # per second, sustained
-    launch: float  # seconds per operator
-
-    def seconds(self, flops: float, operators: float) -> float:
-        return max(flops / self.flops, operators * self.launch)
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Means over a task's prepared rows: tokens, padded as in training batches, and bytes over all splits."""
-
-    source: float
-    target: float
-    prompt: int
-    bytes_per_row: float
-
-
-@dataclass(frozen=True)
-class Work:
-    """The work of a step."""
-
-    seconds: float
-    flops: float = 0
-    steps: int = 0
-    writes: int = 0  # to the tracking store
-
-
-def generation(gpu: Gpu, parts: Attached, lengths: Lengths, rows: int, batch: int) -> Work:
-    positions, shape = lengths.source + lengths.prompt, Shape()
-    encode = sum(forward(shape, parts, positions, 0, sparsity=False))
-    decode = sum(forward(shape, parts, positions, lengths.target, sparsity=False)) - encode
-    encoding = gpu.seconds(batch * encode, ENCODE_OPERATORS)
-    decoding = gpu.seconds(batch * decode, lengths.target * TOKEN_OPERATORS)
-    return Work(ceil(rows / batch) * (encoding + decoding), rows * (encode + decode))
-
-
-def training(gpu: Gpu, step: str, parts: Attached, lengths: Lengths, rows: Mapping[str, int], settings: Any) -> Work:
-    """One training with its evaluation after every epoch. `settings`: TrainSourceSettings or TransferSettings."""
-    how: TrainingSettings = settings.training
-    steps = how.epochs * ceil(rows["train"] / how.batch_size)
-    flops = training_flops(Shape(), parts, lengths.source + lengths.prompt, lengths.target)
-    scored = generation(gpu, parts, lengths, rows["validation"], how.batch_size)
-    seconds = steps * gpu.seconds(how.batch_size * flops, STEP_OPERATORS[step]) + how.epochs * scored.seconds
-    writes = ceil(steps / LOGGED_STEPS) + how.epochs
-    return Work(seconds, how.epochs * (rows["train"] * flops + scored.flops), steps, writes)
-
-
-def rows_of(name: str) -> dict[str, int]:
-    """Rows of train, validation and test by the task's split rule, caps included."""
-    task = get_task(name)
-    official = dict(zip(task.splits.official_splits, ROWS[name], strict=True))
-    held_out = min(1_000, official["train"] // 10)
-    shares: dict[Share, Callable[[int], int]] = {
-        Share.ALL: lambda rows: rows,
-        Share.FIRST_HALF: lambda rows: rows // 2,
-        Share.SECOND_HALF: lambda rows: rows - rows // 2,
-        Share.HELD_OUT: lambda rows: held_out,
-        Share.REMAINDER: lambda rows: rows - held_out,
-    }
-    sizes = {role: shares[portion.share](official[portion.split]) for role, portion in task.splits.roles.items()}
-    return {role: min(size, task.caps.get(role, size)) for role, size in sizes.items()}
 
 
 def works_of(settings: Settings, lengths: Mapping[str, Lengths], gpu: Gpu) -> dict[str, Work]:

@@ -47,6 +47,7 @@ COMMANDS = {
     "methods": Command("components.methods", "list the methods, and what each trains"),
     "add-task": Command("components.add_task", "make a task from a data file"),
     "doctor": Command("components.doctor", "check this machine and project, and say what to fix"),
+    "compare": Command("components.compare", "run an experiment, which compares methods"),
     "report": Command("components.results", "show the results"),
     "predict": Command("components.predict", "predict the rows of a file"),
     "serve": Command("components.serve", "serve a trained target over HTTP"),

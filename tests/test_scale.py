@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pemt_core.artifacts.files import read_json
+from pemt_core.comparison import scale as work
 from pemt_core.model.assemble import build_source_model
 from pemt_core.model.prompted import PromptedT5
 from pemt_core.settings.groups import STEPS
@@ -39,7 +40,7 @@ def load_benchmark(name: str) -> Any:
 
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))  # the programs there import each other
-work, simulation = load_benchmark("scale_work"), load_benchmark("scale_simulation")
+study, simulation = load_benchmark("scale_work"), load_benchmark("scale_simulation")
 
 
 def job(name: str, seconds: float, *needs: str, loop: str = "", item: str = "") -> Any:
@@ -108,7 +109,7 @@ def test_a_loop_runs_as_many_iterations_as_its_parallelism_allows() -> None:
 
 @pytest.fixture(scope="module")
 def settings() -> Any:
-    return work.full_study(REPOSITORY / "params.yaml", [1, 2, 3], [2e-3, 1e-4])
+    return study.full_study(REPOSITORY / "params.yaml", [1, 2, 3], [2e-3, 1e-4])
 
 
 def jobs_of(settings: Any, parts: int = 1) -> list[Any]:
@@ -140,7 +141,7 @@ def test_rows_follow_the_split_rules() -> None:
 
 def test_steps_of_a_training_are_epochs_times_batches(settings: Any) -> None:
     lengths = {name: work.Lengths(50, 5, 20, 100) for name in work.ROWS}
-    found = work.works_of(settings, lengths, work.Gpu(1e14, 1e-5))
+    found = study.works_of(settings, lengths, work.Gpu(1e14, 1e-5))
     assert found["train_source/mnli"].steps == 5 * ceil(392_702 / 128)
     assert found["transfer/cb"].steps == 5 * 20 * 8  # learning rates, epochs, batches of 32 of 250 rows
     assert found["transfer/nq"].steps == 5 * 5 * ceil(103_071 / 32)
@@ -243,18 +244,18 @@ def test_sizes_match_the_files_of_the_steps(tmp_path: Path) -> None:
     world = World.make(tmp_path / "world")
     world.transfer(tmp_path / "targets", methods=["pemt", "control", "without_beta"], epochs=1)
     shape = work.Shape.of(read_json(world.folder / "backbone/config.json"))
-    assert work.tensor_bytes(world.folder / "backbone/model.safetensors") == 4 * shape.backbone()
+    assert study.tensor_bytes(world.folder / "backbone/model.safetensors") == 4 * shape.backbone()
     sources = sorted(world.folder.glob("adapters/*/adapter.safetensors"))
     cells = sorted(tmp_path.glob("targets/*/adapter.safetensors"))
     assert (len(sources), len(cells)) == (2, 3)
     for path in (*sources, *cells):
-        assert work.predicted_bytes(path, shape) == work.tensor_bytes(path)
-    experts = work.tensor_bytes(world.folder / "experts/experts.safetensors")
-    assert experts == sum(work.predicted_bytes(path, shape) for path in sources)
+        assert study.predicted_bytes(path, shape) == study.tensor_bytes(path)
+    experts = study.tensor_bytes(world.folder / "experts/experts.safetensors")
+    assert experts == sum(study.predicted_bytes(path, shape) for path in sources)
 
 
 def test_a_file_consists_of_a_header_and_tensors(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7)}, tmp_path / "file.safetensors")
-    assert work.tensor_bytes(tmp_path / "file.safetensors") == 4 * (15 + 7)
+    assert study.tensor_bytes(tmp_path / "file.safetensors") == 4 * (15 + 7)

@@ -11,6 +11,7 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
 from pemt_core.answering.answers import Answerer
+from pemt_core.answering.gates import GateStatistics, gate_statistics
 from pemt_core.answering.rule import AnswerRule
 from pemt_core.data.batches import length_batches
 from pemt_core.data.prepared import TaskDescription
@@ -23,10 +24,11 @@ Weights = Mapping[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Predictions:
-    """Answers in the order of the rows, and the mean expert weights of every layer over them."""
+    """Answers in the order of the rows, and over them the expert weights of every layer."""
 
     texts: list[str]
-    expert_weights: Weights  # "encoder.0" to (E,); empty for a model without experts
+    expert_weights: Weights  # "encoder.0" to their mean (E,); empty for a model without experts
+    gates: Mapping[str, GateStatistics]  # "encoder.0" to how they spread and depend on the row
 
 
 @dataclass(frozen=True)
@@ -74,15 +76,18 @@ def predict(
 ) -> Predictions:
     """Answer every row, in batches of similar length; all processes get all predictions."""
     found: list[tuple[int, str]] = []
-    weights: list[dict[str, NDArray[np.float64]]] = []
+    weights: list[dict[str, NDArray[np.float64]]] = []  # of each batch, the sum over rows
+    by_row: list[dict[str, NDArray[np.float64]]] = []
     batches = length_batches(split.texts.texts.lengths, batch_size)
     shard = batches[accelerator.process_index :: accelerator.num_processes]
     with accelerator.autocast():
         for batch in Answerer(tokenizer, split.task, rule).answer(model, split.texts, shard, probabilities=False):
             found += [(int(row), text) for row, text in zip(batch.rows, batch.texts, strict=True)]
             weights.append({name: w.double().sum(0).cpu().numpy() for name, w in batch.expert_weights.items()})
+            by_row.append({name: w.double().cpu().numpy() for name, w in batch.expert_weights.items()})
     if accelerator.num_processes > 1:
-        found, weights = gather_object(found), gather_object(weights)
+        found, weights, by_row = gather_object(found), gather_object(weights), gather_object(by_row)
     names = weights[0] if weights else {}
     means = {name: np.sum([part[name] for part in weights], axis=0) / len(split) for name in names}
-    return Predictions([text for _, text in sorted(found)], means)
+    gates = {name: gate_statistics([part[name] for part in by_row]) for name in names}
+    return Predictions([text for _, text in sorted(found)], means, gates)

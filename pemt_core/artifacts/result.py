@@ -17,6 +17,7 @@ from pemt_core.artifacts.files import read_record, sha256_of_json, write_record
 from pemt_core.errors import ArtifactError, nearest
 
 STACKS = ("encoder", "decoder")
+GATE_VALUES = ("entropy", "one_hot", "deviation")  # of `pemt_core.answering.gates`; only the last is always a number
 RESULT_FILE = "result.json"
 
 
@@ -46,6 +47,7 @@ class CellResult:
     backbone: str  # fingerprint of the backbone
     settings: dict[str, JsonValue]  # of the method
     history: list[dict[str, int | float]]  # points of the learning curves, each with a "step"
+    gates: dict[str, list[dict[str, float | None]]] | None = None  # per stack: [layer], the values of GateStatistics
 
     @model_validator(mode="after")
     def _agree(self) -> "CellResult":
@@ -58,6 +60,7 @@ class CellResult:
         if any("step" not in point for point in self.history):
             raise ValueError("a point of history has no step")
         self._check_expert_weights()
+        self._check_gates()
         return self
 
     def _check_expert_weights(self) -> None:
@@ -70,6 +73,15 @@ class CellResult:
                 raise ValueError(
                     f"expert_weights of the {stack}: expected {len(self.sources)} weights per layer, one per source"
                 )
+
+    def _check_gates(self) -> None:
+        if self.gates is None:
+            return
+        layers = {stack: len(weights) for stack, weights in (self.expert_weights or {}).items()}
+        if {stack: len(gates) for stack, gates in self.gates.items()} != layers:
+            raise ValueError("gates: expected an entry for each layer in expert_weights")
+        for name in {name for gates in self.gates.values() for gate in gates for name in {*gate} ^ {*GATE_VALUES}}:
+            raise ValueError(f"gates: each layer has {', '.join(GATE_VALUES)}, but '{name}' is missing or unknown")
 
     @property
     def cell(self) -> Cell:

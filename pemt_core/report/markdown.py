@@ -35,10 +35,10 @@ def write_method_page(cells: pd.DataFrame, means: pd.DataFrame, confidence: floa
     return _join(
         [
             _mean_line(means),
-            _table(_MEANS_HEADER[2:], formed) if formed else _NO_MEANS,
+            pipe_table(_MEANS_HEADER[2:], formed) if formed else _NO_MEANS,
             _what_is_shown(confidence),
             _capped_note(cells),
-            _table([*_CELLS_HEADER[:2], *_CELLS_HEADER[4:]], [[*row[:2], *row[4:]] for row in _cells_rows(cells)]),
+            pipe_table([*_CELLS_HEADER[:2], *_CELLS_HEADER[4:]], [[*row[:2], *row[4:]] for row in _cells_rows(cells)]),
         ]
     )
 
@@ -52,7 +52,7 @@ def write_cell_page(result: CellResult) -> str:
         [
             f"{result.task} ({result.suite}), {result.method}, k = {result.k}, seed {result.seed}: "
             f"{result.main_metric} **{result.score:.1f}** on {scored} test rows, {result.unreadable} unreadable.",
-            _table(["Metric", "Test", "Validation"], rows),
+            pipe_table(["Metric", "Test", "Validation"], rows),
         ]
     )
 
@@ -65,7 +65,7 @@ def write_sources_page(metrics: Mapping[str, Mapping[str, float]]) -> str:
         on_validation = {name.partition("/")[2]: of_run[name] for name in names}
         main = _points(on_validation.pop("main"))
         rows.append([source, main, ", ".join(f"{name} {_points(value)}" for name, value in on_validation.items())])
-    return _join(["Source adapters on validation, in points.", _table(["Source", "Main metric", "All"], rows)])
+    return _join(["Source adapters on validation, in points.", pipe_table(["Source", "Main metric", "All"], rows)])
 
 
 def _overview(tables: Tables) -> list[str]:
@@ -102,7 +102,7 @@ def _join(parts: Sequence[str]) -> str:
 
 def _means_table(means: pd.DataFrame) -> str:
     rows = _means_rows(means)
-    return _table(_MEANS_HEADER, rows) if rows else _NO_MEANS
+    return pipe_table(_MEANS_HEADER, rows) if rows else _NO_MEANS
 
 
 def _means_rows(means: pd.DataFrame) -> list[list[Any]]:
@@ -133,11 +133,12 @@ def _methods_table(cells: pd.DataFrame) -> str:
     methods = sorted(cells["method"].unique())
     points = {(r["target"], r["k"], r["method"]): _points(r["mean"]) for r in cells.to_dict("records")}
     rows = dict.fromkeys((target, k) for target, k, _ in points)
-    return _table(["Target", "k", *methods], [[*row, *(points.get((*row, m), "") for m in methods)] for row in rows])
+    lines = [[*row, *(points.get((*row, method), "") for method in methods)] for row in rows]
+    return pipe_table(["Target", "k", *methods], lines)
 
 
 def _cells_table(cells: pd.DataFrame) -> str:
-    return _table(_CELLS_HEADER, _cells_rows(cells))
+    return pipe_table(_CELLS_HEADER, _cells_rows(cells))
 
 
 def _cells_rows(cells: pd.DataFrame) -> list[list[Any]]:
@@ -180,6 +181,6 @@ def _capped_note(cells: pd.DataFrame) -> str:
     return f"{capped} of {cells['target'].nunique()} targets were scored on part of their test split, as marked below."
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def pipe_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

@@ -46,7 +46,7 @@ def render_page(tables: Tables, found: origin.Origin, figures: Mapping[str, Figu
         **_scores(tables, comparable_with(tables.results, found.backbone, found.prepare)),
         **_costs(found),
     }
-    return _environment().get_template("page.html").render(page)
+    return new_environment().get_template("page.html").render(page)
 
 
 def _scores(tables: Tables, comparable: Comparable) -> dict[str, Any]:
@@ -83,9 +83,10 @@ def _costs(found: origin.Origin) -> dict[str, Any]:
     }
 
 
-def _environment() -> Environment:
+def new_environment(*folders: Path) -> Environment:
+    """Make the templates of `folders`, and those beside this file, with the formats of numbers and the palette."""
     environment = Environment(
-        loader=FileSystemLoader(FOLDER),
+        loader=FileSystemLoader([*folders, FOLDER]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -16,6 +16,11 @@ from pemt_core.report.palette import VARIABLES
 LEFT, RIGHT, BELOW, ABOVE = 0.42, 0.12, 0.28, 0.3  # inches around a panel, for its numbers and title
 
 
+def svg_file(figure: Figure, name: str) -> bytes:
+    """Return a whole figure as a file of its own, in matplotlib's colours, with the same bytes each time."""
+    return _saved(figure, name)
+
+
 def inline_svg(figure: Figure, name: str) -> Markup:
     """Return a whole figure, labelled as in matplotlib; `name` keeps its ids distinct from those of other figures."""
     return _drawn(figure, name, str(figure.get_label()))
@@ -40,11 +45,8 @@ def panel_svgs(figure: Figure, name: str) -> list[Markup]:
 
 
 def _drawn(figure: Figure, name: str, label: str, **options: Any) -> Markup:
-    """Return the figure as matplotlib draws it, with the same bytes each time."""
-    file = BytesIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, **options)
-    root = ElementTree.fromstring(file.getvalue())
+    """Return the figure as part of the page."""
+    root = ElementTree.fromstring(_saved(figure, name, **options))
     for parent in list(root.iter()):
         for child in [child for child in parent if _bare(child.tag) in ("metadata", "style")]:
             parent.remove(child)  # they contain external links, and a CSS rule for every element of the page
@@ -53,6 +55,14 @@ def _drawn(figure: Figure, name: str, label: str, **options: Any) -> Markup:
         element.attrib = _attributes(element.tag, element.attrib)
     root.attrib = {"viewBox": root.attrib["viewBox"], "class": "drawn", "role": "img", "aria-label": label}
     return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _saved(figure: Figure, name: str, **options: Any) -> bytes:
+    """Return the figure as matplotlib draws it, with the same bytes each time."""
+    file = BytesIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, **options)
+    return file.getvalue()
 
 
 def _bare(name: str) -> str:

@@ -7,6 +7,7 @@ differences are merged over the groups.
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,25 @@ RECIPE_GROUPS = ("methods", "prepare", "backbone", "train_source", "transfer", "
 RECIPES = "recipes"  # the folder, and the key of its files in the result of `read_params`
 TRAINING, OF_TRAINING = "training", ("backbone", "train_source", "transfer")  # shared settings, and their groups
 EVERY_STEP = "every_step"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Groups of settings in a file; below the key `within`, unless they are the whole file."""
+
+    file: str
+    values: Mapping[str, Any]
+    within: tuple[str, ...] = ()
+
+    def check(self, groups: Sequence[str]) -> None:
+        """Raise SettingsError if a key is none of `groups`, or its value is not a mapping."""
+        for group, differences in self.values.items():
+            key = ".".join([*self.within, group])
+            if group not in groups:
+                raise SettingsError(f"{self.file}: {key}: no such group; {nearest(group, groups)}")
+            if not isinstance(differences, Mapping):
+                found = type(differences).__name__
+                raise SettingsError(f"{self.file}: {key}: expected a group of settings, found {found}")
 
 
 class Choices(Group):
@@ -81,26 +101,33 @@ def _check_groups(values: Mapping[str, Any], origin: str) -> None:
 
 def read_params(path: Path) -> dict[str, Any]:
     """Read params.yaml, and under the key `recipes` the files of that folder, without checks."""
-    values, folder = _read(path), Path(path).parent / RECIPES
+    values, folder = read_groups(path), Path(path).parent / RECIPES
     if RECIPES in values:
         raise SettingsError(f"{path}: unknown key '{RECIPES}'; a recipe is a file {folder}/<name>.yaml")
-    return {**values, RECIPES: {file.stem: _read(file) for file in _recipe_files(folder)}}
+    return {**values, RECIPES: {file.stem: read_groups(file) for file in settings_files(folder)}}
 
 
 def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
     """Check the content of params.yaml and its recipes, as `read_params` returns it; `origin` names it in errors."""
-    plain = {key: value for key, value in values.items() if key != RECIPES}
-    name, recipes = plain.get("recipe"), values.get(RECIPES, {})
-    recipe = _recipe(name, recipes, origin) if isinstance(name, str) else {}
-    layered = merged(plain, recipe)
+    name, recipes = values.get("recipe"), values.get(RECIPES, {})
+    chosen = [recipe_layer(name, recipes, origin)] if isinstance(name, str) else []
+    return parse_layers([Layer(origin, {key: value for key, value in values.items() if key != RECIPES}), *chosen])
 
-    def file_of(location: Sequence[str]) -> str:
-        return f"{RECIPES}/{name}.yaml" if _holds(recipe, location) else origin
+
+def parse_layers(layers: Sequence[Layer]) -> Settings:
+    """Check the groups of the layers, each merged over those before it. Errors name the layer that has the key."""
+    layered: dict[str, Any] = {}
+    for layer in layers:
+        layered = merged(layered, layer.values)
+
+    def layer_of(location: Sequence[str]) -> Layer:
+        return next((layer for layer in reversed(layers) if _holds(layer.values, location)), layers[0])
 
     def placed(location: Sequence[str]) -> tuple[str, str]:
         """Return the file that has a key, and the key as the user wrote it."""
         location = _as_written(location, layered)
-        return file_of(location), ".".join(location)
+        layer = layer_of(location)
+        return layer.file, ".".join([*layer.within, *location])
 
     @contextmanager
     def problems_of(*location: str) -> Iterator[None]:
@@ -108,14 +135,16 @@ def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
         try:
             yield
         except SettingsError as error:
-            raise SettingsError(f"{file_of(location)}: {error}") from error
+            raise SettingsError(f"{layer_of(location).file}: {error}") from error
 
+    origin = layers[0].file
     settings = validate(Settings, _completed(layered, origin), origin, placed)
     _check(settings, problems_of)
     return settings
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_groups(path: Path) -> dict[str, Any]:
+    """Read a file of groups, without checks. Raises SettingsError if it is unreadable or not a mapping."""
     values = read_yaml(path)
     if values is None:  # comments alone
         return {}
@@ -124,26 +153,21 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
-def _recipe_files(folder: Path) -> list[Path]:
-    """List the recipes in a folder; hidden files, as editors leave there, are none."""
+def settings_files(folder: Path) -> list[Path]:
+    """List the recipes or experiments in a folder; hidden files, as editors leave there, are none."""
     files = sorted(folder.iterdir()) if folder.exists() else []
     return [file for file in files if file.suffix == ".yaml" and not file.name.startswith(".")]
 
 
-def _recipe(name: str, recipes: Mapping[str, Any], origin: str) -> Mapping[str, Any]:
-    """Return the differences of the chosen recipe."""
+def recipe_layer(name: str, recipes: Mapping[str, Any], origin: str) -> Layer:
+    """Return the differences of a recipe. Raises SettingsError if there is none of this name, or it has other keys."""
     if name not in recipes:
         hint = nearest(name, recipes) if recipes else f"{RECIPES}/ has no files"
         short = cut(name)
         raise SettingsError(f"{origin}: recipe '{short}': there is no {RECIPES}/{short}.yaml; {hint}")
-    recipe: Mapping[str, Any] = recipes[name]
-    for group, differences in recipe.items():
-        if group not in RECIPE_GROUPS:
-            raise SettingsError(f"{RECIPES}/{name}.yaml: {group}: no such group; {nearest(group, RECIPE_GROUPS)}")
-        if not isinstance(differences, Mapping):
-            found = type(differences).__name__
-            raise SettingsError(f"{RECIPES}/{name}.yaml: {group}: expected a group of settings, found {found}")
-    return recipe
+    layer = Layer(f"{RECIPES}/{name}.yaml", recipes[name])
+    layer.check(RECIPE_GROUPS)
+    return layer
 
 
 def _completed(values: Mapping[str, Any], origin: str) -> dict[str, Any]:

@@ -7,8 +7,8 @@ code, so DVC keeps this step's output when it runs the step again (`persist`).
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from pemt_core.answering.rule import rule_for
 from pemt_core.answering.split import EvaluationSplit, Predictions, predict
 from pemt_core.artifacts.adapter import TENSORS, Adapter
+from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.description import (
     DESCRIPTION,
     TRAINING,
@@ -53,38 +54,59 @@ def evaluate(
     settings: EvaluateSettings,
     *,
     output_dir: Path,
+    cells: Collection[Cell] | None = None,
+    keep_others: bool = False,
 ) -> list[str]:
     """Score the cells in each target's folder, into result.json and predictions.jsonl of `output_dir`/<target>/<cell>.
 
-    Results of targets and cells that no longer exist are removed. Returns the cells that this call scored.
+    Results of other targets and cells are removed unless `keep_others`. Returns the cells that this call scored.
+
+    Args:
+        cells: the cells to score, of these targets; None: all that are trained.
+
+    Raises:
+        ArtifactError: a listed cell, or every cell of a target, is not trained.
     """
     accelerator = make_accelerator(settings.precision)
     backbone = load_backbone(backbone_dir)
     evaluation = _Evaluation(backbone, load_experts(experts_dir, backbone), settings, accelerator)
     if accelerator.is_main_process:
         recover(output_dir)
-        _remove_others(output_dir, list(target_dirs))
+        if not keep_others:
+            _remove_others(output_dir, list(target_dirs))
     scored = []
     for number, (target, target_dir) in enumerate(target_dirs.items(), start=1):
         prepared = PreparedTask.load(data_dir / target, target)
         data_hash = prepared.content_hash()
-        cells = trained_cells(target_dir)
-        if not cells:
-            raise ArtifactError(f"{target_dir}: has no trained cell; the transfer step has not run for '{target}'")
+        found = _cells_of(target, target_dir, cells)
         if accelerator.is_main_process:
             recover(output_dir / target)
-            _remove_others(output_dir / target, [path.name for path in cells])
+            if not keep_others:
+                _remove_others(output_dir / target, [path.name for path in found])
         accelerator.wait_for_everyone()
         done = [
             cell.name
-            for cell in cells
+            for cell in found
             if evaluation.score_cell(cell, prepared, data_hash, output_dir / target / cell.name)
         ]
         logger.info(
-            "evaluate %d/%d: %s: %d of %d cells scored", number, len(target_dirs), target, len(done), len(cells)
+            "evaluate %d/%d: %s: %d of %d cells scored", number, len(target_dirs), target, len(done), len(found)
         )
         scored += [f"{target}/{name}" for name in done]
     return scored
+
+
+def _cells_of(target: str, target_dir: Path, listed: Collection[Cell] | None) -> list[Path]:
+    """The folders of a target's trained cells, or of those that are listed."""
+    trained = trained_cells(target_dir)
+    if not trained:
+        raise ArtifactError(f"{target_dir}: has no trained cell; the transfer step has not run for '{target}'")
+    if listed is None:
+        return trained
+    names = {cell.name for cell in listed if cell.task == target}
+    if missing := sorted(names - {path.name for path in trained}):
+        raise ArtifactError(f"{target_dir / missing[0]}: is not trained; run the transfer step for '{target}'")
+    return [path for path in trained if path.name in names]
 
 
 def final_scores(output_dir: Path) -> dict[str, float]:
@@ -199,17 +221,18 @@ def _scores(prepared: PreparedTask, split: EvaluationSplit, predictions: Predict
         "test": split.metrics(predictions.texts),
         "unreadable": count_unreadable(metrics, split.scored(predictions.texts)),
         "test_rows": len(split),
-        "expert_weights": _by_stack(predictions),
+        "expert_weights": _by_stack({name: list(map(float, w)) for name, w in predictions.expert_weights.items()}),
+        "gates": _by_stack({name: asdict(gate) for name, gate in predictions.gates.items()}),
     }
 
 
-def _by_stack(predictions: Predictions) -> dict[str, list[list[float]]] | None:
-    """Expert weights as [layer][expert] per stack; None for a model without experts."""
-    if not predictions.expert_weights:
+def _by_stack(layers: Mapping[str, Any]) -> dict[str, list[Any]] | None:
+    """Values of layers, such as "encoder.0", as a list per stack; None for a model without experts."""
+    if not layers:
         return None
-    stacks: dict[str, list[list[float]]] = {"encoder": [], "decoder": []}
-    for name, weights in sorted(predictions.expert_weights.items(), key=lambda item: int(item[0].split(".")[1])):
-        stacks[name.split(".")[0]].append([float(weight) for weight in weights])
+    stacks: dict[str, list[Any]] = {"encoder": [], "decoder": []}
+    for name, value in sorted(layers.items(), key=lambda item: int(item[0].split(".")[1])):
+        stacks[name.split(".")[0]].append(value)
     return stacks
 
 

@@ -1,0 +1,65 @@
+"""A finished comparison, as its report reads it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pemt_core.artifacts.cell import Cell
+from pemt_core.artifacts.result import CellResult
+from pemt_core.comparison.definition import Definition
+from pemt_core.settings import Settings
+from pemt_core.settings.steps import MethodNaming
+
+
+@dataclass(frozen=True)
+class CellCost:
+    """What one cell took: all the configurations that were tried for it together."""
+
+    configurations: int  # pairs of an option and a learning rate that were started
+    steps: int  # optimizer steps over all configurations
+    seconds: float | None  # of training on one core, the sum over the configurations; None: not measured
+    peak_memory_mib: int | None  # of the process that trained it; None: not measured
+    stored_bytes: int  # of the trained tensors' folder
+
+
+@dataclass(frozen=True)
+class SourceCost:
+    """What stage 1 of one source took, and what it left."""
+
+    parameters: int  # of the adapter and its prompt
+    steps: int
+    seconds: float | None  # None: not measured
+    stored_bytes: int
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Everything that a report of a comparison shows.
+
+    Results have the name of a column in the place of the method: the method itself, or, if an experiment has several
+    variants of stage 1, "<method>_<variant>" for every variant but `base`. All mappings by cell use it as well.
+    """
+
+    name: str  # of the experiment, and of its file and folder
+    definition: Definition  # title, about, reference, family
+    settings: Settings  # of params.yaml with the experiment's differences
+    results: Sequence[CellResult]  # every cell of the experiment, in the order of targets and columns
+    columns: Mapping[str, MethodNaming]  # title and explanation of every column, in the order of the file
+    variants: Mapping[str, str]  # the variant of stage 1 of every column
+    scores: Mapping[Cell, Path]  # the folder of a cell's result.json and predictions.jsonl
+    cells: Mapping[Cell, Path]  # the folder of a cell's adapter.json, training.json and tensors
+    costs: Mapping[Cell, CellCost]
+    sources: Mapping[str, Mapping[str, SourceCost]]  # by variant, then source
+    backbone_parameters: int
+    data_dir: Path  # with the folder of every target's prepared rows
+
+    @property
+    def reference(self) -> str:
+        """The column that the others are compared with."""
+        return self.definition.reference
+
+    @property
+    def family(self) -> list[str]:
+        """The columns that are tested against the reference, fixed beforehand by the experiment's file."""
+        listed = self.definition.family
+        return [name for name in self.columns if name != self.reference] if listed is None else listed

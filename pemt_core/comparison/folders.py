@@ -1,0 +1,42 @@
+"""The folders of all comparisons: what experiments share, and each one's report."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Places below `root`; source adapters, experts, cells and scores by variant of stage 1."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def backbone(self) -> Path:
+        return self.root / "backbone"
+
+    def sources(self, variant: str) -> Path:
+        return self.root / "sources" / variant
+
+    def experts(self, variant: str) -> Path:
+        return self.root / "experts" / variant
+
+    def targets(self, variant: str) -> Path:
+        return self.root / "targets" / variant
+
+    def scores(self, variant: str) -> Path:
+        return self.root / "scores" / variant
+
+    def costs(self, variant: str) -> Path:
+        """What trainings took: <target>/<cell>.json."""
+        return self.root / "costs" / variant
+
+    def made(self, what: str) -> Path:
+        """The file that says what a folder was made of."""
+        return self.root / "made" / f"{what}.json"
+
+    def report(self, experiment: str) -> Path:
+        return self.root / experiment

@@ -1,0 +1,142 @@
+"""Estimate an experiment in the paper's setting (T5-base, all data, a GPU) by the model of docs/scale.md.
+
+Operations are counted and divided by a share of a GPU's peak; nothing is measured.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pemt_core.artifacts.cell import Cell
+from pemt_core.backbone.shapes import backbone_of_shapes
+from pemt_core.comparison.plan import ComparisonPlan, VariantPlan
+from pemt_core.comparison.scale import (
+    ROWS,
+    STEP_OPERATORS,
+    Attached,
+    Gpu,
+    Lengths,
+    Shape,
+    forward,
+    generation,
+    rows_of,
+    training,
+)
+from pemt_core.comparison.work import CellWork, TargetRows
+from pemt_core.methods import Method
+from pemt_core.methods.count import trained_parameters
+from pemt_core.tasks import TASKS
+
+BACKBONE = "t5-base"
+SHARE, LAUNCH = 0.35, 10e-6  # of a GPU's peak that is sustained, and seconds per operator: assumptions, as in scale.md
+PEAKS = {
+    "H200 bfloat16": 989e12,
+    "A100 bfloat16": 312e12,
+    "H200 float32": 67e12,
+    "A100 float32": 19.5e12,
+}  # data sheets
+
+# fmt: off
+_LENGTHS = {  # mean tokens of prompt, text and target, as docs/scale.md lists them
+    "mnli": (33, 52, 5.0), "qnli": (21, 62, 6.0), "qqp": (20, 42, 6.0), "sst2": (20, 18, 2.0), "squad": (24, 186, 37.5),
+    "record": (30, 256, 11.0), "cola": (18, 14, 2.0), "stsb": (21, 37, 3.0), "mrpc": (16, 63, 6.0),
+    "rte": (18, 85, 6.0), "multirc": (24, 314, 4.0), "boolq": (24, 153, 4.0), "wic": (25, 30, 4.0),
+    "wsc": (32, 41, 4.0), "cb": (33, 109, 5.0), "nq": (31, 176, 11.0), "hotpotqa": (21, 503, 19.0),
+    "searchqa": (21, 512, 19.0), "newsqa": (21, 512, 19.0), "winogrande": (22, 38, 3.8), "yelp": (20, 160, 2.0),
+    "scitail": (30, 58, 5.0), "paws": (21, 82, 5.0),
+}
+# fmt: on
+
+
+@dataclass(frozen=True)
+class PaperForecast:
+    """Hours on one GPU, by device."""
+
+    cells: int
+    configurations: int  # over all cells
+    sources: Mapping[str, float]  # hours of stage 1, by device
+    columns: Mapping[str, Mapping[str, float]]  # hours of all cells of a column, by device
+
+
+def paper_forecast(plan: ComparisonPlan) -> PaperForecast:
+    """Estimate every cell and source adapter of an experiment; tasks of the user's files are left out."""
+    devices = {name: Gpu(SHARE * peak, LAUNCH) for name, peak in PEAKS.items()}
+    columns: dict[str, dict[str, float]] = {}
+    configurations = 0
+    for variant in plan.variants:
+        methods = {name: _Parts.of(method, variant) for name, method in _methods(variant).items()}
+        for cell in variant.cells:
+            if cell.task not in _LENGTHS:
+                continue
+            work = _work(variant, cell)
+            configurations += work.configurations
+            hours = columns.setdefault(plan.column(variant, cell.method), dict.fromkeys(devices, 0.0))
+            for device, gpu in devices.items():
+                hours[device] += methods[cell.method].seconds(gpu, cell.task, work, variant) / 3600
+    sources = {name: sum(_source_seconds(gpu, each) for each in plan.variants) / 3600 for name, gpu in devices.items()}
+    return PaperForecast(len(plan.cells), configurations, sources, columns)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What of a method decides its operations."""
+
+    attached: Attached
+    prompt: int | None  # its vectors before the text; None: one per token of the description
+    trains_backbone: bool
+
+    @classmethod
+    def of(cls, method: Method, variant: VariantPlan) -> "_Parts":
+        model, sources, rank = (
+            backbone_of_shapes(BACKBONE),
+            variant.settings.sources,
+            variant.settings.train_source.rank,
+        )
+        option = method.options(sources)[0]
+        count = trained_parameters(option, model, sources, rank)
+        values = option.model_dump()
+        reduction = values.get("reduction_factor")
+        bottleneck = Shape().d_model // reduction if reduction else 0
+        length = values.get("length")
+        prompt = None if count.per_prompt_token and length is None else int(length or 0)
+        attached = Attached(len(option.draws_on(sources)), rank, bottleneck)
+        return cls(attached, prompt, count.fixed > model.num_parameters() / 2)
+
+    def seconds(self, gpu: Gpu, task: str, work: CellWork, variant: VariantPlan) -> float:
+        """Training, selection and test of one cell."""
+        lengths, rows = self._lengths(task), rows_of(task)
+        batch, shape = variant.settings.transfer_for(task).training.batch_size, Shape()
+        frozen, both = forward(shape, self.attached, lengths.source + lengths.prompt, lengths.target, sparsity=True)
+        step = batch * ((3 if self.trains_backbone else 2) * frozen + 3 * both)
+        trained = work.steps * gpu.seconds(step, STEP_OPERATORS["transfer"])
+        answers = generation(gpu, self.attached, lengths, work.answers, batch).seconds
+        tested = generation(gpu, self.attached, lengths, rows["test"], variant.settings.evaluate.batch_size).seconds
+        return trained + answers + tested
+
+    def _lengths(self, task: str) -> Lengths:
+        prompt, source, target = _LENGTHS[task]
+        return Lengths(source, target, prompt if self.prompt is None else self.prompt, 0.0)
+
+
+def _methods(variant: VariantPlan) -> dict[str, Method]:
+    return {cell.method: variant.settings.method(cell.method) for cell in variant.cells}
+
+
+def _work(variant: VariantPlan, cell: Cell) -> CellWork:
+    method, rows = variant.transfers[cell.task].method(cell.method), rows_of(cell.task)
+    classes = len(TASKS[cell.task].labels or [""])
+    return CellWork.of(method, variant.settings.sources, cell.k, TargetRows(rows["train"], rows["validation"], classes))
+
+
+def _source_seconds(gpu: Gpu, variant: VariantPlan) -> float:
+    """Stage 1 of a variant. `joint` has the rows of all sources, and the lengths of the first."""
+    settings, total = variant.settings, 0.0
+    for name in variant.train_source:
+        parts = [name] if name in ROWS else [source for source in settings.tasks.sources if source in ROWS]
+        for part in parts:
+            prompt, source, target = _LENGTHS[part]
+            work = training(
+                gpu, "train_source", Attached(1, settings.train_source.rank), Lengths(source, target, prompt, 0.0),
+                rows_of(part), settings.train_source_for(part),
+            )  # fmt: skip
+            total += work.seconds * (1 + (variant.train_source[name].prompt is not None))
+    return total

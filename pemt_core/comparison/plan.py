@@ -1,0 +1,135 @@
+"""The plan of an experiment: the settings of each step, and the cells, of each variant of stage 1."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pemt_core.artifacts.cell import Cell, FewShot
+from pemt_core.comparison.agreement import check_agreement, for_data, for_sources
+from pemt_core.comparison.experiments import Experiment
+from pemt_core.errors import SettingsError, nearest
+from pemt_core.settings import Settings
+from pemt_core.settings.steps import Backbone, CollectExperts, MethodNaming, Prepare, TrainSource, Transfer
+from pemt_core.steps.plan import Plan, make_plan
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The part of an experiment that is run; an empty list stands for all."""
+
+    targets: Sequence[str] = ()
+    k: Sequence[FewShot] = ()
+    seeds: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class VariantPlan:
+    """One variant of stage 1: its steps, and the chosen cells of each target."""
+
+    name: str
+    settings: Settings
+    steps: Plan
+    train_source: Mapping[str, TrainSource]  # by source; for the methods of all experiments
+    collect_experts: CollectExperts
+    transfers: Mapping[str, Transfer]  # by target
+
+    @property
+    def cells(self) -> list[Cell]:
+        return [cell for transfer in self.transfers.values() for cell in transfer.cells]
+
+
+@dataclass(frozen=True)
+class ComparisonPlan:
+    """Everything that a run of an experiment needs."""
+
+    experiment: Experiment
+    prepare: Prepare  # of the tasks of all experiments
+    backbone: Backbone
+    variants: Sequence[VariantPlan]
+    own_files: Sequence[Path]  # the user's files that are prepared
+
+    def column(self, variant: VariantPlan, method: str) -> str:
+        """The name in tables of a method on a variant's source adapters."""
+        return self.experiment.definition.column(method, variant.name)
+
+    @property
+    def cells(self) -> list[tuple[VariantPlan, Cell]]:
+        return [(variant, cell) for variant in self.variants for cell in variant.cells]
+
+    @property
+    def columns(self) -> dict[str, MethodNaming]:
+        """The title and the explanation of every column, the reference first."""
+        found = {}
+        for variant in self.variants:
+            used = {cell.method for cell in variant.cells}
+            for method, naming in variant.steps.record.methods.items():
+                if method in used:
+                    found[self.column(variant, method)] = self._naming(variant, method, naming)
+        first = self.experiment.definition.reference
+        return {name: found[name] for name in sorted(found, key=lambda name: name != first)}
+
+    def _naming(self, variant: VariantPlan, method: str, naming: MethodNaming) -> MethodNaming:
+        if self.column(variant, method) == method:
+            return naming
+        about = f"on source adapters of the variant '{variant.name}'"
+        return MethodNaming(
+            title=f"{naming.title} ({variant.name})", about=f"{naming.about}, {about}" if naming.about else about
+        )
+
+
+def plan_comparison(
+    experiment: Experiment, experiments: Mapping[str, Experiment], choice: Choice, folder: Path
+) -> ComparisonPlan:
+    """Plan an experiment; paths of the user's tasks are relative to `folder`.
+
+    Raises SettingsError if `experiments` contradict one another, or the experiment has no such target, k or seed.
+    """
+    check_agreement(experiments)
+    shared = for_data(experiments)
+    of_all = make_plan(shared, folder)
+    variants = [
+        _variant(name, settings, for_sources(name, settings, experiments), choice, folder)
+        for name, settings in experiment.variants.items()
+    ]
+    _check_choice(experiment, choice)
+    own = [folder / file for entry in shared.listed_own_tasks.values() for file in entry.files.by_split.values()]
+    return ComparisonPlan(experiment, of_all.prepare, of_all.backbone, variants, own)
+
+
+def _variant(name: str, settings: Settings, stage_1: Settings, choice: Choice, folder: Path) -> VariantPlan:
+    steps, before = make_plan(settings, folder), make_plan(stage_1, folder)
+    transfers = {target: _chosen(transfer, choice) for target, transfer in steps.transfer.items()}
+    kept = {name: transfer for name, transfer in transfers.items() if transfer.cells and _has(choice.targets, name)}
+    return VariantPlan(name, settings, steps, before.train_source, before.collect_experts, kept)
+
+
+def _chosen(transfer: Transfer, choice: Choice) -> Transfer:
+    k = [each for each in transfer.k if _has(choice.k, each)]
+    seeds = [each for each in transfer.seeds if _has(choice.seeds, each)]
+    return transfer.model_copy(update={"k": k, "seeds": seeds})
+
+
+def _has(chosen: Sequence[object], value: object) -> bool:
+    return not chosen or value in chosen
+
+
+def _check_choice(experiment: Experiment, choice: Choice) -> None:
+    """Raise SettingsError if a choice is none of the experiment's, of any variant and target."""
+    known: dict[str, dict[str, None]] = {"targets": {}, "k": {}, "seeds": {}}
+    for settings in experiment.variants.values():
+        for target in settings.tasks.targets:
+            cells = settings.transfer_for(target)
+            known["targets"][target] = None
+            known["k"] |= dict.fromkeys(map(str, cells.k))
+            known["seeds"] |= dict.fromkeys(map(str, cells.seeds))
+    for flag, chosen in _flags(choice):
+        for value in chosen:
+            if value not in known[flag]:
+                raise SettingsError(
+                    f"--{flag}: '{value}' is not part of {experiment.file}; {nearest(value, known[flag])}"
+                )
+
+
+def _flags(choice: Choice) -> Iterator[tuple[str, Iterable[str]]]:
+    for flag in ("targets", "k", "seeds"):
+        yield flag, map(str, getattr(choice, flag))

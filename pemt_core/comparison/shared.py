@@ -1,0 +1,122 @@
+"""What all cells of an experiment share: data, backbone, source adapters and experts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pemt_core.artifacts.files import sha256_of_file, sha256_of_json
+from pemt_core.backbone.store import recorded_fingerprint
+from pemt_core.comparison.folders import Folders
+from pemt_core.comparison.made import Stage, content_of
+from pemt_core.comparison.plan import ComparisonPlan, VariantPlan
+from pemt_core.data.prepared import PreparedTask
+from pemt_core.settings.steps import StepSettings, as_text
+from pemt_core.steps.backbone import make_backbone
+from pemt_core.steps.collect_experts import collect_experts, import_experts
+from pemt_core.steps.prepare import prepare
+from pemt_core.steps.train_source import train_source
+from pemt_core.tasks import get_task, known_tasks
+from pemt_core.training.run import OpenRun
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The stages before the cells. Each method needs the folders of the stages before it."""
+
+    plan: ComparisonPlan
+    folders: Folders
+    project: Path  # the folder of params.yaml, from which the paths of the user's tasks start
+    checkpoints: Path
+
+    def data(self) -> Stage:
+        """The prepared tasks of all experiments."""
+        settings, folder = self.plan.prepare, self.folders.data
+        known = known_tasks(settings.own_tasks, self.project)
+        tasks = [get_task(name, known) for name in settings.tasks]
+        files = {str(path): sha256_of_file(path) for path in self.plan.own_files if path.is_file()}
+        return Stage(
+            folder,
+            self.folders.made("data"),
+            _made_of(settings, {"files": files, "mirror": _listing_hash(settings.prepare.folder)}),
+            lambda: prepare(tasks, settings.prepare, settings.tokenizer, joined=settings.joined, output_dir=folder),
+        )
+
+    def backbone(self, open_run: OpenRun) -> Stage:
+        """The backbone, fetched or pretrained."""
+        settings, folder = self.plan.backbone, self.folders.backbone
+        tokenizer, corpus = self.folders.data / "tokenizer", self.folders.data / "corpus.parquet"
+        checkpoint = Path(settings.backbone.name)
+        inputs = {
+            "tokenizer": content_of(tokenizer),
+            "corpus": sha256_of_file(corpus),
+            "checkpoint": content_of(checkpoint) if settings.backbone.kind == "hub" and checkpoint.is_dir() else "",
+        }
+
+        def build() -> None:
+            make_backbone(
+                settings.backbone,
+                tokenizer_dir=tokenizer,
+                corpus_path=corpus,
+                output_dir=folder,
+                checkpoint_dir=self.checkpoints,
+                open_run=open_run,
+            )
+
+        return Stage(folder, self.folders.made("backbone"), _made_of(settings, inputs), build)
+
+    def source(self, variant: VariantPlan, name: str, open_run: OpenRun) -> Stage:
+        """The trained adapter of one source."""
+        step, folder = variant.train_source[name], self.folders.sources(variant.name) / name
+        data, backbone = self.folders.data / name, self.folders.backbone
+        inputs = {"data": PreparedTask.load(data, name).content_hash(), "backbone": recorded_fingerprint(backbone)}
+
+        def build() -> None:
+            train_source(
+                data,
+                backbone,
+                step.train_source,
+                source=step.source,
+                answer=step.answer,
+                output_dir=folder,
+                checkpoint_dir=self.checkpoints,
+                open_run=open_run,
+                prompt=step.prompt,
+            )
+
+        return Stage(folder, self.folders.made(f"sources/{variant.name}/{name}"), _made_of(step, inputs), build)
+
+    def experts(self, variant: VariantPlan) -> Stage:
+        """The adapters of all sources in one file, and the imported ones."""
+        step, backbone = variant.collect_experts, self.folders.backbone
+        folder = self.folders.experts(variant.name)
+        adapters = [self.folders.sources(variant.name) / name for name in step.sources]
+        inputs = {
+            "adapters": [content_of(path) for path in adapters],
+            "imported": {name: content_of(Path(each.adapter)) for name, each in step.imported_sources.items()},
+            "backbone": recorded_fingerprint(backbone),
+        }
+
+        def build() -> None:
+            imported = import_experts(step.imported_sources, backbone)
+            collect_experts(
+                adapters,
+                step.sources,
+                imported,
+                lone_prompts=step.lone_prompts,
+                backbone_dir=backbone,
+                output_dir=folder,
+            )
+
+        return Stage(folder, self.folders.made(f"experts/{variant.name}"), _made_of(step, inputs), build)
+
+
+def _made_of(settings: StepSettings, inputs: Mapping[str, object]) -> dict[str, object]:
+    return {"settings": as_text(settings), "inputs": dict(inputs)}
+
+
+def _listing_hash(folder: Path | None) -> str:
+    """A hash of the names, sizes and times of a mirror's files, which take long to read; empty without a mirror."""
+    if folder is None:
+        return ""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return sha256_of_json([[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files])

@@ -1,0 +1,184 @@
+"""The findings in words: who is best and at what cost, whether controls do as well, and each claim with its numbers."""
+
+import math
+from typing import get_args
+
+from pemt_core.comparison_report.groups import is_control, is_equal_weights
+from pemt_core.comparison_report.study import Line, Study
+from pemt_core.report.cost import duration
+from pemt_core.statistics.comparison import MethodComparison
+from pemt_core.statistics.intervals import Interval
+from pemt_core.statistics.verdict import Decision
+
+AS_WELL, UNDECIDED = "do as well as", "cannot be told apart from"
+
+
+def headline(study: Study) -> str:
+    """Say who is best and by how much."""
+    best, reference = study.lines[0], study.reference
+    if math.isnan(best.mean):
+        return f"No method has a seed with every target{_at(study)}, so only single targets compare."
+    over = f"{len(study.targets)} target{'s' if len(study.targets) > 1 else ''}{_at(study)}"
+    start = f"The highest mean of {over} is that of {best.title}: {points(best)} points"
+    if best is not reference:
+        return f"{start}; {reference.title} has {points(reference)}."
+    return f"{start}; next is {study.others[0].title} with {points(study.others[0])}." if study.others else f"{start}."
+
+
+def certainty(study: Study) -> list[str]:
+    """Say how sure that is, how many claims hold, and at what cost."""
+    best, reference = study.lines[0], study.reference
+    other = best if best is not reference else next(iter(study.others), None)
+    sentences = []
+    if other is not None and other.comparison is not None:
+        sentences.append(_how_sure(study, other.comparison))
+    verdicts = [each.verdict.decision for each in study.analysis.contrasts.comparisons]
+    if verdicts:
+        counts = ", ".join(f"{verdicts.count(decision)} {decision}" for decision in get_args(Decision))
+        sentences.append(f"Of the {len(verdicts)} claims that {reference.title} is better: {counts}.")
+    if not math.isnan(best.mean):
+        sentences += [_cost(line) for line in ([best] if best is reference else [best, reference])]
+    return sentences
+
+
+def controls(study: Study) -> list[str]:
+    """Say which negative controls, and whether equal weights, do as well as the reference, as far as that is shown.
+
+    Empty if the reference is shown to be better than each of them, or there is none.
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for line in study.others:
+        kind, found = _kind(study, line), _as_well(study, line)
+        if kind and found is not None:
+            groups.setdefault((kind, found[0]), []).append(f"{line.title}, {found[1]}")
+    title = study.reference.title
+    return [f"{kind} {relation} {title}: {'; '.join(named)}." for (kind, relation), named in groups.items()]
+
+
+def _as_well(study: Study, line: Line) -> tuple[str, str] | None:
+    """How a line compares with the reference, and the numbers; None if the reference is shown to be better."""
+    each = line.comparison
+    if each is None:
+        gap = line.mean - study.reference.mean
+        return (AS_WELL, f"{signed(gap)}, not tested") if gap >= 0 else None
+    if each.verdict.decision == "supported":
+        return None
+    relation = UNDECIDED if each.verdict.decision == "undecidable" else AS_WELL
+    return relation, f"{difference(each)}, Holm p {p_value(each.p_holm)}"
+
+
+def _kind(study: Study, line: Line) -> str:
+    if is_control(study.compared, line.column):
+        return "Negative controls"
+    return "Equal weights" if is_equal_weights(study.compared, line.column) else ""
+
+
+def paragraph(study: Study) -> list[str]:
+    """Return the first paragraph, then a sentence on each claim: the reference is better than one of the family."""
+    return [" ".join([headline(study), *controls(study), *certainty(study)]), *claims(study)]
+
+
+def claims(study: Study) -> list[str]:
+    """Return a sentence on each claim, then on targets at the floor and on what is not tested."""
+    sentences = [claim(study, each) for each in study.analysis.contrasts.comparisons]
+    return [*sentences, *remarks(study)]
+
+
+def remarks(study: Study) -> list[str]:
+    """Say which targets are at the floor, what changes without them, and what is not tested."""
+    sentences = []
+    if study.floors:
+        names = ", ".join(study.floors)
+        sentences.append(f"Every method scores like a constant answer or a guess on {names}. {without_floors(study)}")
+    if any(line.comparison is None for line in study.others):
+        named = ", ".join(line.title for line in study.others if line.comparison is None)
+        sentences.append(f"Not tested, because the family fixed beforehand leaves them out: {named}.")
+    return sentences
+
+
+def claim(study: Study, comparison: MethodComparison) -> str:
+    """Return "<reference> is better than <method>: <verdict>, because ...", with the numbers."""
+    titles = study.compared.columns
+    named = f"{titles[comparison.method].title} is better than {titles[comparison.reference].title}"
+    verdict = comparison.verdict
+    return f"{named}: {verdict.decision}, because {verdict.reason} ({_numbers(comparison)})."
+
+
+def without_floors(study: Study) -> str:
+    """Say what changes without the targets at the floor."""
+    changed = changed_verdicts(study)
+    if study.analysis.above_floor is None:
+        return "No target is left without them."
+    if not changed:
+        return "Without them, every verdict is the same."
+    return f"Without them, the verdict changes on {'; '.join(changed)}."
+
+
+def changed_verdicts(study: Study) -> list[str]:
+    """Return the claims whose verdict changes without the targets at the floor."""
+    above = study.analysis.above_floor
+    titles = study.compared.columns
+    before = {each.reference: each for each in study.analysis.contrasts.comparisons}
+    return [
+        f"{titles[each.reference].title} ({before[each.reference].verdict.decision} becomes {each.verdict.decision})"
+        for each in (above.comparisons if above else ())
+        if each.reference in before and before[each.reference].verdict.decision != each.verdict.decision
+    ]
+
+
+def points(line: Line) -> str:
+    """Format a mean with its interval: "71.2 ± 0.8"."""
+    return f"{line.mean:.1f}" if math.isnan(line.half_width) else f"{line.mean:.1f} ± {line.half_width:.1f}"
+
+
+def interval(ends: Interval, minus: bool = False) -> str:
+    """Format an interval, "0.2 to 2.0", or that of the negative value; an end that the data cannot bound is ∞."""
+    low, high = (-ends.high, -ends.low) if minus else (ends.low, ends.high)
+    return f"{signed(low)} to {signed(high)}"
+
+
+def difference(each: MethodComparison) -> str:
+    """Format the method minus the reference with its bootstrap interval: "−1.2 (−2.0 to −0.3)"."""
+    return f"{signed(-each.mean)} ({interval(each.mean_interval, minus=True)})"
+
+
+def p_value(p: float) -> str:
+    """Format a p value: "= 0.031" or "< 0.001"."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def _numbers(each: MethodComparison) -> str:
+    """The numbers of a comparison: the method minus the reference."""
+    return (
+        f"mean difference {signed(each.mean)}, Hodges-Lehmann {signed(each.hodges_lehmann)} "
+        f"({interval(each.interval)}), Holm p {p_value(each.p_holm)}, "
+        f"{each.wins} won, {each.ties} tied, {each.losses} lost of {each.n_targets} targets"
+    )
+
+
+def _how_sure(study: Study, each: MethodComparison) -> str:
+    names = study.compared.columns
+    one, other = names[each.method].title, names[each.reference].title
+    numbers = f"{one} and {other} differ by {abs(each.mean):.1f} points, Holm p {p_value(each.p_holm)}"
+    return f"{numbers}: that {one} is better is {each.verdict.decision}, because {each.verdict.reason}."
+
+
+def _cost(line: Line) -> str:
+    cost = line.cost
+    most = f"{cost.most_parameters:,}"
+    trained = most if cost.fewest_parameters == cost.most_parameters else f"{cost.fewest_parameters:,} to {most}"
+    frozen = f", {cost.source_parameters:,} frozen ones of sources" if cost.source_parameters else ""
+    time = "" if cost.seconds is None else f", {duration(cost.seconds)} a cell"
+    return f"The cost of {line.title}: {trained} trained parameters a target{frozen}{time}."
+
+
+def _at(study: Study) -> str:
+    return " with all training data" if study.k == "full" else f" with k = {study.k}"
+
+
+def signed(value: float) -> str:
+    """Format points with a sign: "+1.2", "−0.3", "0.0", "−∞"."""
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    shown = f"{value:+.1f}".replace("-", "−")
+    return "0.0" if shown[1:] == "0.0" else shown

@@ -1,0 +1,91 @@
+"""The tables of a comparison as Markdown, for documents and the tracking store."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from pemt_core.comparison_report.claims import difference, p_value, paragraph, points
+from pemt_core.comparison_report.matrix import FLOOR_MARK, matrix_of
+from pemt_core.comparison_report.study import Line, Study
+from pemt_core.report.cost import duration
+from pemt_core.report.markdown import NOTHING, pipe_table
+
+_METHODS = [
+    "Method", "Mean", "Difference", "Holm p", "Verdict", "Rank", "Trained", "Of sources", "Configurations", "Steps",
+    "Time", "Memory", "Disk", "PSCP",
+]  # fmt: skip
+
+
+def write_table(studies: Sequence[Study]) -> str:
+    """Return table.md: for each k, the methods with their costs, then every target."""
+    parts = []
+    for study in studies:
+        parts += [f"### {title_of(study)}", *_study(study)] if len(studies) > 1 else _study(study)
+    return "\n\n".join(parts) + "\n"
+
+
+def write_paragraph(studies: Sequence[Study]) -> str:
+    """Return paragraph.md: for each k, the finding, then a list of the claims."""
+    parts = []
+    for study in studies:
+        first, *others = paragraph(study)
+        parts += [f"### {title_of(study)}"] if len(studies) > 1 else []
+        parts += [first, "\n".join(f"- {sentence}" for sentence in others)] if others else [first]
+    return "\n\n".join(parts) + "\n"
+
+
+def title_of(study: Study) -> str:
+    """Return the heading of one k."""
+    return "All training data" if study.k == "full" else f"k = {study.k}"
+
+
+def _study(study: Study) -> list[str]:
+    reference = study.reference.title
+    shown = (
+        f"Mean of the main metric in points over {len(study.targets)} targets and the seeds, ± half of Student's "
+        f"interval over seeds at confidence {study.confidence:.4g}. Difference: minus {reference}, with the two-way "
+        f"bootstrap interval over seeds and test rows; the verdict is on the claim that {reference} is better, from "
+        "Wilcoxon's test over targets with Holm's correction. Costs are per cell."
+    )
+    return [shown, pipe_table(_METHODS, [_row(line) for line in study.lines]), *_targets(study)]
+
+
+def _row(line: Line) -> list[Any]:
+    cost, each = line.cost, line.comparison
+    return [
+        line.title,
+        NOTHING if math.isnan(line.mean) else points(line),
+        NOTHING if each is None else difference(each),
+        NOTHING if each is None else p_value(each.p_holm).removeprefix("= "),
+        NOTHING if each is None else each.verdict.decision,
+        NOTHING if math.isnan(line.rank) else f"{line.rank:.2f}",
+        f"{cost.most_parameters:,}",
+        NOTHING if cost.source_parameters is None else f"{cost.source_parameters:,}",
+        f"{cost.configurations:g}",
+        f"{cost.steps:,.0f}",
+        NOTHING if cost.seconds is None else duration(cost.seconds),
+        NOTHING if cost.peak_memory_mib is None else f"{cost.peak_memory_mib:,} MiB",
+        size(cost.stored_bytes),
+        NOTHING if math.isnan(line.pscp) else f"{line.pscp:.1f}",
+    ]
+
+
+def _targets(study: Study) -> list[str]:
+    """Each target's scores by method, the reference first; its marked targets are explained."""
+    matrix = matrix_of(study)
+    rows = []
+    for target in matrix.targets:
+        cells = [study.cells.get((column, target)) for column in matrix.rows]
+        scores = [NOTHING if cell is None else f"{cell.mean:.1f}" for cell in cells]
+        rows.append([f"{target} {FLOOR_MARK}" if target in study.floors else target, *scores])
+    table = pipe_table(["Target", *matrix.titles], rows)
+    notes = [f"- {FLOOR_MARK} {floor.target}: {floor.reason}." for floor in study.floors.values()]
+    return [table, *(["\n".join(notes)] if notes else [])]
+
+
+def size(num_bytes: float) -> str:
+    """Format a size on disk: "512 B", "12.3 kB", "8.5 MB"."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= scale:
+            return f"{num_bytes / scale:.3g} {unit}"
+    return f"{num_bytes:.0f} B"
