@@ -1,7 +1,9 @@
 # `make demo` runs the pipeline, `make test` the tests; both set up .venv if necessary. `make study` trains three seeds,
 # and PEMT without single sources for five targets; it leaves `recipe: study` in params.yaml.
+# `make compare NAME=router_swap` runs an experiment of experiments/: docs/comparing.md.
 # `make soak` kills steps, damages files and generates inputs for an hour: docs/reliability.md.
 #   DATA=folder   with demo: real datasets from a mirror of the hub's layout (DATA=hub: from the hub), on a T5 from scratch
+#   NAME=...      with compare: the experiment; COMPARE='--dry-run': more flags of `pemt compare`
 #   JOBS=2        with demo and study: the number of parallel stages
 #   STORE=folder  with ui: the folder of mlflow.db (kubeflow-local after pemt local); PORT=5055: its port
 #   SOAK=...      with soak: other numbers and seeds, as in SOAK='--kills 6 --inputs 2000 --damage 500 --seed 2'
@@ -29,10 +31,10 @@ dvc repro
 endef
 SHOW = cat results/table.md; echo 'The whole report on one page: results/report.html. Runs: make ui'
 
-.PHONY: help setup demo study backbone test soak lint ui pin clean
+.PHONY: help setup demo study compare backbone test soak lint ui pin clean
 
 help:
-	@sed -n '1,9s/^# \{0,1\}//p' Makefile
+	@sed -n '1,11s/^# \{0,1\}//p' Makefile
 
 setup: $(INSTALLED)
 
@@ -53,6 +55,10 @@ endif
 study: setup
 	dvc exp run -S recipe=study backbone
 	$(stages)
+
+# one thread per process: workers share the cores
+compare: setup
+	OMP_NUM_THREADS=1 pemt compare $(NAME) $(COMPARE)
 
 # pretrain the backbone of the embedded suite, then restore params.yaml
 backbone: setup

@@ -1,7 +1,7 @@
 """Run an experiment of experiments/: train and score the cells that are not there, then compare the methods.
 
-Writes OUTPUT/NAME/{report.html,paragraph.md,table.md,table.csv,...}; data, backbone, source adapters, cells and scores
-below OUTPUT are shared by all experiments. A run that was stopped goes on. docs/comparing.md explains the files.
+Writes OUTPUT/EXPERIMENT/{report.html,paragraph.md,table.md,table.csv,...}. All experiments share the data, backbone,
+source adapters, cells and scores below OUTPUT. A run that was stopped goes on. docs/comparing.md explains the files.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def few_shot(text: str) -> int | str:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = explained(__doc__, "compare")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="experiment: the name of its file")
+    parser.add_argument("name", nargs="?", metavar="EXPERIMENT", help="name of a file in experiments/")
     parser.add_argument("--list", action="store_true", help="list the experiments")
     parser.add_argument("--dry-run", action="store_true", help="only print the cells, and an estimate of the time")
     parser.add_argument("--paper", action="store_true", help="the form for the paper's setting: T5-base, all data")

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from components.command import explained, run
+from pemt_core.comparison.experiments import FOLDER, SHARED
+from pemt_core.settings.load import settings_files
 from pemt_core.tasks import TASKS
 
 __all__ = ["main", "make_parser", "run"]  # pemt calls these; there is nothing to complete without it
 
 SHELLS = ("bash", "zsh", "tcsh")
-TASK = "TASK"  # the metavar of arguments that take a task
+TASK, EXPERIMENT = "TASK", "EXPERIMENT"  # the metavars of arguments that take a task, or an experiment of this folder
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -26,6 +28,8 @@ def main(arguments: argparse.Namespace) -> None:
     for action in actions(parser):
         if action.metavar == TASK:
             action.choices = tuple(TASKS)
+        elif action.metavar == EXPERIMENT:
+            action.choices = tuple(path.stem for path in settings_files(Path(FOLDER)) if path.stem != SHARED)
         elif isinstance(action.type, type) and issubclass(action.type, Path):
             action.complete = shtab.FILE  # type: ignore[attr-defined]
     print(shtab.complete(parser, arguments.shell))

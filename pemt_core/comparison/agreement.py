@@ -1,6 +1,6 @@
 """What experiments must agree on, since they share one folder of data, backbone, source adapters, cells and scores.
 
-A cell's folder is named by its method, so a method's name means one thing within a variant of stage 1.
+A cell's folder is named by its method, so a method's name means one thing for a target, a k and a variant of stage 1.
 """
 
 import json
@@ -33,7 +33,9 @@ def _meanings(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], Mapping
         yield ("variant", variant), _flat({"train_source": settings.train_source.model_dump(mode="json")})
         for target in settings.tasks.targets:
             for name, method in settings.methods_for(target).items():
-                yield ("method", variant, name, target), _flat(method.model_dump(mode="json"))
+                values = _flat(method.model_dump(mode="json"))
+                for k in settings.transfer_for(target).k:
+                    yield ("method", variant, name, target, str(k)), values
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, str]:
@@ -46,11 +48,11 @@ def _difference(
     key = next(key for key in {**before, **values} if before.get(key) != values.get(key))
     values_of = f"{key} is {before.get(key, 'absent')} and {values.get(key, 'absent')}"
     if place[0] == "method":
-        _, variant, name, target = place
+        _, variant, name, target, k = place
         where = "" if variant == "base" else f" in the variant '{variant}'"
         return (
-            f"{file} and {other} define the method '{name}' differently{where}: for {target}, {values_of}. Cells are "
-            "named by their method and shared: give one of the two another name"
+            f"{file} and {other} define the method '{name}' differently{where}: for {target} with k {k}, {values_of}. "
+            "Cells are named by their method and shared: give one of the two another name"
         )
     if place[0] == "variant":
         return f"{file} and {other} define the variant '{place[1]}' of stage 1 differently: {values_of}; rename one"

@@ -38,5 +38,6 @@ class Folders:
         """The file that says what a folder was made of."""
         return self.root / "made" / f"{what}.json"
 
-    def report(self, experiment: str) -> Path:
-        return self.root / experiment
+    def report(self, experiment: str, is_whole: bool = True) -> Path:
+        """The report of an experiment, or that of a part, which must not replace it."""
+        return self.root / experiment if is_whole else self.root / experiment / "part"

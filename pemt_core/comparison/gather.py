@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pemt_core.artifacts.cost import load_cost
-from pemt_core.artifacts.description import load_training_record
+from pemt_core.artifacts.description import load_training_record, lone_prompt_folder
 from pemt_core.artifacts.result import CellResult
 from pemt_core.backbone.shapes import outline
 from pemt_core.comparison.compared import CellCost, Compared, SourceCost
@@ -33,6 +33,7 @@ def gather(plan: ComparisonPlan, folders: Folders) -> Compared:
         results=results,
         columns=columns,
         variants={plan.column(variant, cell.method): variant.name for variant, cell in plan.cells},
+        on_lone_prompts=_on_lone_prompts(plan),
         scores=scores,
         cells=cells,
         costs=costs,
@@ -59,8 +60,19 @@ def _sources(variant: VariantPlan, folders: Folders) -> dict[str, SourceCost]:
     for name in variant.train_source:
         folder = folders.sources(variant.name) / name
         record = load_training_record(folder)
-        found[name] = SourceCost(record.trained_parameters, record.steps, None, _size(folder))
+        parameters, steps, prompt = record.trained_parameters, record.steps, lone_prompt_folder(folder)
+        alone = load_training_record(prompt).trained_parameters if prompt.is_dir() else 0
+        found[name] = SourceCost(parameters, alone, steps, None, _size(folder))
     return found
+
+
+def _on_lone_prompts(plan: ComparisonPlan) -> list[str]:
+    return [
+        plan.column(variant, method)
+        for variant in plan.variants
+        for method in dict.fromkeys(cell.method for cell in variant.cells)
+        if variant.settings.method(method).needs_lone_prompts
+    ]
 
 
 def _size(folder: Path) -> int:

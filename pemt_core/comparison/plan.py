@@ -47,6 +47,7 @@ class ComparisonPlan:
     backbone: Backbone
     variants: Sequence[VariantPlan]
     own_files: Sequence[Path]  # the user's files that are prepared
+    is_whole: bool  # not a part that was chosen
 
     def column(self, variant: VariantPlan, method: str) -> str:
         """The name in tables of a method on a variant's source adapters."""
@@ -93,7 +94,8 @@ def plan_comparison(
     ]
     _check_choice(experiment, choice)
     own = [folder / file for entry in shared.listed_own_tasks.values() for file in entry.files.by_split.values()]
-    return ComparisonPlan(experiment, of_all.prepare, of_all.backbone, variants, own)
+    is_whole = not (choice.targets or choice.k or choice.seeds)
+    return ComparisonPlan(experiment, of_all.prepare, of_all.backbone, variants, own, is_whole)
 
 
 def _variant(name: str, settings: Settings, stage_1: Settings, choice: Choice, folder: Path) -> VariantPlan:

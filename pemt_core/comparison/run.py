@@ -39,7 +39,7 @@ class Comparison:
 
         Raises as `train` does. A development experiment ends with its learning rates, and reads no test split.
         """
-        folder = self.folders.report(self.plan.experiment.name)
+        folder = self.folders.report(self.plan.experiment.name, self.plan.is_whole)
         self._write_plan(folder / "plan")
         self.train()
         if self.plan.experiment.definition.development:
@@ -53,7 +53,8 @@ class Comparison:
         write_comparison(compared, folder)
         paragraph = (folder / "paragraph.md").read_text(encoding="utf-8")
         record_cells(self.plan, self.folders, self.tracker_of)
-        record_report(compared, paragraph, folder, self.tracker_of(self.plan.variants[0].name))
+        if self.plan.is_whole:
+            record_report(compared, paragraph, folder, self.tracker_of(self.plan.variants[0].name))
         yield paragraph
         yield f"Report: {folder / 'report.html'}. Tables: {folder / 'table.md'}. Rows: {folder / 'rows.csv'}"
 

@@ -20,7 +20,7 @@ def show_forecast(experiment: Experiment, forecast: Forecast) -> str:
     targets = [(n, f"{all_}", f"{all_ - left}", f"{left}") for n, (all_, left) in forecast.targets.items()]
     cells = sum(each.cells for each in forecast.columns.values())
     missing = sum(each.missing for each in forecast.columns.values())
-    stages = [f"stage 1 of {name}: {left} of {count} to train" for name, (count, left) in forecast.sources.items()]
+    stages = [f"stage 1 of {name}: {left} of {all_} sources to make" for name, (all_, left) in forecast.sources.items()]
     return "\n".join(
         [
             f"{experiment.name}: {experiment.definition.title}",

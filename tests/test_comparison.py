@@ -1,0 +1,241 @@
+"""pemt compare: experiments as files, what they share, what is trained again, and what is printed beforehand."""
+
+import argparse
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from components import compare as program
+from pemt_core.artifacts.adapter import save_adapter
+from pemt_core.comparison.experiments import read_experiments
+from pemt_core.comparison.paper import paper_forecast
+from pemt_core.comparison.plan import Choice, plan_comparison
+from pemt_core.comparison.work import CellWork, TargetRows
+from pemt_core.errors import SettingsError
+from pemt_core.interruption import Interrupted
+from pemt_core.methods import method_of
+from pemt_core.steps import transfer
+
+REPOSITORY = Path(__file__).parent.parent
+SHORT = {"max_steps": 2, "evaluate_every": 1, "checkpoint_every": 1, "batch_size": 4, "validation_rows": 4}
+FILES = {
+    "shared": "methods: {uniform: {kind: pemt, gate: uniform}}\ntransfer: {seeds: [1]}\n",
+    "first": "title: First\nabout: The first one\nreference: pemt\ntransfer: {methods: [pemt, control]}\n",
+    "second": "title: Second\nabout: The second one\nreference: pemt\nfamily: [uniform]\n"
+    "variants: {base: {}, rank2: {train_source: {rank: 2}, methods: [pemt]}}\ntransfer: {methods: [pemt, uniform]}\n",
+    "rates": "title: Rates\nabout: Rates\nreference: control\ndevelopment: true\nvariants: {development: {}}\n"
+    "transfer: {methods: [control], learning_rates: [0.01, 0.1]}\n",
+}
+
+
+def write_project(folder: Path, **files: str) -> Path:
+    """Write params.yaml for the embedded suite in seconds, and experiments; returns the path of params.yaml."""
+    values = YAML(typ="safe").load(REPOSITORY / "params.yaml")
+    values["tasks"] = {"sources": ["mnli", "sst2"], "targets": ["cb", "rte"]}
+    values["prepare"] |= {"max_rows": {"train": 24, "validation": 6, "test": 8}, "corpus_rows_per_task": 10}
+    values["backbone"]["name"] = str(REPOSITORY / "pemt_core/embedded/backbone")
+    values["train_source"] |= {"rank": 4, "training": {"learning_rate": 1.0e-3, **SHORT}}
+    values["transfer"] |= {"seeds": [7], "k": [4], "learning_rates": [1.0e-2]}
+    values["transfer"]["training"] |= SHORT
+    values["evaluate"]["max_rows"] = 6
+    values["tracking"]["uri"] = f"sqlite:///{folder}/mlflow.db"
+    (folder / "experiments").mkdir(parents=True)
+    (folder / "recipes").mkdir()
+    (folder / "recipes/paper.yaml").write_text((REPOSITORY / "recipes/paper.yaml").read_text())
+    YAML().dump(values, folder / "params.yaml")
+    for name, text in {**FILES, **files}.items():
+        (folder / f"experiments/{name}.yaml").write_text(text)
+    return folder / "params.yaml"
+
+
+def parsed(params: Path, *words: str) -> argparse.Namespace:
+    output = ["--output", str(params.parent / "comparison"), "--checkpoints", str(params.parent / "checkpoints")]
+    return program.make_parser().parse_args([*words, "--params", str(params), "--workers", "1", *output])
+
+
+class Saving:
+    """Counts the cells that are saved; at the limit, a signal arrives instead."""
+
+    def __init__(self) -> None:
+        self.cells: list[str] = []
+        self.limit = 1000
+
+    def __call__(self, folder: Path, *arguments: Any) -> str:
+        if len(self.cells) == self.limit:
+            raise Interrupted(signal.SIGINT)
+        self.cells.append("/".join(folder.parts[-3:]))
+        return save_adapter(folder, *arguments)
+
+
+@pytest.fixture
+def saving(monkeypatch: pytest.MonkeyPatch) -> Saving:
+    saving = Saving()
+    monkeypatch.setattr(transfer, "save_adapter", saving)
+    return saving
+
+
+# --- the files of the project
+
+
+@pytest.mark.parametrize("paper", [False, True])
+def test_every_experiment_parses_and_plans(paper: bool) -> None:
+    experiments = read_experiments(REPOSITORY / "params.yaml", paper=paper)
+    assert set(experiments) >= {"table1", "few_shot", "router_swap", "ablations", "controls", "learning_rates"}
+    for experiment in experiments.values():
+        plan = plan_comparison(experiment, experiments, Choice(), REPOSITORY)
+        assert set(plan.columns) == set(experiment.columns)
+        assert next(iter(plan.columns)) == experiment.definition.reference
+        if paper:
+            assert all(hours["H200 float32"] > 0 for hours in paper_forecast(plan).columns.values())
+
+
+def test_reported_seeds_are_not_those_of_development() -> None:
+    experiments = read_experiments(REPOSITORY / "params.yaml")
+    seeds = {name: set(each.settings.transfer.seeds) for name, each in experiments.items()}
+    development = {name for name, each in experiments.items() if each.definition.development}
+    assert all(not seeds[name] & seeds[other] for name in development for other in seeds.keys() - development)
+    assert all(len(seeds[name]) >= 3 for name in seeds.keys() - development)
+
+
+def test_all_methods_of_an_experiment_try_equally_many_rates_and_steps() -> None:
+    for name, experiment in read_experiments(REPOSITORY / "params.yaml").items():
+        methods = experiment.settings.methods_for("cb").values()
+        assert len({len(method.learning_rates) for method in methods}) == 1, name
+        assert len({method.training.model_dump_json() for method in methods}) == 1, name
+        assert len({method.search for method in methods}) == 1, name
+
+
+# --- one experiment after another
+
+
+def test_experiments_share_cells_and_resume(tmp_path: Path, saving: Saving, capsys: pytest.CaptureFixture[str]) -> None:
+    params, output = write_project(tmp_path), tmp_path / "comparison"
+    program.main(parsed(params, "first", "--dry-run"))
+    assert "4 cells, 0 there, 4 to train" in capsys.readouterr().out
+    assert not output.exists()
+
+    saving.limit = 2
+    with pytest.raises(Interrupted):
+        program.main(parsed(params, "first"))
+    assert "run the same command again to continue" in capsys.readouterr().err
+    saving.limit = 1000
+    program.main(parsed(params, "first"))
+    assert len(saving.cells) == len(set(saving.cells)) == 4
+    out = capsys.readouterr().out
+    assert "4 cells, 2 there, 2 to train" in out
+    assert out.strip().splitlines()[-1].startswith(f"Report: {output}/first/report.html")
+    before = read_files(output)
+    program.main(parsed(params, "first"))
+    assert len(saving.cells) == 4
+    assert read_files(output) == before
+
+    program.main(parsed(params, "second"))
+    assert sorted(saving.cells[4:]) == [
+        "base/cb/uniform-k4-seed1", "base/rte/uniform-k4-seed1", "rank2/cb/pemt-k4-seed1", "rank2/rte/pemt-k4-seed1",
+    ]  # fmt: skip
+    after = read_files(output)
+    assert {name for name in before if after[name] != before[name]} == set()
+    rows = (output / "second/rows.csv").read_text()
+    assert "pemt_rank2" in rows
+    assert "control" not in rows
+
+    program.main(parsed(params, "second", "--targets", "cb"))
+    assert len(saving.cells) == 8
+    assert (output / "second/part/report.html").is_file()
+    assert (output / "second/rows.csv").read_text() == rows
+
+    (output / "targets/base/cb/pemt-k4-seed1/training.json").unlink()
+    program.main(parsed(params, "rates"))
+    assert "| control | 4 | 0." in capsys.readouterr().out
+    assert not (output / "scores/development").exists()
+    program.main(parsed(params, "first"))
+    assert saving.cells[-1] == "base/cb/pemt-k4-seed1"
+    assert len(saving.cells) == 8 + 2 + 1
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("files", "words", "message"),
+    [
+        ({}, ["frist"], r"there is no experiments/frist.yaml; did you mean .first.\?"),
+        ({"first": "titel: A\n"}, ["first"], r"experiments/first.yaml: unknown key 'titel'; did you mean .title.\?"),
+        ({"first": "title: A\nabout: B\n"}, ["first"], r"experiments/first.yaml: key 'reference' is missing"),
+        (
+            {"first": FILES["first"].replace("control]", "contrl]")},
+            ["first"],
+            r"experiments/first.yaml: key 'transfer.methods.1' is 'contrl', .* did you mean .control.\?",
+        ),
+        (
+            {"first": FILES["first"] + "family: [contrl]\n"},
+            ["first"],
+            r"experiments/first.yaml: family: 'contrl' is not compared here; did you mean .control.\?",
+        ),
+        (
+            {"first": FILES["first"] + "train_source: {rnak: 3}\n"},
+            ["first"],
+            r"experiments/first.yaml: unknown key 'train_source.rnak'; did you mean .rank.\?",
+        ),
+        (
+            {"second": FILES["second"].replace("rank: 2", "rnak: 2")},
+            ["first"],
+            r"experiments/second.yaml: unknown key 'variants.rank2.train_source.rnak'; did you mean .rank.\?",
+        ),
+        (
+            {"shared": "methods: {uniform: {kind: pemt, gate: unform}}\n"},
+            ["first"],
+            r"experiments/shared.yaml: methods.uniform: .*unform.* did you mean .uniform.\?",
+        ),
+        (
+            {"first": FILES["first"] + "methods: {pemt: {sparsity_coefficient: 0.5}}\n"},
+            ["second"],
+            r"experiments/first.yaml and experiments/second.yaml define the method 'pemt' differently: "
+            r"for cb with k 4, sparsity_coefficient is 0.5 and 0.1",
+        ),
+        (
+            {"first": FILES["first"] + "evaluate: {max_rows: 3}\n"},
+            ["second"],
+            r"experiments/first.yaml and experiments/rates.yaml differ in evaluate.max_rows is 3 and 6",
+        ),
+        ({"costs": FILES["first"]}, ["first"], r"experiments/costs.yaml: an experiment cannot be named 'costs'"),
+        (
+            {},
+            ["first", "--targets", "cd"],
+            r"--targets: 'cd' is not part of experiments/first.yaml; choose from: cb, rte",
+        ),
+        ({}, ["first", "--seeds", "2"], r"--seeds: '2' is not part of experiments/first.yaml"),
+        ({}, [], r"which experiment\? expected its name"),
+    ],
+)
+def test_errors_name_file_key_and_nearest(
+    tmp_path: Path, files: dict[str, str], words: list[str], message: str
+) -> None:
+    params = write_project(tmp_path, **files)
+    with pytest.raises(SettingsError, match=message):
+        program.main(parsed(params, *words, "--dry-run"))
+
+
+# --- work
+
+
+def work_of(search: str, rates: list[float], **training: Any) -> CellWork:
+    shared = YAML(typ="safe").load(REPOSITORY / "params.yaml")
+    values = {**shared["transfer"], "search": search, "learning_rates": rates}
+    values["training"] = {**shared["training"], **values["training"], **training}
+    method = method_of("pemt", {}, values, "pemt")
+    return CellWork.of(method, ["mnli"], 32, TargetRows(train=1000, validation=40, classes=3))
+
+
+def test_the_work_of_a_cell_is_counted_by_hand() -> None:
+    assert work_of("full", [0.1, 0.2]) == CellWork(2, 120, 6 * 40)
+    assert work_of("halving", [0.1, 0.2]) == CellWork(2, 2 * 20 + 40, 4 * 40)
+    assert work_of("halving", [0.1, 0.2, 0.3]) == CellWork(3, 3 * 20 + 2 * 40, 7 * 40)
+    assert work_of("full", [0.1], max_steps=None, epochs=5, evaluate_every="epoch") == CellWork(1, 15, 5 * 40)
