@@ -2,6 +2,8 @@
 
 import argparse
 import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,17 @@ from ruamel.yaml import YAML
 
 from components import compare as program
 from pemt_core.artifacts.adapter import save_adapter
-from pemt_core.comparison.experiments import read_experiments
+from pemt_core.comparison import forecast, run
+from pemt_core.comparison.experiments import Experiment, read_experiments
 from pemt_core.comparison.paper import paper_forecast
 from pemt_core.comparison.plan import Choice, plan_comparison
 from pemt_core.comparison.work import CellWork, TargetRows
+from pemt_core.comparison_report.write import write_comparison
 from pemt_core.errors import SettingsError
 from pemt_core.interruption import Interrupted
 from pemt_core.methods import method_of
 from pemt_core.steps import transfer
+from pemt_core.tracking import Tracker, connect
 
 REPOSITORY = Path(__file__).parent.parent
 SHORT = {"max_steps": 2, "evaluate_every": 1, "checkpoint_every": 1, "batch_size": 4, "validation_rows": 4}
@@ -70,10 +75,15 @@ class Saving:
         return save_adapter(folder, *arguments)
 
 
+def untracked(experiment: Experiment) -> Callable[[str], Tracker]:
+    return lambda variant: Tracker(None, "stop")
+
+
 @pytest.fixture
 def saving(monkeypatch: pytest.MonkeyPatch) -> Saving:
     saving = Saving()
     monkeypatch.setattr(transfer, "save_adapter", saving)
+    monkeypatch.setattr(run, "write_comparison", partial(write_comparison, draws=50))
     return saving
 
 
@@ -88,7 +98,7 @@ def test_every_experiment_parses_and_plans(paper: bool) -> None:
         plan = plan_comparison(experiment, experiments, Choice(), REPOSITORY)
         assert set(plan.columns) == set(experiment.columns)
         assert next(iter(plan.columns)) == experiment.definition.reference
-        if paper:
+        if paper and experiment.name == "table1":  # most kinds of methods
             assert all(hours["H200 float32"] > 0 for hours in paper_forecast(plan).columns.values())
 
 
@@ -111,12 +121,24 @@ def test_all_methods_of_an_experiment_try_equally_many_rates_and_steps() -> None
 # --- one experiment after another
 
 
-def test_experiments_share_cells_and_resume(tmp_path: Path, saving: Saving, capsys: pytest.CaptureFixture[str]) -> None:
+def test_experiments_share_cells_and_resume(
+    tmp_path: Path, saving: Saving, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     params, output = write_project(tmp_path), tmp_path / "comparison"
     program.main(parsed(params, "first", "--dry-run"))
     assert "4 cells, 0 there, 4 to train" in capsys.readouterr().out
     assert not output.exists()
+    monkeypatch.setattr(forecast, "backbone_to_probe", lambda *_: None)
+    with pytest.MonkeyPatch.context() as without_tracking:
+        without_tracking.setattr(program, "trackers", untracked)
+        check_sharing(params, output, saving, capsys)
+    program.main(parsed(params, "first"))
+    assert saving.cells[-1] == "base/cb/pemt-k4-seed1"
+    assert len(saving.cells) == 8 + 2 + 1
+    check_runs(params)
 
+
+def check_sharing(params: Path, output: Path, saving: Saving, capsys: pytest.CaptureFixture[str]) -> None:
     saving.limit = 2
     with pytest.raises(Interrupted):
         program.main(parsed(params, "first"))
@@ -151,9 +173,18 @@ def test_experiments_share_cells_and_resume(tmp_path: Path, saving: Saving, caps
     program.main(parsed(params, "rates"))
     assert "| control | 4 | 0." in capsys.readouterr().out
     assert not (output / "scores/development").exists()
-    program.main(parsed(params, "first"))
-    assert saving.cells[-1] == "base/cb/pemt-k4-seed1"
-    assert len(saving.cells) == 8 + 2 + 1
+
+
+def check_runs(params: Path) -> None:
+    """The store has the runs of cells, sources and methods, and one with the report's files."""
+    tracker = connect(f"sqlite:///{params.parent}/mlflow.db", "pemt-compare-first", params.parent, "stop")
+    cell = tracker.find("transfer/cb/control/k=4/seed=1")
+    assert cell is not None
+    assert "test/main" in cell.metrics
+    report = tracker.find("report/comparison")
+    assert report is not None
+    assert set(report.metrics) == {"mean/pemt/k4", "mean/control/k4"}
+    assert "PEMT" in (tracker.read_file(report, "table.md") or "")
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

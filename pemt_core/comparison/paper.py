@@ -5,6 +5,8 @@ Operations are counted and divided by a share of a GPU's peak; nothing is measur
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 from pemt_core.artifacts.cell import Cell
 from pemt_core.backbone.shapes import backbone_of_shapes
@@ -86,11 +88,7 @@ class _Parts:
 
     @classmethod
     def of(cls, method: Method, variant: VariantPlan) -> "_Parts":
-        model, sources, rank = (
-            backbone_of_shapes(BACKBONE),
-            variant.settings.sources,
-            variant.settings.train_source.rank,
-        )
+        sources, rank, model = variant.settings.sources, variant.settings.train_source.rank, _backbone()
         option = method.options(sources)[0]
         count = trained_parameters(option, model, sources, rank)
         values = option.model_dump()
@@ -115,6 +113,11 @@ class _Parts:
     def _lengths(self, task: str) -> Lengths:
         prompt, source, target = _LENGTHS[task]
         return Lengths(source, target, prompt if self.prompt is None else self.prompt, 0.0)
+
+
+@cache
+def _backbone() -> Any:
+    return backbone_of_shapes(BACKBONE)
 
 
 def _methods(variant: VariantPlan) -> dict[str, Method]:
