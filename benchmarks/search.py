@@ -56,8 +56,8 @@ def trainings(project: Path, settings: Settings, rates: list[float], targets: Se
             target = Target(
                 prepared, backbone, bank, settings.evaluate.answer, Path(folder), "pemt_core.steps.transfer"
             )
-            for cell in cells_of(task, list(methods), transfer.k, transfer.seeds):
-                training = target.training(cell, methods[cell.method], prepared.content_hash())
+            cells = cells_of(task, list(methods), transfer.k, transfer.seeds)
+            for training in target.trainings({cell: methods[cell.method] for cell in cells}):
                 schedule = Schedule.make(
                     1, 1, backbone.model.num_parameters(), make_accelerator(training.method.training.precision)
                 )

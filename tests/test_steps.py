@@ -441,11 +441,8 @@ def keys_of(world: World, **changes: Any) -> dict[str, str]:
     )
     prepared = PreparedTask.load(world.folder / "data" / "gamma")
     bank = load_experts(world.folder / "experts", backbone)
-    target, data = (
-        Target(prepared, backbone, bank, settings.answer, Path(), "pemt_core.steps.transfer"),
-        prepared.content_hash(),
-    )
-    trainings = [target.training(cell, settings.method(cell.method), data) for cell in settings.cells]
+    target = Target(prepared, backbone, bank, settings.answer, Path(), "pemt_core.steps.transfer")
+    trainings = target.trainings({cell: settings.method(cell.method) for cell in settings.cells})
     return {training.cell.method: training.description.key for training in trainings}
 
 
