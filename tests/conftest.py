@@ -18,7 +18,8 @@ DEFAULT_MIRROR = Path("..") / "shared" / "hub"
 
 # Every test checks the shapes that signatures state
 GATES = sorted(path.stem for path in (REPOSITORY / "pemt_core" / "methods" / "gates").glob("[a-z]*.py"))
-install_import_hook(["pemt_core.model", *(f"pemt_core.methods.gates.{name}" for name in GATES)], "beartype.beartype")
+SHAPED = ["pemt_core.model", "pemt_core.statistics", *(f"pemt_core.methods.gates.{name}" for name in GATES)]
+install_import_hook(SHAPED, "beartype.beartype")
 
 
 @pytest.fixture(scope="session")

@@ -91,8 +91,8 @@ def test_gates_read_the_prompt_and_start_uniform() -> None:
     mask = torch.ones(B, 2, dtype=torch.bool)
     weight = torch.randn(F_, 4)
     with signal.open(mask):
-        found = EncoderGate(weight, signal)(x)
-        uniform = EncoderGate(torch.zeros(F_, 4), signal)(x)
+        found = EncoderGate(nn.Parameter(weight), signal).weights(x)
+        uniform = EncoderGate(nn.Parameter(torch.zeros(F_, 4)), signal).weights(x)
     torch.testing.assert_close(found, torch.softmax(x[:, :2].mean(1) @ weight, dim=-1))
     assert torch.equal(uniform, torch.full((B, 4), 0.25))
 
@@ -102,7 +102,7 @@ def test_padding_left_of_a_prompt_is_not_read() -> None:
     x = torch.randn(2, S, F_)
     mask = torch.tensor([[False, True, True], [True, True, True]])
     with signal.open(mask):
-        found = EncoderGate(torch.eye(F_), signal).gate_input(x)
+        found = EncoderGate(nn.Parameter(torch.eye(F_)), signal).gate_input(x)
     torch.testing.assert_close(found, torch.stack([x[0, 1:3].mean(0), x[1, :3].mean(0)]))
 
 
@@ -110,19 +110,19 @@ def test_the_decoder_gate_reads_the_encoder_once_per_beam() -> None:
     signal = ForwardSignal()
     state = torch.randn(2, S, D)
     weight = torch.randn(D, 3)
-    gate = DecoderGate(weight, signal)
+    gate = DecoderGate(nn.Parameter(weight), signal)
     with signal.open(torch.ones(2, 2, dtype=torch.bool)):
         signal.encoder_hook(nn.Identity(), (), (state,))
-        found = gate(torch.randn(6, 1, F_))
+        found = gate.weights(torch.randn(6, 1, F_))
     expected = torch.softmax(state[:, :2].mean(1) @ weight, dim=-1).repeat_interleave(3, dim=0)
     torch.testing.assert_close(found, expected)
 
 
 def test_a_gate_outside_a_forward_pass_is_refused() -> None:
     with pytest.raises(RuntimeError, match="outside its PromptedT5"):
-        EncoderGate(torch.zeros(F_, 2), ForwardSignal())(torch.randn(B, S, F_))
+        EncoderGate(nn.Parameter(torch.zeros(F_, 2)), ForwardSignal()).weights(torch.randn(B, S, F_))
     with pytest.raises(RuntimeError, match="before the encoder"):
-        DecoderGate(torch.zeros(D, 2), ForwardSignal())(torch.randn(B, S, F_))
+        DecoderGate(nn.Parameter(torch.zeros(D, 2)), ForwardSignal()).weights(torch.randn(B, S, F_))
 
 
 def test_the_signal_is_cleared_even_after_an_error() -> None:

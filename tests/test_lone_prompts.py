@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import TRAINING, World, change_record, tiny_batch
+from test_components import run_here, tracking_in
+from tiny import TRAINING, World, change_record, source_settings, tiny_batch
 
 from pemt_core.artifacts.description import load_training_record
 from pemt_core.artifacts.experts import load_experts
@@ -21,6 +22,7 @@ from pemt_core.methods.pemt import Pemt
 from pemt_core.model.prompt_tuning import build_prompt_model
 from pemt_core.schema.validation import merged
 from pemt_core.settings import LonePromptSettings, parse_settings, read_params
+from pemt_core.settings.steps import CollectExperts, TrainSource, as_text
 from pemt_core.steps.collect_experts import collect_experts
 from pemt_core.steps.plan import make_plan
 from pemt_core.tracking import Tracker, connect
@@ -208,6 +210,24 @@ def test_runs_show_the_curve_of_the_prompt_too(world: World, prompted: Path, tmp
     assert run.metrics["trained_parameters"] == PROMPT.length * 32
     assert run.metrics["validation/main"] == load_training_record(prompted / "adapters/alpha/prompt").validation["main"]
     assert tracker.find("train_source/beta/prompt") is None
+
+
+def test_the_programs_of_both_steps(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = {name: tmp_path / name for name in ("adapters", "experts", "provenance.json", "checkpoints")}
+    both = ["--backbone", world.folder / "backbone", "--provenance", places["provenance.json"]]
+    training = TrainSource(
+        source="alpha", train_source=source_settings(epochs=1), prompt=PROMPT, answer="generate", code=""
+    )
+    flags = ["--data", world.folder / "data" / "alpha", "--output", places["adapters"] / "alpha", *both]
+    flags += ["--tracking", tracking_in(tmp_path), "--checkpoints", places["checkpoints"]]
+    for trained in (["train_source alpha", "train_source alpha, prompt alone"], []):
+        assert run_here(monkeypatch, "train_source", "--settings", as_text(training), *flags) == ""
+        assert json.loads(places["provenance.json"].read_text())["trained"] == trained
+    collected = CollectExperts(sources=["alpha"], lone_prompts=["alpha"], imported_sources={}, code="")
+    flags = ["--adapters", places["adapters"], "--output", places["experts"], *both]
+    assert run_here(monkeypatch, "collect_experts", "--settings", as_text(collected), *flags) == ""
+    (expert,) = load_experts(places["experts"], load_backbone(world.folder / "backbone")).experts
+    assert expert.lone_prompt is not None
 
 
 # --- the experts

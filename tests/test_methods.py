@@ -24,6 +24,7 @@ from pemt_core.model.prompted import PromptedT5
 
 SOURCES = ["source0", "source1", "source2"]
 GATES = list(gate_modules())
+UNIFORM_START = ["input", "static", "text", "token", "top1", "uniform"]
 
 
 def method(**entry: Any) -> Method:
@@ -107,8 +108,8 @@ def test_reports_describe_how_a_method_differs() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("gate", GATES)
-def test_every_gate_starts_with_equal_weights(gate: str, kind: str) -> None:
+@pytest.mark.parametrize("gate", UNIFORM_START)
+def test_gates_of_shares_start_with_equal_weights(gate: str, kind: str) -> None:
     backbone = tiny_t5(kind)
     experts, batch = random_experts(backbone, 3), tiny_batch()
     starts = {name: initial(backbone, experts, gate=name) for name in (gate, "input")}
@@ -127,7 +128,7 @@ def test_uniform_is_pemt_with_a_frozen_gate_of_zero() -> None:
     torch.testing.assert_close(logits(uniform, batch), logits(built(backbone, zero, experts), batch))
 
 
-@pytest.mark.parametrize("gate", [name for name in GATES if name != "input"])
+@pytest.mark.parametrize("gate", ["static", "uniform"])
 def test_gates_that_ignore_the_text_merge_into_one_matrix(gate: str) -> None:
     """wo(x) + sum_k g_k s_k U_k V_k x = (wo + sum_k g_k s_k U_k V_k) x, so a model without experts gives the same."""
     backbone, merged = tiny_t5(), tiny_t5()
@@ -186,8 +187,10 @@ def test_a_stored_cell_is_restored_by_its_kind(gate: str, trained: Path, world: 
     found = logits(model, batch)
     weights = model.signal.expert_weights
     assert {tuple(each.shape) for each in weights.values()} == {(4, 2)}
-    assert all(each.sum(-1).allclose(torch.ones(4)) for each in weights.values())
-    assert (gate == "input") == any(not torch.equal(each, each[:1].expand_as(each)) for each in weights.values())
+    if gate not in ("lorahub", "scalearn"):  # their numbers are free
+        assert all(each.sum(-1).allclose(torch.ones(4)) for each in weights.values())
+    differ = any(not torch.equal(each, each[:1].expand_as(each)) for each in weights.values())
+    assert differ == (gate not in ("lorahub", "scalearn", "static", "uniform")) or gate == "top1"  # one may always win
     assert (gate == "uniform") == all(torch.equal(each, torch.full_like(each, 0.5)) for each in weights.values())
     again = method(gate=gate, prompt_dropout=0.1).build(backbone.model, adapter.tensors, bank.experts).eval()
     assert torch.equal(found, logits(again, batch))

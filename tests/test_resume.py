@@ -17,18 +17,21 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import World, source_settings
+from tiny import World, source_settings, transfer_settings
 from torch import nn
 
+from pemt_core.artifacts.cost import load_cost
 from pemt_core.artifacts.description import trained_cells
 from pemt_core.errors import ArtifactError
 from pemt_core.steps.train_source import train_source
+from pemt_core.steps.transfer import transfer
 from pemt_core.training import checkpoint, source
 from pemt_core.training.checkpoint import FILE, CheckpointStore, TrainingState
 from pemt_core.training.run import SilentRun
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
+CELL = "pemt-kfull-seed4096"
 TINY = Path(__file__).parent / "tiny.py"
 LONG: dict[str, Any] = {"epochs": 20, "evaluate_every": 24, "checkpoint_every": 4}  # 120 steps take one or two seconds
 
@@ -120,6 +123,27 @@ def test_a_transfer_killed_in_two_workers_resumes_exactly(world: World, tmp_path
     assert [path.name for path in cut.iterdir() if path.name.startswith(".")] == []
 
 
+HALVING: dict[str, Any] = {"search": "halving", "learning_rates": [1e-7, 0.1, 0.3], "answer": "score"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("num_states", [1, 3])
+def test_a_killed_search_resumes_exactly(world: World, tmp_path: Path, workers: int, num_states: int) -> None:
+    """The kill hits the first configuration, or a later one or the better half, which goes on."""
+    changes = {**LONG, **HALVING, "epochs": 10, "workers": workers}
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    process = start("transfer", world, cut, changes)
+    kill_after(process, cut, num_states=num_states, delay=random.Random(os.getpid()).uniform(0.0, 0.5))
+    process = start("transfer", world, cut, changes)
+    _, messages = process.communicate(timeout=120)
+    assert process.returncode == 0, messages
+    assert "resumed after step" in messages
+    world.transfer(whole / "out", **{**changes, "workers": 1})
+    assert files(cut / "out") == files(whole / "out")
+    assert list((cut / "checkpoints").iterdir()) == []
+
+
 @pytest.mark.slow
 def test_a_killed_source_training_resumes_exactly(world: World, tmp_path: Path) -> None:
     """Gradient accumulation and warm-up are on; the temporary file of a killed write is removed."""
@@ -172,6 +196,38 @@ def interrupted(world: World, folder: Path, at_step: int | None, **changes: Any)
             checkpoint_dir=folder / "checkpoints",
             open_run=lambda info: nullcontext(StoppingRun(at_step)),
         )
+
+
+@pytest.mark.parametrize("points", [0, 5, 11, 14, 22, 28])
+def test_a_search_resumes_exactly_from_any_point(world: World, tmp_path: Path, points: int) -> None:
+    """It stops at the given point of the curves: of the first or last configuration, before and after the worse half
+    stopped, and when the adapter is written."""
+    changes = {**HALVING, "epochs": 3, "checkpoint_every": 2, "evaluate_every": 6}
+    left = iter(range(points))
+
+    class Run(StoppingRun):
+        def log(self, step: int, metrics: Mapping[str, float]) -> None:
+            if next(left, None) is None:
+                raise StopError
+
+    with pytest.raises(StopError):
+        transfer(
+            world.folder / "data" / "gamma",
+            world.folder / "backbone",
+            world.folder / "experts",
+            transfer_settings(**changes),
+            output_dir=tmp_path / "cut" / "out",
+            checkpoint_dir=tmp_path / "cut" / "checkpoints",
+            open_run=lambda info: nullcontext(Run(None)),
+            workers=1,
+            costs_dir=tmp_path / "cut" / "costs",
+        )
+    for name in ("cut", "whole"):
+        world.transfer(tmp_path / name / "out", costs=tmp_path / name / "costs", **changes)
+    assert files(tmp_path / "cut" / "out") == files(tmp_path / "whole" / "out")
+    cut, whole = (load_cost(tmp_path / name / "costs", tmp_path / name / "out" / CELL) for name in ("cut", "whole"))
+    assert (cut.steps, cut.configurations) == (whole.steps, whole.configurations) == (2 * 18 + 6, 3)
+    assert cut.seconds > 0
 
 
 STOPPED: dict[str, Any] = {"epochs": 4, "checkpoint_every": 2, "evaluate_every": 3}

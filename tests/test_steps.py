@@ -21,10 +21,11 @@ from sklearn.metrics import accuracy_score
 from tiny import METHODS, World, change_record, change_rows, transfer_settings, write_task
 
 from pemt_core.answering.rule import AnswerRule
+from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.description import TargetDescription, load_description, load_training_record
 from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.files import read_json
-from pemt_core.artifacts.result import CellResult
+from pemt_core.artifacts.result import STACKS, CellResult
 from pemt_core.artifacts.run_info import RunInfo
 from pemt_core.backbone.shapes import outline
 from pemt_core.backbone.store import load_backbone
@@ -104,6 +105,44 @@ def test_evaluate_scores_new_cells_and_removes_old_ones(
     monkeypatch.setattr(evaluate_module, "code_hash", lambda *modules: f"another {modules}")  # a change of code
     assert len(score(world, output, "gamma", settings=fewer)) == 2
     assert score(world, output, "gamma", settings=fewer) == []
+
+
+def test_evaluate_scores_listed_cells_beside_others(trained: World, tmp_path: Path) -> None:
+    output, (first, second) = tmp_path / "results", (Cell("gamma", "pemt", "full", seed) for seed in (1, 2))
+
+    def listed(*cells: Cell, name: str = "gamma", **changes: Any) -> list[str]:
+        folder = trained.folder
+        return evaluate(
+            targets_of(trained, name), folder / "data", folder / "backbone", folder / "experts", SETTINGS,
+            output_dir=output, cells=cells, **changes,
+        )  # fmt: skip
+
+    assert listed(first, keep_others=True) == [f"gamma/{CELLS[0]}"]
+    assert listed(second, keep_others=True) == [f"gamma/{CELLS[1]}"]
+    assert listed(Cell("delta", "pemt", "full", 1), name="delta", keep_others=True) == [f"delta/{CELLS[0]}"]
+    assert {f"{path.parent.name}/{path.name}" for path in output.glob("*/*")} == {
+        *(f"gamma/{cell}" for cell in CELLS), f"delta/{CELLS[0]}",
+    }  # fmt: skip
+    assert listed(second) == []
+    assert [path.name for path in output.glob("*/*")] == [CELLS[1]]
+    with pytest.raises(ArtifactError, match=r"pemt-kfull-seed7: is not trained; run the transfer step for 'gamma'"):
+        listed(Cell("gamma", "pemt", "full", 7))
+
+
+def test_results_describe_the_gates_over_the_rows(trained: World, tmp_path: Path) -> None:
+    """The same for batches of any size, and within the bounds of a distribution."""
+    found = []
+    for size in (1, 8):
+        output = tmp_path / str(size)
+        score(trained, output, "gamma", settings=SETTINGS.model_copy(update={"batch_size": size}))
+        found.append(CellResult.load(output / "gamma" / CELLS[0]))
+    layers = [[layer for stack in STACKS for layer in (result.gates or {})[stack]] for result in found]
+    assert len(layers[0]) == sum(map(len, (found[0].expert_weights or {}).values()))
+    for one, other in zip(*layers, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+        assert 0 <= (one["entropy"] or 0) <= 1
+        assert one["deviation"] < 0.5
+    assert any(layer["deviation"] for layer in layers[0])
 
 
 def test_predictions_show_the_users_labels_and_scores_stay(trained: World, tmp_path: Path) -> None:
@@ -402,11 +441,8 @@ def keys_of(world: World, **changes: Any) -> dict[str, str]:
     )
     prepared = PreparedTask.load(world.folder / "data" / "gamma")
     bank = load_experts(world.folder / "experts", backbone)
-    target, data = (
-        Target(prepared, backbone, bank, settings.answer, Path(), "pemt_core.steps.transfer"),
-        prepared.content_hash(),
-    )
-    trainings = [target.training(cell, settings.method(cell.method), data) for cell in settings.cells]
+    target = Target(prepared, backbone, bank, settings.answer, Path(), "pemt_core.steps.transfer")
+    trainings = target.trainings({cell: settings.method(cell.method) for cell in settings.cells})
     return {training.cell.method: training.description.key for training in trainings}
 
 

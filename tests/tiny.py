@@ -240,6 +240,7 @@ def transfer_settings(*, task: str = "gamma", answer: AnswerRule = "generate", *
         "source_length": 32,
         "select_by": "mean",
         "learning_rates": [1e-2],
+        "search": "full",
         "training": dict(TRAINING),
     }
     values = _changed(values, changes)
@@ -342,6 +343,8 @@ class World:
         checkpoints: Path | None = None,
         log: Path | None = None,
         workers: int | None = 1,
+        costs: Path | None = None,
+        keep_others: bool = False,
         **changes: Any,
     ) -> Any:
         """Run stage 2 as the component does."""
@@ -354,6 +357,8 @@ class World:
             checkpoint_dir=checkpoints or output.parent / "checkpoints",
             open_run=logging_runs(log),
             workers=workers,
+            costs_dir=costs,
+            keep_others=keep_others,
         )
 
 

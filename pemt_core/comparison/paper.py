@@ -14,6 +14,7 @@ from pemt_core.comparison.plan import ComparisonPlan, VariantPlan
 from pemt_core.comparison.scale import (
     ROWS,
     STEP_OPERATORS,
+    TOKENS,
     Attached,
     Gpu,
     Lengths,
@@ -37,17 +38,6 @@ PEAKS = {
     "A100 float32": 19.5e12,
 }  # data sheets
 
-# fmt: off
-_LENGTHS = {  # mean tokens of prompt, text and target, as docs/scale.md lists them
-    "mnli": (33, 52, 5.0), "qnli": (21, 62, 6.0), "qqp": (20, 42, 6.0), "sst2": (20, 18, 2.0), "squad": (24, 186, 37.5),
-    "record": (30, 256, 11.0), "cola": (18, 14, 2.0), "stsb": (21, 37, 3.0), "mrpc": (16, 63, 6.0),
-    "rte": (18, 85, 6.0), "multirc": (24, 314, 4.0), "boolq": (24, 153, 4.0), "wic": (25, 30, 4.0),
-    "wsc": (32, 41, 4.0), "cb": (33, 109, 5.0), "nq": (31, 176, 11.0), "hotpotqa": (21, 503, 19.0),
-    "searchqa": (21, 512, 19.0), "newsqa": (21, 512, 19.0), "winogrande": (22, 38, 3.8), "yelp": (20, 160, 2.0),
-    "scitail": (30, 58, 5.0), "paws": (21, 82, 5.0),
-}
-# fmt: on
-
 
 @dataclass(frozen=True)
 class PaperForecast:
@@ -67,7 +57,7 @@ def paper_forecast(plan: ComparisonPlan) -> PaperForecast:
     for variant in plan.variants:
         methods = {name: _Parts.of(method, variant) for name, method in _methods(variant).items()}
         for cell in variant.cells:
-            if cell.task not in _LENGTHS:
+            if cell.task not in TOKENS:
                 continue
             work = _work(variant, cell)
             configurations += work.configurations
@@ -111,7 +101,7 @@ class _Parts:
         return trained + answers + tested
 
     def _lengths(self, task: str) -> Lengths:
-        prompt, source, target = _LENGTHS[task]
+        prompt, source, target = TOKENS[task]
         return Lengths(source, target, prompt if self.prompt is None else self.prompt, 0.0)
 
 
@@ -136,7 +126,7 @@ def _source_seconds(gpu: Gpu, variant: VariantPlan) -> float:
     for name in variant.train_source:
         parts = [name] if name in ROWS else [source for source in settings.tasks.sources if source in ROWS]
         for part in parts:
-            prompt, source, target = _LENGTHS[part]
+            prompt, source, target = TOKENS[part]
             work = training(
                 gpu, "train_source", Attached(1, settings.train_source.rank), Lengths(source, target, prompt, 0.0),
                 rows_of(part), settings.train_source_for(part),

@@ -19,12 +19,9 @@ def missing_cells(variant: VariantPlan, folders: Folders, checkpoints: Path) -> 
     bank, missing = load_experts(folders.experts(variant.name), backbone), []
     for name, settings in variant.transfers.items():
         prepared, output = PreparedTask.load(folders.data / name, name), folders.targets(variant.name) / name
-        target, data = (
-            Target(prepared, backbone, bank, settings.answer, checkpoints, transfer.__name__),
-            prepared.content_hash(),
-        )
-        for cell in settings.cells:
-            described = target.training(cell, settings.method(cell.method), data).description
-            if not holds_cell(output / cell.name, described, backbone, bank):
+        target = Target(prepared, backbone, bank, settings.answer, checkpoints, transfer.__name__)
+        for training in target.trainings({cell: settings.method(cell.method) for cell in settings.cells}):
+            cell = training.cell
+            if not holds_cell(output / cell.name, training.description, backbone, bank):
                 missing.append(cell)
     return missing

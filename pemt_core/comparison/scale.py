@@ -3,9 +3,11 @@
 docs/scale.md explains the model; tests/test_scale.py compares its counts with torch's.
 """
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 from pemt_core.tasks import get_task
@@ -17,17 +19,12 @@ from pemt_core.training.settings import TrainingSettings
 STEP_OPERATORS = {"train_source": 2490, "transfer": 4640}
 ENCODE_OPERATORS, TOKEN_OPERATORS = 700, 770  # in generation: once, and per token
 LOGGED_STEPS = 10  # as in pemt_core/training/loop.py
-# fmt: off
-ROWS = {  # of the official splits that a task's rule uses, in its order
-    "mnli": (392_702, 9_832, 9_815), "qnli": (104_743, 5_463), "qqp": (363_846, 40_430), "sst2": (67_349, 872),
-    "squad": (87_599, 10_570), "record": (138_854, 10_000),  # record: one training row per answer of 100,730 queries
-    "cola": (8_551, 1_043), "stsb": (5_749, 1_500), "mrpc": (3_668, 408), "rte": (2_490, 277),
-    "multirc": (27_243, 4_848), "boolq": (9_427, 3_270), "wic": (5_428, 638), "wsc": (554, 104), "cb": (250, 56),
-    "nq": (104_071, 12_836), "hotpotqa": (72_928, 5_901), "searchqa": (117_384, 16_980), "newsqa": (74_160, 4_212),
-    "winogrande": (40_398, 1_267), "yelp": (560_000, 38_000), "scitail": (23_596, 1_304),
-    "paws": (49_401, 8_000, 8_000),
-}
-# fmt: on
+
+# By task: rows of the official splits that its rule uses, in its order (record: one training row per answer of 100,730
+# queries), and mean tokens of prompt, text and target, as docs/scale.md lists them
+_REAL = json.loads((Path(__file__).parent / "real_tasks.json").read_text(encoding="utf-8"))
+ROWS: Mapping[str, Sequence[int]] = {name: each["rows"] for name, each in _REAL.items()}
+TOKENS: Mapping[str, tuple[int, int, float]] = {name: tuple(each["tokens"]) for name, each in _REAL.items()}
 
 
 @dataclass(frozen=True)

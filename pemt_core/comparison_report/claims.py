@@ -1,28 +1,44 @@
 """The findings in words: who is best and at what cost, whether controls do as well, and each claim with its numbers."""
 
 import math
+from typing import get_args
 
 from pemt_core.comparison_report.groups import is_control, is_equal_weights
 from pemt_core.comparison_report.study import Line, Study
 from pemt_core.report.cost import duration
 from pemt_core.statistics.comparison import MethodComparison
 from pemt_core.statistics.intervals import Interval
+from pemt_core.statistics.verdict import Decision
+
+AS_WELL, UNDECIDED = "do as well as", "cannot be told apart from"
 
 
 def headline(study: Study) -> str:
-    """Say who is best, by how much, how sure that is, and at what cost."""
+    """Say who is best and by how much."""
     best, reference = study.lines[0], study.reference
     if math.isnan(best.mean):
         return f"No method has a seed with every target{_at(study)}, so only single targets compare."
     over = f"{len(study.targets)} target{'s' if len(study.targets) > 1 else ''}{_at(study)}"
+    start = f"The highest mean of {over} is that of {best.title}: {points(best)} points"
     if best is not reference:
-        start = f"{best.title} has the highest mean of {over}, {points(best)}, against {points(reference)} for "
-        return f"{start}{reference.title}{_beside(best)}. {_cost(best)}"
-    start = f"{best.title} has the highest mean of {over}, {points(best)}"
-    if not study.others:
-        return f"{start}. {_cost(best)}"
-    second = study.others[0]
-    return f"{start}, before {second.title} with {points(second)}{_beside(second)}. {_cost(best)}"
+        return f"{start}; {reference.title} has {points(reference)}."
+    return f"{start}; next is {study.others[0].title} with {points(study.others[0])}." if study.others else f"{start}."
+
+
+def certainty(study: Study) -> list[str]:
+    """Say how sure that is, how many claims hold, and at what cost."""
+    best, reference = study.lines[0], study.reference
+    other = best if best is not reference else next(iter(study.others), None)
+    sentences = []
+    if other is not None and other.comparison is not None:
+        sentences.append(_how_sure(study, other.comparison))
+    verdicts = [each.verdict.decision for each in study.analysis.contrasts.comparisons]
+    if verdicts:
+        counts = ", ".join(f"{verdicts.count(decision)} {decision}" for decision in get_args(Decision))
+        sentences.append(f"Of the {len(verdicts)} claims that {reference.title} is better: {counts}.")
+    if not math.isnan(best.mean):
+        sentences += [_cost(line) for line in ([best] if best is reference else [best, reference])]
+    return sentences
 
 
 def controls(study: Study) -> list[str]:
@@ -30,32 +46,47 @@ def controls(study: Study) -> list[str]:
 
     Empty if the reference is shown to be better than each of them, or there is none.
     """
-    reference, sentences = study.reference.title, []
+    groups: dict[tuple[str, str], list[str]] = {}
     for line in study.others:
-        kind = _kind(study, line)
-        if not kind:
-            continue
-        ahead = None if line.comparison is None else line.comparison
-        if ahead is None:
-            gap = reference_gap(study, line)
-            if gap is not None and gap <= 0:
-                sentences.append(f"{kind} {line.title} does as well as {reference}: {signed(-gap)} points, not tested.")
-        elif ahead.verdict.decision != "supported":
-            better = "does as well as" if ahead.mean <= 0 else "cannot be told apart from"
-            sentences.append(f"{kind} {line.title} {better} {reference}: {_numbers(ahead, minus=True)}.")
-    return sentences
+        kind, found = _kind(study, line), _as_well(study, line)
+        if kind and found is not None:
+            groups.setdefault((kind, found[0]), []).append(f"{line.title}, {found[1]}")
+    title = study.reference.title
+    return [f"{kind} {relation} {title}: {'; '.join(named)}." for (kind, relation), named in groups.items()]
+
+
+def _as_well(study: Study, line: Line) -> tuple[str, str] | None:
+    """How a line compares with the reference, and the numbers; None if the reference is shown to be better."""
+    each = line.comparison
+    if each is None:
+        gap = line.mean - study.reference.mean
+        return (AS_WELL, f"{signed(gap)}, not tested") if gap >= 0 else None
+    if each.verdict.decision == "supported":
+        return None
+    relation = UNDECIDED if each.verdict.decision == "undecidable" else AS_WELL
+    return relation, f"{difference(each)}, Holm p {p_value(each.p_holm)}"
 
 
 def _kind(study: Study, line: Line) -> str:
     if is_control(study.compared, line.column):
-        return "The negative control"
-    return "Equal weights:" if is_equal_weights(study.compared, line.column) else ""
+        return "Negative controls"
+    return "Equal weights" if is_equal_weights(study.compared, line.column) else ""
 
 
 def paragraph(study: Study) -> list[str]:
-    """Return the first paragraph, then a sentence on each claim, fixed beforehand: the reference beats each of the family."""
-    sentences = [" ".join([headline(study), *controls(study)])]
-    sentences += [claim(study, each) for each in study.analysis.contrasts.comparisons]
+    """Return the first paragraph, then a sentence on each claim: the reference is better than one of the family."""
+    return [" ".join([headline(study), *controls(study), *certainty(study)]), *claims(study)]
+
+
+def claims(study: Study) -> list[str]:
+    """Return a sentence on each claim, then on targets at the floor and on what is not tested."""
+    sentences = [claim(study, each) for each in study.analysis.contrasts.comparisons]
+    return [*sentences, *remarks(study)]
+
+
+def remarks(study: Study) -> list[str]:
+    """Say which targets are at the floor, what changes without them, and what is not tested."""
+    sentences = []
     if study.floors:
         names = ", ".join(study.floors)
         sentences.append(f"Every method scores like a constant answer or a guess on {names}. {without_floors(study)}")
@@ -95,12 +126,6 @@ def changed_verdicts(study: Study) -> list[str]:
     ]
 
 
-def reference_gap(study: Study, line: Line) -> float | None:
-    """The reference's mean minus a line's, in points; None if one of them has none."""
-    gap = study.reference.mean - line.mean
-    return None if math.isnan(gap) else gap
-
-
 def points(line: Line) -> str:
     """Format a mean with its interval: "71.2 ± 0.8"."""
     return f"{line.mean:.1f}" if math.isnan(line.half_width) else f"{line.mean:.1f} ± {line.half_width:.1f}"
@@ -113,7 +138,7 @@ def interval(ends: Interval, minus: bool = False) -> str:
 
 
 def difference(each: MethodComparison) -> str:
-    """Format the mean difference, the method minus the reference, with its bootstrap interval: "−1.2 (−2.0 to −0.3)"."""
+    """Format the method minus the reference with its bootstrap interval: "−1.2 (−2.0 to −0.3)"."""
     return f"{signed(-each.mean)} ({interval(each.mean_interval, minus=True)})"
 
 
@@ -122,38 +147,29 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
-def _numbers(each: MethodComparison, minus: bool = False) -> str:
-    """The numbers of a comparison, of the reference minus the method, or the method minus the reference."""
-    sign = -1 if minus else 1
-    won, lost = (each.losses, each.wins) if minus else (each.wins, each.losses)
+def _numbers(each: MethodComparison) -> str:
+    """The numbers of a comparison: the method minus the reference."""
     return (
-        f"mean difference {signed(sign * each.mean)}, Hodges-Lehmann {signed(sign * each.hodges_lehmann)} "
-        f"({interval(each.interval, minus)}), Holm p {p_value(each.p_holm)}, "
-        f"{won} wins, {each.ties} ties, {lost} losses on {each.n_targets} targets"
+        f"mean difference {signed(each.mean)}, Hodges-Lehmann {signed(each.hodges_lehmann)} "
+        f"({interval(each.interval)}), Holm p {p_value(each.p_holm)}, "
+        f"{each.wins} won, {each.ties} tied, {each.losses} lost of {each.n_targets} targets"
     )
 
 
-def _beside(line: Line) -> str:
-    """How sure the difference between a line and the reference is."""
-    each = line.comparison
-    if each is None:
-        return ""
-    gap = f"{abs(each.mean):.1f} points"
-    sure = {
-        "supported": "and the difference is supported",
-        "not supported": "but the data do not support a claim that the reference is better",
-        "undecidable": "and the data cannot decide between the two",
-    }[each.verdict.decision]
-    return f"; {gap} apart, Holm p {p_value(each.p_holm)}, {sure}"
+def _how_sure(study: Study, each: MethodComparison) -> str:
+    names = study.compared.columns
+    one, other = names[each.method].title, names[each.reference].title
+    numbers = f"{one} and {other} differ by {abs(each.mean):.1f} points, Holm p {p_value(each.p_holm)}"
+    return f"{numbers}: that {one} is better is {each.verdict.decision}, because {each.verdict.reason}."
 
 
 def _cost(line: Line) -> str:
     cost = line.cost
     most = f"{cost.most_parameters:,}"
-    range_ = most if cost.fewest_parameters == cost.most_parameters else f"{cost.fewest_parameters:,} to {most}"
-    frozen = f" and draws on {cost.source_parameters:,} frozen ones of its sources" if cost.source_parameters else ""
-    time = "" if cost.seconds is None else f", and takes {duration(cost.seconds)} a cell"
-    return f"It trains {range_} parameters a target{frozen}{time}."
+    trained = most if cost.fewest_parameters == cost.most_parameters else f"{cost.fewest_parameters:,} to {most}"
+    frozen = f", {cost.source_parameters:,} frozen ones of sources" if cost.source_parameters else ""
+    time = "" if cost.seconds is None else f", {duration(cost.seconds)} a cell"
+    return f"The cost of {line.title}: {trained} trained parameters a target{frozen}{time}."
 
 
 def _at(study: Study) -> str:
@@ -161,7 +177,8 @@ def _at(study: Study) -> str:
 
 
 def signed(value: float) -> str:
-    """Format points with a sign: "+1.2", "−0.3", "−∞"."""
+    """Format points with a sign: "+1.2", "−0.3", "0.0", "−∞"."""
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    return f"{value:+.1f}".replace("-", "−")
+    shown = f"{value:+.1f}".replace("-", "−")
+    return "0.0" if shown[1:] == "0.0" else shown

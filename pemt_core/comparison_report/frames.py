@@ -5,7 +5,6 @@ from typing import Any
 
 import pandas as pd
 
-from pemt_core.artifacts.description import load_training_record
 from pemt_core.comparison.compared import Compared
 from pemt_core.comparison_report.study import Study
 from pemt_core.statistics.analysis import Contrasts
@@ -45,7 +44,7 @@ def row_frame(compared: Compared) -> pd.DataFrame:
     """Return a row per cell with all facts, as recorded."""
     rows = []
     for result in compared.results:
-        cost, record = compared.costs[result.cell], load_training_record(compared.cells[result.cell])
+        cost = compared.costs[result.cell]
         rows.append(
             {
                 "suite": result.suite,
@@ -60,7 +59,6 @@ def row_frame(compared: Compared) -> pd.DataFrame:
                 "unreadable": result.unreadable,
                 "test_rows": result.test_rows,
                 "learning_rate": result.learning_rate,
-                "best_step": record.best_step,
                 "steps": cost.steps,
                 "configurations": cost.configurations,
                 "seconds": cost.seconds,

@@ -11,9 +11,11 @@ from pemt_core.report.palette import SOFT, TEXT
 
 FONT_SIZE = 9  # points
 MARK = 6  # pixels from a mark's centre to its edge
-RADII = (9, 15, 24, 36, 50, 66, 84, 105, 130, 160)  # pixels from a mark to its label
-LEADER = 15  # a label that is farther away has a line to its mark
-ANGLES = (0, 180, 35, 145, 325, 215, 90, 270)  # degrees, the preferred ones first
+RADII = (9, 16, 24, 34, 46, 60, 76, 94, 114, 136, 160, 190, 220)  # pixels from a mark to its label
+LEADER = 9  # a label that is farther away has a line to its mark
+ANGLES = (0, 180, 35, 145, 325, 215, 90, 270, 15, 165, 345, 195, 60, 120, 300, 240)  # degrees, the preferred first
+
+Box = tuple[float, float, float, float]  # left, bottom, right, top in pixels
 
 
 @dataclass(frozen=True)
@@ -34,28 +36,33 @@ def place_labels(axes: Axes, marks: Sequence[Labelled]) -> None:
     A label without a free place takes the one where it covers least.
     """
     taken = [box for mark in marks for box in _boxes_of(axes, mark)]
-    frame = axes.get_window_extent()
+    frame: Box = axes.get_window_extent().extents
+    per_pixel = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
     for mark in sorted(marks, key=lambda mark: -mark.y):
         x, y = axes.transData.transform((mark.x, mark.y))
-        weight = "bold" if mark.bold else "normal"
         label = axes.annotate(
-            mark.text, (mark.x, mark.y), (0, 0), textcoords="offset pixels", fontsize=FONT_SIZE, color=TEXT,
-            fontweight=weight, va="center", ha="center",
+            mark.text, (mark.x, mark.y), (0, 0), textcoords="offset points", fontsize=FONT_SIZE, color=TEXT,
+            fontweight="bold" if mark.bold else "normal", va="center", ha="center",
         )  # fmt: skip
         size = label.get_window_extent()
         radius, dx, dy = min(
             _candidates(size.width, size.height),
-            key=lambda place: _cost(_box(x + place[1], y + place[2], size), taken, frame) + place[0] / 1000,
+            key=lambda place: _cost(_box(x + place[1], y + place[2], size), taken, frame) + place[0] / 10,
         )
-        label.set_position((dx, dy))
+        label.set_position((dx * per_pixel, dy * per_pixel))
         if radius > LEADER:
-            arrow = {"arrowstyle": "-", "color": SOFT, "linewidth": 0.6, "shrinkA": 0, "shrinkB": MARK * 0.72}
-            label.remove()
-            label = axes.annotate(
-                mark.text, (mark.x, mark.y), (dx, dy), textcoords="offset pixels", fontsize=FONT_SIZE, color=TEXT,
-                fontweight=weight, va="center", ha="center", arrowprops=arrow,
-            )  # fmt: skip
+            start, end = _ends(dx, dy, size)
+            line = [axes.transData.inverted().transform((x + px, y + py)) for px, py in (start, end)]
+            axes.plot(*zip(*line, strict=True), color=SOFT, linewidth=0.6, zorder=1.5, scalex=False, scaley=False)
         taken.append(_box(x + dx, y + dy, size))
+
+
+def _ends(dx: float, dy: float, size: Bbox) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The ends of the line from a mark's edge to its label, whose centre is at (dx, dy), in pixels from the mark."""
+    x = max(dx - size.width / 2, min(0.0, dx + size.width / 2))
+    y = max(dy - size.height / 2, min(0.0, dy + size.height / 2))
+    length = math.hypot(x, y) or 1.0
+    return (x / length * MARK, y / length * MARK), (x, y)
 
 
 def _candidates(width: float, height: float) -> Iterator[tuple[float, float, float]]:
@@ -70,20 +77,24 @@ def _side(direction: float) -> float:
     return 0.0 if abs(direction) < 0.1 else math.copysign(1.0, direction)
 
 
-def _box(x: float, y: float, size: Bbox) -> Bbox:
-    return Bbox.from_bounds(x - size.width / 2, y - size.height / 2, size.width, size.height)
+def _box(x: float, y: float, size: Bbox) -> Box:
+    return x - size.width / 2, y - size.height / 2, x + size.width / 2, y + size.height / 2
 
 
-def _boxes_of(axes: Axes, mark: Labelled) -> list[Bbox]:
-    """What a mark and its bar cover, in pixels."""
+def _boxes_of(axes: Axes, mark: Labelled) -> list[Box]:
+    """What a mark and its bar cover."""
     x, y = axes.transData.transform((mark.x, mark.y))
     low, high = (axes.transData.transform((mark.x, end))[1] for end in (mark.low, mark.high))
-    return [Bbox.from_bounds(x - MARK, y - MARK, 2 * MARK, 2 * MARK), Bbox.from_extents(x - 1, low, x + 1, high)]
+    return [(x - MARK, y - MARK, x + MARK, y + MARK), (x - 1, low, x + 1, high)]
 
 
-def _cost(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
+def _cost(box: Box, taken: Sequence[Box], frame: Box) -> float:
     """The area in square pixels that a label would share with others or lose outside the frame."""
-    inside = Bbox.intersection(box, frame)
-    outside = box.width * box.height - (inside.width * inside.height if inside else 0.0)
-    shared = [Bbox.intersection(box, other) for other in taken]
-    return 10 * outside + sum(part.width * part.height for part in shared if part)
+    outside = _shared(box, box) - _shared(box, frame)
+    return 10 * outside + sum(_shared(box, other) for other in taken)
+
+
+def _shared(one: Box, other: Box) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return width * height if width > 0 and height > 0 else 0.0

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
+from pemt_core.comparison_report.claims import signed
 from pemt_core.comparison_report.study import Study
 from pemt_core.report.expert_table import contrast
 from pemt_core.report.palette import SOFT, TEXT, page_colours
 
 SHADES = 11  # odd, so that no difference has its own colour
 _WORSE, _NONE, _BETTER = (179, 88, 6), (247, 247, 247), (33, 102, 172)  # ends of ColorBrewer's RdBu and PuOr
+STRONGEST = 10.0  # points: more has the same colour, or one poor method would leave the others without
 FLOOR_MARK = "†"  # after a target where every method scores like a constant answer or a guess
 
 
@@ -36,14 +38,14 @@ def matrix_of(study: Study) -> Matrix:
     differences = [[study.difference(line.column, target) for target in study.targets] for line in lines]
     values = np.array([[np.nan if each is None else each for each in row] for row in differences])
     scores = [study.cells.get((study.compared.reference, target)) for target in study.targets]
-    strongest = np.nanquantile(np.abs(values[1:]), 0.95) if len(lines) > 1 and not np.isnan(values[1:]).all() else 1.0
+    strongest = np.nanquantile(np.abs(values[1:]), 0.9) if len(lines) > 1 and not np.isnan(values[1:]).all() else 1.0
     values[0] = [np.nan if cell is None else cell.mean for cell in scores]
     return Matrix(
         rows=[line.column for line in lines],
         titles=[line.title for line in lines],
         targets=study.targets,
         values=values,
-        scale=max(1.0, float(strongest)),
+        scale=min(STRONGEST, max(1.0, float(strongest))),
     )
 
 
@@ -64,7 +66,7 @@ def draw_matrix(study: Study, matrix: Matrix) -> Figure:
     """Draw the matrix as a table of coloured cells with values; marked targets are grey in the header."""
     rows, columns = matrix.values.shape
     longest = max(map(len, matrix.titles))
-    left, top = 0.075 * longest + 0.3, 0.085 * max(map(len, matrix.targets)) + 0.45
+    left, top = 0.075 * longest + 0.3, 0.085 * (max(map(len, matrix.targets)) + 2) + 0.15
     width, height = left + 0.47 * columns + 0.15, top + 0.25 * rows + 0.45
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((left / width, 0.4 / height, 0.47 * columns / width, 0.25 * rows / height))
@@ -76,7 +78,7 @@ def draw_matrix(study: Study, matrix: Matrix) -> Figure:
         first, missing = row == 0, np.isnan(value)
         background, text = ("#ffffff", SOFT) if first or missing else shades[matrix.shade(value)]
         axes.fill_between([column + 0.02, column + 0.98], row + 0.04, row + 0.96, color=background, linewidth=0)
-        shown = "–" if missing else f"{value:.1f}" if first else f"{value:+.1f}".replace("-", "−")
+        shown = "–" if missing else f"{value:.1f}" if first else signed(value)
         axes.text(column + 0.5, row + 0.53, shown, ha="center", va="center", fontsize=8, color=text,
                   fontweight="bold" if first else "normal")  # fmt: skip
     marked = [f"{target} {FLOOR_MARK}" if target in study.floors else target for target in matrix.targets]

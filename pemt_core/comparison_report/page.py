@@ -28,10 +28,11 @@ INLINE = ("points", "ranks", "ranks_above_floor")  # figures that the page shows
 
 
 def render_page(compared: Compared, studies: Sequence[Study], figures: Mapping[str, Figure]) -> str:
-    """Return the page. `figures` are named "points", "ranks", "ranks_above_floor" with each study's suffix, and "by_k"."""
+    """Return the page. `figures` are those of `draw_figures`, which has "by_k" if there are several k."""
     environment = new_environment(FOLDER)
     environment.filters |= {
         "signed": claims.signed,
+        "ends": claims.interval,
         "flipped": lambda ends: claims.interval(ends, minus=True),
         "p": lambda p: claims.p_value(p).removeprefix("= "),
         "size": size,
@@ -56,8 +57,6 @@ def suffix_of(study: Study, studies: Sequence[Study]) -> str:
 def _part(study: Study, figures: Mapping[str, Figure], suffix: str) -> dict[str, Any]:
     """What the page shows of one k."""
     matrix = matrix_of(study)
-    first, *sentences = claims.paragraph(study)
-    assert first
     drawn = {name: inline_svg(figures[f"{name}{suffix}"], f"{name}{suffix}") for name in INLINE
              if f"{name}{suffix}" in figures}  # fmt: skip
     return {
@@ -65,9 +64,10 @@ def _part(study: Study, figures: Mapping[str, Figure], suffix: str) -> dict[str,
         "suffix": suffix,
         "title": title_of(study),
         "at": f", {title_of(study)}" if suffix else "",
-        "headline": claims.headline(study),
-        "controls": claims.controls(study),
-        "claims": sentences,
+        "headline": claims.headline(study).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"),
+        "controls": " ".join(claims.controls(study)),
+        "certainty": " ".join(claims.certainty(study)),
+        "remarks": claims.remarks(study),
         "above_floor": claims.without_floors(study),
         "matrix": matrix,
         "rows": list(zip(matrix.titles, matrix.values, strict=True)),

@@ -13,6 +13,8 @@ from pemt_core.comparison_report.labels import Labelled, place_labels
 from pemt_core.comparison_report.study import Line, Study
 from pemt_core.report.palette import PAGE, drop_frame, figure_without, lay_out, page_colours
 
+FEWEST = 1_000  # parameters: below, the scale is linear, since methods that train a few numbers have no decade
+BESIDE = 1.15  # ratio between marks that are drawn side by side
 WIDEST = 12.0  # points: an interval is cut where it would squeeze the differences between methods
 
 
@@ -24,7 +26,7 @@ def draw_points(study: Study) -> Figure:
         return figure_without("means over all targets")
     figure = Figure(figsize=(7.4, 5.2), layout="constrained")
     axes = figure.subplots()
-    marks = [_mark(line) for line in lines]
+    marks = [_mark(line, at) for line, at in zip(lines, side_by_side(lines), strict=True)]
     _scale(axes, lines)
     for line, mark in zip(lines, marks, strict=True):
         _draw(axes, line, mark)
@@ -39,10 +41,31 @@ def draw_points(study: Study) -> Figure:
     return figure
 
 
-def _mark(line: Line) -> Labelled:
+def side_by_side(lines: Sequence[Line]) -> list[float]:
+    """Return the place of each mark: its count, or beside it where the next count is less than BESIDE times it."""
+    order = sorted(range(len(lines)), key=lambda place: lines[place].cost.most_parameters)
+    runs: list[list[int]] = []
+    for place in order:
+        size = lines[place].cost.most_parameters
+        before = lines[runs[-1][-1]].cost.most_parameters if runs else -1
+        if runs and size >= FEWEST and before >= FEWEST and size < before * BESIDE:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    places = [float(line.cost.most_parameters) for line in lines]
+    for run in runs:
+        middle = math.exp(sum(math.log(max(1, lines[place].cost.most_parameters)) for place in run) / len(run))
+        for step, place in enumerate(run):
+            if len(run) > 1:
+                places[place] = middle * BESIDE ** (step - (len(run) - 1) / 2)
+    return places
+
+
+def _mark(line: Line, at: float) -> Labelled:
     half = 0.0 if math.isnan(line.half_width) else min(line.half_width, WIDEST)
-    at = float(line.cost.most_parameters)
-    return Labelled(at, line.mean, line.title, line.mean - half, line.mean + half, bold=line.group is GROUPS[0])
+    size = line.cost.most_parameters
+    text = f"{line.title} ({size:,})" if size < FEWEST else line.title
+    return Labelled(at, line.mean, text, line.mean - half, line.mean + half, bold=line.group is GROUPS[0])
 
 
 def _draw(axes: Axes, line: Line, mark: Labelled) -> None:
@@ -56,18 +79,18 @@ def _draw(axes: Axes, line: Line, mark: Labelled) -> None:
 
 
 def _scale(axes: Axes, lines: Sequence[Line]) -> None:
-    """Fit the axes: parameters on a log scale with a tick per power of ten, and 0 on its left if a method has none."""
+    """Fit the axes: parameters on a log scale with a tick per power of ten, and 0 on its left if needed."""
     sizes = [line.cost.most_parameters for line in lines]
-    low, high = min(size for size in [*sizes, max(sizes)] if size) if any(sizes) else 1, max(*sizes, 1)
+    low, high = max(FEWEST, min(sizes)), max(*sizes, FEWEST)
     powers = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
-    if 0 in sizes:
-        axes.set_xscale("symlog", linthresh=powers[0], linscale=0.5)
-        axes.set_xlim(-powers[0] * 0.4, high * 4)
-        axes.xaxis.set_major_locator(FixedLocator([0.0, *powers]))
+    if min(sizes) < FEWEST:
+        axes.set_xscale("symlog", linthresh=FEWEST, linscale=0.4)
+        axes.set_xlim(-FEWEST * 0.5, high * 4)
+        powers = [0.0, *powers]
     else:
         axes.set_xscale("log")
         axes.set_xlim(low / 4, high * 4)
-        axes.xaxis.set_major_locator(FixedLocator(powers))
+    axes.xaxis.set_major_locator(FixedLocator(powers))
     axes.xaxis.set_major_formatter(EngFormatter(sep="\N{NARROW NO-BREAK SPACE}"))
     axes.xaxis.set_minor_locator(NullLocator())
     halves = [0.0 if math.isnan(line.half_width) else min(line.half_width, WIDEST) for line in lines]

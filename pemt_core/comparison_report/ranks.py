@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pemt_core.comparison_report.study import Study
-from pemt_core.report.palette import LINE, SOFT, TEXT, figure_without, lay_out, page_colours
+from pemt_core.report.palette import LINE, PAGE, SOFT, TEXT, figure_without, lay_out, page_colours
 from pemt_core.statistics.ranks import Ranking
 
 ROW, BAR = 0.24, 0.13  # inches between labels, and between bars
@@ -92,7 +92,8 @@ def _labels(axes: Axes, study: Study, ranking: Ranking, top: float) -> None:
         end = SIDE - 0.08 if on_left else WIDTH - SIDE + 0.08
         style = next(line.group for line in study.lines if line.column == method)
         axes.plot([at, at, end], [0, height, height], color=LINE, linewidth=0.9, zorder=1)
-        axes.plot([at], [0], marker=style.marker, color=style.colour, markersize=5, zorder=4, clip_on=False)
+        face = PAGE if style.hollow else style.colour
+        axes.plot([at], [0], marker=style.marker, color=style.colour, markerfacecolor=face, markersize=5, zorder=4)
         text = study.compared.columns[method].title
         label = f"{text}  {rank:.1f}" if on_left else f"{rank:.1f}  {text}"
         weight = "bold" if method == study.compared.reference else "normal"

@@ -123,7 +123,7 @@ def study_of(compared: Compared, results: Sequence[CellResult], analysis: Analys
 
 
 def above_floor_means(analysis: Analysis) -> dict[str, float]:
-    """The mean over the targets above the floor of each method that has them all; empty if no target is at the floor."""
+    """The mean of each method that has all targets above the floor; empty if no target is at the floor."""
     contrasts: Contrasts | None = analysis.above_floor
     if contrasts is None:
         return {}

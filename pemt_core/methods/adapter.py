@@ -34,7 +34,7 @@ class BottleneckAdapter(WithoutSources):
 
     @property
     def title(self) -> str:
-        return "adapter"
+        return "Adapter"
 
     def about(self, known: Sequence[str]) -> str:
         return f"bottlenecks of d_model / {self.reduction_factor} after self-attention and feed-forward; layer norms"

@@ -22,34 +22,45 @@ class TrainedParameters:
         return self.fixed + self.per_prompt_token * num_tokens
 
 
-def trained_parameters(method: Method, backbone: Any, sources: Sequence[str], rank: int) -> TrainedParameters:
+def trained_parameters(
+    method: Method, backbone: Any, sources: Sequence[str], rank: int, prompt_length: int = 100
+) -> TrainedParameters:
     """Count the parameters that `method` trains for one target.
 
     Args:
         backbone: a T5 on any device, the meta device included.
-        sources: all known sources; each has an expert of this `rank`.
+        sources: all known sources; each has an expert of this `rank`, and a prompt trained alone of `prompt_length`.
     """
     option = method.options(sources)[0]  # options differ in what they start from
-    drawn_on = option.draws_on(sources)
-    one, two = (_count(option, backbone, drawn_on, rank, num_tokens) for num_tokens in (1, 2))
+    shapes = [_Shapes(source, rank, prompt_length) for source in option.draws_on(sources)]
+    one, two = (_count(option, backbone, shapes, num_tokens) for num_tokens in (1, 2))
     return TrainedParameters(one - (two - one), two - one)
 
 
-def _count(method: Method, backbone: Any, sources: Sequence[str], rank: int, num_tokens: int) -> int:
+@dataclass(frozen=True)
+class _Shapes:
+    """What the shapes of a source's expert depend on, besides the backbone."""
+
+    source: str
+    rank: int
+    prompt_length: int  # of the prompt that was trained alone
+
+    def expert(self, backbone: Any, num_tokens: int) -> "Expert":
+        """An expert without data, its prompt of `num_tokens` tokens: some prompts start from a source's."""
+        import torch
+
+        from pemt_core.model.assemble import Expert, source_shapes
+
+        shapes = source_shapes(backbone, num_tokens, lambda _: self.rank)
+        tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+        lone_prompt = torch.empty(self.prompt_length, backbone.config.d_model, device="meta")
+        return Expert(self.source, tensors, 1.0, lone_prompt)
+
+
+def _count(method: Method, backbone: Any, shapes: Sequence[_Shapes], num_tokens: int) -> int:
     import torch
 
-    experts = [_expert(backbone, source, rank, num_tokens) for source in sources]
+    experts = [each.expert(backbone, num_tokens) for each in shapes]
     ids = torch.zeros(num_tokens, dtype=torch.long)
     tensors = method.initial_tensors(backbone, ids, experts, torch.Generator().manual_seed(0))
     return sum(tensor.numel() for tensor in tensors.values())
-
-
-def _expert(backbone: Any, source: str, rank: int, num_tokens: int) -> "Expert":
-    """An expert with shapes but no data, with prompts of `num_tokens` tokens: some prompts start from a source's."""
-    import torch
-
-    from pemt_core.model.assemble import Expert, source_shapes
-
-    shapes = source_shapes(backbone, num_tokens, lambda _: rank)
-    tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    return Expert(source, tensors, 1.0, torch.empty_like(tensors["prompt"]))

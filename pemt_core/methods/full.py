@@ -29,7 +29,7 @@ class Full(WithoutSources):
 
     @property
     def title(self) -> str:
-        return "full fine-tuning"
+        return "Full fine-tuning"
 
     def about(self, known: Sequence[str]) -> str:
         return ""

@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # settings load without torch
 class Method(Group):
     """A way to adapt a target, with every setting that its numbers depend on.
 
-    A subclass adds `kind: Literal["<its name>"]` and its settings. A setting without a default is one that the group
-    `transfer` also has: it takes its value from there unless the method's entry sets it. One with a default ignores
+    A subclass adds `kind: Literal["<its name>"]` and its settings. The settings here, and those of a kind without a
+    default, take their values from the group `transfer` unless the method's entry sets them. A kind's default ignores
     `transfer`, so that a published value stays what it is.
     """
 

@@ -29,7 +29,7 @@ class Norms(WithoutSources):
 
     @property
     def title(self) -> str:
-        return "layer norms"
+        return "Layer norms"
 
     def about(self, known: Sequence[str]) -> str:
         return "the scales of the layer norms alone"

@@ -1,14 +1,16 @@
-"""PEMT (Lin et al. 2024), also with other gates, with fewer sources, or with none."""
+"""PEMT (Lin et al. 2024), also with other gates, other sources or none, without some of its parts, or as a control."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from pemt_core.errors import SettingsError, nearest
-from pemt_core.methods.gates import gate_modules, gates
+from pemt_core.errors import SettingsError
+from pemt_core.methods.gate_settings import GateSettings
+from pemt_core.methods.gates import gate_modules
 from pemt_core.methods.method import Method
-from pemt_core.schema.numbers import Amount, Count, Fraction, Short
+from pemt_core.methods.sources import SourceChoice, without_sources
+from pemt_core.schema.numbers import Amount, Count, Fraction, Seed
 
 if TYPE_CHECKING:
     import torch
@@ -17,11 +19,14 @@ if TYPE_CHECKING:
     from pemt_core.model.assemble import Expert, FoldedLayers
     from pemt_core.model.prompted import PromptedT5
 
+PUBLISHED_SPARSITY = 0.1
 
-class Pemt(Method):
+
+class Pemt(GateSettings, SourceChoice, Method):
     """Stage 2: guided prompt, gated mixture of source adapters, target adapter, layer norms, task sparsity loss.
 
-    Without sources, only the target prompt, target adapters and layer norms are trained.
+    Without sources, only the target prompt, target adapters and layer norms are trained. The settings after the first
+    five are for ablations and controls; their defaults are the published method. `description` starts the prompt.
     """
 
     kind: Literal["pemt"]
@@ -30,27 +35,28 @@ class Pemt(Method):
     prompt_dropout: Fraction
     sparsity_coefficient: Amount
     sparsity_positions: Literal["all", "unpadded"]
-    sources: list[Short] | None = None  # None: all
-    without: list[Short] = Field(default_factory=list)  # sources to leave out of these
-    gate: str = "input"  # a file of `pemt_core.methods.gates`
-
-    @field_validator("gate")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in gate_modules():
-            raise ValueError(f"there is no such gate; {nearest(value, gate_modules())}")
-        return value
+    sparsity_gradient: Literal["full", "cosines_detached", "weights_detached"] = "full"
+    description: Annotated[str, Field(min_length=1, max_length=2000)] | None = None  # None: the target's
+    guided_prompt: bool = True  # false: the target's prompt alone enters the encoder
+    target_adapter: bool = True
+    norms: Literal["trained", "frozen"] = "trained"
+    source_adapters: Literal["own", "permuted", "random"] = "own"  # permuted: each source has the next one's
+    source_prompts: Literal["own", "shuffled"] = "own"
+    source_seed: Seed = 0  # of random adapters and shuffled prompts
 
     def draws_on(self, known: Sequence[str]) -> list[str]:
-        for key, named in (("sources", self.sources or ()), ("without", self.without)):
-            for source in named:
-                if source not in known:
-                    raise SettingsError(f"{key} names '{source}', which is not a source; {nearest(source, known)}")
-        chosen = known if self.sources is None else self.sources
-        left = [source for source in known if source in chosen and source not in self.without]
-        if self.without and not left:
-            raise SettingsError(f"without leaves out every source: {known}; to use none, set `sources: []`")
-        return left
+        drawn = super().draws_on(known)
+        if self.source_adapters == "permuted" and len(drawn) == 1:
+            raise SettingsError(f"source_adapters is 'permuted', which needs two sources; there is only {drawn[0]}")
+        return drawn
+
+    def prompt_text(self, description: str) -> str:
+        return self.description or description
+
+    def learning_rate_factors(self, names: Sequence[str]) -> Mapping[str, float]:
+        from pemt_core.model.gate import is_of_gate
+
+        return {name: self.gate_rate for name in names if is_of_gate(name)} if self.gate_rate != 1 else {}
 
     def initial_tensors(
         self, backbone: Any, description_ids: "Tensor", experts: "Sequence[Expert]", generator: "torch.Generator"
@@ -61,9 +67,10 @@ class Pemt(Method):
             backbone,
             initial_prompt(backbone, description_ids, self.prompt_init, generator),
             num_experts=len(experts),
-            reduction_factor=self.reduction_factor,
+            reduction_factor=self.reduction_factor if self.target_adapter else None,
             generator=generator,
-            gates=gates(self.gate),
+            gates=self.gates(),
+            norms=self.norms == "trained",
         )
 
     def build(
@@ -78,13 +85,26 @@ class Pemt(Method):
         return build_target_model(
             backbone,
             tensors,
-            experts,
+            self._controlled(experts),
             prompt_dropout=self.prompt_dropout,
             sparsity_coefficient=self.sparsity_coefficient,
             sparsity_positions=self.sparsity_positions,
-            gates=gates(self.gate),
-            folded=folded,
+            sparsity_gradient=self.sparsity_gradient,
+            guided_prompt=self.guided_prompt,
+            target_adapter=self.target_adapter,
+            norms=self.norms == "trained",
+            gates=self.gates(),
+            folded=folded if self.source_adapters == "own" else None,
         )
+
+    def _controlled(self, experts: "Sequence[Expert]") -> "Sequence[Expert]":
+        """The experts, changed as a control asks."""
+        from pemt_core.model.source_controls import exchanged_adapters, random_adapters, shuffled_prompts
+
+        if self.source_adapters != "own":
+            exchanges = self.source_adapters == "permuted"
+            experts = exchanged_adapters(experts) if exchanges else random_adapters(experts, self.source_seed)
+        return experts if self.source_prompts == "own" else shuffled_prompts(experts, self.source_seed)
 
     @property
     def code(self) -> tuple[str, ...]:
@@ -97,8 +117,41 @@ class Pemt(Method):
     def about(self, known: Sequence[str]) -> str:
         mixed = self.draws_on(known)
         if not mixed:
-            return "stage 2 without sources: target prompt, target adapters and layer norms alone"
-        absent = [source for source in known if source not in mixed]
-        parts = [f"without the source{'s' if len(absent) > 1 else ''} {', '.join(absent)}"] if absent else []
-        parts += [f"with the gate '{self.gate}'"] if self.gate != "input" else []
+            return " and ".join([self._about_no_sources(), *self._about_prompt()])
+        parts = [absent] if (absent := without_sources(known, mixed)) else []
+        parts += [*self.about_gates(), *self.about_parts(), *self.about_control()]
         return f"PEMT {' and '.join(parts)}" if parts else ""
+
+    def about_parts(self) -> list[str]:
+        """Phrases about everything that is not as published, besides gates and sources."""
+        parts = [*self._about_sparsity(), *self._about_prompt()]
+        parts += [] if self.guided_prompt else ["without a guided prompt"]
+        parts += [] if self.target_adapter else ["without target adapters"]
+        return parts if self.norms == "trained" else [*parts, "with frozen layer norms"]
+
+    def _about_no_sources(self) -> str:
+        trained = ["target prompt"]
+        trained += ["target adapters"] if self.target_adapter else []
+        trained += ["layer norms"] if self.norms == "trained" else []
+        listed = " and ".join([", ".join(trained[:-1]), trained[-1]]) if len(trained) > 1 else trained[0]
+        return f"stage 2 without sources: {listed} alone"
+
+    def _about_sparsity(self) -> list[str]:
+        coefficient, gradient = self.sparsity_coefficient, self.sparsity_gradient
+        if not coefficient:
+            return ["without the sparsity loss"]
+        parts = [] if coefficient == PUBLISHED_SPARSITY else [f"with the sparsity weight {coefficient:g}"]
+        stopped = {"cosines_detached": "no gradient into the cosines", "weights_detached": "none into the weights"}
+        return parts if gradient == "full" else [*parts, f"with a sparsity loss that has {stopped[gradient]}"]
+
+    def _about_prompt(self) -> list[str]:
+        if self.prompt_init == "normal":
+            return ["with a random prompt at the start"]
+        return [] if self.description is None else ["with a prompt that starts from another text"]
+
+    def about_control(self) -> list[str]:
+        """Phrases about what is not the sources' own."""
+        adapters = {"own": [], "permuted": ["with adapters exchanged between the sources"],
+                    "random": ["with untrained source adapters of the same norm"]}  # fmt: skip
+        prompts = [] if self.source_prompts == "own" else ["with shuffled source prompts"]
+        return [*adapters[self.source_adapters], *prompts]

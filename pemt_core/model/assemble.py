@@ -4,36 +4,37 @@ A model is always built from its complete set of tensors: new ones from `initial
 artifact. An artifact therefore holds everything that was trained.
 
     source:  prompt, <stack>.<i>.down (R, F), <stack>.<i>.up (D, R)
-    target:  prompt, <stack>.<i>.gate (F or D, E), <stack>.<i>.adapter.{down,up}.{weight,bias}, and every layer norm's
-             scale under its name in the backbone's state dict
+    target:  prompt, <stack>.<i>.gate (F or D, E; other gates: pemt_core.methods.gates), <stack>.<i>.adapter.{down,up}.
+             {weight,bias}, and every layer norm's scale under its name in the backbone's state dict
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pemt_core.model import gate as published_gates
 from pemt_core.model.attachment import Attachment
 from pemt_core.model.experts import FoldedExperts
-from pemt_core.model.gate import Gates
-from pemt_core.model.layer_norm import TargetLayerNorm
-from pemt_core.model.mixture import MixtureOutput, SparsityPositions
+from pemt_core.model.gate import PUBLISHED, Gates, is_of_gate
+from pemt_core.model.layer_norm import initial_scales, trained_norms
+from pemt_core.model.mixture import MixtureOutput, SparsityGradient, SparsityPositions
 from pemt_core.model.prompt import CorrelationGuidedPrompt, TaskPrompt
 from pemt_core.model.prompted import PromptedT5
 from pemt_core.model.signal import ForwardSignal
 from pemt_core.model.source_adapter import SourceAdaptedOutput
-from pemt_core.model.stacks import feed_forwards, layer_norms
+from pemt_core.model.stacks import FeedForward, feed_forwards
 from pemt_core.model.target_adapter import AdaptedOutput, TargetAdapter
 
 TARGET_ADAPTER_STD = 0.01
 ADAPTER_TENSORS = ("down.weight", "down.bias", "up.weight", "up.bias")
 
 FoldedLayers = Mapping[str, FoldedExperts]
+_Weight = TypeVar("_Weight", bound=Tensor)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def source_shapes(backbone: Any, num_prompt_tokens: int, rank_of: Callable[[str]
     shapes = {"prompt": (num_prompt_tokens, int(backbone.config.d_model))}
     for place in feed_forwards(backbone):
         d_model, d_ff = place.wo.weight.shape
-        key = f"{place.stack}.{place.layer}"
+        key = place.key
         shapes |= {f"{key}.down": (rank_of(key), d_ff), f"{key}.up": (d_model, rank_of(key))}
     return shapes
 
@@ -86,7 +87,7 @@ def initial_source_tensors(
         nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)
         if init == "kaiming":
             nn.init.kaiming_uniform_(up, a=math.sqrt(5), generator=generator)
-        tensors |= {f"{place.stack}.{place.layer}.down": down, f"{place.stack}.{place.layer}.up": up}
+        tensors |= {f"{place.key}.down": down, f"{place.key}.up": up}
     return tensors
 
 
@@ -95,26 +96,35 @@ def initial_target_tensors(
     prompt: Float[Tensor, "P D"],
     *,
     num_experts: int,
-    reduction_factor: int,
+    reduction_factor: int | None,
     generator: torch.Generator,
-    gates: Gates = published_gates,
+    gates: Gates = PUBLISHED,
+    norms: bool = True,
 ) -> dict[str, Tensor]:
     """Stage 2 at step 0: target adapters from N(0, 0.01) with zero biases, the backbone's layer norms, initial gates.
 
-    With `num_experts` 0, there are no gates, only the target adapters, prompt and layer norms.
+    With `num_experts` 0, there are no gates; with `reduction_factor` None, no target adapters; without `norms`, the
+    backbone's layer norms stay. Random gates are drawn last, so that the target adapters do not depend on them.
     """
+    places = list(feed_forwards(backbone))
+    adapters = {
+        place.key: {} if reduction_factor is None else _initial_adapter(place, reduction_factor, generator)
+        for place in places
+    }
+    weights = gates.initial_tensors(places, num_experts, generator) if num_experts else {}
     tensors = {"prompt": prompt}
-    for place in feed_forwards(backbone):
-        d_model = place.wo.out_features
-        bottleneck = max(1, d_model // reduction_factor)
-        key = f"{place.stack}.{place.layer}"
-        if num_experts and (weight := gates.initial_weight(place, num_experts)) is not None:
-            tensors[f"{key}.gate"] = weight
-        for name, shape in (("down", (bottleneck, d_model)), ("up", (d_model, bottleneck))):
-            tensors[f"{key}.adapter.{name}.weight"] = TARGET_ADAPTER_STD * torch.randn(shape, generator=generator)
-            tensors[f"{key}.adapter.{name}.bias"] = torch.zeros(shape[0])
-    for name, parent, attribute in layer_norms(backbone):
-        tensors[name] = getattr(parent, attribute).weight.detach().clone()
+    for place in places:
+        tensors |= _of_layer(weights, place.key) | adapters[place.key]
+    tensors |= weights
+    return tensors | initial_scales(backbone) if norms else tensors
+
+
+def _initial_adapter(place: FeedForward, reduction_factor: int, generator: torch.Generator) -> dict[str, Tensor]:
+    d_model, tensors = place.wo.out_features, {}
+    bottleneck = max(1, d_model // reduction_factor)
+    for name, shape in (("down", (bottleneck, d_model)), ("up", (d_model, bottleneck))):
+        tensors[f"{place.key}.adapter.{name}.weight"] = TARGET_ADAPTER_STD * torch.randn(shape, generator=generator)
+        tensors[f"{place.key}.adapter.{name}.bias"] = torch.zeros(shape[0])
     return tensors
 
 
@@ -125,7 +135,7 @@ def build_source_model(backbone: Any, tensors: Mapping[str, Tensor], *, scale: f
     trained = {"prompt": prompt.vectors}
     with Attachment.whole(backbone) as attachment:
         for place in feed_forwards(backbone):
-            key = f"{place.stack}.{place.layer}"
+            key = place.key
             adapted = SourceAdaptedOutput(place.wo, tensors[f"{key}.down"], tensors[f"{key}.up"], scale=scale)
             attachment.replace(place.parent, "wo", adapted)
             trained |= {f"{key}.down": adapted.down, f"{key}.up": adapted.up}
@@ -134,10 +144,7 @@ def build_source_model(backbone: Any, tensors: Mapping[str, Tensor], *, scale: f
 
 def fold_experts(backbone: Any, experts: Sequence[Expert]) -> FoldedLayers:
     """Fold the experts of every layer with its `wo`, by "<stack>.<layer>"; the result is empty without experts."""
-    return {
-        f"{place.stack}.{place.layer}": _fold(place.wo, experts, f"{place.stack}.{place.layer}")
-        for place in (feed_forwards(backbone) if experts else ())
-    }
+    return {place.key: _fold(place.wo, experts, place.key) for place in (feed_forwards(backbone) if experts else ())}
 
 
 def build_target_model(
@@ -148,47 +155,60 @@ def build_target_model(
     prompt_dropout: float,
     sparsity_coefficient: float,
     sparsity_positions: SparsityPositions = "all",
-    gates: Gates = published_gates,
+    sparsity_gradient: SparsityGradient = "full",
+    guided_prompt: bool = True,
+    target_adapter: bool = True,
+    norms: bool = True,
+    gates: Gates = PUBLISHED,
     folded: FoldedLayers | None = None,
 ) -> PromptedT5:
     """Build stage 2: mixture, gate and target adapter at every `wo`, the target's layer norms, its guided prompt.
 
-    Without experts, the model has target adapters, layer norms and a plain prompt, and no sparsity loss. `folded` is
-    the result of `fold_experts` for the same experts; targets that share it keep the experts in memory only once.
+    Without experts, the prompt is plain, and there are neither gates nor a sparsity loss. Without `norms`, those of the
+    backbone stay. `folded` is the result of `fold_experts` for the same experts; targets that share it keep the
+    experts in memory only once.
     """
     if folded is None:
         folded = fold_experts(backbone, experts)
     signal, tensors = ForwardSignal(), _copies(tensors, backbone)
-    prompt: TaskPrompt | CorrelationGuidedPrompt = (
-        CorrelationGuidedPrompt(
-            tensors["prompt"],
-            [expert.tensors["prompt"].to(tensors["prompt"].device) for expert in experts],
-            dropout=prompt_dropout,
-        )
-        if experts
-        else TaskPrompt(tensors["prompt"])
-    )
+    prompt = _target_prompt(tensors["prompt"], experts if guided_prompt else (), prompt_dropout)
+    weights = {name: nn.Parameter(tensor) for name, tensor in tensors.items() if is_of_gate(name)}
+    mixture = partial(MixtureOutput, sparsity_positions=sparsity_positions, sparsity_gradient=sparsity_gradient)
     trained = {"prompt": prompt.vectors}
     with Attachment.whole(backbone) as attachment:
-        for name, parent, attribute in layer_norms(backbone):
-            norm = TargetLayerNorm(getattr(parent, attribute), tensors[name])
-            attachment.replace(parent, attribute, norm)
-            trained[name] = norm.weight
+        for norm in trained_norms(backbone, tensors) if norms else ():
+            attachment.replace(norm.parent, norm.attribute, norm.new)
+            trained |= norm.trained
         for place in feed_forwards(backbone):
-            key = f"{place.stack}.{place.layer}"
-            adapter = _target_adapter(tensors, key)
-            trained |= {f"{key}.adapter.{name}": adapter.get_parameter(name) for name in ADAPTER_TENSORS}
+            adapter = _target_adapter(tensors, place.key) if target_adapter else None
+            if adapter is not None:
+                trained |= {f"{place.key}.adapter.{name}": adapter.get_parameter(name) for name in ADAPTER_TENSORS}
             if experts:
-                gate = gates.build(place, tensors.get(f"{key}.gate"), len(experts), signal)
-                output: nn.Module = MixtureOutput(
-                    place.stack, place.layer, folded[key], gate, adapter, signal, sparsity_positions=sparsity_positions
-                )
-                trained |= {f"{key}.gate": parameter for _, parameter in gate.named_parameters()}
-            else:
-                output = AdaptedOutput(place.wo, adapter)
-            attachment.replace(place.parent, "wo", output)
+                gate = gates.build(place, weights, folded[place.key], signal)
+                output: nn.Module = mixture(place.stack, place.layer, folded[place.key], gate, adapter, signal)
+                trained |= _of_layer(weights, place.key)
+                attachment.replace(place.parent, "wo", output)
+            elif adapter is not None:
+                attachment.replace(place.parent, "wo", AdaptedOutput(place.wo, adapter))
+        penalty = partial(gates.penalty, weights) if experts and gates.penalty else None
         coefficient = sparsity_coefficient if experts else 0.0
-        return PromptedT5(backbone, prompt, attachment, signal, trained, sparsity_coefficient=coefficient)
+        return PromptedT5(
+            backbone, prompt, attachment, signal, trained | weights, sparsity_coefficient=coefficient, penalty=penalty
+        )
+
+
+def _target_prompt(
+    vectors: Float[Tensor, "P D"], guides: Sequence[Expert], dropout: float
+) -> TaskPrompt | CorrelationGuidedPrompt:
+    if not guides:
+        return TaskPrompt(vectors)
+    sources = [expert.tensors["prompt"].to(vectors.device) for expert in guides]
+    return CorrelationGuidedPrompt(vectors, sources, dropout=dropout)
+
+
+def _of_layer(weights: Mapping[str, _Weight], key: str) -> dict[str, _Weight]:
+    """The tensors of one layer's gate."""
+    return {name: weight for name, weight in weights.items() if name.startswith(f"{key}.")}
 
 
 def _copies(tensors: Mapping[str, Tensor], backbone: Any) -> dict[str, Tensor]:

@@ -46,12 +46,17 @@ class FoldedExperts(nn.Module):
         triangles = torch.linalg.qr(torch.stack(scaled).float(), mode="r").R
         self.register_buffer("triangle", triangles.to(base_layer.weight.dtype), persistent=False)
 
+    def channels(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B S E R"]:
+        """The rank channels V_k x of every expert."""
+        return F.linear(x, self.down).unflatten(-1, (self.num_experts, -1))
+
     def forward(
-        self, x: Float[Tensor, "B S F"], weights: Float[Tensor, "B E"]
+        self, x: Float[Tensor, "B S F"], weights: Float[Tensor, "B E"] | Float[Tensor, "B S E"]
     ) -> tuple[Float[Tensor, "B S D"], Float[Tensor, "B S E R"]]:
-        """The mixture's output h, and the rank channels V_k x of every expert."""
-        channels = F.linear(x, self.down).unflatten(-1, (self.num_experts, -1))
-        weighted = channels * weights.to(channels.dtype)[:, None, :, None]
+        """The mixture's output h, and the rank channels. The weights are a sequence's, or those of every position."""
+        channels = self.channels(x)
+        per_position = weights if weights.ndim == 3 else weights[:, None]
+        weighted = channels * per_position.to(channels.dtype)[..., None]
         return self.base_layer(x) + F.linear(weighted.flatten(-2), self.up), channels
 
     def cosines(self, y: Float[Tensor, "B S D"], channels: Float[Tensor, "B S E R"]) -> Float[Tensor, "B S E"]:

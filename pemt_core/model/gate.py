@@ -1,70 +1,119 @@
-"""The gate, which weighs the sources for a sequence in one layer."""
+"""The gate of a layer, which weighs the sources and mixes their adapters. The published one weighs for a sequence."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from pemt_core.model.experts import FoldedExperts
 from pemt_core.model.signal import ForwardSignal
 from pemt_core.model.stacks import FeedForward
 
 
-class Gate(nn.Module):
-    """g = softmax(input W_g), shape (B, E), the same for every position of a sequence; softmax in float32.
+class Mixed(NamedTuple):
+    """The result of a mixture."""
 
-    W_g starts at zero, so all experts weigh 1/E. The two subclasses define the input.
+    output: Tensor  # (B, S, D), what the target adapter gets
+    channels: Tensor | None  # V_k x (B, S, E, R) for the task sparsity loss; None: the weights are no distribution
+    weights: Tensor  # (B, E), or (B, S, E) if every position has its own; float32
+
+
+class Gate(nn.Module):
+    """Mixes the experts of one layer: a subclass defines the weights, or the whole mixture.
+
+    A mixture whose weights are not positive with the sum 1 returns no channels: the task sparsity loss
+    sum_k g_k (1 - cos_k) has no minimum over them.
     """
 
-    def __init__(self, weight: Float[Tensor, "C E"], signal: ForwardSignal) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight)
-        self.signal = signal
-
-    def gate_input(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B C"]:
+    def weights(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B E"] | Float[Tensor, "B S E"]:
+        """Expert weights from the input x of `wo`, in float32."""
         raise NotImplementedError
 
-    def forward(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B E"]:
-        return (self.gate_input(x) @ self.weight).float().softmax(dim=-1)
+    def forward(self, x: Float[Tensor, "B S F"], experts: FoldedExperts) -> Mixed:
+        """wo(x) + sum_k g_k s_k U_k V_k x."""
+        weights = self.weights(x)
+        output, channels = experts(x, weights)
+        return Mixed(output, channels, weights)
 
 
-class EncoderGate(Gate):
+class LinearGate(Gate):
+    """g = softmax(input W_g), with the softmax in float32. W_g starts at zero, so all experts weigh 1/E.
+
+    `normalised` scales the input to unit length (L2 norm); it grows with depth otherwise.
+    """
+
+    def __init__(self, weight: nn.Parameter, signal: ForwardSignal, *, normalised: bool = False) -> None:
+        super().__init__()
+        self.weight = weight  # (C, E)
+        self.signal = signal
+        self.normalised = normalised
+
+    def gate_input(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B C"] | Float[Tensor, "B S C"]:
+        raise NotImplementedError
+
+    def weights(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B E"] | Float[Tensor, "B S E"]:
+        read = self.gate_input(x)
+        if self.normalised:
+            read = F.normalize(read, dim=-1)
+        return (read @ self.weight).float().softmax(dim=-1)
+
+
+class EncoderGate(LinearGate):
     """Reads the input of its layer's `wo` at the prompt's positions: C = F."""
 
     def gate_input(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B C"]:
         return self.signal.prompt_mean(x)
 
 
-class DecoderGate(Gate):
+class DecoderGate(LinearGate):
     """Reads the encoder's final output at the prompt's positions: C = D."""
 
     def gate_input(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B C"]:
-        return self.signal.encoder_state(len(x))
+        return self.signal.encoder_mean("prompt", len(x))
 
 
-@runtime_checkable
-class Gates(Protocol):
-    """A module that makes the gates of a model, layer by layer: this one, or a file of `pemt_core.methods.gates`."""
+@dataclass(frozen=True)
+class Gates:
+    """The gates of a model.
 
-    def initial_weight(self, place: FeedForward, num_experts: int) -> Tensor | None:
-        """The trained weight of one layer's gate at step 0; None if nothing is trained."""
+    initial_tensors: from all places, the number of experts and a generator, every tensor that the gates train at
+    step 0. Those of one layer are named "<stack>.<layer>.gate", or "<stack>.<layer>.gate.<name>" if there are several;
+    what all layers share is named "gate".
+    build: from a place, all trained tensors as parameters, the layer's experts and the signal, the layer's gate.
+    penalty: from the parameters, what is added to the loss.
+    """
 
-    def build(self, place: FeedForward, weight: Tensor | None, num_experts: int, signal: ForwardSignal) -> nn.Module:
-        """Build the gate of one layer, from the input x of `wo` (B, S, F) to expert weights (B, E) in float32.
-
-        If the gate is trained, the module's parameter `weight` is all that is trained.
-        """
+    initial_tensors: Callable[[Sequence[FeedForward], int, torch.Generator], dict[str, Tensor]]
+    build: Callable[[FeedForward, Mapping[str, nn.Parameter], FoldedExperts, ForwardSignal], Gate]
+    penalty: Callable[[Mapping[str, nn.Parameter]], Tensor] | None = None
 
 
-def initial_weight(place: FeedForward, num_experts: int) -> Float[Tensor, "C E"]:
+def is_of_gate(name: str) -> bool:
+    """Whether a trained tensor belongs to a gate."""
+    return "gate" in name.split(".")
+
+
+def initial_tensors(places: Sequence[FeedForward], num_experts: int, generator: torch.Generator) -> dict[str, Tensor]:
     """W_g = 0: F x E in an encoder layer, D x E in a decoder layer."""
-    d_model, d_ff = place.wo.weight.shape
-    return torch.zeros(d_ff if place.stack == "encoder" else d_model, num_experts)
+    sizes = {place.key: place.wo.weight.shape[place.stack == "encoder"] for place in places}
+    return {f"{key}.gate": torch.zeros(size, num_experts) for key, size in sizes.items()}
 
 
 def build(
-    place: FeedForward, weight: Float[Tensor, "C E"] | None, num_experts: int, signal: ForwardSignal
-) -> nn.Module:
+    place: FeedForward,
+    parameters: Mapping[str, nn.Parameter],
+    experts: FoldedExperts,
+    signal: ForwardSignal,
+    *,
+    normalised: bool = False,
+) -> Gate:
     """Build the published gate of one layer."""
-    assert weight is not None
-    return (EncoderGate if place.stack == "encoder" else DecoderGate)(weight, signal)
+    kind = EncoderGate if place.stack == "encoder" else DecoderGate
+    return kind(parameters[f"{place.key}.gate"], signal, normalised=normalised)
+
+
+PUBLISHED = Gates(initial_tensors, build)

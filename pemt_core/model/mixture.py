@@ -7,10 +7,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pemt_core.model.experts import FoldedExperts
+from pemt_core.model.gate import Gate, Mixed
 from pemt_core.model.signal import ForwardSignal
 from pemt_core.model.target_adapter import TargetAdapter
 
 SparsityPositions = Literal["all", "unpadded"]
+SparsityGradient = Literal["full", "cosines_detached", "weights_detached"]
 
 
 class MixtureOutput(nn.Module):
@@ -21,11 +23,12 @@ class MixtureOutput(nn.Module):
         stack: str,
         layer: int,
         experts: FoldedExperts,
-        gate: nn.Module,  # from x to expert weights (B, E)
-        adapter: TargetAdapter,
+        gate: Gate,
+        adapter: TargetAdapter | None,  # None: y is the mixture's output
         signal: ForwardSignal,
         *,
         sparsity_positions: SparsityPositions = "all",
+        sparsity_gradient: SparsityGradient = "full",
     ) -> None:
         super().__init__()
         self.stack = stack  # encoder or decoder
@@ -35,27 +38,39 @@ class MixtureOutput(nn.Module):
         self.adapter = adapter
         self.signal = signal
         self.sparsity_positions = sparsity_positions
+        self.sparsity_gradient = sparsity_gradient
 
     @property
     def weight(self) -> Tensor:
         return self.experts.base_layer.weight
 
     def forward(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B S D"]:
-        weights: Tensor = self.gate(x)
-        h, channels = self.experts(x, weights)
-        y: Tensor = self.adapter(h)
-        self.signal.expert_weights[self.name] = weights.detach()
-        if self.signal.collects_sparsity:
-            self.signal.sparsity.append(self.task_sparsity(y, channels, weights))
+        mixed: Mixed = self.gate(x, self.experts)
+        y: Tensor = mixed.output if self.adapter is None else self.adapter(mixed.output)
+        self.signal.record(self.stack, self.name, mixed.weights.detach())
+        if self.signal.collects_sparsity and mixed.channels is not None:
+            self.signal.sparsity.append(self.task_sparsity(y, mixed.channels, mixed.weights))
         return y
 
     def task_sparsity(
-        self, y: Float[Tensor, "B S D"], channels: Float[Tensor, "B S E R"], weights: Float[Tensor, "B E"]
+        self,
+        y: Float[Tensor, "B S D"],
+        channels: Float[Tensor, "B S E R"],
+        weights: Float[Tensor, "B E"] | Float[Tensor, "B S E"],
     ) -> Float[Tensor, ""]:
-        """L_ts of this layer: sum_k mean_b(g_k) (1 - mean_{b,t} cos(y, e_k)). Nothing is detached."""
+        """L_ts of this layer: sum_k mean_b(g_k) (1 - mean_{b,t} cos(y, e_k)), as published without a detached part.
+
+        Of weights per position, g is a row's mean over the positions of `sparsity_positions`. `sparsity_gradient`
+        turns the cosines or the weights into constants.
+        """
         cosines = self.experts.cosines(y, channels)
-        if self.sparsity_positions == "unpadded":
-            mean = cosines[self.signal.positions[self.stack]].mean(0)
-        else:
-            mean = cosines.mean((0, 1))
+        unpadded = self.signal.positions[self.stack] if self.sparsity_positions == "unpadded" else None
+        mean = cosines.mean((0, 1)) if unpadded is None else cosines[unpadded].mean(0)
+        if weights.ndim == 3:
+            shares = torch.ones_like(weights[..., :1]) if unpadded is None else unpadded.unsqueeze(-1)
+            weights = (weights * shares).sum(1) / shares.sum(1)
+        if self.sparsity_gradient == "cosines_detached":
+            mean = mean.detach()
+        elif self.sparsity_gradient == "weights_detached":
+            weights = weights.detach()
         return torch.sum(weights.mean(0) * (1 - mean))

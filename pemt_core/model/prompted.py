@@ -1,6 +1,6 @@
 """A frozen T5 behind a task prompt: the forward pass and generation that both stages share."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +41,9 @@ class PromptedT5(nn.Module):
         trained: Mapping[str, nn.Parameter],
         *,
         sparsity_coefficient: float = 0.0,
+        penalty: Callable[[], Tensor] | None = None,
     ) -> None:
+        """`penalty` is added to the loss as it is."""
         super().__init__()
         self.backbone: Any = backbone
         self.prompt: Prompt = prompt
@@ -49,7 +51,8 @@ class PromptedT5(nn.Module):
         self.signal = signal
         self.trained = dict(trained)
         self.sparsity_coefficient = sparsity_coefficient
-        self._hook_encoder()
+        self.penalty = penalty
+        self._hook()
 
     def __enter__(self) -> "PromptedT5":
         """Use this attached model for a block, and detach it at its end, however the block ends."""
@@ -61,7 +64,8 @@ class PromptedT5(nn.Module):
     def detach(self) -> nn.Module:
         """Detach every module, and return the backbone as it was."""
         self.attachment.detach()
-        self._encoder_hook.remove()
+        for hook in self._hooks:
+            hook.remove()
         backbone: nn.Module = self.backbone
         return backbone
 
@@ -70,14 +74,17 @@ class PromptedT5(nn.Module):
         """Attach a detached model for the block, so that several models can take turns on one backbone."""
         self.attachment.attach()
         try:
-            self._hook_encoder()
+            self._hook()
             yield self
         finally:
             self.detach()
 
-    def _hook_encoder(self) -> None:
-        encoder: nn.Module = self.backbone.get_submodule("encoder")
-        self._encoder_hook = encoder.register_forward_hook(self.signal.encoder_hook)
+    def _hook(self) -> None:
+        encoder, decoder = (self.backbone.get_submodule(stack) for stack in ("encoder", "decoder"))
+        self._hooks = (
+            encoder.register_forward_hook(self.signal.encoder_hook),
+            decoder.register_forward_pre_hook(self.signal.decoder_hook, with_kwargs=True),
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """A copy on the CPU of every trained tensor, by its artifact name."""
@@ -98,10 +105,10 @@ class PromptedT5(nn.Module):
     def forward(
         self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"], labels: Int[Tensor, "B L"]
     ) -> PromptedOutput:
-        """Cross-entropy over the labels that are not -100, plus the sparsity loss times its coefficient."""
+        """Cross-entropy over the labels that are not -100, the sparsity loss times its coefficient, and the penalty."""
         embeddings, mask, prompt_mask = self.prepend_prompt(input_ids, attention_mask)
         positions = {"encoder": mask.bool(), "decoder": labels != IGNORED_LABEL}
-        with self.signal.open(prompt_mask, positions if self.sparsity_coefficient else None) as signal:
+        with self.signal.open(prompt_mask, positions, collects_sparsity=self.sparsity_coefficient > 0) as signal:
             logits = self.backbone(
                 inputs_embeds=embeddings,
                 attention_mask=mask,
@@ -111,6 +118,7 @@ class PromptedT5(nn.Module):
             sparsity = torch.stack(signal.sparsity).mean() if signal.sparsity else None
         lm_loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL)
         loss = lm_loss if sparsity is None else lm_loss + self.sparsity_coefficient * sparsity
+        loss = loss if self.penalty is None else loss + self.penalty()
         return PromptedOutput(loss, lm_loss, sparsity, logits)
 
     @contextmanager
@@ -118,7 +126,7 @@ class PromptedT5(nn.Module):
         """Run the encoder once, without gradients, for everything that the block does with these rows."""
         with torch.no_grad():
             embeddings, mask, prompt_mask = self.prepend_prompt(input_ids, attention_mask)
-            with self.signal.open(prompt_mask):
+            with self.signal.open(prompt_mask, {"encoder": mask.bool()}):
                 state = self.backbone.encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
                 yield EncodedRows(self.backbone, state, mask)
 

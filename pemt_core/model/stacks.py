@@ -17,6 +17,11 @@ class FeedForward(NamedTuple):
     parent: Any
 
     @property
+    def key(self) -> str:
+        """The prefix of the layer's tensors in artifacts, and the name of its expert weights: "encoder.0"."""
+        return f"{self.stack}.{self.layer}"
+
+    @property
     def wo(self) -> nn.Linear:
         wo = self.parent.wo
         if not isinstance(wo, nn.Linear):

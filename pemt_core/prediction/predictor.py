@@ -41,7 +41,7 @@ class Prediction:
     answer: AnswerRule  # the rule that answered, by which validation selected the target; free text is always generated
     score: float  # its probability: of the text as a whole, or among the label words
     scores: dict[str, float] | None  # of every label, adding up to 1; None for free text
-    expert_weights: dict[str, float]  # by source, the mean over all layers; empty without experts
+    expert_weights: dict[str, float]  # by source, the mean over all layers; empty if the method mixes no experts
     truncated: bool  # the text was longer than the target's limit in training, and cut
     layers: dict[str, list[float]] = field(repr=False)  # expert weights by layer, "encoder.0" to (E,)
 
@@ -133,7 +133,7 @@ def _predictions(
             scores={shown(word): p for word, p in probabilities.labels[place].items()}
             if probabilities.labels
             else None,
-            expert_weights=dict(zip(target.adapter.description.sources, means, strict=True)),
+            expert_weights=dict(zip(target.adapter.description.sources, means, strict=True)) if layers else {},
             truncated=bool(truncated[place]),
             layers={name: layer.tolist() for name, layer in layers.items()},
         )

@@ -133,7 +133,8 @@ def _methods_table(cells: pd.DataFrame) -> str:
     methods = sorted(cells["method"].unique())
     points = {(r["target"], r["k"], r["method"]): _points(r["mean"]) for r in cells.to_dict("records")}
     rows = dict.fromkeys((target, k) for target, k, _ in points)
-    return pipe_table(["Target", "k", *methods], [[*row, *(points.get((*row, m), "") for m in methods)] for row in rows])
+    lines = [[*row, *(points.get((*row, method), "") for method in methods)] for row in rows]
+    return pipe_table(["Target", "k", *methods], lines)
 
 
 def _cells_table(cells: pd.DataFrame) -> str:

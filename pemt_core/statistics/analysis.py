@@ -63,10 +63,10 @@ class Analysis:
 
 
 def analyse(runs: Sequence[TargetRuns], rules: Rules) -> Analysis:
-    """Analyse the runs of all targets. Raises ValueError if a target occurs twice."""
+    """Analyse the runs of all targets. Raises ValueError if there is none or a target occurs twice."""
     targets = [run.target for run in runs]
-    if len(set(targets)) < len(targets):
-        raise ValueError(f"a target occurs twice in {', '.join(targets)}")
+    if not targets or len(set(targets)) < len(targets):
+        raise ValueError(f"an analysis needs targets that each occur once, not {targets}")
     draws = {run.target: draw_scores(run, rules.draws, rules.seed) for run in runs}
     floors = tuple(find_floor(run, draws[run.target], rules.confidence) for run in runs)
     above = [run for run, floor in zip(runs, floors, strict=True) if not floor.at_floor]

@@ -1,9 +1,13 @@
 """The two-way bootstrap: new seeds and new test rows, the same for every method.
 
 A draw takes as many clusters of test rows, and as many seeds, as there are, with replacement, and the mean over its
-seeds of the metric of its rows (crossed random effects: Owen, 2007, arXiv:0710.1387). Methods share rows and seeds, so
-the difference of two methods is paired. With n seeds the variance over seeds comes out (n - 1)/n of what it should be,
-a third too small for three: read Student's interval beside it. The targets are fixed unless they are drawn as well.
+seeds of the metric of its rows. Methods share rows and seeds, so the difference of two methods is paired. The targets
+are fixed unless they are drawn as well.
+
+Two errors oppose each other (Owen, 2007, "The pigeonhole bootstrap"). The variance over n seeds comes out (n - 1)/n of
+what it should be, a third too small for three: read Student's interval beside it. What is independent for every seed
+and row counts about three times, so where seeds err on different rows the interval is too wide: in a simulation of 80
+rows, "95 %" covered 96 % with 3 seeds, 98 % with 5 and 99 % with 8.
 """
 
 from collections.abc import Mapping, Sequence

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pemt_core.metrics import Scored
 from pemt_core.statistics.bootstrap import TargetDraws, mean_over_targets
 from pemt_core.statistics.holm import holm
-from pemt_core.statistics.intervals import Interval, percentile_interval
+from pemt_core.statistics.intervals import UNBOUNDED, Interval, percentile_interval
 from pemt_core.statistics.runs import TargetRuns
 from pemt_core.statistics.signed_rank import hodges_lehmann, signed_rank_p
 from pemt_core.statistics.verdict import Verdict, decide
@@ -48,6 +48,14 @@ class MethodComparison:
     def n_targets(self) -> int:
         return len(self.targets)
 
+    @property
+    def leave_one_out(self) -> Interval:
+        """The range of the mean difference if any one target is left out; unbounded for a single target."""
+        if self.n_targets < 2:
+            return UNBOUNDED
+        means = [(self.mean * self.n_targets - each) / (self.n_targets - 1) for each in self.differences]
+        return Interval(min(means), max(means))
+
 
 @dataclass(frozen=True)
 class _Pair:
@@ -57,6 +65,7 @@ class _Pair:
     targets: tuple[str, ...]
     differences: Float[np.ndarray, " targets"]
     draws: list[Float[np.ndarray, " draws"]]
+    seed: int  # of the draws
 
     @property
     def p(self) -> float:
@@ -96,6 +105,7 @@ def _pair(runs: Sequence[TargetRuns], draws: Mapping[str, TargetDraws], method: 
         tuple(run.target for run, _ in found),
         np.array([run.mean(method, seeds) - run.mean(reference, seeds) for run, seeds in found]),
         [draws[run.target].difference(method, reference, seeds) for run, seeds in found],
+        next((drawn.seed for drawn in draws.values()), 0),
     )
 
 
@@ -106,7 +116,7 @@ def _comparison(
     estimate, interval = hodges_lehmann(differences, confidence)
     wins, losses = int((differences > errors).sum()), int((differences < -errors).sum())
     verdict = decide(p_holm, interval, len(differences), family_size=family_size, confidence=confidence, margin=margin)
-    new_targets = np.random.default_rng(len(pair.targets))
+    new_targets = np.random.default_rng([pair.seed, len(pair.targets)])
     return MethodComparison(
         method=method,
         reference=pair.reference,

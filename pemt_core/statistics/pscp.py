@@ -17,9 +17,9 @@ import numpy as np
 class Cost:
     """What a method costs; the units are free, but those of the constants are the same."""
 
-    parameters: float  # trained
-    inference: float  # beyond the bare backbone; TFLOPs in the paper
-    memory: float  # of training, mean over runs of the peak; GB in the paper
+    parameters: float | int  # trained
+    inference: float | int  # beyond the bare backbone; TFLOPs in the paper
+    memory: float | int  # of training, mean over runs of the peak; GB in the paper
 
 
 PUBLISHED_CONSTANTS = Cost(parameters=5e8, inference=10.0, memory=94.0)

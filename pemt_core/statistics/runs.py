@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from pemt_core.artifacts.result import CellResult
 from pemt_core.metrics import Scored, get_metric
 
 
@@ -50,7 +50,7 @@ class TargetRuns:
     @cached_property
     def cluster_of_row(self) -> Int[np.ndarray, " rows"]:
         """The index of every row's cluster."""
-        _, index = np.unique(self.clusters or self.any_run.groups, return_inverse=True)
+        _, index = np.unique(self.any_run.groups if self.clusters is None else self.clusters, return_inverse=True)
         return index
 
     def shared_seeds(self, method: str, reference: str) -> list[int]:
@@ -70,9 +70,23 @@ class TargetRuns:
         return float(self.scores(method, seeds).mean())
 
 
-def target_runs(
-    scored: Iterable[tuple[CellResult, Scored]], chance: Mapping[str, float] | None = None
-) -> list[TargetRuns]:
+@runtime_checkable
+class Cell(Protocol):
+    """What an analysis needs to know of a cell; `pemt_core.artifacts.result.CellResult` has it."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def k(self) -> str | int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def main_metric(self) -> str: ...
+
+
+def target_runs(scored: Iterable[tuple[Cell, Scored]], chance: Mapping[str, float] | None = None) -> list[TargetRuns]:
     """Group results and their test answers by target, in the order of the results.
 
     Raises ValueError if a cell occurs twice or the results mix several k: each k is an analysis.
@@ -84,7 +98,7 @@ def target_runs(
         ks.add(result.k)
         seeds = runs.setdefault(result.task, {}).setdefault(result.method, {})
         if result.seed in seeds:
-            raise ValueError(f"{result.cell.run} occurs twice")
+            raise ValueError(f"{result.task}: {result.method}, k = {result.k}, seed {result.seed} occurs twice")
         seeds[result.seed] = answers
         if metrics.setdefault(result.task, result.main_metric) != result.main_metric:
             raise ValueError(f"{result.task}: main metric {result.main_metric} and {metrics[result.task]}")

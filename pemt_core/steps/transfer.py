@@ -79,27 +79,22 @@ def transfer(
     check_label_words(prepared.task, backbone.tokenizer)
     bank = load_experts(experts_dir, backbone)
     target = Target(prepared, backbone, bank, settings.answer, checkpoint_dir, code=__name__)
-    data_hash = prepared.content_hash()
-    trainings = [target.training(cell, settings.method(cell.method), data_hash) for cell in settings.cells]
+    trainings = target.trainings({cell: settings.method(cell.method) for cell in settings.cells})
     recover(output_dir)
     missing = [t for t in trainings if not holds_cell(output_dir / t.cell.name, t.description, backbone, bank)]
     logger.info("transfer %s: %d of %d cells to train", settings.target, len(missing), len(trainings))
     accelerator = make_accelerator(trainings[0].method.training.precision)
-    num_trainings = sum(len(each.configurations) for each in missing)
-    schedule = Schedule.make(workers, num_trainings, backbone.model.num_parameters(), accelerator)
+    num_configurations = sum(len(each.configurations) for each in missing)
+    schedule = Schedule.make(workers, num_configurations, backbone.model.num_parameters(), accelerator)
     is_main = accelerator.is_main_process
     work = _Work(target, output_dir, costs_dir, open_run, is_main)
-    memory = 0
     with training_locks(map(target.folder, missing), is_main), schedule.threads():
         target.load_data(missing)
-        if schedule.workers > 1:
-            memory = work.train_in_workers(missing, schedule.workers)
-        else:
-            work.train_here(missing)
+        memory = work.train(missing, schedule.workers)
     work.check_complete(len(trainings))
+    if is_main and not keep_others:
+        _remove_others(output_dir, [each.cell.name for each in trainings])
     if is_main:
-        if not keep_others:
-            _remove_others(output_dir, [each.cell.name for each in trainings])
         _discard_states(target, trainings)
     return Transferred(settings.cells, [each.cell for each in missing], schedule.workers, memory)
 
@@ -114,6 +109,13 @@ class _Work:
     open_run: OpenRun
     is_main: bool
     failed: dict[Cell, PemtError] = field(default_factory=dict)
+
+    def train(self, trainings: Sequence[CellTraining], workers: int) -> int:
+        """Train all cells, in workers if there are several; returns the workers' memory in MiB."""
+        if workers > 1:
+            return self.train_in_workers(trainings, workers)
+        self.train_here(trainings)
+        return 0
 
     def train_here(self, trainings: Sequence[CellTraining]) -> None:
         """Train all cells, one after another."""

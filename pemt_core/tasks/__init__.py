@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pemt_core.errors import SettingsError, nearest
+from pemt_core.schema.names import JOINT
 from pemt_core.tasks import glue, others, question_answering, superglue
 from pemt_core.tasks.entry import OwnTask
 from pemt_core.tasks.own import own_task
@@ -22,7 +23,6 @@ __all__ = [
     "FileDataset", "HubDataset", "Task", "get_task", "known_tasks", "own_task",
 ]  # fmt: skip
 
-JOINT = "joint"
 SOURCES = ("mnli", "qnli", "qqp", "sst2", "squad", "record")  # expert k is source k everywhere
 
 _RECORDS = {task.name: task for module in (glue, superglue, question_answering, others) for task in module.TASKS}

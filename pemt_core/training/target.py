@@ -1,6 +1,6 @@
 """The trainings of one target: its cells, each trained by one method in one or several configurations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,15 @@ class Target:
     code: str  # the module whose code all methods have in common
     _data: dict[tuple[int, int | None], TaskData] = field(default_factory=dict)
 
-    def training(self, cell: Cell, method: Method, data_hash: str) -> CellTraining:
-        """The training of a cell. Raises SettingsError or ArtifactError if the bank lacks a source of its method."""
+    def trainings(self, methods: Mapping[Cell, Method]) -> list[CellTraining]:
+        """The training of each cell by its method.
+
+        Raises SettingsError or ArtifactError if the bank lacks a source of a method.
+        """
+        data_hash = self.prepared.content_hash()
+        return [self._training(cell, method, data_hash) for cell, method in methods.items()]
+
+    def _training(self, cell: Cell, method: Method, data_hash: str) -> CellTraining:
         resolved = self._resolved(method)
         answer = rule_for(self.prepared.task.labels, self.answer)
         inputs = {

@@ -1,5 +1,29 @@
 """The published gate: each layer reads its input, or the encoder's output, at the prompt's positions."""
 
-from pemt_core.model.gate import build, initial_weight
+from collections.abc import Mapping, Sequence
 
-__all__ = ["build", "initial_weight"]
+import torch
+from torch import Tensor, nn
+
+from pemt_core.methods.gate_settings import GateSettings
+from pemt_core.model import gate
+from pemt_core.model.experts import FoldedExperts
+from pemt_core.model.signal import ForwardSignal
+from pemt_core.model.stacks import FeedForward
+
+
+def initial_tensors(
+    places: Sequence[FeedForward], num_experts: int, generator: torch.Generator, settings: GateSettings
+) -> dict[str, Tensor]:
+    """W_g = 0: F x E in an encoder layer, D x E in a decoder layer."""
+    return gate.initial_tensors(places, num_experts, generator)
+
+
+def build(
+    place: FeedForward,
+    parameters: Mapping[str, nn.Parameter],
+    experts: FoldedExperts,
+    signal: ForwardSignal,
+    settings: GateSettings,
+) -> gate.Gate:
+    return gate.build(place, parameters, experts, signal, normalised=settings.gate_input == "normalised")

@@ -1,0 +1,52 @@
+"""Sequential transfer: a source's adapter and prompt are trained further on the target, without a mixture."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pemt_core.methods.method import Method
+from pemt_core.methods.sources import BY_VALIDATION, OneSource
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from pemt_core.model.assemble import Expert, FoldedLayers
+    from pemt_core.model.prompted import PromptedT5
+
+
+class Sequential(OneSource, Method):
+    """Stage 1 once more, on the target, from where one source ended: U, V and prompt, with the source's scale.
+
+    With `source: validation`, each source is a configuration of its own at every learning rate.
+    """
+
+    kind: Literal["sequential"]
+
+    def options(self, known: Sequence[str]) -> list[Method]:
+        return [self.model_copy(update={"source": source}) for source in self.draws_on(known)]
+
+    def initial_tensors(
+        self, backbone: Any, description_ids: "Tensor", experts: "Sequence[Expert]", generator: "torch.Generator"
+    ) -> "dict[str, Tensor]":
+        """The source's tensors. With the source still to be chosen, they are the first one's."""
+        return dict(experts[0].tensors)
+
+    def build(
+        self,
+        backbone: Any,
+        tensors: "Mapping[str, Tensor]",
+        experts: "Sequence[Expert]",
+        folded: "FoldedLayers | None" = None,
+    ) -> "PromptedT5":
+        from pemt_core.model.assemble import build_source_model
+
+        if self.source == BY_VALIDATION:
+            raise RuntimeError("the source is still to be chosen on validation: build one of the method's options")
+        return build_source_model(backbone, tensors, scale=experts[0].scale)
+
+    @property
+    def title(self) -> str:
+        return "Sequential transfer"
+
+    def about(self, known: Sequence[str]) -> str:
+        return f"the adapter and the prompt of {self.about_source()}, trained further on the target"
