@@ -27,10 +27,10 @@ class SourceCost:
     """What stage 1 of one source took, and what it left."""
 
     parameters: int  # of the adapter and its prompt
-    lone_prompt_parameters: int  # of the prompt that was trained without an adapter; 0: there is none
     steps: int
     seconds: float | None  # None: not measured
     stored_bytes: int
+    lone_prompt_parameters: int = 0  # of the prompt that was trained without an adapter; 0: there is none
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class Compared:
     results: Sequence[CellResult]  # every cell of the experiment, in the order of targets and columns
     columns: Mapping[str, MethodNaming]  # title and explanation of every column, in the order of the file
     variants: Mapping[str, str]  # the variant of stage 1 of every column
-    on_lone_prompts: Collection[str]  # columns that read prompts trained alone, instead of source adapters
     scores: Mapping[Cell, Path]  # the folder of a cell's result.json and predictions.jsonl
     cells: Mapping[Cell, Path]  # the folder of a cell's adapter.json, training.json and tensors
     costs: Mapping[Cell, CellCost]
     sources: Mapping[str, Mapping[str, SourceCost]]  # by variant, then source
     backbone_parameters: int
     data_dir: Path  # with the folder of every target's prepared rows
+    on_lone_prompts: Collection[str] = ()  # columns that read prompts trained alone, instead of source adapters
 
     @property
     def reference(self) -> str:

@@ -62,7 +62,7 @@ def _sources(variant: VariantPlan, folders: Folders) -> dict[str, SourceCost]:
         record = load_training_record(folder)
         parameters, steps, prompt = record.trained_parameters, record.steps, lone_prompt_folder(folder)
         alone = load_training_record(prompt).trained_parameters if prompt.is_dir() else 0
-        found[name] = SourceCost(parameters, alone, steps, None, _size(folder))
+        found[name] = SourceCost(parameters, steps, None, _size(folder), alone)
     return found
 
 

@@ -48,7 +48,8 @@ def _source_parameters(compared: Compared, column: str, results: Sequence[CellRe
     used = {source for result in results for source in result.sources}
     if not used <= set(known):
         return None
-    return sum(known[source].parameters for source in used)
+    part = "lone_prompt_parameters" if column in compared.on_lone_prompts else "parameters"
+    return sum(getattr(known[source], part) for source in used)
 
 
 def pscp_of(methods: Mapping[str, tuple[float, MethodCost]]) -> dict[str, float]:
