@@ -616,11 +616,11 @@ def test_a_sample_that_cannot_be_drawn_stops_all_cells_at_once(world: World, tmp
 def test_a_diverging_training_loses_only_its_cell(world: World, tmp_path: Path, workers: int) -> None:
     """It leaves nothing attached to the backbone, and the other cells are kept until the settings are corrected."""
     runs, control = RecordedRuns(), METHODS["control"]
-    diverging = {"control": {**control, "learning_rates": [0.1, 1e30]}, "pemt": {}}
+    diverging = {"control": {**control, "learning_rates": [1e29, 1e30]}, "pemt": {}}
     with pytest.raises(
         TrainingError,
         match=r"^1 of 2 cells failed: control-kfull-seed4096; the others are trained and kept\. "
-        r"transfer gamma control-kfull-seed4096: .* learning rate 1e\+30",
+        r"transfer gamma control-kfull-seed4096: .* learning rate 1e\+29",
     ):
         transfer_recorded(world, tmp_path, runs, workers, methods=diverging)
     assert multiprocessing.active_children() == []
@@ -635,6 +635,23 @@ def test_a_diverging_training_loses_only_its_cell(world: World, tmp_path: Path, 
     done = transfer_recorded(world, tmp_path, RecordedRuns(), workers, methods=corrected)
     assert names_of(done.trained) == ["control-kfull-seed4096"]
     assert contents(tmp_path / "out") == {**contents(tmp_path / "out"), **first}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("search", ["full", "halving"])
+def test_a_learning_rate_that_diverges_is_not_chosen(
+    world: World, tmp_path: Path, workers: int, search: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the others score: here nothing is learned, and all scores are equal."""
+    runs = RecordedRuns()
+    methods = {"control": {**METHODS["control"], "learning_rates": [1e30, 1e-9], "search": search}}
+    transfer_recorded(world, tmp_path, runs, workers, methods=methods)
+    record = load_training_record(tmp_path / "out" / "control-kfull-seed4096")
+    assert record.learning_rate == 1e-9
+    assert record.trials == {"1e+30": None, "1e-09": next(iter(record.validation.values()))}
+    assert list(runs.ends.values()) == ["finished"]
+    assert "learning rate 1e+30" in caplog.text
+    assert caplog.text.count("it is not chosen") == 1
 
 
 @pytest.mark.parametrize("error", [ArtifactError("the disk is full"), ZeroDivisionError("the disk is full")], ids=repr)

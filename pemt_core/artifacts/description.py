@@ -93,7 +93,7 @@ class TrainingRecord:
     steps: int
     history: list[dict[str, float]]
     trained_parameters: int
-    trials: dict[str, float] = field(default_factory=dict)  # validation score by configuration
+    trials: dict[str, float | None] = field(default_factory=dict)  # validation score by configuration; None: diverged
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,10 @@ def rates_of(plan: ComparisonPlan, folders: Folders) -> dict[tuple[str, FewShot]
     for variant, cell in plan.cells:
         trials = load_training_record(folders.targets(variant.name) / cell.task / cell.name).trials
         key = plan.column(variant, cell.method), cell.k
-        for label, score in trials.items():
+        finite = {label: 0.0 if score is None else score for label, score in trials.items()}  # None: it diverged
+        for label, score in finite.items():
             scores[key][label].append(score)
-        won[key][max(trials, key=trials.__getitem__)] += 1
+        won[key][max(finite, key=finite.__getitem__)] += 1
     return {key: _ranked(by_label, won[key]) for key, by_label in scores.items()}
 
 

@@ -28,6 +28,7 @@ from pemt_core.errors import PemtError, TrainingError
 from pemt_core.labels import check_label_words
 from pemt_core.settings.steps import Transfer
 from pemt_core.training.accelerator import make_accelerator
+from pemt_core.training.checkpoint import TrainingState
 from pemt_core.training.configuration import CellTraining, Trial
 from pemt_core.training.lock import training_lock, training_locks
 from pemt_core.training.run import OpenRun, Run, run_of
@@ -125,11 +126,17 @@ class _Work:
                 with run_of(target_run(training.description), self.open_run, self.is_main) as run:
                     trials = deque(search.first_trials)
                     while trials:
-                        trial = trials.popleft()
-                        trials += search.ended(trial, self.target.train(trial, run.log))
+                        trials += self._tried(search, trials.popleft(), run)
                     self.save(search, run)
             except TrainingError as error:
                 self.failed[training.cell] = error
+
+    def _tried(self, search: Search, trial: Trial, run: Run) -> list[Trial]:
+        """Train one configuration; returns the trials that follow."""
+        try:
+            return search.ended(trial, self.target.train(trial, run.log))
+        except TrainingError as error:
+            return search.diverged(trial, error)
 
     def train_in_workers(self, trainings: Sequence[CellTraining], workers: int) -> int:
         """Train all cells in workers, logging each training when it ends; returns the workers' memory in MiB.
@@ -150,8 +157,13 @@ class _Work:
         return done.memory_mib
 
     def save(self, search: Search, run: Run) -> None:
-        """Write the adapter of the cell's chosen configuration, and what its search took, and link the run to it."""
+        """Write the adapter of the cell's chosen configuration, and what its search took, and link the run to it.
+
+        Raises TrainingError if all configurations diverged; one of several that did is only reported.
+        """
         chosen, state = search.chosen
+        for error in search.errors.values():
+            logger.warning("%s; it is not chosen", error)
         size = sum(tensor.numel() for tensor in state.best_tensors.values())
         record = state.record(chosen.learning_rate, size, search.trials)
         if not self.is_main:
@@ -171,7 +183,7 @@ class _Work:
 
 
 class _OpenCell:
-    """One cell's run while worker processes train it; it ends with the last training, or the first that fails."""
+    """One cell's run while worker processes train it; it ends with the last training."""
 
     def __init__(self, search: Search, work: _Work) -> None:
         self.search, self.work = search, work
@@ -188,21 +200,29 @@ class _OpenCell:
 
     def trial_ended(self, trial: Trial, error: Exception | None) -> list[Trial]:
         """Log the curve of one training, and save the cell after the last; returns the trials that follow."""
-        cell = trial.training.cell
-        if error is not None and cell not in self.work.failed:
-            self.work.failed[cell] = TrainingError(str(error))
-            self.run_context.__exit__(type(error), error, error.__traceback__)
-        if cell in self.work.failed:
-            return []
+        if error is not None:
+            following = self.search.diverged(trial, TrainingError(str(error)))
+        else:
+            following = self.search.ended(trial, self._logged(trial))
+        if self.search.is_complete:
+            self._save()
+        return following
+
+    def _logged(self, trial: Trial) -> TrainingState:
+        """The state in which a worker left a training, once its curve is logged."""
         state = self.work.target.store(trial.configuration).load()
         for point in state.history[self.logged[trial.place] :]:
             self.run.log(int(point["step"]), {name: value for name, value in point.items() if name != "step"})
         self.logged[trial.place] = len(state.history)
-        following = self.search.ended(trial, state)
-        if self.search.is_complete:
+        return state
+
+    def _save(self) -> None:
+        try:
             self.work.save(self.search, self.run)
             self.run_context.close()
-        return following
+        except TrainingError as error:
+            self.work.failed[self.search.training.cell] = error
+            self.run_context.__exit__(type(error), error, error.__traceback__)
 
 
 def _discard_states(target: Target, trainings: Sequence[CellTraining]) -> None:

@@ -54,7 +54,7 @@ class TrainingState:
     unread: list[tuple[int, list[int], list[float]]] = field(default_factory=list)  # steps, rows and losses to log
 
     def record(
-        self, learning_rate: float, trained_parameters: int, trials: dict[str, float] | None = None
+        self, learning_rate: float, trained_parameters: int, trials: dict[str, float | None] | None = None
     ) -> TrainingRecord:
         """The record of a finished training, which is stored beside its tensors."""
         return TrainingRecord(

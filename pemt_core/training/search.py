@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from pemt_core.artifacts.cost import TrainingCost
+from pemt_core.errors import TrainingError
 from pemt_core.training.checkpoint import TrainingState
 from pemt_core.training.configuration import CellTraining, Configuration, Trial
 
@@ -34,6 +35,7 @@ class Search:
     def __init__(self, training: CellTraining) -> None:
         self.training = training
         self.states: dict[int, TrainingState] = {}  # the last of each configuration, by its place
+        self.errors: dict[int, TrainingError] = {}  # of configurations that diverged
         self._going = list(range(len(training.configurations)))  # the places of those that train to the end
         self._is_decided = not _halves(training)
 
@@ -53,20 +55,30 @@ class Search:
             self._drop_tensors()
         return following
 
+    def diverged(self, trial: Trial, error: TrainingError) -> list[Trial]:
+        """Take in that a trial diverged, which makes its configuration the worst; returns the trials that follow."""
+        self.errors[trial.place] = error
+        return self.ended(trial, TrainingState(finished=True))
+
     @property
     def is_complete(self) -> bool:
         return self._is_decided and all(p in self.states and self.states[p].finished for p in self._going)
 
     @property
     def chosen(self) -> tuple[Configuration, TrainingState]:
-        """Of the configurations that trained to the end, the best on validation, the first of equals."""
+        """Of the configurations that trained to the end, the best on validation, the first of equals.
+
+        Raises TrainingError if all of them diverged.
+        """
         place = self._best
+        if place in self.errors:
+            raise self.errors[place]
         return self.training.configurations[place], self.states[place]
 
     @property
-    def trials(self) -> dict[str, float]:
-        """The validation score of every configuration, by its label."""
-        return {self.training.configurations[p].label: _score(self.states[p]) for p in sorted(self.states)}
+    def trials(self) -> dict[str, float | None]:
+        """The validation score of every configuration, by its label; None if it diverged."""
+        return {self.training.configurations[p].label: self.states[p].best_score for p in sorted(self.states)}
 
     @property
     def cost(self) -> TrainingCost:
