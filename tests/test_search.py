@@ -230,7 +230,7 @@ def test_options_are_named_by_what_differs() -> None:
     method = method_of("pemt", {}, _shared(), "methods.pemt")
     assert labels_of([method]) == [""]
     pairs = [{"sources": ["mnli", "qqp"], "reduction_factor": 4}, {"sources": ["squad"], "reduction_factor": 8}]
-    assert labels_of([method.model_copy(update=each) for each in pairs]) == ["4 mnli+qqp", "8 squad"]
+    assert labels_of([method.model_copy(update=each) for each in pairs]) == ["mnli+qqp 4", "squad 8"]
 
 
 def test_prompt_text_and_learning_rate_factors_reach_training(world: World, tmp_path: Path, chosen: None) -> None:
