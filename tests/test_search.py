@@ -40,7 +40,7 @@ class Chosen(Pemt):
     kind: Literal["chosen"]  # type: ignore[assignment]
     source: str | None = None
     text: str = ""
-    still: tuple[str, ...] = ()
+    still: str = ""  # a tensor that keeps its initial value
 
     def draws_on(self, known: Sequence[str]) -> list[str]:
         return super().draws_on(known) if self.source is None else [self.source]
@@ -52,7 +52,7 @@ class Chosen(Pemt):
         return self.text or description
 
     def learning_rate_factors(self, names: Sequence[str]) -> Mapping[str, float]:
-        return dict.fromkeys(self.still, 0.0)
+        return {self.still: 0.0} if self.still else {}
 
     @property
     def code(self) -> tuple[str, ...]:
@@ -235,7 +235,7 @@ def test_options_are_named_by_what_differs() -> None:
 
 def test_prompt_text_and_learning_rate_factors_reach_training(world: World, tmp_path: Path, chosen: None) -> None:
     """With a factor of 0 the prompt stays at the embeddings of the text's tokens; all other tensors move."""
-    entry = {"source": "alpha", "text": "red stone river", "still": ("prompt",)}
+    entry = {"source": "alpha", "text": "red stone river", "still": "prompt"}
     world.transfer(tmp_path / "out", methods={"chosen": entry}, epochs=1)
     backbone = load_backbone(world.folder / "backbone")
     bank = load_experts(world.folder / "experts", backbone)
