@@ -1,8 +1,9 @@
 """The search of one cell: which of its configurations train to the end, and which one is kept.
 
 `full` trains all of them. `halving` is successive halving (Jamieson and Talwalkar 2016) with a single round: all start,
-and at the first evaluation at or after a third of the steps the worse half by best validation so far stops. The others
-go on from their checkpoints, so each of them ends as it does with `full`.
+and at the first evaluation at or after a third of the steps the worse half by best validation so far stops. Of equal
+scores all go on, because their order is no evidence. A configuration that goes on does so from its checkpoint, and ends
+as it does with `full`.
 """
 
 import math
@@ -18,13 +19,13 @@ FIRST_ROUND = Fraction(1, 3)  # the share of the steps that all configurations o
 
 
 def better_half(scores: Sequence[float]) -> list[int]:
-    """The places of the better half of `scores`, rounded up, in ascending order; of equals the first."""
-    ranked = sorted(range(len(scores)), key=lambda place: -scores[place])  # stable
-    return sorted(ranked[: math.ceil(len(scores) / 2)])
+    """The places of the better half of `scores`, rounded up, and of all that equal its last; in ascending order."""
+    last = sorted(scores, reverse=True)[math.ceil(len(scores) / 2) - 1]
+    return [place for place, score in enumerate(scores) if score >= last]
 
 
 def num_trials(training: CellTraining) -> int:
-    """The number of trials in a cell's search, if no training ends early."""
+    """The number of trials in a cell's search, if no training ends early and no two scores are equal."""
     started = len(training.configurations)
     return started + math.ceil(started / 2) if _halves(training) else started
 
