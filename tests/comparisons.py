@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from test_report import REPOSITORY, SUITES
 
 from pemt_core.artifacts.result import CellResult, cell_directory
-from pemt_core.comparison.compared import CellCost, Compared, SourceCost
-from pemt_core.comparison.definition import Definition
+from pemt_core.comparison.compared import CellCost, CellSearch, Compared, SourceCost, SourcePart
+from pemt_core.comparison.definition import Definition, Statistics
 from pemt_core.data.prepared import ROW_SCHEMA, SPLITS, TaskDescription, write_description
 from pemt_core.metrics import Scored, score
 from pemt_core.settings import load_settings
@@ -21,6 +21,7 @@ from pemt_core.settings.steps import MethodNaming
 
 SOURCES = ["mnli", "qnli", "sst2"]
 SUITE_OF = {task: suite for suite, tasks in SUITES.items() for task in tasks}
+ADAPTER, LONE_PROMPT = SourcePart(50_000, 1_000, 60.0), SourcePart(1_500, 2_000, 40.0)
 WITHOUT_SOURCES = ("lora", "full", "prompt_tuning", "bitfit")
 
 
@@ -38,6 +39,11 @@ class Planted:
     family: Sequence[str] | None = None
     titles: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, int] = field(default_factory=dict)
+    controls: Sequence[str] = ()
+    statistics: Statistics = field(default_factory=lambda: Statistics(margin=2.0, draws=300, seed=1))
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of methods
+    on_lone_prompts: Sequence[str] = ()
+    one_source: Sequence[str] = ()  # methods that choose one of SOURCES
 
     def compared(self) -> Compared:
         settings = load_settings(REPOSITORY / "params.yaml")
@@ -52,7 +58,10 @@ class Planted:
                         costs[result.cell] = CellCost(3, 300, 12.5 + len(method), 400 + len(method), 100_000)
         title = "Synthetic comparison"
         about = "Every answer is drawn with a planted probability of being right."
-        definition = Definition(title=title, about=about, reference="pemt", family=self.family and list(self.family))
+        definition = Definition(
+            title=title, about=about, reference="pemt", family=self.family and list(self.family),
+            controls=list(self.controls), statistics=self.statistics,
+        )  # fmt: skip
         naming = {m: MethodNaming(title=self.titles.get(m, m), about="") for m in self.accuracy}
         return Compared(
             name="synthetic",
@@ -61,11 +70,15 @@ class Planted:
             results=results,
             columns=naming,
             variants=dict.fromkeys(self.accuracy, "base"),
+            on_lone_prompts=self.on_lone_prompts,
+            candidates={m: [] if m in WITHOUT_SOURCES else SOURCES for m in self.accuracy},
             scores={r.cell: cell_directory(self.folder / "scores", r) for r in results},
             cells={r.cell: cell_directory(self.folder / "cells", r) for r in results},
             costs=costs,
-            sources={"base": {s: SourceCost(50_000, 1_000, 60.0, 200_000) for s in SOURCES}},
+            searches={r.cell: CellSearch(200, {"lr 0.001": 80.0, "lr 0.003": 79.5}) for r in results},
+            sources={"base": {s: SourceCost(ADAPTER, LONE_PROMPT, 200_000) for s in SOURCES}},
             backbone_parameters=2_000_000,
+            chance={},
             data_dir=self.folder / "data",
         )
 
@@ -95,15 +108,16 @@ class Planted:
             answers = ["yes"] * len(references)
         scored = Scored(answers, [[r] for r in references], [f"{target}{row // 2}" for row in range(self.rows)],
                         ["no", "yes"])  # fmt: skip
-        sources = [] if method in WITHOUT_SOURCES else SOURCES
-        experts, gates = planted_gates(generator, method) if sources else (None, None)
+        sources = [] if method in WITHOUT_SOURCES else SOURCES[:1] if method in self.one_source else SOURCES
+        experts, gates = planted_gates(generator, method) if len(sources) > 1 else (None, None)
         result = CellResult(
             task=target, suite=SUITE_OF[target], method=method, k=k, seed=seed, learning_rate=1e-3, answer="generate",
             main_metric="accuracy", test=score(["accuracy"], scored), unreadable=0, test_rows=self.rows,
             test_rows_available=self.rows, validation={"accuracy": 80.0},
             trained_parameters=self.parameters.get(method, 1_000 * (1 + len(method))), sources=sources,
             expert_weights=experts, artifact=f"artifact of {target} {method} {seed}", key=f"key of {method}",
-            data="data", backbone="backbone", settings={"kind": method}, history=[], gates=gates,
+            data="data", backbone="backbone", settings={"kind": method, **self.settings.get(method, {})}, history=[],
+            gates=gates,
         )  # fmt: skip
         folder = cell_directory(self.folder / "scores", result)
         result.save(folder)

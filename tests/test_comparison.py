@@ -1,9 +1,11 @@
 """pemt compare: experiments as files, what they share, what is trained again, and what is printed beforehand."""
 
 import argparse
+import re
 import signal
+import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +14,27 @@ from ruamel.yaml import YAML
 
 from components import compare as program
 from pemt_core.artifacts.adapter import save_adapter
-from pemt_core.comparison import forecast, run
+from pemt_core.artifacts.files import write_record
+from pemt_core.artifacts.run_info import ARTIFACT_TAG, RunInfo
+from pemt_core.comparison import forecast
+from pemt_core.comparison.definition import Statistics
 from pemt_core.comparison.experiments import Experiment, read_experiments
 from pemt_core.comparison.paper import paper_forecast
 from pemt_core.comparison.plan import Choice, plan_comparison
+from pemt_core.comparison.source_seconds import SourceSeconds
 from pemt_core.comparison.work import CellWork, TargetRows
-from pemt_core.comparison_report.write import write_comparison
 from pemt_core.errors import SettingsError
 from pemt_core.interruption import Interrupted
 from pemt_core.methods import method_of
 from pemt_core.steps import transfer
 from pemt_core.tracking import Tracker, connect
+from pemt_core.training.run import OpenRun, silent_runs
 
 REPOSITORY = Path(__file__).parent.parent
 SHORT = {"max_steps": 2, "evaluate_every": 1, "checkpoint_every": 1, "batch_size": 4, "validation_rows": 4}
 FILES = {
-    "shared": "methods: {uniform: {kind: pemt, gate: uniform}}\ntransfer: {seeds: [1]}\n",
+    "shared": "methods: {uniform: {kind: pemt, gate: uniform}}\ntransfer: {seeds: [1]}\n"
+    "statistics: {margin: 2.0, draws: 50, seed: 1}\n",
     "first": "title: First\nabout: The first one\nreference: pemt\ntransfer: {methods: [pemt, control]}\n",
     "second": "title: Second\nabout: The second one\nreference: pemt\nfamily: [uniform]\n"
     "variants: {base: {}, rank2: {train_source: {rank: 2}, methods: [pemt]}}\ntransfer: {methods: [pemt, uniform]}\n",
@@ -83,7 +90,6 @@ def untracked(experiment: Experiment) -> Callable[[str], Tracker]:
 def saving(monkeypatch: pytest.MonkeyPatch) -> Saving:
     saving = Saving()
     monkeypatch.setattr(transfer, "save_adapter", saving)
-    monkeypatch.setattr(run, "write_comparison", partial(write_comparison, draws=50))
     return saving
 
 
@@ -162,6 +168,10 @@ def check_sharing(params: Path, output: Path, saving: Saving, capsys: pytest.Cap
     assert {name for name in before if after[name] != before[name]} == set()
     rows = (output / "second/rows.csv").read_text()
     assert "pemt_rank2" in rows
+    page = (output / "second/report.html").read_text()
+    assert re.search(
+        r">mnli</th><td class=\"text\">rank2</td><td class=\"text\">adapter</td>.*?<td>[\d.]+ s</td>", page
+    )
     assert "control" not in rows
 
     program.main(parsed(params, "second", "--targets", "cb"))
@@ -221,7 +231,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
             r"experiments/second.yaml: unknown key 'variants.rank2.train_source.rnak'; did you mean .rank.\?",
         ),
         (
-            {"shared": "methods: {uniform: {kind: pemt, gate: unform}}\n"},
+            {"shared": FILES["shared"].replace("gate: uniform", "gate: unform")},
             ["first"],
             r"experiments/shared.yaml: methods.uniform: .*unform.* did you mean .uniform.\?",
         ),
@@ -235,6 +245,31 @@ def read_files(folder: Path) -> dict[str, bytes]:
             {"first": FILES["first"] + "evaluate: {max_rows: 3}\n"},
             ["second"],
             r"experiments/first.yaml and experiments/rates.yaml differ in evaluate.max_rows is 3 and 6",
+        ),
+        (
+            {"first": FILES["first"] + "controls: [contrl]\n"},
+            ["first"],
+            r"experiments/first.yaml: controls: 'contrl' is not compared here; did you mean .control.\?",
+        ),
+        (
+            {"first": FILES["first"] + "controls: [pemt]\n"},
+            ["first"],
+            r"experiments/first.yaml: controls: 'pemt' is the reference; remove it",
+        ),
+        (
+            {"first": FILES["first"] + "statistics: {margn: 1.0}\n"},
+            ["first"],
+            r"experiments/first.yaml: unknown key 'statistics.margn'; did you mean .margin.\?",
+        ),
+        (
+            {"shared": FILES["shared"].replace("draws: 50", "draws: 1")},
+            ["first"],
+            r"experiments/shared.yaml: key 'statistics.draws' is 1: .* greater than or equal to 2",
+        ),
+        (
+            {"shared": FILES["shared"].replace("margin: 2.0, ", "")},
+            ["first"],
+            r"experiments/shared.yaml: key 'statistics.margin' is missing",
         ),
         ({"costs": FILES["first"]}, ["first"], r"experiments/costs.yaml: an experiment cannot be named 'costs'"),
         (
@@ -252,6 +287,68 @@ def test_errors_name_file_key_and_nearest(
     params = write_project(tmp_path, **files)
     with pytest.raises(SettingsError, match=message):
         program.main(parsed(params, *words, "--dry-run"))
+
+
+def test_an_experiment_overrides_the_shared_statistics(tmp_path: Path) -> None:
+    override = FILES["first"] + "statistics: {margin: 1.0}\npaper: {statistics: {draws: 70}}\n"
+    params = write_project(tmp_path, first=override)
+    for paper, draws in ((False, 50), (True, 70)):
+        found = {name: each.definition.statistics for name, each in read_experiments(params, paper=paper).items()}
+        assert found["first"] == Statistics(margin=1.0, draws=draws, seed=1)
+        assert found["second"] == Statistics(margin=2.0, draws=50, seed=1)
+
+
+# --- times of stage 1
+
+
+@dataclass
+class Training:
+    """A training of stage 1 as its run sees it: it keeps its result unless it is kept already, and tags the run."""
+
+    checkpoints: Path
+
+    def run(self, open_run: OpenRun, artifact: str, interrupted: bool = False) -> None:
+        with open_run(RunInfo("train_source/sst2", "sst2 source", {}, {})) as run:
+            begin = time.process_time()
+            while time.process_time() - begin < 0.05:
+                pass
+            if interrupted:
+                raise Interrupted(signal.SIGINT)
+            folder = self.checkpoints / "finished" / artifact
+            if not folder.is_dir():
+                folder.mkdir(parents=True)
+                write_record(folder / "adapter.json", {"tensors": {"sha256": artifact}})
+            run.tag({ARTIFACT_TAG: artifact})
+
+
+def test_times_of_stage_1_add_up_over_interruptions_and_outlive_a_restored_source(tmp_path: Path) -> None:
+    seconds, training = SourceSeconds(tmp_path / "seconds"), Training(tmp_path)
+    first, other = (seconds.watched(silent_runs, {"settings": name}, tmp_path) for name in ("first", "other"))
+    with pytest.raises(Interrupted):
+        training.run(first, "a", interrupted=True)
+    assert seconds.of("a") is None
+    training.run(first, "a")
+    took = seconds.of("a")
+    assert took is not None
+    assert 0.1 <= took < 0.5
+    training.run(first, "a")  # as if the source was removed, and taken from the finished trainings
+    assert seconds.of("a") == took
+    training.run(silent_runs, "b")  # by another command
+    training.run(other, "b")
+    assert seconds.of("b") is None
+    assert [path.name for path in (tmp_path / "seconds").iterdir()] == ["a.json"]
+
+
+def test_a_killed_training_of_stage_1_has_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds, training = SourceSeconds(tmp_path / "seconds"), Training(tmp_path)
+    open_run = seconds.watched(silent_runs, {}, tmp_path)
+    with monkeypatch.context() as killed, pytest.raises(Interrupted):
+        killed.setattr(SourceSeconds, "_keep", lambda *_: None)
+        training.run(open_run, "a", interrupted=True)
+    training.run(open_run, "a")
+    assert seconds.of("a") is None
+    training.run(seconds.watched(silent_runs, {"settings": "other"}, tmp_path), "b")
+    assert seconds.of("b") is not None
 
 
 # --- work

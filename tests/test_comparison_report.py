@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 import math
 import re
 import shutil
@@ -20,9 +21,11 @@ from matplotlib.figure import Figure
 
 from pemt_core.answering.gates import gate_statistics
 from pemt_core.comparison.compared import Compared
+from pemt_core.comparison.definition import Statistics
 from pemt_core.comparison_report.claims import controls, headline, paragraph, signed
 from pemt_core.comparison_report.gates import agreement, chosen_sources, gates_of
 from pemt_core.comparison_report.labels import Labelled, place_labels
+from pemt_core.comparison_report.markdown import sources_of, stage_1_time
 from pemt_core.comparison_report.matrix import colours, matrix_of
 from pemt_core.comparison_report.points import side_by_side
 from pemt_core.comparison_report.ranks import levels_of
@@ -36,7 +39,6 @@ TARGETS = ("cola", "mrpc", "rte", "nq", "yelp", "scitail", "paws", "boolq", "wic
 ACCURACY = {"pemt": 0.95, "lora": 0.80, "uniform": 0.95, "permuted": 0.70, "full": 0.90}
 TITLES = {"pemt": "PEMT", "lora": "LoRA & biases", "full": "full fine-tuning"}
 FLOOR = "cb"
-DRAWS = 300
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +46,21 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Compared:
     """Five methods, of which uniform is as good as PEMT and not in the family, ten targets, one at the floor."""
     folder = tmp_path_factory.mktemp("planted")
     family = ("lora", "permuted", "full")
-    return Planted(folder, ACCURACY, TARGETS, floor=(FLOOR,), rows=60, family=family, titles=TITLES).compared()
+    planted = Planted(folder, ACCURACY, TARGETS, floor=(FLOOR,), rows=60, family=family, titles=TITLES)
+    planted.controls = ("permuted", "uniform")
+    return planted.compared()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, compared: Compared) -> Path:
     output = tmp_path_factory.mktemp("report")
-    write_comparison(compared, output, draws=DRAWS)
+    write_comparison(compared, output)
     return output
 
 
 @pytest.fixture(scope="module")
 def study(compared: Compared) -> Study:
-    (study,) = studies_of(compared, DRAWS)
+    (study,) = studies_of(compared)
     return study
 
 
@@ -140,6 +144,8 @@ def test_every_cell_is_a_row_with_its_facts(compared: Compared, folder: Path) ->
         cost = compared.costs[result.cell]
         assert float(row["score"]) == pytest.approx(result.score, abs=1e-6)
         assert (row["steps"], float(row["seconds"])) == (str(cost.steps), cost.seconds)
+        assert (row["best_step"], row["configurations"]) == ("200", "3")
+        assert json.loads(row["trials"]) == compared.searches[result.cell].trials
         assert (row["key"], row["artifact"], row["sources"]) == (result.key, result.artifact, " ".join(result.sources))
 
 
@@ -182,26 +188,91 @@ def test_a_planted_advantage_is_supported_and_a_control_as_good_comes_first(stud
     assert verdicts["lora"] == verdicts["permuted"] == "supported"
     assert any(sentence.startswith("PEMT is better than LoRA & biases: supported, because") for sentence in others)
     gap = study.reference.mean - next(line.mean for line in study.lines if line.column == "uniform")
-    assert ("Equal weights do as well as PEMT" in first) == (gap <= 0)
-    assert "Negative controls" not in first
+    assert ("Controls, which should be worse, do as well as PEMT: uniform" in first) == (gap <= 0)
+    assert "permuted" not in first
     assert any("leaves them out: uniform" in sentence for sentence in others)
     assert any(f"a guess on {FLOOR}" in sentence for sentence in others)
 
 
-def test_a_negative_control_as_good_as_the_reference_is_in_the_first_paragraph(tmp_path: Path) -> None:
+def test_a_control_as_good_as_the_reference_is_in_the_first_paragraph(tmp_path: Path) -> None:
     accuracy = {"pemt": 0.9, "shuffled_prompts": 0.9, "random_bank": 0.6}
-    planted = Planted(tmp_path, accuracy, TARGETS, rows=400, seeds=(1, 2, 3))
-    (study,) = studies_of(planted.compared(), DRAWS)
+    controlled = ("shuffled_prompts", "random_bank")
+    planted = Planted(tmp_path, accuracy, TARGETS, rows=400, seeds=(1, 2, 3), controls=controlled)
+    (study,) = studies_of(planted.compared())
     found = controls(study)
     assert len(found) == 1
-    assert re.match(r"Negative controls (do as well as|cannot be told apart from) pemt: shuffled_prompts, ", found[0])
+    start = "Controls, which should be worse, (do as well as|cannot be told apart from) pemt: shuffled_prompts, "
+    assert re.match(start, found[0])
     assert "random_bank" not in found[0]
     assert found[0] in paragraph(study)[0]
 
 
+PEMT = {"kind": "pemt", "gate": "input", "source_adapters": "own", "sparsity_coefficient": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("changed", "same"),
+    [
+        ({"source_adapters": "permuted"}, True),
+        ({"source_adapters": "random"}, False),
+        ({"source_adapters": "permuted", "sparsity_coefficient": 0.0}, False),
+    ],
+)
+def test_exchanged_adapters_are_said_to_change_nothing(tmp_path: Path, changed: dict[str, Any], same: bool) -> None:
+    planted = Planted(tmp_path, {"pemt": 0.9, "other": 0.9}, TARGETS, rows=40, controls=("other",))
+    planted.settings = {"pemt": PEMT, "other": {**PEMT, **changed}}
+    (study,) = studies_of(planted.compared())
+    text = " ".join(controls(study))
+    assert ("other (" in text and "cannot differ from pemt but by rounding" in text) is same
+    assert ("do not use which prompt belongs to which adapter" in text) is same
+    assert "should be worse" not in text or not same
+
+
+def test_members_of_the_family_without_results_count(tmp_path: Path, compared: Compared) -> None:
+    """Holm's correction is that of the family in the experiment's file."""
+    definition = compared.definition.model_copy(update={"family": ["lora", "absent", "permuted", "full"]})
+    (before,), (after,) = studies_of(compared), studies_of(replace(compared, definition=definition))
+    found = {each.reference: each for each in after.analysis.contrasts.comparisons}
+    assert {each.family_size for each in found.values()} == {4}
+    p = {each.reference: each.p for each in before.analysis.contrasts.comparisons}
+    assert {name: each.p_holm for name, each in found.items()} == pytest.approx(
+        {name: value for name, value in holm({**p, "absent": 1.0}).items() if name != "absent"}
+    )
+    first, *others = paragraph(after)
+    assert "Of the 4 claims that PEMT is better: " in first
+    assert ", 1 without results." in first
+    assert others[-1] == "Without results, but counted in the family of Holm's correction: absent."
+    assert any("leaves them out: uniform." in each for each in others)
+
+
+def test_what_a_method_needs_of_stage_1(tmp_path: Path) -> None:
+    """SPoT reads prompts trained alone, PEMT adapters, and `single` the one of three that validation chose."""
+    names = ("pemt", "spot", "single", "lora")
+    planted = Planted(tmp_path, dict.fromkeys(names, 0.8), TARGETS[:2], rows=20, seeds=(1, 2))
+    planted.on_lone_prompts, planted.one_source = ("spot",), ("single",)
+    compared = planted.compared()
+    (study,) = studies_of(compared)
+    costs = {line.column: line.cost for line in study.lines}
+    found = {name: (costs[name].source_parameters, costs[name].source_seconds) for name in names}
+    assert found == {"pemt": (150_000, 180.0), "spot": (4_500, 120.0), "single": (50_000, 180.0), "lora": (0, 0.0)}
+    assert [sources_of(costs[name]) for name in names] == ["3", "3", "1 of 3", "0"]
+    assert [stage_1_time(costs[name]) for name in names] == ["3 min 00 s", "2 min 00 s", "3 min 00 s", ""]
+    untimed = {name: replace(cost, adapter=replace(cost.adapter, seconds=None))
+               for name, cost in compared.sources["base"].items()}  # fmt: skip
+    (study,) = studies_of(replace(compared, sources={"base": untimed}))
+    assert {stage_1_time(line.cost) for line in study.lines if line.column != "spot"} == {""}
+
+
+def test_a_guess_at_the_chance_of_a_task_is_at_the_floor(tmp_path: Path) -> None:
+    """Methods answer half of the rows of a free text right, where the best constant answer has fewer."""
+    compared = Planted(tmp_path, {"pemt": 0.7, "lora": 0.7}, ("cb",), rows=40).compared()
+    assert not studies_of(compared)[0].floors
+    assert set(studies_of(replace(compared, chance={"cb": 90.0}))[0].floors) == {"cb"}
+
+
 def test_equal_answers_are_ties_and_support_no_claim(tmp_path: Path) -> None:
     compared = Planted(tmp_path, {"pemt": 1.0, "lora": 1.0, "full": 0.5}, TARGETS, rows=40).compared()
-    (study,) = studies_of(compared, DRAWS)
+    (study,) = studies_of(compared)
     tied = study.analysis.contrasts.comparisons[0]
     assert (tied.wins, tied.ties, tied.losses, tied.mean) == (0, len(TARGETS), 0, 0.0)
     assert tied.verdict.decision == "not supported"
@@ -211,7 +282,7 @@ def test_equal_answers_are_ties_and_support_no_claim(tmp_path: Path) -> None:
 
 
 def test_few_targets_decide_nothing(tmp_path: Path) -> None:
-    (study,) = studies_of(Planted(tmp_path, {"pemt": 0.95, "lora": 0.5}, TARGETS[:3]).compared(), DRAWS)
+    (study,) = studies_of(Planted(tmp_path, {"pemt": 0.95, "lora": 0.5}, TARGETS[:3]).compared())
     assert "undecidable, because 3 targets cannot" in paragraph(study)[1]
 
 
@@ -226,7 +297,9 @@ def test_the_documents_are_ready_to_paste(folder: Path, study: Study) -> None:
     table = (folder / "table.md").read_text(encoding="utf-8")
     lines = [line for line in table.splitlines() if line.startswith("|")]
     assert [line.split(" | ")[0] for line in lines[2:7]] == [f"| {line.title}" for line in study.lines]
-    assert {len(re.findall(r" \| ", line)) for line in lines[:7]} == {13}
+    assert {len(re.findall(r" \| ", line)) for line in lines[:7]} == {15}
+    assert "counts inference as free" in table
+    assert "medians over the methods" in table
     text = (folder / "paragraph.md").read_text(encoding="utf-8")
     assert text.startswith(headline(study))
     assert len(re.findall("^- ", text, flags=re.MULTILINE)) == len(paragraph(study)) - 1
@@ -275,6 +348,20 @@ def test_gates_are_means_over_seeds_and_equal_weights_choose_nothing(compared: C
     assert (uniform.chosen, math.isnan(uniform.agreement)) == ("", True)
 
 
+def test_weights_that_are_no_shares_have_no_entropy(compared: Compared, study: Study) -> None:
+    """Nor in layers where they happen to add up to 1."""
+    results = [each for each in study.results if each.method == "uniform"]
+    gates = {stack: [dict(layer) for layer in layers] for stack, layers in (results[0].gates or {}).items()}
+    gates["decoder"][1] |= {"entropy": None, "one_hot": None}
+    changed = [replace(each, gates=gates) if each is results[0] else each for each in study.results]
+    by_method = {gates.column: gates for gates in gates_of(replace(study, results=changed))}
+    assert all(
+        np.isnan(target.entropy).all() and np.isnan(target.one_hot).all() for target in by_method["uniform"].targets
+    )
+    assert not np.isnan(by_method["uniform"].mean("deviation"))
+    assert not np.isnan(by_method["pemt"].mean("entropy"))
+
+
 def test_a_result_with_gates_is_checked(compared: Compared) -> None:
     result = next(each for each in compared.results if each.gates)
     for gates in ({"encoder": []}, {**(result.gates or {}), "decoder": [{"entropy": 0.5}]}):
@@ -295,16 +382,34 @@ def test_the_files_of_a_comparison(folder: Path) -> None:
 
 
 def test_the_same_comparison_gives_the_same_bytes(compared: Compared, folder: Path, tmp_path: Path) -> None:
-    write_comparison(compared, tmp_path, draws=DRAWS)
+    write_comparison(compared, tmp_path)
     for path in folder.iterdir():
         assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
+
+
+def test_the_rules_of_the_tests_are_stated(tmp_path: Path) -> None:
+    """They come from the experiment's file."""
+    planted = Planted(tmp_path, {"pemt": 0.9, "lora": 0.9}, TARGETS[:6], rows=20, seeds=(1, 2))
+    planted.statistics = Statistics(margin=3.5, draws=1234, seed=9)
+    (study,) = write_comparison(planted.compared(), tmp_path / "report")
+    rules = study.analysis.rules
+    assert (rules.margin, rules.draws, rules.seed) == (3.5, 1234, 9)
+    for name in ("rows", "table", "comparisons"):
+        (stated,) = {
+            (row["margin"], row["draws"], row["draws_seed"]) for row in rows_of(tmp_path / f"report/{name}.csv")
+        }
+        assert (float(stated[0]), *stated[1:]) == (3.5, "1234", "9")
+    table, page = ((tmp_path / f"report/{name}").read_text(encoding="utf-8") for name in ("table.md", "report.html"))
+    assert "within ±3.5 points does not matter. The bootstrap has 1,234 draws and the seed 9." in table
+    assert "within ±3.5 points does not matter" in page
+    assert re.search("1.?234 draws, seed 9", page)
 
 
 def test_each_k_is_an_analysis_of_its_own(tmp_path: Path) -> None:
     planted = Planted(tmp_path, {"pemt": 0.9, "lora": 0.8, "full": 0.85}, TARGETS[:6], ks=(4, 32), rows=40)
     compared = planted.compared()
     output = tmp_path / "report"
-    write_comparison(compared, output, draws=50)
+    write_comparison(compared, output)
     names = {path.name for path in output.iterdir()}
     assert {"points-k4.png", "points-k32.png", "ranks-k4.svg", "gates-k32.svg", "by_k.png"} <= names
     tests = rows_of(output / "comparisons.csv")
@@ -370,7 +475,7 @@ def test_missing_predictions_are_an_error(compared: Compared, tmp_path: Path) ->
     result = compared.results[0]
     moved = replace(compared, scores={**compared.scores, result.cell: tmp_path})
     with pytest.raises(ArtifactError, match=r"predictions\.jsonl: no such file; the evaluate step has not scored"):
-        studies_of(moved, 10)
+        studies_of(moved)
 
 
 @pytest.mark.parametrize(
@@ -381,7 +486,7 @@ def test_predictions_of_other_rows_are_an_error(compared: Compared, tmp_path: Pa
     result = compared.results[0]
     (tmp_path / "predictions.jsonl").write_text(line + "\n")
     with pytest.raises(ArtifactError, match=message):
-        studies_of(replace(compared, scores={**compared.scores, result.cell: tmp_path}), 10)
+        studies_of(replace(compared, scores={**compared.scores, result.cell: tmp_path}))
 
 
 # Markup

@@ -31,9 +31,7 @@ from pemt_core.statistics import (
     compare,
     decide,
     draw_scores,
-    entropy,
     find_floor,
-    gate_layers,
     hodges_lehmann,
     holm,
     mcnemar,
@@ -44,12 +42,10 @@ from pemt_core.statistics import (
     percentile_interval,
     pscp,
     rank_methods,
-    seed_agreement,
     signed_rank_p,
     smallest_p,
     student_interval,
     target_runs,
-    variance_between,
 )
 from pemt_core.statistics.weighted import score_of_draws, written_out
 
@@ -542,36 +538,6 @@ def test_pscp_against_medians_and_weights() -> None:
     assert pscp(80.0, Cost(20, 2, 5), Cost(20, 2, 5), Cost(2, 1, 0)) == pytest.approx(80 / 8)
     with pytest.raises(ValueError, match="must not be negative"):
         pscp(80.0, Cost(-1, 0, 0))
-
-
-# Gates
-
-
-def test_gate_layers_by_hand() -> None:
-    one_hot, uniform = [[0.0, 1.0, 0.0]] * 2, [[1 / 3] * 3] * 2
-    switching = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
-    layers = gate_layers(np.stack([one_hot, uniform, switching], axis=1), 0.95)
-    assert [layer.entropy for layer in layers] == pytest.approx([0, 1, 0])
-    assert [layer.one_hot_rows for layer in layers] == [1, 0, 1]
-    assert [layer.one_hot for layer in layers] == [True, False, False]
-    assert [layer.variance for layer in layers] == pytest.approx([0, 0, 0.5])
-    assert (layers[0].expert, layers[2].mean_weights) == (1, (0.5, 0.5, 0.0))
-    with pytest.raises(ValueError, match="add up to 1"):
-        gate_layers(np.full((2, 1, 3), 0.5), 0.95)
-
-
-def test_entropy_equals_scipy() -> None:
-    weights = np.random.default_rng(0).dirichlet(np.ones(6), (5, 4))
-    np.testing.assert_allclose(entropy(weights), scipy.stats.entropy(weights, axis=-1, base=6))
-    assert entropy(np.ones((3, 1))).tolist() == [0, 0, 0]
-
-
-def test_agreement_and_variance_between_tasks() -> None:
-    agreement = seed_agreement(np.array([[0, 1, 2], [0, 1, 3], [0, 2, 4]]))
-    np.testing.assert_allclose(agreement, [1, 1 / 3, 0])
-    np.testing.assert_allclose(variance_between(np.array([[[1.0, 0.0]], [[0.0, 1.0]]])), [0.5])
-    with pytest.raises(ValueError, match="at least two"):
-        seed_agreement(np.array([[0, 1]]))
 
 
 # Runs and the whole analysis

@@ -343,3 +343,8 @@ def test_a_long_value_is_shortened_in_the_message() -> None:
     with pytest.raises(RowError) as caught:
         get_task("cb").conversion.pair(EXAMPLES["cb"][0] | {"premise": ["x" * 10_000]})
     assert len(str(caught.value)) < 200
+
+
+def test_a_choice_between_options_says_what_a_guess_scores() -> None:
+    """Where the answer is a label, a constant answer scores at least as much as a guess."""
+    assert {name: task.chance for name, task in TASKS.items() if task.chance is not None} == {"winogrande": 50.0}

@@ -23,14 +23,29 @@ class CellCost:
 
 
 @dataclass(frozen=True)
+class CellSearch:
+    """How validation chose what a cell holds."""
+
+    best_step: int  # of the kept checkpoint
+    trials: Mapping[str, float]  # validation score in points by configuration
+
+
+@dataclass(frozen=True)
+class SourcePart:
+    """What one training of stage 1 made: an adapter with its prompt, or a prompt alone."""
+
+    parameters: int
+    steps: int
+    seconds: float | None  # of the processor, over all threads; None: not known, as if it was trained elsewhere
+
+
+@dataclass(frozen=True)
 class SourceCost:
     """What stage 1 of one source took, and what it left."""
 
-    parameters: int  # of the adapter and its prompt
-    steps: int
-    seconds: float | None  # None: not measured
+    adapter: SourcePart  # with its prompt
+    lone_prompt: SourcePart | None  # the prompt that was trained without an adapter, if a method reads it
     stored_bytes: int
-    lone_prompt_parameters: int = 0  # of the prompt that was trained without an adapter; 0: there is none
 
 
 @dataclass(frozen=True)
@@ -47,13 +62,16 @@ class Compared:
     results: Sequence[CellResult]  # every cell of the experiment, in the order of targets and columns
     columns: Mapping[str, MethodNaming]  # title and explanation of every column, in the order of the file
     variants: Mapping[str, str]  # the variant of stage 1 of every column
+    on_lone_prompts: Collection[str]  # columns that read prompts trained alone, instead of source adapters
+    candidates: Mapping[str, Sequence[str]]  # the sources of every column; a cell draws on these, or one chosen of them
     scores: Mapping[Cell, Path]  # the folder of a cell's result.json and predictions.jsonl
     cells: Mapping[Cell, Path]  # the folder of a cell's adapter.json, training.json and tensors
     costs: Mapping[Cell, CellCost]
+    searches: Mapping[Cell, CellSearch]
     sources: Mapping[str, Mapping[str, SourceCost]]  # by variant, then source
     backbone_parameters: int
+    chance: Mapping[str, float]  # points that guessing scores, of targets where no constant answer shows it
     data_dir: Path  # with the folder of every target's prepared rows
-    on_lone_prompts: Collection[str] = ()  # columns that read prompts trained alone, instead of source adapters
 
     @property
     def reference(self) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pemt_core.schema.group import Group
-from pemt_core.schema.numbers import Name
+from pemt_core.schema.numbers import Amount, Count, Name, Seed
 
 BASE = "base"  # the variant of stage 1 without differences
 
@@ -19,13 +19,23 @@ class Variant(Group):
     methods: Annotated[list[Name], Field(min_length=1)] | None = None  # None: those of the group `transfer`
 
 
+class Statistics(Group):
+    """How results are tested, beside `report.confidence`."""
+
+    margin: Amount  # points: a smaller difference does not matter
+    draws: Annotated[Count, Field(ge=2)]  # of the bootstrap
+    seed: Seed  # of the bootstrap
+
+
 class Definition(Group):
-    """The keys of an experiment's file that are not groups of settings."""
+    """The keys of an experiment's file that are not groups of settings; `statistics` may be in the shared file."""
 
     title: Text
     about: Text
     reference: Name  # the column that others are compared with
     family: list[Name] | None = None  # the columns that are tested against it; None: all others
+    controls: list[Name] = Field(default_factory=list)  # columns that should be worse; the report warns if one is not
+    statistics: Statistics
     variants: Annotated[dict[Name, Variant], Field(min_length=1)] = Field(default_factory=lambda: {BASE: Variant()})
     development: bool = False  # for choosing settings: tests are not read, and the best learning rates are printed
 

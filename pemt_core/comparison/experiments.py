@@ -1,8 +1,8 @@
 """Read the files in experiments/: differences from params.yaml, and what is compared with what.
 
-The file `shared.yaml` there has what all experiments share, such as the methods with their learning rates; every other
-file is an experiment. With the form for the paper's setting, the recipe `paper` comes before them, and the key `paper`
-of either file has more differences.
+The file `shared.yaml` there has what all experiments share: methods with their learning rates, and the numbers of the
+tests; every other file is an experiment. With the form for the paper's setting, the recipe `paper` comes before them,
+and the key `paper` of either file has more differences.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,12 +12,14 @@ from typing import Any
 
 from pemt_core.comparison.definition import BASE, Definition, Variant
 from pemt_core.errors import SettingsError, cut, nearest
-from pemt_core.schema.validation import merged, validate
+from pemt_core.schema.validation import holds, merged, validate
 from pemt_core.settings import RECIPE_GROUPS, Settings
 from pemt_core.settings.load import RECIPES, Layer, parse_layers, read_groups, read_params, recipe_layer, settings_files
 
 FOLDER, SHARED, PAPER = "experiments", "shared", "paper"
 GROUPS = ("tasks", *RECIPE_GROUPS)
+STATISTICS = "statistics"  # the key of a definition that the shared file may have
+SHARED_FILE = f"{FOLDER}/{SHARED}.yaml"
 KEYS = (*Definition.model_fields, PAPER, *GROUPS)
 TAKEN = (SHARED, "backbone", "checkpoints", "costs", "data", "experts", "made", "scores", "sources", "targets")
 
@@ -59,8 +61,9 @@ def read_experiments(params: Path, *, paper: bool = False) -> dict[str, Experime
     if paper:
         below.append(recipe_layer(PAPER, values[RECIPES], str(params)))
     shared = files.pop(SHARED, {})
-    below += _layers(f"{FOLDER}/{SHARED}.yaml", shared, (PAPER, *GROUPS), paper)
-    return {name: _experiment(name, content, below, paper) for name, content in files.items()}
+    below += _layers(SHARED_FILE, shared, (PAPER, STATISTICS, *GROUPS), paper)
+    statistics = _whole(shared, paper).get(STATISTICS, {})
+    return {name: _experiment(name, content, below, statistics, paper) for name, content in files.items()}
 
 
 def find_experiment(name: str, experiments: Mapping[str, Experiment]) -> Experiment:
@@ -71,13 +74,15 @@ def find_experiment(name: str, experiments: Mapping[str, Experiment]) -> Experim
     return experiments[name]
 
 
-def _experiment(name: str, content: Mapping[str, Any], below: Sequence[Layer], paper: bool) -> Experiment:
+def _experiment(
+    name: str, content: Mapping[str, Any], below: Sequence[Layer], statistics: Any, paper: bool
+) -> Experiment:
+    """`statistics` are those of the shared file."""
     file = f"{FOLDER}/{name}.yaml"
     if name in TAKEN:
         raise SettingsError(f"{file}: an experiment cannot be named '{name}', as a folder of its output is; rename it")
     layers = [*below, *_layers(file, content, KEYS, paper)]
-    whole = merged(content, content.get(PAPER, {})) if paper else content
-    definition = validate(Definition, {key: whole[key] for key in Definition.model_fields if key in whole}, file)
+    definition = _definition(file, _whole(content, paper), statistics)
     variants = {
         each: parse_layers([*layers, _variant_layer(file, each, variant)])
         for each, variant in definition.variants.items()
@@ -85,6 +90,21 @@ def _experiment(name: str, content: Mapping[str, Any], below: Sequence[Layer], p
     experiment = Experiment(name, file, definition, variants)
     _check_columns(experiment)
     return experiment
+
+
+def _whole(content: Mapping[str, Any], paper: bool) -> Mapping[str, Any]:
+    return merged(content, content.get(PAPER, {})) if paper else content
+
+
+def _definition(file: str, whole: Mapping[str, Any], statistics: Any) -> Definition:
+    """Errors name the shared file if it has the key."""
+    own = {key: whole[key] for key in Definition.model_fields if key in whole}
+
+    def placed(location: Sequence[str]) -> tuple[str, str]:
+        is_shared = location[0] == STATISTICS and not holds(own, location)
+        return SHARED_FILE if is_shared else file, ".".join(location)
+
+    return validate(Definition, merged({STATISTICS: statistics}, own), file, placed)
 
 
 def _layers(file: str, content: Mapping[str, Any], known: Sequence[str], paper: bool) -> list[Layer]:
@@ -114,7 +134,7 @@ def _variant_layer(file: str, name: str, variant: Variant) -> Layer:
 
 
 def _check_columns(experiment: Experiment) -> None:
-    """Raise SettingsError if the reference or a member of the family is no column, or two columns have one name."""
+    """Raise SettingsError if a name in the definition is no column, or two columns have one name."""
     columns, definition = experiment.columns, experiment.definition
     listed = {(variant, method) for variant, settings in experiment.variants.items() for method in _methods(settings)}
     for variant, method in listed:
@@ -124,14 +144,15 @@ def _check_columns(experiment: Experiment) -> None:
                 f"{experiment.file}: '{method}' of the variant '{variant}' would be shown as '{name}', which is a "
                 f"method of '{BASE}' too; rename the variant"
             )
-    for key, names in (("reference", [definition.reference]), ("family", definition.family or [])):
+    family, controls = definition.family or [], definition.controls
+    for key, names in (("reference", [definition.reference]), ("family", family), ("controls", controls)):
         for name in names:
             if name not in columns:
                 raise SettingsError(
                     f"{experiment.file}: {key}: '{name}' is not compared here; {nearest(name, columns)}"
                 )
-    if definition.family is not None and definition.reference in definition.family:
-        raise SettingsError(f"{experiment.file}: family: '{definition.reference}' is the reference; remove it")
+            if key != "reference" and name == definition.reference:
+                raise SettingsError(f"{experiment.file}: {key}: '{name}' is the reference; remove it")
 
 
 def _methods(settings: Settings) -> Iterable[str]:

@@ -34,6 +34,11 @@ class Folders:
         """What trainings took: <target>/<cell>.json."""
         return self.root / "costs" / variant
 
+    @property
+    def source_seconds(self) -> Path:
+        """What trainings of stage 1 took, by what they made."""
+        return self.root / "made" / "seconds"
+
     def made(self, what: str) -> Path:
         """The file that says what a folder was made of."""
         return self.root / "made" / f"{what}.json"

@@ -4,18 +4,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from pemt_core.artifacts.cost import load_cost
-from pemt_core.artifacts.description import load_training_record, lone_prompt_folder
+from pemt_core.artifacts.description import (
+    LonePromptDescription,
+    SourceDescription,
+    load_description,
+    load_training_record,
+    lone_prompt_folder,
+)
 from pemt_core.artifacts.result import CellResult
 from pemt_core.backbone.shapes import outline
-from pemt_core.comparison.compared import CellCost, Compared, SourceCost
+from pemt_core.comparison.compared import CellCost, CellSearch, Compared, SourceCost, SourcePart
 from pemt_core.comparison.folders import Folders
 from pemt_core.comparison.plan import ComparisonPlan, VariantPlan
+from pemt_core.comparison.source_seconds import SourceSeconds
 from pemt_core.errors import ArtifactError
+from pemt_core.tasks import known_tasks
 
 
 def gather(plan: ComparisonPlan, folders: Folders) -> Compared:
     """Read the results and the costs of every cell. Raises ArtifactError if one is missing."""
-    columns, results, scores, cells, costs = plan.columns, [], {}, {}, {}
+    columns, results, scores, cells, costs, searches = plan.columns, [], {}, {}, {}, {}
     for variant, cell in plan.cells:
         scored = folders.scores(variant.name) / cell.task / cell.name
         trained = folders.targets(variant.name) / cell.task / cell.name
@@ -23,6 +31,9 @@ def gather(plan: ComparisonPlan, folders: Folders) -> Compared:
         results.append(result)
         scores[result.cell], cells[result.cell] = scored, trained
         costs[result.cell] = _cost(trained, folders.costs(variant.name) / cell.task)
+        record = load_training_record(trained)
+        searches[result.cell] = CellSearch(record.best_step, record.trials)
+    sources_of = _sources_of_columns(plan)
     targets = {target: place for place, target in enumerate(plan.experiment.settings.tasks.targets)}
     places = {column: place for place, column in enumerate(columns)}
     results.sort(key=lambda result: (targets[result.task], places[result.method], str(result.k), result.seed))
@@ -33,12 +44,15 @@ def gather(plan: ComparisonPlan, folders: Folders) -> Compared:
         results=results,
         columns=columns,
         variants={plan.column(variant, cell.method): variant.name for variant, cell in plan.cells},
-        on_lone_prompts=_on_lone_prompts(plan),
+        on_lone_prompts=[column for column, (_, alone) in sources_of.items() if alone],
+        candidates={column: sources for column, (sources, _) in sources_of.items()},
         scores=scores,
         cells=cells,
         costs=costs,
+        searches=searches,
         sources={variant.name: _sources(variant, folders) for variant in plan.variants},
         backbone_parameters=outline(folders.backbone).model.num_parameters(),
+        chance=_chance(plan),
         data_dir=folders.data,
     )
 
@@ -56,23 +70,40 @@ def _cost(trained: Path, costs_dir: Path) -> CellCost:
 
 
 def _sources(variant: VariantPlan, folders: Folders) -> dict[str, SourceCost]:
-    found = {}
+    known, found = SourceSeconds(folders.source_seconds), {}
     for name in variant.train_source:
         folder = folders.sources(variant.name) / name
-        record = load_training_record(folder)
-        parameters, steps, prompt = record.trained_parameters, record.steps, lone_prompt_folder(folder)
-        alone = load_training_record(prompt).trained_parameters if prompt.is_dir() else 0
-        found[name] = SourceCost(parameters, steps, None, _size(folder), alone)
+        prompt = lone_prompt_folder(folder)
+        adapter = _part(folder, SourceDescription, known)
+        alone = _part(prompt, LonePromptDescription, known) if prompt.is_dir() else None
+        found[name] = SourceCost(adapter, alone, _size(folder))
     return found
 
 
-def _on_lone_prompts(plan: ComparisonPlan) -> list[str]:
-    return [
-        plan.column(variant, method)
-        for variant in plan.variants
-        for method in dict.fromkeys(cell.method for cell in variant.cells)
-        if variant.settings.method(method).needs_lone_prompts
-    ]
+def _part(
+    folder: Path, kind: type[SourceDescription] | type[LonePromptDescription], known: SourceSeconds
+) -> SourcePart:
+    record, (_, artifact) = load_training_record(folder), load_description(folder, kind)
+    return SourcePart(record.trained_parameters, record.steps, known.of(artifact))
+
+
+def _sources_of_columns(plan: ComparisonPlan) -> dict[str, tuple[list[str], bool]]:
+    """The sources of every column, and whether it reads their prompts that were trained alone."""
+    found = {}
+    for variant in plan.variants:
+        for name in dict.fromkeys(cell.method for cell in variant.cells):
+            method = variant.settings.method(name)
+            sources = variant.settings.sources_of(name, method)
+            found[plan.column(variant, name)] = sources, method.needs_lone_prompts
+    return found
+
+
+def _chance(plan: ComparisonPlan) -> dict[str, float]:
+    """What guessing scores, by the tasks' records."""
+    settings = plan.experiment.settings
+    tasks = known_tasks(settings.own_tasks, Path())
+    chance = {target: tasks[target].chance for target in settings.tasks.targets}
+    return {target: score for target, score in chance.items() if score is not None}
 
 
 def _size(folder: Path) -> int:

@@ -9,6 +9,7 @@ from pemt_core.backbone.store import recorded_fingerprint
 from pemt_core.comparison.folders import Folders
 from pemt_core.comparison.made import Stage, content_of
 from pemt_core.comparison.plan import ComparisonPlan, VariantPlan
+from pemt_core.comparison.source_seconds import SourceSeconds
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.settings.steps import StepSettings, as_text
 from pemt_core.steps.backbone import make_backbone
@@ -69,6 +70,8 @@ class Shared:
         step, folder = variant.train_source[name], self.folders.sources(variant.name) / name
         data, backbone = self.folders.data / name, self.folders.backbone
         inputs = {"data": PreparedTask.load(data, name).content_hash(), "backbone": recorded_fingerprint(backbone)}
+        made_of = _made_of(step, inputs)
+        watched = SourceSeconds(self.folders.source_seconds).watched(open_run, made_of, self.checkpoints)
 
         def build() -> None:
             train_source(
@@ -79,11 +82,11 @@ class Shared:
                 answer=step.answer,
                 output_dir=folder,
                 checkpoint_dir=self.checkpoints,
-                open_run=open_run,
+                open_run=watched,
                 prompt=step.prompt,
             )
 
-        return Stage(folder, self.folders.made(f"sources/{variant.name}/{name}"), _made_of(step, inputs), build)
+        return Stage(folder, self.folders.made(f"sources/{variant.name}/{name}"), made_of, build)
 
     def experts(self, variant: VariantPlan) -> Stage:
         """The adapters of all sources in one file, and the imported ones."""

@@ -13,7 +13,6 @@ from pemt_core.errors import ArtifactError
 from pemt_core.metrics import Scored
 
 PREDICTIONS = "predictions.jsonl"
-CHANCE_OF_OPTIONS = 50.0  # points: a free text that is scored by accuracy is one of two options (WinoGrande)
 
 
 def read_answers(compared: Compared) -> Iterator[tuple[CellResult, Scored]]:
@@ -25,16 +24,6 @@ def read_answers(compared: Compared) -> Iterator[tuple[CellResult, Scored]]:
     for result in compared.results:
         path = compared.scores[result.cell] / PREDICTIONS
         yield result, rows_of(result.task).scored(path, result.test_rows)
-
-
-def chance_of(compared: Compared) -> dict[str, float]:
-    """What guessing scores on each target where no constant answer shows it, in points."""
-    free = {
-        target
-        for target in dict.fromkeys(result.task for result in compared.results if result.main_metric == "accuracy")
-        if PreparedTask.load(compared.data_dir / target, target).task.labels is None
-    }
-    return dict.fromkeys(sorted(free), CHANCE_OF_OPTIONS)
 
 
 class _TestRows:

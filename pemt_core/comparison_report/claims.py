@@ -1,9 +1,10 @@
 """The findings in words: who is best and at what cost, whether controls do as well, and each claim with its numbers."""
 
 import math
-from typing import get_args
+from collections.abc import Mapping
+from typing import Any, get_args
 
-from pemt_core.comparison_report.groups import is_control, is_equal_weights
+from pemt_core.comparison_report.costs import MethodCost
 from pemt_core.comparison_report.study import Line, Study
 from pemt_core.report.cost import duration
 from pemt_core.statistics.comparison import MethodComparison
@@ -11,6 +12,9 @@ from pemt_core.statistics.intervals import Interval
 from pemt_core.statistics.verdict import Decision
 
 AS_WELL, UNDECIDED = "do as well as", "cannot be told apart from"
+CONTROLS = "Controls, which should be worse,"
+SAME = {"source_adapters": ("own", "permuted")}  # values of a setting that give PEMT and the same function again
+EXCHANGEABLE = ("input", "static", "token")  # gates that start at zero and treat all experts alike
 
 
 def headline(study: Study) -> str:
@@ -34,25 +38,55 @@ def certainty(study: Study) -> list[str]:
         sentences.append(_how_sure(study, other.comparison))
     verdicts = [each.verdict.decision for each in study.analysis.contrasts.comparisons]
     if verdicts:
-        counts = ", ".join(f"{verdicts.count(decision)} {decision}" for decision in get_args(Decision))
-        sentences.append(f"Of the {len(verdicts)} claims that {reference.title} is better: {counts}.")
+        counts = [f"{verdicts.count(decision)} {decision}" for decision in get_args(Decision)]
+        counts += [f"{len(study.without_results)} without results"] if study.without_results else []
+        family = len(study.analysis.rules.references)
+        sentences.append(f"Of the {family} claims that {reference.title} is better: {', '.join(counts)}.")
     if not math.isnan(best.mean):
         sentences += [_cost(line) for line in ([best] if best is reference else [best, reference])]
     return sentences
 
 
 def controls(study: Study) -> list[str]:
-    """Say which negative controls, and whether equal weights, do as well as the reference, as far as that is shown.
+    """Say which of the experiment's controls do as well as the reference, as far as that is shown.
 
-    Empty if the reference is shown to be better than each of them, or there is none.
+    Empty if the reference is shown to be better than each of them, or there is none. A control that is the same
+    function as the reference has a sentence of its own.
     """
-    groups: dict[tuple[str, str], list[str]] = {}
+    groups: dict[str, list[str]] = {}
+    same = []
     for line in study.others:
-        kind, found = _kind(study, line), _as_well(study, line)
-        if kind and found is not None:
-            groups.setdefault((kind, found[0]), []).append(f"{line.title}, {found[1]}")
+        found = _as_well(study, line) if line.column in study.compared.definition.controls else None
+        if found is not None and is_same_function(study, line):
+            same.append(_cannot_differ(study, line, found[1]))
+        elif found is not None:
+            groups.setdefault(found[0], []).append(f"{line.title}, {found[1]}")
     title = study.reference.title
-    return [f"{kind} {relation} {title}: {'; '.join(named)}." for (kind, relation), named in groups.items()]
+    return [*(f"{CONTROLS} {relation} {title}: {'; '.join(named)}." for relation, named in groups.items()), *same]
+
+
+def is_same_function(study: Study, line: Line) -> bool:
+    """Whether a method is the reference with its experts in another order: adapters exchanged between the sources.
+
+    The guided prompt is a sum over sources and gates start at zero, so nothing connects a source's prompt with its
+    adapter (`pemt_core.model.source_controls.exchanged_adapters`).
+    """
+    own, changed = (_settings(study, each.column) for each in (study.reference, line))
+    values = {name: (own.get(name), changed.get(name)) for name in {*own, *changed}}
+    return own.get("gate") in EXCHANGEABLE and {n: pair for n, pair in values.items() if pair[0] != pair[1]} == SAME
+
+
+def _cannot_differ(study: Study, line: Line, numbers: str) -> str:
+    title = study.reference.title
+    return (
+        f"{line.title} ({numbers}) cannot differ from {title} but by rounding, which training amplifies: it is the "
+        "same function with its experts in another order. It says nothing about whether sources help, but that the "
+        f"gates of {title} do not use which prompt belongs to which adapter."
+    )
+
+
+def _settings(study: Study, column: str) -> Mapping[str, Any]:
+    return next(result.settings for result in study.results if result.method == column)
 
 
 def _as_well(study: Study, line: Line) -> tuple[str, str] | None:
@@ -67,12 +101,6 @@ def _as_well(study: Study, line: Line) -> tuple[str, str] | None:
     return relation, f"{difference(each)}, Holm p {p_value(each.p_holm)}"
 
 
-def _kind(study: Study, line: Line) -> str:
-    if is_control(study.compared, line.column):
-        return "Negative controls"
-    return "Equal weights" if is_equal_weights(study.compared, line.column) else ""
-
-
 def paragraph(study: Study) -> list[str]:
     """Return the first paragraph, then a sentence on each claim: the reference is better than one of the family."""
     return [" ".join([headline(study), *controls(study), *certainty(study)]), *claims(study)]
@@ -85,14 +113,17 @@ def claims(study: Study) -> list[str]:
 
 
 def remarks(study: Study) -> list[str]:
-    """Say which targets are at the floor, what changes without them, and what is not tested."""
+    """Say which targets are at the floor, what changes without them, and what is not tested or has no results."""
     sentences = []
     if study.floors:
         names = ", ".join(study.floors)
         sentences.append(f"Every method scores like a constant answer or a guess on {names}. {without_floors(study)}")
-    if any(line.comparison is None for line in study.others):
-        named = ", ".join(line.title for line in study.others if line.comparison is None)
-        sentences.append(f"Not tested, because the family fixed beforehand leaves them out: {named}.")
+    left_out = [line.title for line in study.others if line.column not in study.analysis.rules.references]
+    if left_out:
+        sentences.append(f"Not tested, because the family fixed beforehand leaves them out: {', '.join(left_out)}.")
+    if study.without_results:
+        named = ", ".join(map(study.title, study.without_results))
+        sentences.append(f"Without results, but counted in the family of Holm's correction: {named}.")
     return sentences
 
 
@@ -167,9 +198,14 @@ def _cost(line: Line) -> str:
     cost = line.cost
     most = f"{cost.most_parameters:,}"
     trained = most if cost.fewest_parameters == cost.most_parameters else f"{cost.fewest_parameters:,} to {most}"
-    frozen = f", {cost.source_parameters:,} frozen ones of sources" if cost.source_parameters else ""
+    frozen = f", {cost.source_parameters:,} frozen ones of {_sources(cost)}" if cost.source_parameters else ""
     time = "" if cost.seconds is None else f", {duration(cost.seconds)} a cell"
     return f"The cost of {line.title}: {trained} trained parameters a target{frozen}{time}."
+
+
+def _sources(cost: MethodCost) -> str:
+    named = f"{cost.sources} source{'s' if cost.sources > 1 else ''}"
+    return f"{named}, chosen among {cost.candidates}" if cost.candidates > cost.sources else named
 
 
 def _at(study: Study) -> str:

@@ -1,12 +1,12 @@
 """What each method costs: what it trains and stores, what it needs of stage 1, and PEFT-Bench's score against costs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from pemt_core.artifacts.result import CellResult
-from pemt_core.comparison.compared import Compared
+from pemt_core.comparison.compared import Compared, SourcePart
 from pemt_core.statistics.pscp import Cost, median_constants, pscp
 
 
@@ -16,7 +16,10 @@ class MethodCost:
 
     fewest_parameters: int  # trained for one target
     most_parameters: int
-    source_parameters: int | None  # of the frozen sources that it draws on, once for all targets; 0: none
+    source_parameters: int | None  # frozen, of the sources that a cell draws on, the most of any; 0: none
+    sources: int  # that a cell draws on, the most of any
+    candidates: int  # that stage 1 trained for it; more than `sources` if it chooses among them
+    source_seconds: float | None  # of the processor in stage 1, for all candidates, once for all targets
     configurations: float  # tried per cell
     steps: float  # optimizer steps per cell, over all configurations
     seconds: float | None  # training per cell, over all configurations
@@ -30,10 +33,15 @@ def cost_of(compared: Compared, column: str, results: Sequence[CellResult]) -> M
     seconds = [cost.seconds for cost in costs if cost.seconds is not None]
     memory = [cost.peak_memory_mib for cost in costs if cost.peak_memory_mib is not None]
     whole = len(costs)
+    candidates = compared.candidates[column]
+    parts = _parts(compared, column, {*candidates, *(source for result in results for source in result.sources)})
     return MethodCost(
         fewest_parameters=min(result.trained_parameters for result in results),
         most_parameters=max(result.trained_parameters for result in results),
-        source_parameters=_source_parameters(compared, column, results),
+        source_parameters=_source_parameters(parts, results),
+        sources=max(len(result.sources) for result in results),
+        candidates=len(candidates),
+        source_seconds=_source_seconds(parts, candidates),
         configurations=fmean(cost.configurations for cost in costs),
         steps=fmean(cost.steps for cost in costs),
         seconds=fmean(seconds) if len(seconds) == whole else None,
@@ -42,14 +50,29 @@ def cost_of(compared: Compared, column: str, results: Sequence[CellResult]) -> M
     )
 
 
-def _source_parameters(compared: Compared, column: str, results: Sequence[CellResult]) -> int | None:
-    """The parameters of every source that some cell draws on; None if one is not recorded."""
-    known = compared.sources.get(compared.variants[column], {})
-    used = {source for result in results for source in result.sources}
-    if not used <= set(known):
+def _parts(compared: Compared, column: str, sources: Collection[str]) -> dict[str, SourcePart | None]:
+    """What a column reads of each source: its prompt that was trained alone, or its adapter; None: not recorded."""
+    known, alone = compared.sources.get(compared.variants[column], {}), column in compared.on_lone_prompts
+    parts: dict[str, SourcePart | None] = dict.fromkeys(sources)
+    for source, cost in known.items():
+        if source in parts:
+            parts[source] = cost.lone_prompt if alone else cost.adapter
+    return parts
+
+
+def _source_parameters(parts: Mapping[str, SourcePart | None], results: Sequence[CellResult]) -> int | None:
+    """The most parameters of sources in a cell; None if a source is not recorded."""
+    if any(parts[source] is None for result in results for source in result.sources):
         return None
-    part = "lone_prompt_parameters" if column in compared.on_lone_prompts else "parameters"
-    return sum(getattr(known[source], part) for source in used)
+    sizes = {source: part.parameters for source, part in parts.items() if part is not None}
+    return max(sum(sizes[source] for source in result.sources) for result in results)
+
+
+def _source_seconds(parts: Mapping[str, SourcePart | None], candidates: Sequence[str]) -> float | None:
+    """The seconds of all candidates; None if those of one are unknown."""
+    found = [part.seconds if part else None for part in (parts[source] for source in candidates)]
+    known = [seconds for seconds in found if seconds is not None]
+    return sum(known) if len(known) == len(found) else None
 
 
 def pscp_of(methods: Mapping[str, tuple[float, MethodCost]]) -> dict[str, float]:

@@ -1,13 +1,17 @@
 """The tables of a comparison as frames: method by target, every cell with its facts, and the family of tests."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from pemt_core.comparison.compared import Compared
+from pemt_core.comparison.definition import Statistics
 from pemt_core.comparison_report.study import Study
 from pemt_core.statistics.analysis import Contrasts
+
+RULES = ("margin", "draws", "draws_seed")  # the statistics of the experiment's file, in every row
 
 
 def table_frame(studies: Sequence[Study]) -> pd.DataFrame:
@@ -31,6 +35,7 @@ def table_frame(studies: Sequence[Study]) -> pd.DataFrame:
                 "clusters": cell.clusters,
                 "difference": study.difference(line.column, target),
                 "at_floor": target in study.floors,
+                **_rules(study.compared.definition.statistics),
             }
             for study in studies
             for line in study.lines
@@ -41,10 +46,10 @@ def table_frame(studies: Sequence[Study]) -> pd.DataFrame:
 
 
 def row_frame(compared: Compared) -> pd.DataFrame:
-    """Return a row per cell with all facts, as recorded."""
+    """Return a row per cell with all facts, as recorded; `trials` maps configurations to validation scores, as JSON."""
     rows = []
     for result in compared.results:
-        cost = compared.costs[result.cell]
+        cost, search = compared.costs[result.cell], compared.searches[result.cell]
         rows.append(
             {
                 "suite": result.suite,
@@ -59,8 +64,10 @@ def row_frame(compared: Compared) -> pd.DataFrame:
                 "unreadable": result.unreadable,
                 "test_rows": result.test_rows,
                 "learning_rate": result.learning_rate,
-                "steps": cost.steps,
+                "best_step": search.best_step,
                 "configurations": cost.configurations,
+                "trials": json.dumps(dict(search.trials)),
+                "steps": cost.steps,
                 "seconds": cost.seconds,
                 "peak_memory_mib": cost.peak_memory_mib,
                 "stored_bytes": cost.stored_bytes,
@@ -70,6 +77,7 @@ def row_frame(compared: Compared) -> pd.DataFrame:
                 "artifact": result.artifact,
                 "data": result.data,
                 "backbone": result.backbone,
+                **_rules(compared.definition.statistics),
             }
         )
     return pd.DataFrame(rows)
@@ -80,12 +88,18 @@ def comparison_frame(studies: Sequence[Study]) -> pd.DataFrame:
     rows = []
     for study in studies:
         sets = {"all": study.analysis.contrasts, "above the floor": study.analysis.above_floor}
-        rows += [row for name, contrasts in sets.items() for row in _rows(study.k, name, contrasts)]
+        rules = {"confidence": study.confidence, **_rules(study.compared.definition.statistics)}
+        rows += [{**row, **rules} for name, contrasts in sets.items() for row in _rows(study.k, name, contrasts)]
     columns = [
         "k", "over", "method", "against", "targets", "mean", "mean_low", "mean_high", "median", "hodges_lehmann", "low",
         "high", "p", "p_holm", "family", "wins", "ties", "losses", "superiority", "verdict", "reason",
+        "confidence", *RULES,
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+def _rules(statistics: Statistics) -> dict[str, Any]:
+    return dict(zip(RULES, (statistics.margin, statistics.draws, statistics.seed), strict=True))
 
 
 def _rows(k: str, name: str, contrasts: Contrasts | None) -> list[dict[str, Any]]:

@@ -18,9 +18,9 @@ CLEAR = 1e-6  # a layer whose two largest mean weights are closer chooses no exp
 
 @dataclass(frozen=True)
 class TargetGates:
-    """One target, means over seeds. A value is NaN if the weights are no distribution, or one seed alone has a result.
+    """One target, means over seeds; layers are those of the encoder, then of the decoder.
 
-    Layers are those of the encoder, then of the decoder.
+    A value is NaN if some weights of the method are no distribution, or one seed alone has a result.
     """
 
     target: str
@@ -58,21 +58,31 @@ def gates_of(study: Study) -> list[MethodGates]:
             targets: dict[str, list[CellResult]] = {}
             for result in own:
                 targets.setdefault(result.task, []).append(result)
-            rows = [_target(name, results) for name, results in targets.items()]
+            rows = [_target(name, results, _are_shares(own)) for name, results in targets.items()]
             gates = own[0].gates or {}
             layers = [f"{stack} {number}" for stack in STACKS for number in range(1, len(gates[stack]) + 1)]
             found.append(MethodGates(line.column, line.title, own[0].sources, layers, rows))
     return found
 
 
-def _target(name: str, results: Sequence[CellResult]) -> TargetGates:
+def _are_shares(results: Sequence[CellResult]) -> bool:
+    """Whether the weights of a method are a distribution everywhere; those of ScaLearn can add up to 1 by chance."""
+    return all(
+        layer["entropy"] is not None
+        for result in results
+        for layers in (result.gates or {}).values()
+        for layer in layers
+    )
+
+
+def _target(name: str, results: Sequence[CellResult], are_shares: bool) -> TargetGates:
     chosen = [chosen_sources(result) for result in results]
     counts = Counter(source for layers in chosen for source in layers if source)
-    most = counts.most_common(1)
+    most, unknown = counts.most_common(1), np.full(len(chosen[0]), math.nan)
     return TargetGates(
         target=name,
-        entropy=_over_seeds(results, "entropy"),
-        one_hot=_over_seeds(results, "one_hot"),
+        entropy=_over_seeds(results, "entropy") if are_shares else unknown,
+        one_hot=_over_seeds(results, "one_hot") if are_shares else unknown,
         deviation=_over_seeds(results, "deviation"),
         agreement=agreement(chosen),
         chosen=most[0][0] if most else "",

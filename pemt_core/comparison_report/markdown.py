@@ -5,15 +5,26 @@ from collections.abc import Sequence
 from typing import Any
 
 from pemt_core.comparison_report.claims import difference, p_value, paragraph, points
+from pemt_core.comparison_report.costs import MethodCost
 from pemt_core.comparison_report.matrix import FLOOR_MARK, matrix_of
 from pemt_core.comparison_report.study import Line, Study
 from pemt_core.report.cost import duration
 from pemt_core.report.markdown import NOTHING, pipe_table
 
 _METHODS = [
-    "Method", "Mean", "Difference", "Holm p", "Verdict", "Rank", "Trained", "Of sources", "Configurations", "Steps",
-    "Time", "Memory", "Disk", "PSCP",
+    "Method", "Mean", "Difference", "Holm p", "Verdict", "Rank", "Trained", "Of sources", "Sources", "Stage 1",
+    "Configurations", "Steps", "Time", "Memory", "Disk", "PSCP",
 ]  # fmt: skip
+
+
+COST_NOTES = (
+    "Steps, time and size on disk are per cell, over all configurations that were tried; time is on one core.",
+    "Of sources: frozen parameters that a cell draws on, of adapters with their prompts, or of prompts trained alone.",
+    "Sources: that a cell draws on, and of how many it chose them; stage 1 trained these, once for all targets.",
+    "Stage 1 has no time where it was not measured: a source from checkpoints/finished was trained by another command.",
+    "PSCP weighs the mean against trained parameters and peak memory, whose constants are the medians over the methods "
+    "here, and counts inference as free, since it is not measured; compare it within this table alone.",
+)
 
 
 def write_table(studies: Sequence[Study]) -> str:
@@ -40,14 +51,17 @@ def title_of(study: Study) -> str:
 
 
 def _study(study: Study) -> list[str]:
-    reference = study.reference.title
+    reference, rules = study.reference.title, study.analysis.rules
     shown = (
         f"Mean of the main metric in points over {len(study.targets)} targets and the seeds, ± half of Student's "
         f"interval over seeds at confidence {study.confidence:.4g}. Difference: minus {reference}, with the two-way "
         f"bootstrap interval over seeds and test rows; the verdict is on the claim that {reference} is better, from "
-        "Wilcoxon's test over targets with Holm's correction. Costs are per cell."
+        f"Wilcoxon's test over targets with Holm's correction in a family of {len(rules.references)}; a difference "
+        f"within ±{rules.margin:g} points does not matter. The bootstrap has {rules.draws:,} draws and the "
+        f"seed {rules.seed}."
     )
-    return [shown, pipe_table(_METHODS, [_row(line) for line in study.lines]), *_targets(study)]
+    table = pipe_table(_METHODS, [_row(line) for line in study.lines])
+    return [shown, table, " ".join(COST_NOTES), *_targets(study)]
 
 
 def _row(line: Line) -> list[Any]:
@@ -61,6 +75,8 @@ def _row(line: Line) -> list[Any]:
         NOTHING if math.isnan(line.rank) else f"{line.rank:.2f}",
         f"{cost.most_parameters:,}",
         NOTHING if cost.source_parameters is None else f"{cost.source_parameters:,}",
+        sources_of(cost),
+        stage_1_time(cost) or NOTHING,
         f"{cost.configurations:g}",
         f"{cost.steps:,.0f}",
         NOTHING if cost.seconds is None else duration(cost.seconds),
@@ -81,6 +97,16 @@ def _targets(study: Study) -> list[str]:
     table = pipe_table(["Target", *matrix.titles], rows)
     notes = [f"- {FLOOR_MARK} {floor.target}: {floor.reason}." for floor in study.floors.values()]
     return [table, *(["\n".join(notes)] if notes else [])]
+
+
+def sources_of(cost: MethodCost) -> str:
+    """Format the sources of a cell: "6", "1 of 6" if it chooses among them, or "0"."""
+    return f"{cost.sources} of {cost.candidates}" if cost.candidates > cost.sources else f"{cost.sources}"
+
+
+def stage_1_time(cost: MethodCost) -> str:
+    """Format what stage 1 took for a method; empty if it draws on no source, or its time is unknown."""
+    return duration(cost.source_seconds) if cost.candidates and cost.source_seconds is not None else ""
 
 
 def size(num_bytes: float) -> str:

@@ -10,7 +10,7 @@ from pemt_core.answering.gates import ONE_HOT
 from pemt_core.comparison.compared import Compared
 from pemt_core.comparison_report import claims
 from pemt_core.comparison_report.gates import gates_of
-from pemt_core.comparison_report.markdown import size, title_of
+from pemt_core.comparison_report.markdown import COST_NOTES, size, sources_of, stage_1_time, title_of
 from pemt_core.comparison_report.matrix import FLOOR_MARK, colours, matrix_of
 from pemt_core.comparison_report.study import Study
 from pemt_core.report.page import new_environment
@@ -36,11 +36,14 @@ def render_page(compared: Compared, studies: Sequence[Study], figures: Mapping[s
         "flipped": lambda ends: claims.interval(ends, minus=True),
         "p": lambda p: claims.p_value(p).removeprefix("= "),
         "size": size,
+        "sources": sources_of,
+        "stage_1": stage_1_time,
     }
     environment.globals |= {"diverging": colours(), "mark": FLOOR_MARK, "one_hot": ONE_HOT, "sections": SECTIONS}
     backbone = compared.settings.backbone
     page = {
         "compared": compared,
+        "cost_notes": COST_NOTES,
         "parts": [_part(study, figures, suffix_of(study, studies)) for study in studies],
         "by_k": inline_svg(figures["by_k"], "by_k") if "by_k" in figures else "",
         "seeds": sorted({result.seed for result in compared.results}),

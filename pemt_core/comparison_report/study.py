@@ -61,6 +61,17 @@ class Study:
         return [line for line in self.lines if line.column != self.compared.reference]
 
     @property
+    def without_results(self) -> list[str]:
+        """Columns of the family that have no target and seed in common with the reference yet."""
+        tested = {each.reference for each in self.analysis.contrasts.comparisons}
+        return [name for name in self.analysis.rules.references if name not in tested]
+
+    def title(self, column: str) -> str:
+        """The title of a column; its name if it has no cell."""
+        naming = self.compared.columns.get(column)
+        return naming.title if naming else column
+
+    @property
     def confidence(self) -> float:
         return self.analysis.rules.confidence
 

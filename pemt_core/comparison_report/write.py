@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from pemt_core.artifacts.result import CellResult
 from pemt_core.comparison.compared import Compared
-from pemt_core.comparison_report.answers import chance_of, read_answers
+from pemt_core.comparison_report.answers import read_answers
 from pemt_core.comparison_report.by_k import draw_by_k
 from pemt_core.comparison_report.frames import comparison_frame, row_frame, table_frame
 from pemt_core.comparison_report.gate_figure import draw_gates
@@ -27,12 +27,8 @@ from pemt_core.statistics import Rules, analyse, target_runs
 
 logger = logging.getLogger(__name__)
 
-MARGIN = 2.0  # points: an interval wider than this on both sides decides nothing
-DRAWS = 10_000  # of the bootstrap
-SEED = 1  # of the bootstrap
 
-
-def write_comparison(compared: Compared, output_dir: Path, *, draws: int = DRAWS) -> list[Study]:
+def write_comparison(compared: Compared, output_dir: Path) -> list[Study]:
     """Write the report of a comparison to `output_dir`, all files or none; returns the studies, one per k.
 
     The files are report.html, table.csv, rows.csv, comparisons.csv, table.md, paragraph.md, and each figure as SVG and
@@ -41,7 +37,7 @@ def write_comparison(compared: Compared, output_dir: Path, *, draws: int = DRAWS
 
     Raises ArtifactError if predictions or prepared rows are missing or do not fit each other.
     """
-    studies = studies_of(compared, draws)
+    studies = studies_of(compared)
     figures = draw_figures(studies)
     files: dict[str, str | bytes] = {
         "report.html": render_page(compared, studies, figures),
@@ -58,24 +54,22 @@ def write_comparison(compared: Compared, output_dir: Path, *, draws: int = DRAWS
     return studies
 
 
-def studies_of(compared: Compared, draws: int) -> list[Study]:
-    """Analyse each k separately; each has a family of tests of its own."""
+def studies_of(compared: Compared) -> list[Study]:
+    """Analyse each k separately; each has a family of tests of its own, which counts columns without results."""
     by_k: dict[str, list[tuple[CellResult, Scored]]] = {}
     for result, answers in read_answers(compared):
         by_k.setdefault(str(result.k), []).append((result, answers))
-    chance = chance_of(compared)
-    studies = []
+    statistics, studies = compared.definition.statistics, []
     for k in sorted(by_k, key=in_order_of_k):
-        present = {result.method for result, _ in by_k[k]}
         rules = Rules(
             method=compared.reference,
-            references=tuple(name for name in compared.family if name in present),
+            references=tuple(compared.family),
             confidence=compared.settings.report.confidence,
-            margin=MARGIN,
-            draws=draws,
-            seed=SEED,
+            margin=statistics.margin,
+            draws=statistics.draws,
+            seed=statistics.seed,
         )
-        analysis = analyse(target_runs(by_k[k], chance), rules)
+        analysis = analyse(target_runs(by_k[k], compared.chance), rules)
         studies.append(study_of(compared, [result for result, _ in by_k[k]], analysis))
     return studies
 

@@ -23,6 +23,17 @@ def merged(values: Mapping[str, Any], differences: Mapping[str, Any]) -> dict[st
     return result
 
 
+def holds(values: Any, location: Sequence[str]) -> bool:
+    """Whether nested `values` have a value at `location`, or one that is not a mapping on the way to it."""
+    for part in location:
+        if not isinstance(values, Mapping):
+            return True
+        if part not in values:
+            return False
+        values = values[part]
+    return True
+
+
 def validate(
     model: type[ModelType],
     values: Mapping[str, Any],

@@ -17,7 +17,7 @@ from pemt_core.errors import SettingsError, cut, nearest, shown
 from pemt_core.schema.group import Group
 from pemt_core.schema.json_values import parse_object
 from pemt_core.schema.numbers import FewShot, Seed
-from pemt_core.schema.validation import merged, validate
+from pemt_core.schema.validation import holds, merged, validate
 from pemt_core.schema.yaml_values import read_yaml
 from pemt_core.settings.groups import STEPS
 from pemt_core.settings.settings import Settings
@@ -121,7 +121,7 @@ def parse_layers(layers: Sequence[Layer]) -> Settings:
         layered = merged(layered, layer.values)
 
     def layer_of(location: Sequence[str]) -> Layer:
-        return next((layer for layer in reversed(layers) if _holds(layer.values, location)), layers[0])
+        return next((layer for layer in reversed(layers) if holds(layer.values, location)), layers[0])
 
     def placed(location: Sequence[str]) -> tuple[str, str]:
         """Return the file that has a key, and the key as the user wrote it."""
@@ -196,24 +196,13 @@ def _completed(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
 def _as_written(location: Sequence[str], values: Mapping[str, Any]) -> Sequence[str]:
     """Map a key of completed settings to the key in `values`, which may be in a shared group."""
     group, *rest = location
-    if _holds(values, location):
+    if holds(values, location):
         return location
     if group in OF_TRAINING and rest[:1] == [TRAINING] and len(rest) > 1:
-        return rest if _holds(values, rest) or rest[1] in TrainingSettings.model_fields else location
+        return rest if holds(values, rest) or rest[1] in TrainingSettings.model_fields else location
     if group == "kubeflow" and rest[:1] == ["resources"]:
         return [group, "resources", EVERY_STEP, *rest[2:]]
     return location
-
-
-def _holds(values: Any, location: Sequence[str]) -> bool:
-    """Whether nested `values` have a value at `location`, or one that is not a mapping on the way to it."""
-    for part in location:
-        if not isinstance(values, Mapping):
-            return True
-        if part not in values:
-            return False
-        values = values[part]
-    return True
 
 
 def _check(settings: Settings, problems_of: Callable[..., AbstractContextManager[None]]) -> None:

@@ -10,14 +10,13 @@ From results and their test answers to everything that a report shows, for one k
     analysis.contrasts         # comparisons (Wilcoxon, Holm, Hodges-Lehmann, verdict) and ranking over all targets
     analysis.above_floor       # the same without the targets at the floor
 
-`gate_layers` and `seed_agreement` take expert weights per row; `pscp` weighs a score against costs.
+`pscp` weighs a score against costs.
 """
 
 from pemt_core.statistics.analysis import Analysis, CellSummary, Contrasts, Rules, analyse, summarise
 from pemt_core.statistics.bootstrap import TargetDraws, draw_scores, mean_over_targets
 from pemt_core.statistics.comparison import McNemar, MethodComparison, compare, mcnemar, superiority
 from pemt_core.statistics.floor import Floor, best_constant, find_floor
-from pemt_core.statistics.gates import GateLayer, add_up, entropy, gate_layers, seed_agreement, variance_between
 from pemt_core.statistics.holm import holm
 from pemt_core.statistics.intervals import (
     Interval,
@@ -32,11 +31,10 @@ from pemt_core.statistics.signed_rank import hodges_lehmann, signed_rank_p, smal
 from pemt_core.statistics.verdict import Decision, Verdict, decide
 
 __all__ = [
-    "PUBLISHED_CONSTANTS", "Analysis", "CellSummary", "Contrasts", "Cost", "Decision", "Floor", "GateLayer",
-    "Interval", "McNemar", "MethodComparison", "Ranking", "Rules", "TargetDraws", "TargetRuns", "Verdict",
-    "add_up", "analyse", "best_constant", "binomial_standard_error", "cliques", "compare", "decide", "draw_scores",
-    "entropy", "find_floor", "gate_layers", "hodges_lehmann", "holm", "mcnemar", "mean_over_targets",
-    "median_constants", "nemenyi_difference", "penalties", "percentile_interval", "pscp", "rank_methods",
-    "seed_agreement", "signed_rank_p", "smallest_p", "student_interval", "summarise", "superiority", "target_runs",
-    "variance_between",
+    "PUBLISHED_CONSTANTS", "Analysis", "CellSummary", "Contrasts", "Cost", "Decision", "Floor", "Interval",
+    "McNemar", "MethodComparison", "Ranking", "Rules", "TargetDraws", "TargetRuns", "Verdict", "analyse",
+    "best_constant", "binomial_standard_error", "cliques", "compare", "decide", "draw_scores", "find_floor",
+    "hodges_lehmann", "holm", "mcnemar", "mean_over_targets", "median_constants", "nemenyi_difference",
+    "penalties", "percentile_interval", "pscp", "rank_methods", "signed_rank_p", "smallest_p",
+    "student_interval", "summarise", "superiority", "target_runs",
 ]  # fmt: skip

@@ -63,6 +63,9 @@ class OwnTask(Group):
     label_words: dict[Filled, Filled] | None = None  # what the model writes for a label; absent labels: themselves
     description: Annotated[Filled, AfterValidator(_visible)]  # one sentence; its tokens start the task prompt
     metrics: Annotated[list[Filled], Field(min_length=1)]  # the main one first
+    chance: Annotated[float, Field(ge=0, le=100)] | None = (
+        None  # points that a guess scores, if a constant answer scores less
+    )
     id: Column | None = None  # column that identifies a row; None: its position does
 
     @property

@@ -13,6 +13,7 @@ WINOGRANDE = Task(
     metrics=("accuracy",),
     splits=large(),
     generation_length=ANSWER_TOKENS,
+    chance=50.0,
 )
 
 YELP = Task(

@@ -53,6 +53,7 @@ def own_task(name: str, entry: OwnTask, folder: Path) -> Task:
         metrics=tuple(entry.metrics),
         splits=_split_rule(entry),
         generation_length=_generation_length(words),
+        chance=entry.chance,
     )
 
 

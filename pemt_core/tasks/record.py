@@ -63,6 +63,7 @@ class Task:
     metrics: tuple[str, ...]  # the main one first
     splits: SplitRule
     generation_length: int  # tokens, including the closing one
+    chance: float | None = None  # points that a guess scores, if a constant answer scores less
     caps: Mapping[str, int] = field(default_factory=dict)  # the most rows of a split, if the task limits them
 
     @property
