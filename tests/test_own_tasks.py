@@ -236,7 +236,7 @@ def test_other_bad_files(tmp_path: Path) -> None:
 
 
 BAD_ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown key": ({"colums": 1}, "unknown key 'own_tasks.tickets.colums'; choose from: description, files"),
+    "unknown key": ({"colums": 1}, "unknown key 'own_tasks.tickets.colums'; choose from: chance, description, files"),
     "unknown split": (
         {"files": {"train": "x.csv", "tset": "y.csv"}},
         "unknown key 'own_tasks.tickets.files.tset'; did you",
@@ -270,7 +270,10 @@ BAD_ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
         "tickets: label_words has 'bills', which is not one of labels",
     ),
     "a word for nothing": ({"label_words": {"": "x"}}, "tickets.label_words.'': expected text that is not empty"),
-    "a chance beyond all points": ({"chance": 101.0}, "'chance' is 101.0: .* less than or equal to 100"),
+    "a chance beyond all points": (
+        {"chance": 101.0},
+        "tickets.chance' is 101.0: Input should be less than or equal to 100",
+    ),
     "words of free text": ({"labels": None, "metrics": ["qa_f1"], "label_words": {"a": "b"}}, "is not one of labels"),
     "one word for two labels": (
         {"label_words": {"billing": "x", "delivery": "x"}},

@@ -10,8 +10,10 @@ from matplotlib.transforms import Bbox
 from pemt_core.report.palette import SOFT, TEXT
 
 FONT_SIZE = 9  # points
-MARK = 6  # pixels from a mark's centre to its edge
+MARK = 8  # pixels from a mark's centre to its edge, with some room
 RADII = (9, 16, 24, 34, 46, 60, 76, 94, 114, 136, 160, 190, 220)  # pixels from a mark to its label
+STEPS = 12  # places at which a line to a label is looked at
+CROSSING = 40.0  # the cost of crossing a mark, in square pixels of a covered one
 LEADER = 9  # a label that is farther away has a line to its mark
 ANGLES = (0, 180, 35, 145, 325, 215, 90, 270, 15, 165, 345, 195, 60, 120, 300, 240)  # degrees, the preferred first
 
@@ -35,7 +37,8 @@ def place_labels(axes: Axes, marks: Sequence[Labelled]) -> None:
 
     A label without a free place takes the one where it covers least.
     """
-    taken = [box for mark in marks for box in _boxes_of(axes, mark)]
+    of_mark = {mark: _boxes_of(axes, mark) for mark in marks}
+    taken = [box for boxes in of_mark.values() for box in boxes]
     frame: Box = axes.get_window_extent().extents
     per_pixel = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
     for mark in sorted(marks, key=lambda mark: -mark.y):
@@ -47,7 +50,11 @@ def place_labels(axes: Axes, marks: Sequence[Labelled]) -> None:
         size = label.get_window_extent()
         radius, dx, dy = min(
             _candidates(size.width, size.height),
-            key=lambda place: _cost(_box(x + place[1], y + place[2], size), taken, frame) + place[0] / 10,
+            key=lambda place: (
+                _cost(_box(x + place[1], y + place[2], size), taken, frame)
+                + _crossed((x, y), place, size, [box for other in marks if other is not mark for box in of_mark[other]])
+                + place[0] / 10
+            ),
         )
         label.set_position((dx * per_pixel, dy * per_pixel))
         if radius > LEADER:
@@ -63,6 +70,16 @@ def _ends(dx: float, dy: float, size: Bbox) -> tuple[tuple[float, float], tuple[
     y = max(dy - size.height / 2, min(0.0, dy + size.height / 2))
     length = math.hypot(x, y) or 1.0
     return (x / length * MARK, y / length * MARK), (x, y)
+
+
+def _crossed(at: tuple[float, float], place: tuple[float, float, float], size: Bbox, others: Sequence[Box]) -> float:
+    """A cost for every box of another mark that the line to a label crosses."""
+    radius, dx, dy = place
+    if radius <= LEADER:
+        return 0.0
+    (x0, y0), (x1, y1) = _ends(dx, dy, size)
+    points = [(at[0] + x0 + (x1 - x0) * step / STEPS, at[1] + y0 + (y1 - y0) * step / STEPS) for step in range(STEPS)]
+    return CROSSING * sum(any(b[0] <= x <= b[2] and b[1] <= y <= b[3] for x, y in points) for b in others)
 
 
 def _candidates(width: float, height: float) -> Iterator[tuple[float, float, float]]:

@@ -79,10 +79,12 @@ def _draw(axes: Axes, line: Line, mark: Labelled) -> None:
 
 
 def _scale(axes: Axes, lines: Sequence[Line]) -> None:
-    """Fit the axes: parameters on a log scale with a tick per power of ten, and 0 on its left if needed."""
+    """Fit the axes: parameters on a log scale, with a tick per power of ten or three, and 0 on its left if needed."""
     sizes = [line.cost.most_parameters for line in lines]
     low, high = max(FEWEST, min(sizes)), max(*sizes, FEWEST)
     powers = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    if high < 10 * low:  # too few powers of ten to read the scale
+        powers = [power * factor for power in powers for factor in (1, 2, 5)]
     if min(sizes) < FEWEST:
         axes.set_xscale("symlog", linthresh=FEWEST, linscale=0.4)
         axes.set_xlim(-FEWEST * 0.5, high * 4)

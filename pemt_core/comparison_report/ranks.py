@@ -82,7 +82,10 @@ def _axis(axes: Axes, count: int) -> None:
 
 
 def _labels(axes: Axes, study: Study, ranking: Ranking, top: float) -> None:
-    """Draw a line from each rank down to its label, the best and the last at the top, so that no lines cross."""
+    """Draw a line from each rank down to its label, the best and the last at the top, so that no lines cross.
+
+    The marks of groups are beside the labels, since ranks can be equal.
+    """
     count = len(ranking.methods)
     left = -(-count // 2)
     for place, (method, rank) in enumerate(zip(ranking.methods, ranking.average_ranks, strict=True)):
@@ -93,11 +96,14 @@ def _labels(axes: Axes, study: Study, ranking: Ranking, top: float) -> None:
         style = next(line.group for line in study.lines if line.column == method)
         axes.plot([at, at, end], [0, height, height], color=LINE, linewidth=0.9, zorder=1)
         face = PAGE if style.hollow else style.colour
-        axes.plot([at], [0], marker=style.marker, color=style.colour, markerfacecolor=face, markersize=5, zorder=4)
-        text = study.compared.columns[method].title
-        label = f"{text}  {rank:.1f}" if on_left else f"{rank:.1f}  {text}"
+        axes.plot([at], [0], marker="o", color=SOFT, markersize=3.5, zorder=4)
+        axes.plot(
+            [end], [height], marker=style.marker, color=style.colour, markerfacecolor=face, markersize=5, zorder=4
+        )
+        text, shown = study.compared.columns[method].title, f"{rank:.1f}".rjust(4, "\N{FIGURE SPACE}")
+        label = f"{text}  {shown}" if on_left else f"{shown}  {text}"
         weight = "bold" if method == study.compared.reference else "normal"
-        axes.text(end - 0.06 if on_left else end + 0.06, height, label, ha="right" if on_left else "left",
+        axes.text(end - 0.09 if on_left else end + 0.09, height, label, ha="right" if on_left else "left",
                   va="center", fontsize=_size(label), color=TEXT, fontweight=weight)  # fmt: skip
 
 
