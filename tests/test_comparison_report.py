@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
-from comparisons import SOURCES, Planted
+from comparisons import Planted
 from html_page import Element, parse
 from matplotlib.figure import Figure
 
