@@ -27,7 +27,7 @@ class CellSearch:
     """How validation chose what a cell holds."""
 
     best_step: int  # of the kept checkpoint
-    trials: Mapping[str, float | None]  # validation score in points by configuration; None: it was stopped early
+    trials: Mapping[str, float | None]  # validation score in points by configuration; None: it diverged
 
 
 @dataclass(frozen=True)
