@@ -17,16 +17,18 @@ import pytest
 import scipy.stats
 from comparisons import Planted
 from html_page import Element, parse
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pemt_core.answering.gates import gate_statistics
 from pemt_core.comparison.compared import Compared
 from pemt_core.comparison.definition import Statistics
 from pemt_core.comparison_report.claims import controls, headline, paragraph, signed
+from pemt_core.comparison_report.costs import cost_of
 from pemt_core.comparison_report.gates import agreement, chosen_sources, gates_of
 from pemt_core.comparison_report.labels import Labelled, place_labels
 from pemt_core.comparison_report.markdown import sources_of, stage_1_time
-from pemt_core.comparison_report.matrix import colours, matrix_of
+from pemt_core.comparison_report.matrix import colours, draw_matrix, matrix_of
 from pemt_core.comparison_report.points import side_by_side
 from pemt_core.comparison_report.ranks import levels_of
 from pemt_core.comparison_report.study import Study
@@ -466,6 +468,23 @@ def test_colours_of_the_matrix_are_symmetric_and_legible(study: Study) -> None:
     assert matrix.shade(0.0) == 5
     assert (matrix.shade(-99.0), matrix.shade(99.0)) == (0, 10)
     assert all(contrast(*pair) >= 4.5 for pair in shades)
+
+
+def test_the_caption_of_a_narrow_matrix_fits(study: Study) -> None:
+    matrix = matrix_of(study)
+    figure = draw_matrix(study, replace(matrix, targets=matrix.targets[:1], values=matrix.values[:, :1]))
+    FigureCanvasAgg(figure).draw()
+    (caption,) = figure.texts
+    assert caption.get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_a_lost_measurement_leaves_steps_unknown(compared: Compared) -> None:
+    lost = {compared.results[0].cell: replace(compared.costs[compared.results[0].cell], steps=None, seconds=None)}
+    column = compared.results[0].method
+    results = [result for result in compared.results if result.method == column]
+    cost = cost_of(replace(compared, costs={**compared.costs, **lost}), column, results)
+    assert (cost.steps, cost.seconds) == (None, None)
+    assert cost_of(compared, column, results).steps is not None
 
 
 # Answers that do not fit

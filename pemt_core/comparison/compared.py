@@ -16,7 +16,7 @@ class CellCost:
     """What one cell took: all the configurations that were tried for it together."""
 
     configurations: int  # pairs of an option and a learning rate that were started
-    steps: int  # optimizer steps over all configurations
+    steps: int | None  # optimizer steps over all configurations; None: not measured
     seconds: float | None  # of training on one core, the sum over the configurations; None: not measured
     peak_memory_mib: int | None  # of the process that trained it; None: not measured
     stored_bytes: int  # of the trained tensors' folder

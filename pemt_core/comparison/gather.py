@@ -1,5 +1,6 @@
 """Gather everything that the report of a finished comparison shows."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from pemt_core.comparison.plan import ComparisonPlan, VariantPlan
 from pemt_core.comparison.source_seconds import SourceSeconds
 from pemt_core.errors import ArtifactError
 from pemt_core.tasks import known_tasks
+
+logger = logging.getLogger(__name__)
 
 
 def gather(plan: ComparisonPlan, folders: Folders) -> Compared:
@@ -58,14 +61,13 @@ def gather(plan: ComparisonPlan, folders: Folders) -> Compared:
 
 
 def _cost(trained: Path, costs_dir: Path) -> CellCost:
-    """What a cell took; the part that training.json tells if its measurement was removed."""
+    """What a cell took. Warns if that is lost: the trials in training.json do not tell how long each of them was."""
     size = _size(trained)
     try:
         cost = load_cost(costs_dir, trained)
-    except ArtifactError:
-        record = load_training_record(trained)
-        tried = max(1, len(record.trials))
-        return CellCost(tried, tried * record.steps, None, None, size)
+    except ArtifactError as error:
+        logger.warning("%s. The report shows no steps, time and memory of this method", error)
+        return CellCost(max(1, len(load_training_record(trained).trials)), None, None, None, size)
     return CellCost(cost.configurations, cost.steps, cost.seconds, cost.peak_memory_mib, size)
 
 

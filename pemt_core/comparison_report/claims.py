@@ -183,7 +183,7 @@ def _numbers(each: MethodComparison) -> str:
     return (
         f"mean difference {signed(each.mean)}, Hodges-Lehmann {signed(each.hodges_lehmann)} "
         f"({interval(each.interval)}), Holm p {p_value(each.p_holm)}, "
-        f"{each.wins} won, {each.ties} tied, {each.losses} lost of {each.n_targets} targets"
+        f"{each.wins} won, {each.ties} tied, {each.losses} lost of {each.n_targets} target{'s' * (each.n_targets != 1)}"
     )
 
 

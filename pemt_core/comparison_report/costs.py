@@ -21,7 +21,7 @@ class MethodCost:
     candidates: int  # that stage 1 trained for it; more than `sources` if it chooses among them
     source_seconds: float | None  # of the processor in stage 1, for all candidates, once for all targets
     configurations: float  # tried per cell
-    steps: float  # optimizer steps per cell, over all configurations
+    steps: float | None  # optimizer steps per cell, over all configurations
     seconds: float | None  # training per cell, over all configurations
     peak_memory_mib: int | None  # the highest of its cells
     stored_bytes: float  # per cell
@@ -30,6 +30,7 @@ class MethodCost:
 def cost_of(compared: Compared, column: str, results: Sequence[CellResult]) -> MethodCost:
     """The cost of a method from its results at one k, which must not be empty."""
     costs = [compared.costs[result.cell] for result in results]
+    steps = [cost.steps for cost in costs if cost.steps is not None]
     seconds = [cost.seconds for cost in costs if cost.seconds is not None]
     memory = [cost.peak_memory_mib for cost in costs if cost.peak_memory_mib is not None]
     whole = len(costs)
@@ -43,7 +44,7 @@ def cost_of(compared: Compared, column: str, results: Sequence[CellResult]) -> M
         candidates=len(candidates),
         source_seconds=_source_seconds(parts, candidates),
         configurations=fmean(cost.configurations for cost in costs),
-        steps=fmean(cost.steps for cost in costs),
+        steps=fmean(steps) if len(steps) == whole else None,
         seconds=fmean(seconds) if len(seconds) == whole else None,
         peak_memory_mib=max(memory) if len(memory) == whole else None,
         stored_bytes=fmean(cost.stored_bytes for cost in costs),

@@ -78,7 +78,7 @@ def _row(line: Line) -> list[Any]:
         sources_of(cost),
         stage_1_time(cost) or NOTHING,
         f"{cost.configurations:g}",
-        f"{cost.steps:,.0f}",
+        NOTHING if cost.steps is None else f"{cost.steps:,.0f}",
         NOTHING if cost.seconds is None else duration(cost.seconds),
         NOTHING if cost.peak_memory_mib is None else f"{cost.peak_memory_mib:,} MiB",
         size(cost.stored_bytes),

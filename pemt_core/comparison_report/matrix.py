@@ -67,7 +67,9 @@ def draw_matrix(study: Study, matrix: Matrix) -> Figure:
     rows, columns = matrix.values.shape
     longest = max(map(len, matrix.titles))
     left, top = 0.075 * longest + 0.3, 0.085 * (max(map(len, matrix.targets)) + 2) + 0.15
-    width, height = left + 0.47 * columns + 0.15, top + 0.25 * rows + 0.45
+    note = f"points minus {matrix.titles[0]}, whose scores are in the first row"
+    note += f"; {FLOOR_MARK} every method at a constant answer or chance" if study.floors else ""
+    width, height = max(left + 0.47 * columns + 0.15, 0.075 * len(note) + 0.2), top + 0.25 * rows + 0.45
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((left / width, 0.4 / height, 0.47 * columns / width, 0.25 * rows / height))
     axes.set_xlim(0, columns)
@@ -89,7 +91,5 @@ def draw_matrix(study: Study, matrix: Matrix) -> Figure:
     for tick, target in zip(axes.get_xticklabels(), matrix.targets, strict=True):
         tick.set_color(SOFT if target in study.floors else TEXT)
     axes.spines[:].set_visible(False)
-    note = f"points minus {matrix.titles[0]}, whose scores are in the first row"
-    mark = f"; {FLOOR_MARK} every method at a constant answer or chance" if study.floors else ""
-    figure.text(0.1 / width, 0.12 / height, note + mark, fontsize=8, color=SOFT)
+    figure.text(0.1 / width, 0.12 / height, note, fontsize=8, color=SOFT)
     return figure
