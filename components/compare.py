@@ -79,7 +79,16 @@ def trackers(experiment: Experiment) -> Callable[[str], Tracker]:
 
 def few_shot(text: str) -> int | str:
     """Parse a value of --k."""
-    return text if text == "full" else int(text)
+    if text == "full" or text.isdecimal():
+        return text if text == "full" else int(text)
+    raise argparse.ArgumentTypeError(f"'{text}': expected full, or a number of rows per class")
+
+
+def worker_count(text: str) -> int:
+    """Parse --workers, before stage 1 trains for nothing."""
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}': expected at least 1")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -91,7 +100,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--targets", nargs="+", metavar="TASK", help="only these targets")
     parser.add_argument("--k", nargs="+", type=few_shot, help="only these k")
     parser.add_argument("--seeds", nargs="+", type=int, help="only these seeds")
-    parser.add_argument("--workers", type=int, help="number of parallel trainings (default: what suits the machine)")
+    help_text = "number of parallel trainings (default: what suits the machine)"
+    parser.add_argument("--workers", type=worker_count, help=help_text)
     parser.add_argument(
         "--output", type=OutputFolder, default=OutputFolder("comparison"), help="folder (default: comparison)"
     )

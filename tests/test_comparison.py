@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -243,7 +244,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
         (
             {"first": FILES["first"] + "evaluate: {max_rows: 3}\n"},
             ["second"],
-            r"experiments/first.yaml and experiments/rates.yaml differ in evaluate.max_rows is 3 and 6",
+            r"experiments/first.yaml and experiments/rates.yaml differ in evaluate.max_rows: 3 and 6",
         ),
         (
             {"first": FILES["first"] + "controls: [contrl]\n"},
@@ -270,7 +271,20 @@ def read_files(folder: Path) -> dict[str, bytes]:
             ["first"],
             r"experiments/shared.yaml: key 'statistics.margin' is missing",
         ),
+        (
+            {"second": FILES["second"].replace("[uniform]", "[uniform, uniform]", 1)},
+            ["first"],
+            r"experiments/second.yaml: family lists 'uniform' more than once",
+        ),
         ({"costs": FILES["first"]}, ["first"], r"experiments/costs.yaml: an experiment cannot be named 'costs'"),
+        ({"paper": FILES["first"]}, ["first"], r"experiments/paper.yaml: an experiment cannot be named 'paper'"),
+        (
+            {"first": FILES["first"] + "train_source: {rank: 3}\n"},
+            ["second"],
+            r"define the variant 'base' of stage 1 differently: train_source.rank is 3 and 4. Stage 1 with other "
+            r"settings is a variant with another name than 'base'",
+        ),
+        ({}, ["shared"], r"experiments/shared.yaml is what experiments share, and none itself; choose from: first"),
         (
             {},
             ["first", "--targets", "cd"],
@@ -286,6 +300,27 @@ def test_errors_name_file_key_and_nearest(
     params = write_project(tmp_path, **files)
     with pytest.raises(SettingsError, match=message):
         program.main(parsed(params, *words, "--dry-run"))
+
+
+@pytest.mark.parametrize("words", [["--workers", "0"], ["--workers", "many"], ["--k", "some"]])
+def test_numbers_on_the_command_line_are_checked_before_anything_runs(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        program.make_parser().parse_args(["first", *words])
+    assert f"argument {words[0]}: '{words[1]}': expected" in capsys.readouterr().err
+
+
+def test_the_documented_trial_plans_beside_the_experiments(tmp_path: Path) -> None:
+    text = (REPOSITORY / "docs/comparing.md").read_text().split("## A quick trial")[1]
+    for name in ("experiments", "recipes"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path)
+    (tmp_path / "experiments/trial.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    experiments = read_experiments(tmp_path / "params.yaml")
+    (variant,) = plan_comparison(experiments["trial"], experiments, Choice(), REPOSITORY).variants
+    assert list(variant.train_source) == ["mnli", "squad"]
+    assert len(variant.cells) == 6
 
 
 def test_an_experiment_overrides_the_shared_statistics(tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def _difference(
     place: tuple[str, ...], file: str, before: Mapping[str, str], other: str, values: Mapping[str, str]
 ) -> str:
     key = next(key for key in {**before, **values} if before.get(key) != values.get(key))
-    values_of = f"{key} is {before.get(key, 'absent')} and {values.get(key, 'absent')}"
+    one, two = before.get(key, "absent"), values.get(key, "absent")
+    values_of = f"{key} is {one} and {two}"
     if place[0] == "method":
         _, variant, name, target, k = place
         where = "" if variant == "base" else f" in the variant '{variant}'"
@@ -55,8 +56,9 @@ def _difference(
             "Cells are named by their method and shared: give one of the two another name"
         )
     if place[0] == "variant":
-        return f"{file} and {other} define the variant '{place[1]}' of stage 1 differently: {values_of}; rename one"
-    return f"{file} and {other} differ in {values_of}; experiments share data, backbone, sources and scores"
+        remedy = f"Stage 1 with other settings is a variant with another name than '{place[1]}'"
+        return f"{file} and {other} define the variant '{place[1]}' of stage 1 differently: {values_of}. {remedy}"
+    return f"{file} and {other} differ in {key}: {one} and {two}. Experiments share data, backbone, sources and scores"
 
 
 def for_data(experiments: Mapping[str, Experiment]) -> Settings:

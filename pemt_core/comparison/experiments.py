@@ -21,7 +21,7 @@ GROUPS = ("tasks", *RECIPE_GROUPS)
 STATISTICS = "statistics"  # the key of a definition that the shared file may have
 SHARED_FILE = f"{FOLDER}/{SHARED}.yaml"
 KEYS = (*Definition.model_fields, PAPER, *GROUPS)
-TAKEN = (SHARED, "backbone", "checkpoints", "costs", "data", "experts", "made", "scores", "sources", "targets")
+TAKEN = (SHARED, PAPER, "backbone", "checkpoints", "costs", "data", "experts", "made", "scores", "sources", "targets")
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ def read_experiments(params: Path, *, paper: bool = False) -> dict[str, Experime
 
 def find_experiment(name: str, experiments: Mapping[str, Experiment]) -> Experiment:
     """Look an experiment up. Raises SettingsError with the nearest name if there is none."""
+    if name == SHARED:
+        raise SettingsError(f"{SHARED_FILE} is what experiments share, and none itself; {nearest('', experiments)}")
     if name not in experiments:
         hint = nearest(name, experiments) if experiments else f"{FOLDER}/ has no experiments"
         raise SettingsError(f"there is no {FOLDER}/{cut(name)}.yaml; {hint}")
@@ -116,8 +118,9 @@ def _layers(file: str, content: Mapping[str, Any], known: Sequence[str], paper: 
     Layer(file, {PAPER: differences}).check([PAPER])
     layers = [Layer(file, _groups(content))]
     if set(differences) - {*known} or PAPER in differences:
-        key = next(key for key in differences if key not in known or key == PAPER)
-        raise SettingsError(f"{file}: unknown key '{PAPER}.{key}'; {nearest(key, known)}")
+        inner = [each for each in known if each != PAPER]
+        key = next(key for key in differences if key not in inner)
+        raise SettingsError(f"{file}: unknown key '{PAPER}.{key}'; {nearest(key, inner)}")
     of_paper = Layer(file, _groups(differences), within=(PAPER,))
     for layer in (*layers, of_paper):
         layer.check(GROUPS)
@@ -153,6 +156,8 @@ def _check_columns(experiment: Experiment) -> None:
                 )
             if key != "reference" and name == definition.reference:
                 raise SettingsError(f"{experiment.file}: {key}: '{name}' is the reference; remove it")
+            if list(names).count(name) > 1:  # each member of the family is a test, which Holm's correction counts
+                raise SettingsError(f"{experiment.file}: {key} lists '{name}' more than once")
 
 
 def _methods(settings: Settings) -> Iterable[str]:

@@ -66,7 +66,10 @@ def _cost(trained: Path, costs_dir: Path) -> CellCost:
     try:
         cost = load_cost(costs_dir, trained)
     except ArtifactError as error:
-        logger.warning("%s. The report shows no steps, time and memory of this method", error)
+        lost = (
+            "The report shows no steps, time and memory of its method: to measure again, remove %s and run this again"
+        )
+        logger.warning(f"%s. {lost}", error, trained)
         return CellCost(max(1, len(load_training_record(trained).trials)), None, None, None, size)
     return CellCost(cost.configurations, cost.steps, cost.seconds, cost.peak_memory_mib, size)
 
