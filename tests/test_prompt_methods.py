@@ -486,7 +486,7 @@ def bank(world: World) -> ExpertBank:
     generator = torch.Generator().manual_seed(7)
     prompts = torch.randn(len(loaded.experts), LENGTH, 32, generator=generator)
     experts = [replace(expert, lone_prompt=prompt) for expert, prompt in zip(loaded.experts, prompts, strict=True)]
-    return ExpertBank(experts, loaded.contents)
+    return ExpertBank(experts, loaded.contents, {expert.task: f"prompt of {expert.task}" for expert in experts})
 
 
 @pytest.fixture(scope="module")
