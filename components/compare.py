@@ -12,12 +12,14 @@ from functools import cache
 
 from components.command import OutputFolder, add_params, explained, run
 from components.program import open_tracker
-from pemt_core.comparison.experiments import Experiment, find_experiment, read_experiments
+from pemt_core.comparison.experiments import Experiment, Experiments, find_experiment, read_experiments
 from pemt_core.errors import SettingsError
 from pemt_core.interruption import Interrupted
 from pemt_core.tracking import Tracker
 
 PAPER = "paper"  # below OUTPUT
+
+logger = logging.getLogger(__name__)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -33,13 +35,16 @@ def main(arguments: argparse.Namespace) -> None:
     for chatty in ("httpx", "alembic", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        compare(find_experiment(arguments.name, experiments), experiments, arguments)
+        experiment = find_experiment(arguments.name, experiments)
+        for error in experiments.broken.values():
+            logger.warning("skipped, also in what experiments share: %s", error)
+        compare(experiment, experiments, arguments)
     except Interrupted as stopped:
         sys.stderr.write(f"{stopped}\n")
         raise
 
 
-def compare(experiment: Experiment, experiments: dict[str, Experiment], arguments: argparse.Namespace) -> None:
+def compare(experiment: Experiment, experiments: Experiments, arguments: argparse.Namespace) -> None:
     """Plan, forecast, and run an experiment unless only its forecast is asked for."""
     from pemt_core.comparison.folders import Folders
     from pemt_core.comparison.forecast import forecast

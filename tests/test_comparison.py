@@ -100,6 +100,7 @@ def saving(monkeypatch: pytest.MonkeyPatch) -> Saving:
 @pytest.mark.parametrize("paper", [False, True])
 def test_every_experiment_parses_and_plans(paper: bool) -> None:
     experiments = read_experiments(REPOSITORY / "params.yaml", paper=paper)
+    assert not experiments.broken
     assert set(experiments) >= {"table1", "few_shot", "router_swap", "ablations", "controls", "learning_rates"}
     for experiment in experiments.values():
         plan = plan_comparison(experiment, experiments, Choice(), REPOSITORY)
@@ -179,6 +180,13 @@ def check_sharing(params: Path, output: Path, saving: Saving, capsys: pytest.Cap
     assert (output / "second/part/report.html").is_file()
     assert (output / "second/rows.csv").read_text() == rows
 
+    (output / "made").rename(output / "hidden")
+    program.main(parsed(params, "first", "--dry-run"))
+    assert "4 cells, at most 4 to train: 4 of these exist, and whether" in capsys.readouterr().out
+    (output / "hidden").rename(output / "made")
+    program.main(parsed(params, "first", "--dry-run"))
+    assert "4 cells, 4 there, 0 to train" in capsys.readouterr().out
+
     (output / "targets/base/cb/pemt-k4-seed1/training.json").unlink()
     program.main(parsed(params, "rates"))
     assert "| control | 4 | 0." in capsys.readouterr().out
@@ -227,7 +235,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
         ),
         (
             {"second": FILES["second"].replace("rank: 2", "rnak: 2")},
-            ["first"],
+            ["second"],
             r"experiments/second.yaml: unknown key 'variants.rank2.train_source.rnak'; did you mean .rank.\?",
         ),
         (
@@ -238,13 +246,13 @@ def read_files(folder: Path) -> dict[str, bytes]:
         (
             {"first": FILES["first"] + "methods: {pemt: {sparsity_coefficient: 0.5}}\n"},
             ["second"],
-            r"experiments/first.yaml and experiments/second.yaml define the method 'pemt' differently: "
-            r"for cb with k 4, sparsity_coefficient is 0.5 and 0.1",
+            r"experiments/second.yaml and experiments/first.yaml define the method 'pemt' differently: "
+            r"for cb with k 4, sparsity_coefficient is 0.1 and 0.5",
         ),
         (
             {"first": FILES["first"] + "evaluate: {max_rows: 3}\n"},
             ["second"],
-            r"experiments/first.yaml and experiments/rates.yaml differ in evaluate.max_rows: 3 and 6",
+            r"experiments/second.yaml and experiments/first.yaml differ in evaluate.max_rows: 6 and 3",
         ),
         (
             {"first": FILES["first"] + "controls: [contrl]\n"},
@@ -273,15 +281,15 @@ def read_files(folder: Path) -> dict[str, bytes]:
         ),
         (
             {"second": FILES["second"].replace("[uniform]", "[uniform, uniform]", 1)},
-            ["first"],
+            ["second"],
             r"experiments/second.yaml: family lists 'uniform' more than once",
         ),
-        ({"costs": FILES["first"]}, ["first"], r"experiments/costs.yaml: an experiment cannot be named 'costs'"),
-        ({"paper": FILES["first"]}, ["first"], r"experiments/paper.yaml: an experiment cannot be named 'paper'"),
+        ({"costs": FILES["first"]}, ["costs"], r"experiments/costs.yaml: an experiment cannot be named 'costs'"),
+        ({"paper": FILES["first"]}, ["paper"], r"experiments/paper.yaml: an experiment cannot be named 'paper'"),
         (
             {"first": FILES["first"] + "train_source: {rank: 3}\n"},
             ["second"],
-            r"define the variant 'base' of stage 1 differently: train_source.rank is 3 and 4. Stage 1 with other "
+            r"define the variant 'base' of stage 1 differently: train_source.rank is 4 and 3. Stage 1 with other "
             r"settings is a variant with another name than 'base'",
         ),
         ({}, ["shared"], r"experiments/shared.yaml is what experiments share, and none itself; choose from: first"),
@@ -292,6 +300,32 @@ def read_files(folder: Path) -> dict[str, bytes]:
         ),
         ({}, ["first", "--seeds", "2"], r"--seeds: '2' is not part of experiments/first.yaml"),
         ({}, [], r"which experiment\? expected its name"),
+        (
+            {"first": FILES["first"] + "tasks: {targets: [cb, ret]}\n"},
+            ["first"],
+            r"experiments/first.yaml: key 'tasks.targets.1' is 'ret': there is no such task; did you mean .rte.\?",
+        ),
+        (
+            {"second": FILES["second"].replace("methods: [pemt]", "methods: [nope]")},
+            ["second"],
+            r"experiments/second.yaml: key 'variants.rank2.methods.0' is 'nope', which `methods` does not define",
+        ),
+        (
+            {"first": FILES["first"].replace("control]", "control], seeds: [51, 51]")},
+            ["first"],
+            r"experiments/first.yaml: key 'transfer.seeds' lists \[51\] more than once",
+        ),
+        (
+            {"first": FILES["first"].replace("control]", "control, control]")},
+            ["first"],
+            r"experiments/first.yaml: key 'transfer.methods' lists \['control'\] more than once",
+        ),
+        (
+            {"first": FILES["first"].replace("control]", "control], k: [0]")},
+            ["first"],
+            r"^experiments/first.yaml: key 'transfer.k.0' is 0: expected 'full', or a number of rows per class of at "
+            r"least 1$",
+        ),
     ],
 )
 def test_errors_name_file_key_and_nearest(
@@ -300,6 +334,34 @@ def test_errors_name_file_key_and_nearest(
     params = write_project(tmp_path, **files)
     with pytest.raises(SettingsError, match=message):
         program.main(parsed(params, *words, "--dry-run"))
+
+
+def test_a_broken_file_stops_no_other_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    params = write_project(tmp_path, broken="title: [", second=FILES["second"] + "paper:\n")
+    (tmp_path / "experiments/third.yml").write_text(FILES["first"])
+    program.main(parsed(params, "--list"))
+    out = capsys.readouterr().out
+    assert re.search(r"^broken  error: .*experiments/broken.yaml: not readable as YAML", out, flags=re.MULTILINE)
+    assert out.splitlines()[-1] == "experiments/third.yml is ignored: rename it to third.yaml"
+    program.main(parsed(params, "second", "--dry-run"))
+    assert "6 cells" in capsys.readouterr().out
+    with pytest.raises(SettingsError, match=r"broken.yaml: not readable"):
+        program.main(parsed(params, "broken", "--dry-run"))
+    with pytest.raises(SettingsError, match=r"experiments/third.yml is ignored; rename it to third.yaml"):
+        program.main(parsed(params, "third", "--dry-run"))
+
+
+def test_a_broken_file_is_named_in_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    program.main(parsed(write_project(tmp_path, broken="titel: A\n"), "first", "--dry-run"))
+    assert "skipped, also in what experiments share: experiments/broken.yaml: unknown key 'titel'" in caplog.text
+
+
+def test_files_that_contradict_each_other_stop_no_third_one(tmp_path: Path) -> None:
+    contradicting = FILES["second"].replace("rank: 2", "rank: 3").replace("[uniform]", "[uniform, pemt_rank2]")
+    params = write_project(tmp_path, third=contradicting)
+    program.main(parsed(params, "first", "--dry-run"))
+    with pytest.raises(SettingsError, match="define the variant 'rank2' of stage 1 differently"):
+        program.main(parsed(params, "third", "--dry-run"))
 
 
 @pytest.mark.parametrize("words", [["--workers", "0"], ["--workers", "many"], ["--k", "some"]])

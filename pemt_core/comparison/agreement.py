@@ -15,14 +15,17 @@ from pemt_core.settings.dotted import flatten
 SHARED_GROUPS = ("prepare", "backbone", "imported_sources", "per_source", "evaluate")
 
 
-def check_agreement(experiments: Mapping[str, Experiment]) -> None:
-    """Raise SettingsError, naming both files and the first key that differs, if two contradict each other."""
-    first: dict[tuple[str, ...], tuple[str, Mapping[str, str]]] = {}
-    for experiment in experiments.values():
-        for place, values in _meanings(experiment):
-            file, before = first.setdefault(place, (experiment.file, values))
+def check_agreement(experiment: Experiment, experiments: Mapping[str, Experiment]) -> None:
+    """Raise SettingsError, naming both files and the first key that differs, if another contradicts `experiment`.
+
+    It may also contradict itself, as variants do that differ for a method.
+    """
+    own: dict[tuple[str, ...], Mapping[str, str]] = {}
+    for each in (experiment, *(other for other in experiments.values() if other is not experiment)):
+        for place, values in _meanings(each):
+            before = own.setdefault(place, values) if each is experiment else own.get(place, values)
             if before != values:
-                raise SettingsError(_difference(place, file, before, experiment.file, values))
+                raise SettingsError(_difference(place, experiment.file, before, each.file, values))
 
 
 def _meanings(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], Mapping[str, str]]]:

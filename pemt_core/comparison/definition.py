@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pemt_core.schema.group import Group
-from pemt_core.schema.numbers import Amount, Count, Name, Seed
+from pemt_core.schema.numbers import Amount, Count, Distinct, Name, Seed
 
 BASE = "base"  # the variant of stage 1 without differences
 
@@ -16,7 +16,7 @@ class Variant(Group):
     """A variant of stage 1, and the methods that are compared on its source adapters."""
 
     train_source: dict[str, Any] = Field(default_factory=dict)  # differences from the group `train_source`
-    methods: Annotated[list[Name], Field(min_length=1)] | None = None  # None: those of the group `transfer`
+    methods: Annotated[list[Name], Field(min_length=1), Distinct] | None = None  # None: those of the group `transfer`
 
 
 class Statistics(Group):

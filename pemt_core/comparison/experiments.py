@@ -5,16 +5,18 @@ tests; every other file is an experiment. With the form for the paper's setting,
 and the key `paper` of either file has more differences.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pemt_core.comparison.definition import BASE, Definition, Variant
-from pemt_core.errors import SettingsError, cut, nearest
+from pemt_core.errors import PemtError, SettingsError, cut, nearest
 from pemt_core.schema.validation import holds, merged, validate
 from pemt_core.settings import RECIPE_GROUPS, Settings
 from pemt_core.settings.load import RECIPES, Layer, parse_layers, read_groups, read_params, recipe_layer, settings_files
+from pemt_core.tasks import JOINT, TASKS
 
 FOLDER, SHARED, PAPER = "experiments", "shared", "paper"
 GROUPS = ("tasks", *RECIPE_GROUPS)
@@ -49,27 +51,51 @@ class Experiment:
         }
 
 
-def read_experiments(params: Path, *, paper: bool = False) -> dict[str, Experiment]:
-    """Read every experiment beside params.yaml, by name.
+@dataclass(eq=False, repr=False)
+class Experiments(dict[str, Experiment]):
+    """The experiments by name, without the files that cannot be read as one."""
 
-    Raises SettingsError, naming the file, the key and the nearest valid one, if a file is invalid.
+    broken: dict[str, PemtError] = field(default_factory=dict)  # what is wrong with each of these files, by its stem
+    ignored: list[str] = field(default_factory=list)  # names of files that end in .yml
+
+
+def read_experiments(params: Path, *, paper: bool = False) -> Experiments:
+    """Read every experiment beside params.yaml.
+
+    The error of an invalid file names the file, the key and the nearest valid one. Raises SettingsError if params.yaml,
+    the recipe or the shared file is invalid by itself.
     """
     values, folder = read_params(params), Path(params).parent / FOLDER
-    files = {file.stem: read_groups(file) for file in settings_files(folder)}
+    files = {file.stem: file for file in settings_files(folder)}
     plain = {key: value for key, value in values.items() if key != RECIPES}
     below = [Layer(str(params), plain)]
     if paper:
         below.append(recipe_layer(PAPER, values[RECIPES], str(params)))
-    shared = files.pop(SHARED, {})
+    shared = read_groups(files.pop(SHARED)) if SHARED in files else {}
     below += _layers(SHARED_FILE, shared, (PAPER, STATISTICS, *GROUPS), paper)
     statistics = _whole(shared, paper).get(STATISTICS, {})
-    return {name: _experiment(name, content, below, statistics, paper) for name, content in files.items()}
+    found = Experiments(ignored=_ignored(folder))
+    for name, file in files.items():
+        try:
+            found[name] = _experiment(name, read_groups(file), below, statistics, paper)
+        except PemtError as error:
+            found.broken[name] = error
+    return found
 
 
-def find_experiment(name: str, experiments: Mapping[str, Experiment]) -> Experiment:
-    """Look an experiment up. Raises SettingsError with the nearest name if there is none."""
+def _ignored(folder: Path) -> list[str]:
+    """The names of files that are taken for experiments, but end in .yml."""
+    return sorted(file.name for file in folder.glob("[!.]*.yml"))
+
+
+def find_experiment(name: str, experiments: Experiments) -> Experiment:
+    """Look an experiment up. Raises what is wrong with its file, or SettingsError with the nearest name."""
     if name == SHARED:
         raise SettingsError(f"{SHARED_FILE} is what experiments share, and none itself; {nearest('', experiments)}")
+    if name in experiments.broken:
+        raise experiments.broken[name]
+    if f"{name}.yml" in experiments.ignored:
+        raise SettingsError(f"{FOLDER}/{name}.yml is ignored; rename it to {name}.yaml")
     if name not in experiments:
         hint = nearest(name, experiments) if experiments else f"{FOLDER}/ has no experiments"
         raise SettingsError(f"there is no {FOLDER}/{cut(name)}.yaml; {hint}")
@@ -85,17 +111,27 @@ def _experiment(
         raise SettingsError(f"{file}: an experiment cannot be named '{name}', as a folder of its output is; rename it")
     layers = [*below, *_layers(file, content, KEYS, paper)]
     definition = _definition(file, _whole(content, paper), statistics)
+    _check_methods(file, definition, layers)
     variants = {
         each: parse_layers([*layers, _variant_layer(file, each, variant)])
         for each, variant in definition.variants.items()
     }
+    for settings in variants.values():
+        _check_tasks(settings, layers)
+        _check_repeated(settings, layers)
     experiment = Experiment(name, file, definition, variants)
     _check_columns(experiment)
     return experiment
 
 
 def _whole(content: Mapping[str, Any], paper: bool) -> Mapping[str, Any]:
-    return merged(content, content.get(PAPER, {})) if paper else content
+    return merged(content, _differences(content)) if paper else content
+
+
+def _differences(content: Mapping[str, Any]) -> Any:
+    """What is below the key `paper`; an empty one has no differences."""
+    found = content.get(PAPER)
+    return {} if found is None else found
 
 
 def _definition(file: str, whole: Mapping[str, Any], statistics: Any) -> Definition:
@@ -114,7 +150,7 @@ def _layers(file: str, content: Mapping[str, Any], known: Sequence[str], paper: 
     for key in content:
         if key not in known:
             raise SettingsError(f"{file}: unknown key '{key}'; {nearest(key, known)}")
-    differences = content.get(PAPER, {})
+    differences = _differences(content)
     Layer(file, {PAPER: differences}).check([PAPER])
     layers = [Layer(file, _groups(content))]
     if set(differences) - {*known} or PAPER in differences:
@@ -134,6 +170,46 @@ def _groups(content: Mapping[str, Any]) -> dict[str, Any]:
 def _variant_layer(file: str, name: str, variant: Variant) -> Layer:
     methods = {} if variant.methods is None else {"transfer": {"methods": variant.methods}}
     return Layer(file, {"train_source": variant.train_source, **methods}, within=("variants", name))
+
+
+def _check_methods(file: str, definition: Definition, layers: Sequence[Layer]) -> None:
+    """Raise SettingsError if a variant lists an undefined method."""
+    defined = (layer.values.get("methods") for layer in layers)
+    known = {name for methods in defined if isinstance(methods, Mapping) for name in methods}
+    for variant, each in definition.variants.items():
+        for place, name in enumerate(each.methods or ()):
+            if name not in known:
+                key = f"variants.{variant}.methods.{place}"
+                raise SettingsError(
+                    f"{file}: key '{key}' is '{name}', which `methods` does not define; {nearest(name, known)}"
+                )
+
+
+def _check_tasks(settings: Settings, layers: Sequence[Layer]) -> None:
+    """Raise SettingsError, naming the file that lists it, if a source or target is no task."""
+    known = {*TASKS, *settings.own_tasks}
+    for key, names, choices in (
+        ("sources", settings.tasks.sources, {*known, JOINT}),
+        ("targets", settings.tasks.targets, known),
+    ):
+        for place, name in enumerate(names):
+            if name not in choices:
+                where = _place(layers, "tasks", key, str(place))
+                raise SettingsError(f"{where} is '{cut(name)}': there is no such task; {nearest(name, choices)}")
+
+
+def _check_repeated(settings: Settings, layers: Sequence[Layer]) -> None:
+    """Raise SettingsError if cells are listed more than once; elsewhere, choices of a run may repeat them."""
+    for key in ("methods", "k", "seeds"):
+        repeated = [value for value, count in Counter(getattr(settings.transfer, key)).items() if count > 1]
+        if repeated:
+            raise SettingsError(f"{_place(layers, 'transfer', key)} lists {repeated} more than once")
+
+
+def _place(layers: Sequence[Layer], *location: str) -> str:
+    """The file and the key of a value that is in the last of the layers that has its list."""
+    layer = next(layer for layer in reversed(layers) if holds(layer.values, location[:2]))
+    return f"{layer.file}: key '{'.'.join((*layer.within, *location))}'"
 
 
 def _check_columns(experiment: Experiment) -> None:

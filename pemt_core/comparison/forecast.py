@@ -45,6 +45,7 @@ class Forecast:
     sources: Mapping[str, tuple[int, int]]  # by variant: source adapters, and those to train
     workers: int
     scoring_seconds: float | None
+    unchecked: int  # cells counted as missing that exist; whether they fit is unknown until stage 1 is made or checked
     peak_memory_mib: int | None  # the most that a training of a cell that is there adds to a worker
 
     @property
@@ -63,12 +64,13 @@ def forecast(
     shared = Shared(plan, folders, project, checkpoints)
     columns: dict[str, ColumnForecast] = {}
     targets: dict[str, tuple[int, int]] = {}
-    sources, memory, scoring = {}, list[int](), list[float | None]()
+    sources, memory, scoring, unchecked = {}, list[int](), list[float | None](), 0
     for variant in plan.variants:
         to_train = _sources_to_train(shared, variant)
         sources[variant.name] = len(variant.train_source), len(to_train)
         ready = not to_train and shared.experts(variant).is_made()
         missing = missing_cells(variant, folders, checkpoints) if ready else variant.cells
+        unchecked += 0 if ready else sum(_exists(variant, cell, folders) for cell in missing)
         times = _Times(variant, folders, {cell.method for cell in missing})
         columns |= _columns(plan, variant, missing, times)
         memory += [cost.peak_memory_mib for costs in times.costs.values() for cost in costs]
@@ -77,7 +79,12 @@ def forecast(
             count, left = targets.get(cell.task, (0, 0))
             targets[cell.task] = count + 1, left + (cell in missing)
     total = None if None in scoring else sum(each for each in scoring if each is not None)
-    return Forecast(columns, targets, sources, workers or usable_cores(), total, max(memory, default=None))
+    peak = max(memory, default=None)
+    return Forecast(columns, targets, sources, workers or usable_cores(), total, unchecked, peak)
+
+
+def _exists(variant: VariantPlan, cell: Cell, folders: Folders) -> bool:
+    return (folders.targets(variant.name) / cell.task / cell.name).is_dir()
 
 
 def _sources_to_train(shared: Shared, variant: VariantPlan) -> list[str]:

@@ -83,9 +83,9 @@ def plan_comparison(
 ) -> ComparisonPlan:
     """Plan an experiment; paths of the user's tasks are relative to `folder`.
 
-    Raises SettingsError if `experiments` contradict one another, or the experiment has no such target, k or seed.
+    Raises SettingsError if one of `experiments` contradicts it, or the experiment has no such target, k or seed.
     """
-    check_agreement(experiments)
+    check_agreement(experiment, experiments)
     shared = for_data(experiments)
     of_all = make_plan(shared, folder)
     variants = [

@@ -1,21 +1,26 @@
 """What `pemt compare` prints before it trains, and instead of it with --dry-run."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from pemt_core.comparison.experiments import Experiment
+from pemt_core.comparison.experiments import FOLDER, Experiment, Experiments
 from pemt_core.comparison.forecast import ColumnForecast, Forecast
 from pemt_core.comparison.paper import LAUNCH, PEAKS, SHARE, PaperForecast
 
 
-def show_experiments(experiments: Mapping[str, Experiment]) -> str:
-    """A line for each experiment."""
-    width = max(map(len, experiments), default=0)
-    return "\n".join(f"{name.ljust(width)}  {each.definition.about}" for name, each in experiments.items())
+def show_experiments(experiments: Experiments) -> str:
+    """A line for each experiment, with the error of a file that is none, then files that are ignored."""
+    lines = {name: each.definition.about for name, each in experiments.items()}
+    lines |= {name: f"error: {error}" for name, error in experiments.broken.items()}
+    width = max(map(len, lines), default=0)
+    ignored = [f"{FOLDER}/{name} is ignored: rename it to {name.removesuffix('.yml')}.yaml"
+               for name in experiments.ignored]  # fmt: skip
+    return "\n".join([*(f"{name.ljust(width)}  {lines[name]}" for name in sorted(lines)), *ignored])
 
 
 def show_forecast(experiment: Experiment, forecast: Forecast) -> str:
     """Cells by column and target, and about how long they take."""
-    head = ("method", "cells", "there", "to train", "configurations", "steps", "core time")
+    states = ("at least there", "at most to train") if forecast.unchecked else ("there", "to train")
+    head = ("method", "cells", *states, "configurations", "steps", "core time")
     columns = [(name, *_counts(each)) for name, each in forecast.columns.items()]
     targets = [(n, f"{all_}", f"{all_ - left}", f"{left}") for n, (all_, left) in forecast.targets.items()]
     cells = sum(each.cells for each in forecast.columns.values())
@@ -28,12 +33,21 @@ def show_forecast(experiment: Experiment, forecast: Forecast) -> str:
             "",
             *_table([head, *columns]),
             "",
-            *_table([("target", "cells", "there", "to train"), *targets]),
+            *_table([("target", "cells", *states), *targets]),
             "",
-            f"{cells} cells, {cells - missing} there, {missing} to train",
+            _left(forecast, cells, missing),
             _time(forecast, missing),
             _memory(forecast),
         ]
+    )
+
+
+def _left(forecast: Forecast, cells: int, missing: int) -> str:
+    if not forecast.unchecked:
+        return f"{cells} cells, {cells - missing} there, {missing} to train"
+    return (
+        f"{cells} cells, at most {missing} to train: {forecast.unchecked} of these exist, and whether they are kept is "
+        "unknown until stage 1 is made or checked"
     )
 
 
