@@ -278,9 +278,34 @@ def test_equal_answers_are_ties_and_support_no_claim(tmp_path: Path) -> None:
     tied = study.analysis.contrasts.comparisons[0]
     assert (tied.wins, tied.ties, tied.losses, tied.mean) == (0, len(TARGETS), 0, 0.0)
     assert tied.verdict.decision == "not supported"
-    assert headline(study) == (
-        "The highest mean of 10 targets with k = 32 is that of pemt: 100.0 ± 0.0 points; next is lora with 100.0 ± 0.0."
+    assert headline(study) == ("The highest mean of 10 targets with k = 32, 100.0 points, is that of pemt and lora.")
+    lines = [replace(line, mean=99.97) if line.column == "lora" else line for line in study.lines]
+    assert headline(replace(study, lines=lines)) == (
+        "The highest mean of 10 targets with k = 32 is that of pemt: 100.0 ± 0.0 points; next is lora with "
+        "100.0 ± 0.0, less than 0.1 points lower."
     )
+
+
+def test_a_lost_cost_leaves_other_methods_their_pscp(compared: Compared) -> None:
+    lost = next(result.cell for result in compared.results if result.method == "lora")
+    costs = {**compared.costs, lost: replace(compared.costs[lost], peak_memory_mib=None)}
+    (study,) = studies_of(replace(compared, costs=costs))
+    assert {line.column for line in study.lines if math.isnan(line.pscp)} == {"lora"}
+
+
+def test_methods_with_many_unreadable_answers_are_marked(tmp_path: Path) -> None:
+    compared = Planted(tmp_path, {"pemt": 0.9, "lora": 0.6, "full": 0.6}, TARGETS[:3], rows=40).compared()
+    share = {"pemt": 0, "lora": 9, "full": 8}  # of 40 rows: 22.5 and 20 %
+    results = [replace(result, unreadable=share[result.method]) for result in compared.results]
+    write_comparison(replace(compared, results=results), tmp_path / "report")
+    page = parse((tmp_path / "report/report.html").read_text(encoding="utf-8"))
+    names = [row[0] for row in page.one("table", **{"class": "methods"}).rows()[1:]]
+    assert sorted(names) == ["full", "lora ‡", "pemt"]
+    for name in ("table.md", "report.html"):
+        text = (tmp_path / "report" / name).read_text(encoding="utf-8")
+        assert "‡ More than 20% of the test answers are unreadable" in text
+        assert "lora 22%." in text
+    assert "| lora ‡ |" in (tmp_path / "report/table.md").read_text(encoding="utf-8")
 
 
 def test_few_targets_decide_nothing(tmp_path: Path) -> None:
@@ -305,6 +330,7 @@ def test_the_documents_are_ready_to_paste(folder: Path, study: Study) -> None:
     text = (folder / "paragraph.md").read_text(encoding="utf-8")
     assert text.startswith(headline(study))
     assert len(re.findall("^- ", text, flags=re.MULTILINE)) == len(paragraph(study)) - 1
+    assert text.endswith("is won or lost by more than one standard error of its difference, and tied otherwise.\n")
 
 
 # Gates

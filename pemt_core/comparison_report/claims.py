@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from pemt_core.comparison_report.costs import MethodCost
-from pemt_core.comparison_report.study import Line, Study
+from pemt_core.comparison_report.study import UNREADABLE, Line, Study
 from pemt_core.report.cost import duration
 from pemt_core.statistics.comparison import MethodComparison
 from pemt_core.statistics.intervals import Interval
 from pemt_core.statistics.verdict import Decision
 
+UNREADABLE_MARK = "‡"  # after a method with many unreadable answers
+TIED = "A target is won or lost by more than one standard error of its difference, and tied otherwise."
 AS_WELL, UNDECIDED = "do as well as", "cannot be told apart from"
 CONTROLS = "Controls, which should be worse,"
 SAME = {"source_adapters": ("own", "permuted")}  # values of a setting that give PEMT and the same function again
@@ -23,10 +25,38 @@ def headline(study: Study) -> str:
     if math.isnan(best.mean):
         return f"No method has a seed with every target{_at(study)}, so only single targets compare."
     over = f"{len(study.targets)} target{'s' if len(study.targets) > 1 else ''}{_at(study)}"
+    tied = [line.title for line in study.lines if math.isclose(line.mean, best.mean, abs_tol=1e-9)]
+    if len(tied) > 1:
+        start = f"The highest mean of {over}, {best.mean:.1f} points, is that of {', '.join(tied[:-1])} and {tied[-1]}"
+        return f"{start}." if reference.title in tied else f"{start}; {reference.title} has {points(reference)}."
     start = f"The highest mean of {over} is that of {best.title}: {points(best)} points"
     if best is not reference:
-        return f"{start}; {reference.title} has {points(reference)}."
-    return f"{start}; next is {study.others[0].title} with {points(study.others[0])}." if study.others else f"{start}."
+        return f"{start}; {reference.title} has {points(reference)}{_closeness(best, reference)}."
+    if not study.others:
+        return f"{start}."
+    second = study.others[0]
+    return f"{start}; next is {second.title} with {points(second)}{_closeness(best, second)}."
+
+
+def _closeness(best: Line, other: Line) -> str:
+    """Say that means differ which are shown as the same number."""
+    return ", less than 0.1 points lower" if f"{best.mean:.1f}" == f"{other.mean:.1f}" else ""
+
+
+def unreadable(study: Study) -> str:
+    """Name the methods with many unreadable answers, which tables mark; empty if there is none."""
+    marked = [f"{line.title} {line.unreadable:.0%}" for line in study.lines if line.is_marked]
+    if not marked:
+        return ""
+    return (
+        f"{UNREADABLE_MARK} More than {UNREADABLE:.0%} of the test answers are unreadable, no answer of the task at all, "
+        f"and count as wrong: {', '.join(marked)}."
+    )
+
+
+def marked_title(line: Line) -> str:
+    """The title of a line in tables."""
+    return f"{line.title} {UNREADABLE_MARK}" if line.is_marked else line.title
 
 
 def certainty(study: Study) -> list[str]:
@@ -139,7 +169,7 @@ def without_floors(study: Study) -> str:
     """Say what changes without the targets at the floor."""
     changed = changed_verdicts(study)
     if study.analysis.above_floor is None:
-        return "No target is left without them."
+        return "These are all targets, so nothing is left to compare without them."
     if not changed:
         return "Without them, every verdict is the same."
     return f"Without them, the verdict changes on {'; '.join(changed)}."

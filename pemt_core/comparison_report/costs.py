@@ -79,18 +79,18 @@ def _source_seconds(parts: Mapping[str, SourcePart | None], candidates: Sequence
 def pscp_of(methods: Mapping[str, tuple[float, MethodCost]]) -> dict[str, float]:
     """PEFT-Bench's PSCP of each method, from its mean in points and its cost.
 
-    The constants are the medians over `methods`, and inference counts as free, since it is not measured. NaN without a
-    mean, or if the memory of some method was not measured.
+    The constants are the medians over the methods whose memory was measured, and inference counts as free, since it is
+    not. NaN for a method without a mean or whose memory was not measured.
     """
     costs = {
         name: Cost(cost.most_parameters, 0.0, cost.peak_memory_mib)
         for name, (_, cost) in methods.items()
         if cost.peak_memory_mib is not None
     }
-    if len(costs) < len(methods):
+    if not costs:
         return dict.fromkeys(methods, math.nan)
     constants = median_constants(list(costs.values()))
     return {
-        name: math.nan if math.isnan(mean) else pscp(mean, costs[name], constants)
+        name: pscp(mean, costs[name], constants) if name in costs and not math.isnan(mean) else math.nan
         for name, (mean, _) in methods.items()
     }

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pemt_core.comparison_report.claims import difference, p_value, paragraph, points
+from pemt_core.comparison_report.claims import TIED, difference, marked_title, p_value, paragraph, points, unreadable
 from pemt_core.comparison_report.costs import MethodCost
 from pemt_core.comparison_report.matrix import FLOOR_MARK, matrix_of
 from pemt_core.comparison_report.study import Line, Study
@@ -23,7 +23,7 @@ COST_NOTES = (
     "Sources: that a cell draws on, and of how many it chose them; stage 1 trained these, once for all targets.",
     "Stage 1 has no time where it was not measured: a source from checkpoints/finished was trained by another command.",
     "PSCP weighs the mean against trained parameters and peak memory, whose constants are the medians over the methods "
-    "here, and counts inference as free, since it is not measured; compare it within this table alone.",
+    "here that have both, and counts inference as free, since it is not measured; compare it within this table alone.",
 )
 
 
@@ -42,6 +42,7 @@ def write_paragraph(studies: Sequence[Study]) -> str:
         first, *others = paragraph(study)
         parts += [f"### {title_of(study)}"] if len(studies) > 1 else []
         parts += [first, "\n".join(f"- {sentence}" for sentence in others)] if others else [first]
+        parts += [TIED] if study.analysis.contrasts.comparisons else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -61,13 +62,14 @@ def _study(study: Study) -> list[str]:
         f"seed {rules.seed}."
     )
     table = pipe_table(_METHODS, [_row(line) for line in study.lines])
-    return [shown, table, " ".join(COST_NOTES), *_targets(study)]
+    marked = [note] if (note := unreadable(study)) else []
+    return [shown, table, *marked, " ".join(COST_NOTES), *_targets(study)]
 
 
 def _row(line: Line) -> list[Any]:
     cost, each = line.cost, line.comparison
     return [
-        line.title,
+        marked_title(line),
         NOTHING if math.isnan(line.mean) else points(line),
         NOTHING if each is None else difference(each),
         NOTHING if each is None else p_value(each.p_holm).removeprefix("= "),

@@ -38,6 +38,7 @@ def render_page(compared: Compared, studies: Sequence[Study], figures: Mapping[s
         "size": size,
         "sources": sources_of,
         "stage_1": stage_1_time,
+        "marked": claims.marked_title,
     }
     environment.globals |= {"diverging": colours(), "mark": FLOOR_MARK, "one_hot": ONE_HOT, "sections": SECTIONS}
     backbone = compared.settings.backbone
@@ -69,6 +70,7 @@ def _part(study: Study, figures: Mapping[str, Figure], suffix: str) -> dict[str,
         "at": f", {title_of(study)}" if suffix else "",
         "headline": claims.headline(study).replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"),
         "controls": " ".join(claims.controls(study)),
+        "unreadable": claims.unreadable(study),
         "certainty": " ".join(claims.certainty(study)),
         "remarks": claims.remarks(study),
         "above_floor": claims.without_floors(study),

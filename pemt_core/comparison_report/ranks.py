@@ -100,7 +100,7 @@ def _labels(axes: Axes, study: Study, ranking: Ranking, top: float) -> None:
         axes.plot(
             [end], [height], marker=style.marker, color=style.colour, markerfacecolor=face, markersize=5, zorder=4
         )
-        text, shown = study.compared.columns[method].title, f"{rank:.1f}".rjust(4, "\N{FIGURE SPACE}")
+        text, shown = study.compared.columns[method].title, f"{rank:.2f}".rjust(5, "\N{FIGURE SPACE}")
         label = f"{text}  {shown}" if on_left else f"{shown}  {text}"
         weight = "bold" if method == study.compared.reference else "normal"
         axes.text(end - 0.09 if on_left else end + 0.09, height, label, ha="right" if on_left else "left",

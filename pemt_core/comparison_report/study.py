@@ -16,6 +16,8 @@ from pemt_core.statistics.analysis import Analysis, CellSummary, Contrasts
 from pemt_core.statistics.comparison import MethodComparison
 from pemt_core.statistics.floor import Floor
 
+UNREADABLE = 0.2  # a method with a larger share of unreadable answers is marked
+
 
 @dataclass(frozen=True)
 class Line:
@@ -29,10 +31,16 @@ class Line:
     above_floor: float  # the mean over the targets above the floor; NaN if it lacks one or none is there
     targets: int  # that it has results for
     seeds: int
+    unreadable: float  # share of its test answers that are no answer of the task
     rank: float  # average over the targets that all methods have; NaN if there is no ranking
     comparison: MethodComparison | None  # the reference minus this method; None if it is not tested
     cost: MethodCost
     pscp: float  # points; NaN without a mean or if memory was not measured
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether so many answers are unreadable that the mean says little about what was learned."""
+        return self.unreadable > UNREADABLE
 
     @property
     def mean_interval(self) -> tuple[float, float]:
@@ -123,6 +131,7 @@ def study_of(compared: Compared, results: Sequence[CellResult], analysis: Analys
                 above_floor=above.get(column, math.nan),
                 targets=len({result.task for result in own}),
                 seeds=means[column]["seeds"],
+                unreadable=sum(result.unreadable for result in own) / max(1, sum(result.test_rows for result in own)),
                 rank=ranks.get(column, math.nan),
                 comparison=tested.get(column),
                 cost=cost,
