@@ -50,9 +50,11 @@ def compare(experiment: Experiment, experiments: Experiments, arguments: argpars
     from pemt_core.comparison.forecast import forecast
     from pemt_core.comparison.paper import paper_forecast
     from pemt_core.comparison.plan import Choice, plan_comparison
+    from pemt_core.comparison.progress import hide_loading
     from pemt_core.comparison.run import Comparison
     from pemt_core.comparison.show import show_forecast, show_paper
 
+    hide_loading()
     project = arguments.params.parent
     folders = Folders(arguments.output / PAPER if arguments.paper else arguments.output)
     choice = Choice(arguments.targets or (), arguments.k or (), arguments.seeds or ())

@@ -303,7 +303,7 @@ def test_methods_with_many_unreadable_answers_are_marked(tmp_path: Path) -> None
     assert sorted(names) == ["full", "lora ‡", "pemt"]
     for name in ("table.md", "report.html"):
         text = (tmp_path / "report" / name).read_text(encoding="utf-8")
-        assert "‡ More than 20% of the test answers are unreadable" in text
+        assert "‡ More than 20% of the test answers are no answer of the task at all" in text
         assert "lora 22%." in text
     assert "| lora ‡ |" in (tmp_path / "report/table.md").read_text(encoding="utf-8")
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from test_training import Line, Points, scripted, trainer
 from tiny import METHODS, World, change_record, random_experts, tiny_t5, transfer_settings
+from tqdm import tqdm
 
 from pemt_core.artifacts.adapter import load_adapter
 from pemt_core.artifacts.cost import load_cost
@@ -178,6 +179,21 @@ def test_workers_find_what_one_process_finds(searched: Path) -> None:
     assert points[0] == points[1]
     assert len({json.loads(line)["cell"] for line in points[0]}) == 2
     assert [list((each / "checkpoints").iterdir()) for each in (one, two)] == [[], []]
+
+
+def test_the_bar_counts_all_that_go_on_with_equal_scores(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = []
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        def close(self) -> None:
+            bars.append((self.n, self.total))
+            super().close()
+
+    monkeypatch.setattr("pemt_core.steps.transfer.tqdm", Bar)
+    world.transfer(tmp_path / "out", search="halving", workers=2, **{**SEARCH, "learning_rates": [1e-7, 1e-8, 1e-9]})
+    assert bars[-1] == (6, 6)  # not 5: all three go on
 
 
 def test_a_single_configuration_is_never_stopped(world: World, tmp_path: Path) -> None:

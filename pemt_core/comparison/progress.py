@@ -11,6 +11,13 @@ from pemt_core.artifacts.run_info import RunInfo
 from pemt_core.training.run import OpenRun, Run
 
 
+def hide_loading() -> None:
+    """Show no bar of transformers for each time that the backbone is loaded."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+
+
 @dataclass(frozen=True)
 class CellBar:
     """A bar that moves when the run of a cell ends; its time left is for all cells."""

@@ -49,7 +49,7 @@ def unreadable(study: Study) -> str:
     if not marked:
         return ""
     return (
-        f"{UNREADABLE_MARK} More than {UNREADABLE:.0%} of the test answers are unreadable, no answer of the task at all, "
+        f"{UNREADABLE_MARK} More than {UNREADABLE:.0%} of the test answers are no answer of the task at all, "
         f"and count as wrong: {', '.join(marked)}."
     )
 

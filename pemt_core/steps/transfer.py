@@ -144,7 +144,7 @@ class _Work:
         The runs are opened after the fork, so that no two processes have a tracking store open.
         """
         searches = {training.cell: Search(training) for training in trainings}
-        trials, total = [t for s in searches.values() for t in s.first_trials], sum(map(num_trials, trainings))
+        trials = [trial for search in searches.values() for trial in search.first_trials]
         with (
             ExitStack() as all_runs,
             forked_workers(self.target.train_silently, trials, workers, TrainingError) as done,
@@ -154,6 +154,7 @@ class _Work:
             with tqdm(done, total=total, desc=f"transfer {trainings[0].cell.task}", unit="training") as bar:
                 for trial, error in bar:
                     done.add(under_way[trial.training.cell].trial_ended(trial, error))
+                    bar.total = max(bar.total, len(done.futures))  # of equal scores more go on than expected
         return done.memory_mib
 
     def save(self, search: Search, run: Run) -> None:
