@@ -347,6 +347,7 @@ def test_a_broken_file_stops_no_other_experiment(tmp_path: Path, capsys: pytest.
     assert out.splitlines()[-1] == "experiments/third.yml is ignored: rename it to third.yaml"
     program.main(parsed(params, "second", "--dry-run"))
     assert "6 cells" in capsys.readouterr().out
+    assert set(read_experiments(params, paper=True)) == {"first", "second", "rates"}
     with pytest.raises(SettingsError, match=r"broken.yaml: not readable"):
         program.main(parsed(params, "broken", "--dry-run"))
     with pytest.raises(SettingsError, match=r"experiments/third.yml is ignored; rename it to third.yaml"):
