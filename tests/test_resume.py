@@ -123,7 +123,7 @@ def test_a_transfer_killed_in_two_workers_resumes_exactly(world: World, tmp_path
     assert [path.name for path in cut.iterdir() if path.name.startswith(".")] == []
 
 
-HALVING: dict[str, Any] = {"search": "halving", "learning_rates": [1e-7, 0.1, 0.3], "answer": "score"}
+HALVING: dict[str, Any] = {"search": "halving", "learning_rates": [0.3, 1e-7, 0.01], "answer": "score"}
 
 
 @pytest.mark.slow
