@@ -127,8 +127,7 @@ HALVING: dict[str, Any] = {"search": "halving", "learning_rates": [0.3, 1e-7, 0.
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("num_states", [1, 3])
+@pytest.mark.parametrize(("num_states", "workers"), [(1, 2), (3, 1)])
 def test_a_killed_search_resumes_exactly(world: World, tmp_path: Path, workers: int, num_states: int) -> None:
     """The kill hits the first configuration, or a later one or the better half, which goes on."""
     changes = {**LONG, **HALVING, "epochs": 10, "workers": workers}
@@ -198,9 +197,9 @@ def interrupted(world: World, folder: Path, at_step: int | None, **changes: Any)
         )
 
 
-@pytest.mark.parametrize("points", [0, 5, 11, 14, 22, 28])
+@pytest.mark.parametrize("points", [5, 14, 28])
 def test_a_search_resumes_exactly_from_any_point(world: World, tmp_path: Path, points: int) -> None:
-    """It stops at the given point of the curves: of the first or last configuration, before and after the worse half
+    """It stops at the given point of the curves: of the first configuration, of a later one after the worse half
     stopped, and when the adapter is written."""
     changes = {**HALVING, "epochs": 3, "checkpoint_every": 2, "evaluate_every": 6}
     left = iter(range(points))
