@@ -134,7 +134,7 @@ def _compare(trial: Trial, reference: Reference, step: Step, folder: Path) -> No
         str(path.relative_to(folder))
         for path in folder.rglob("*")
         if (path.name.startswith(".") and path.name.endswith((".tmp", ".old")))
-        or (path.is_file() and path.relative_to(folder).parts[0] == "checkpoints" and path.suffix == ".safetensors")
+        or (path.is_file() and path.relative_to(folder).match("checkpoints/*/*.safetensors"))
     ]
     if left:
         trial.wrong.append(f"left behind: {', '.join(left[:5])}")
