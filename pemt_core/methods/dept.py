@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pemt_core.methods.method import Method
+from pemt_core.methods.prompt_tuning import PromptTuning
 from pemt_core.schema.numbers import Count, Rate, Short
 
 if TYPE_CHECKING:
@@ -16,24 +16,18 @@ if TYPE_CHECKING:
 PUBLISHED_TEXT = "Classify this text is postive or not:"  # spelled as in the authors' configuration, for every task
 
 
-class Dept(Method):
+class Dept(PromptTuning):
     """A prompt of `length` vectors and a pair A (source_length, rank), B (rank, D); no sources.
 
     Published rates are 0.3 or 0.4 for the prompt, and 5e-3, 1e-3, 5e-4 or 1e-4 for the pair, chosen per task.
     """
 
-    kind: Literal["dept"]
+    kind: Literal["dept"]  # type: ignore[assignment]
     length: Count = 60
     rank: Count = 30
     init: Literal["vocab5000", "normal", "text"] = "text"
     text: Short | None = PUBLISHED_TEXT  # for the init `text`; None: the target's description
     pair_factor: Rate = 1e-3 / 0.3  # the pair's learning rate over the prompt's
-
-    def draws_on(self, known: Sequence[str]) -> list[str]:
-        return []
-
-    def prompt_text(self, description: str) -> str:
-        return self.text or description
 
     def learning_rate_factors(self, names: Sequence[str]) -> Mapping[str, float]:
         return {name: self.pair_factor for name in names if name.startswith("pair.")}
@@ -42,11 +36,8 @@ class Dept(Method):
         self, backbone: Any, description_ids: "Tensor", experts: "Sequence[Expert]", generator: "torch.Generator"
     ) -> "dict[str, Tensor]":
         from pemt_core.model.decomposed_prompt import initial_pair_tensors
-        from pemt_core.model.prompt_tuning import initial_prompt_tensors
 
-        prompt = initial_prompt_tensors(
-            backbone, length=self.length, init=self.init, ids=description_ids, generator=generator
-        )
+        prompt = super().initial_tensors(backbone, description_ids, experts, generator)
         pair = initial_pair_tensors(
             backbone.config.d_model, positions=self.source_length, rank=self.rank, generator=generator
         )

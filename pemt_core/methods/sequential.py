@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pemt_core.methods.method import Method
-from pemt_core.methods.sources import BY_VALIDATION, OneSource
+from pemt_core.methods.sources import OneSource
 
 if TYPE_CHECKING:
     import torch
@@ -22,9 +22,6 @@ class Sequential(OneSource, Method):
 
     kind: Literal["sequential"]
 
-    def options(self, known: Sequence[str]) -> list[Method]:
-        return [self.model_copy(update={"source": source}) for source in self.draws_on(known)]
-
     def initial_tensors(
         self, backbone: Any, description_ids: "Tensor", experts: "Sequence[Expert]", generator: "torch.Generator"
     ) -> "dict[str, Tensor]":
@@ -40,8 +37,7 @@ class Sequential(OneSource, Method):
     ) -> "PromptedT5":
         from pemt_core.model.assemble import build_source_model
 
-        if self.source == BY_VALIDATION:
-            raise RuntimeError("the source is still to be chosen on validation: build one of the method's options")
+        self.check_is_chosen()
         return build_source_model(backbone, tensors, scale=experts[0].scale)
 
     @property

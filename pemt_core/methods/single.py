@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pemt_core.methods.method import Method
 from pemt_core.methods.pemt import Pemt
-from pemt_core.methods.sources import BY_VALIDATION, OneSource
+from pemt_core.methods.sources import OneSource
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,9 +22,6 @@ class Single(OneSource, Pemt):
     kind: Literal["single"]  # type: ignore[assignment]
     gate: Literal["uniform"] = "uniform"
 
-    def options(self, known: Sequence[str]) -> list[Method]:
-        return [self.model_copy(update={"source": source}) for source in self.draws_on(known)]
-
     def build(
         self,
         backbone: Any,
@@ -33,8 +29,7 @@ class Single(OneSource, Pemt):
         experts: "Sequence[Expert]",
         folded: "FoldedLayers | None" = None,
     ) -> "PromptedT5":
-        if self.source == BY_VALIDATION:
-            raise RuntimeError("the source is still to be chosen on validation: build one of the method's options")
+        self.check_is_chosen()
         return super().build(backbone, tensors, experts, folded)
 
     @property

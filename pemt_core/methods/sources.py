@@ -1,7 +1,7 @@
 """Which sources a method draws on, and the prompts that were trained on them alone."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -41,10 +41,25 @@ class SourceChoice(Group):
         return [source for source in known if source in chosen and source not in self.without]
 
 
-class OneSource(SourceChoice):
-    """The settings of a method that uses one source: a named one, or among `sources` the best on validation."""
+class ChosenSource(SourceChoice):
+    """The setting of a method that uses one source, which validation may choose."""
 
     source: Short = BY_VALIDATION
+
+    def options(self, known: Sequence[str]) -> list[Any]:
+        """The method with each of the sources among which validation chooses; itself if it does not."""
+        if self.source != BY_VALIDATION:
+            return [self]
+        return [self.model_copy(update={"source": source}) for source in self.draws_on(known)]
+
+    def check_is_chosen(self) -> None:
+        """Raise RuntimeError if the source is still to be chosen, so that there is no model to build."""
+        if self.source == BY_VALIDATION:
+            raise RuntimeError("the source is still to be chosen on validation: build one of the method's options")
+
+
+class OneSource(ChosenSource):
+    """The settings of a method that uses one source: a named one, or among `sources` the best on validation."""
 
     def draws_on(self, known: Sequence[str]) -> list[str]:
         """The named source, or those among which validation chooses. Raises SettingsError if there is none."""

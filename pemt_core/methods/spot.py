@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pemt_core.errors import SettingsError, nearest
 from pemt_core.methods.method import Method
-from pemt_core.methods.sources import LonePromptChoice, lone_prompts
+from pemt_core.methods.sources import BY_VALIDATION, ChosenSource, LonePromptChoice, lone_prompts
 from pemt_core.schema.numbers import Short
 
 if TYPE_CHECKING:
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from pemt_core.model.assemble import Expert, FoldedLayers
     from pemt_core.model.prompted import PromptedT5
 
-RULES = ("similarity", "validation")
+RULES = ("similarity", BY_VALIDATION)
 
 
-class Spot(LonePromptChoice, Method):
+class Spot(ChosenSource, LonePromptChoice, Method):
     """Prompt tuning from a source's prompt: of a named source, or of one that a rule chooses.
 
     similarity: the source whose prompt has the greatest cosine with the target's, both averaged over their vectors; the
@@ -40,11 +40,6 @@ class Spot(LonePromptChoice, Method):
             )
         return [self.source]
 
-    def options(self, known: Sequence[str]) -> list[Method]:
-        if self.source != "validation":
-            return [self]
-        return [self.model_copy(update={"source": source}) for source in self.draws_on(known)]
-
     def initial_tensors(
         self, backbone: Any, description_ids: "Tensor", experts: "Sequence[Expert]", generator: "torch.Generator"
     ) -> "dict[str, Tensor]":
@@ -62,8 +57,7 @@ class Spot(LonePromptChoice, Method):
     ) -> "PromptedT5":
         from pemt_core.model.prompt_tuning import build_prompt_model
 
-        if self.source == "validation":
-            raise RuntimeError("the source is still to be chosen on validation: build one of the method's options")
+        self.check_is_chosen()
         return build_prompt_model(backbone, tensors)
 
     @property

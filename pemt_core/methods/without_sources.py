@@ -41,6 +41,7 @@ class WithoutSources(Method):
         experts: "Sequence[Expert]",
         folded: "FoldedLayers | None" = None,
     ) -> "PromptedT5":
-        from pemt_core.model.promptless import build_promptless_model, copied
+        from pemt_core.model.attachment import copied
+        from pemt_core.model.promptless import build_promptless_model
 
         return build_promptless_model(backbone, self.changes(backbone, copied(tensors, backbone)))

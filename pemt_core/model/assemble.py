@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pemt_core.model.attachment import Attachment
+from pemt_core.model.attachment import Attachment, copied
 from pemt_core.model.experts import FoldedExperts
 from pemt_core.model.gate import PUBLISHED, Gates, is_of_gate
 from pemt_core.model.layer_norm import initial_scales, trained_norms
@@ -26,12 +26,9 @@ from pemt_core.model.mixture import MixtureOutput, SparsityGradient, SparsityPos
 from pemt_core.model.prompt import CorrelationGuidedPrompt, TaskPrompt
 from pemt_core.model.prompted import PromptedT5
 from pemt_core.model.signal import ForwardSignal
-from pemt_core.model.source_adapter import SourceAdaptedOutput
+from pemt_core.model.source_adapter import source_adapted_outputs
 from pemt_core.model.stacks import FeedForward, feed_forwards
-from pemt_core.model.target_adapter import AdaptedOutput, TargetAdapter
-
-TARGET_ADAPTER_STD = 0.01
-ADAPTER_TENSORS = ("down.weight", "down.bias", "up.weight", "up.bias")
+from pemt_core.model.target_adapter import AdaptedOutput, adapter_of, initial_adapter
 
 FoldedLayers = Mapping[str, FoldedExperts]
 _Weight = TypeVar("_Weight", bound=Tensor)
@@ -120,26 +117,17 @@ def initial_target_tensors(
 
 
 def _initial_adapter(place: FeedForward, reduction_factor: int, generator: torch.Generator) -> dict[str, Tensor]:
-    d_model, tensors = place.wo.out_features, {}
-    bottleneck = max(1, d_model // reduction_factor)
-    for name, shape in (("down", (bottleneck, d_model)), ("up", (d_model, bottleneck))):
-        tensors[f"{place.key}.adapter.{name}.weight"] = TARGET_ADAPTER_STD * torch.randn(shape, generator=generator)
-        tensors[f"{place.key}.adapter.{name}.bias"] = torch.zeros(shape[0])
-    return tensors
+    d_model = place.wo.out_features
+    return initial_adapter(f"{place.key}.adapter", d_model, max(1, d_model // reduction_factor), generator)
 
 
 def build_source_model(backbone: Any, tensors: Mapping[str, Tensor], *, scale: float) -> PromptedT5:
     """Build stage 1: source adapters parallel to every `wo`, and the task prompt; everything else is frozen."""
-    tensors = _copies(tensors, backbone)
+    tensors = copied(tensors, backbone)
     prompt = TaskPrompt(tensors["prompt"])
-    trained = {"prompt": prompt.vectors}
     with Attachment.whole(backbone) as attachment:
-        for place in feed_forwards(backbone):
-            key = place.key
-            adapted = SourceAdaptedOutput(place.wo, tensors[f"{key}.down"], tensors[f"{key}.up"], scale=scale)
-            attachment.replace(place.parent, "wo", adapted)
-            trained |= {f"{key}.down": adapted.down, f"{key}.up": adapted.up}
-        return PromptedT5(backbone, prompt, attachment, ForwardSignal(), trained)
+        adapters = attachment.make(source_adapted_outputs(backbone, tensors, scale=scale))
+        return PromptedT5(backbone, prompt, attachment, ForwardSignal(), {"prompt": prompt.vectors} | adapters)
 
 
 def fold_experts(backbone: Any, experts: Sequence[Expert]) -> FoldedLayers:
@@ -170,19 +158,16 @@ def build_target_model(
     """
     if folded is None:
         folded = fold_experts(backbone, experts)
-    signal, tensors = ForwardSignal(), _copies(tensors, backbone)
+    signal, tensors = ForwardSignal(), copied(tensors, backbone)
     prompt = _target_prompt(tensors["prompt"], experts if guided_prompt else (), prompt_dropout)
     weights = {name: nn.Parameter(tensor) for name, tensor in tensors.items() if is_of_gate(name)}
     mixture = partial(MixtureOutput, sparsity_positions=sparsity_positions, sparsity_gradient=sparsity_gradient)
     trained = {"prompt": prompt.vectors}
     with Attachment.whole(backbone) as attachment:
-        for norm in trained_norms(backbone, tensors) if norms else ():
-            attachment.replace(norm.parent, norm.attribute, norm.new)
-            trained |= norm.trained
+        trained |= attachment.make(trained_norms(backbone, tensors) if norms else ())
         for place in feed_forwards(backbone):
-            adapter = _target_adapter(tensors, place.key) if target_adapter else None
-            if adapter is not None:
-                trained |= {f"{place.key}.adapter.{name}": adapter.get_parameter(name) for name in ADAPTER_TENSORS}
+            adapter, own = adapter_of(tensors, f"{place.key}.adapter") if target_adapter else (None, {})
+            trained |= own
             if experts:
                 gate = gates.build(place, weights, folded[place.key], signal)
                 output: nn.Module = mixture(place.stack, place.layer, folded[place.key], gate, adapter, signal)
@@ -209,19 +194,6 @@ def _target_prompt(
 def _of_layer(weights: Mapping[str, _Weight], key: str) -> dict[str, _Weight]:
     """The tensors of one layer's gate."""
     return {name: weight for name, weight in weights.items() if name.startswith(f"{key}.")}
-
-
-def _copies(tensors: Mapping[str, Tensor], backbone: Any) -> dict[str, Tensor]:
-    """Copy tensors to the backbone's device, so that training does not change the caller's."""
-    device = backbone.get_input_embeddings().weight.device
-    return {name: tensor.detach().to(device, copy=True) for name, tensor in tensors.items()}
-
-
-def _target_adapter(tensors: Mapping[str, Tensor], key: str) -> TargetAdapter:
-    bottleneck, d_model = tensors[f"{key}.adapter.down.weight"].shape
-    adapter = TargetAdapter(d_model, bottleneck)
-    adapter.load_state_dict({name: tensors[f"{key}.adapter.{name}"] for name in ADAPTER_TENSORS}, assign=True)
-    return adapter
 
 
 def _fold(wo: nn.Linear, experts: Sequence[Expert], key: str) -> FoldedExperts:

@@ -1,8 +1,8 @@
 """Replace modules and parameters of a backbone, and restore them exactly."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -48,6 +48,14 @@ class Attachment:
         self._replaced.append((parent, name, getattr(parent, name), new))
         setattr(parent, name, new)
 
+    def make(self, changes: Iterable[Change]) -> dict[str, nn.Parameter]:
+        """Make all `changes`, and return what they train. All are made of the backbone as it was."""
+        trained: dict[str, nn.Parameter] = {}
+        for change in list(changes):
+            self.replace(change.parent, change.attribute, change.new)
+            trained |= change.trained
+        return trained
+
     def detach(self) -> None:
         """Restore every original, last replaced first, and every `requires_grad`. Repeated calls do nothing."""
         if self._attached:
@@ -72,3 +80,9 @@ class Attachment:
         self._required_grad = [parameter for parameter in self._backbone.parameters() if parameter.requires_grad]
         for parameter in self._required_grad:
             parameter.requires_grad_(False)
+
+
+def copied(tensors: Mapping[str, Tensor], backbone: Any) -> dict[str, Tensor]:
+    """Copy tensors to the backbone's device, so that training does not change the caller's."""
+    device = backbone.get_input_embeddings().weight.device
+    return {name: tensor.detach().to(device, copy=True) for name, tensor in tensors.items()}

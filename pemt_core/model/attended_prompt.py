@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pemt_core.model.attachment import copied
 from pemt_core.model.prompt import Prompt
-from pemt_core.model.prompt_tuning import behind_prompt, on_device_of
+from pemt_core.model.prompt_tuning import behind_prompt
 from pemt_core.model.prompted import PromptedT5
 
 ATTENTION_STD = 0.01
@@ -90,10 +91,11 @@ def build_attended_prompt_model(
     pooling: Pooling = "unpadded",
 ) -> PromptedT5:
     """Build ATTEMPT from its trained tensors and the frozen source prompts."""
-    copies = {name: on_device_of(backbone, tensor) for name, tensor in tensors.items()}
+    copies = copied(tensors, backbone)
+    frozen = copied({str(place): source for place, source in enumerate(sources)}, backbone)
     prompt = AttendedPrompt(
         copies["prompt"],
-        [on_device_of(backbone, source) for source in sources],
+        list(frozen.values()),
         copies["attention.down"],
         copies["attention.up"],
         copies.get("attention.norm.scale"),

@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pemt_core.model.attachment import copied
 from pemt_core.model.prompt import TaskPrompt
-from pemt_core.model.prompt_tuning import behind_prompt, on_device_of
+from pemt_core.model.prompt_tuning import behind_prompt
 from pemt_core.model.prompted import PromptedT5
 
 PAIR_SCALE = 8.0  # over sqrt(r), as in the authors' code
@@ -49,6 +50,7 @@ def initial_pair_tensors(d_model: int, *, positions: int, rank: int, generator: 
 
 def build_decomposed_prompt_model(backbone: Any, tensors: Mapping[str, Tensor]) -> PromptedT5:
     """Build DePT from the tensors `prompt`, `pair.a` and `pair.b`."""
-    prompt = DecomposedPrompt(*(on_device_of(backbone, tensors[name]) for name in ("prompt", "pair.a", "pair.b")))
+    copies = copied(tensors, backbone)
+    prompt = DecomposedPrompt(*(copies[name] for name in ("prompt", "pair.a", "pair.b")))
     trained = {"prompt": prompt.vectors, "pair.a": prompt.by_position, "pair.b": prompt.to_embedding}
     return behind_prompt(backbone, prompt, trained)

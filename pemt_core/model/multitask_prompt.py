@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pemt_core.model.attachment import copied
 from pemt_core.model.prompt import TaskPrompt
-from pemt_core.model.prompt_tuning import behind_prompt, on_device_of
+from pemt_core.model.prompt_tuning import behind_prompt
 from pemt_core.model.prompted import PromptedT5
 
 
@@ -30,5 +31,6 @@ def initial_multitask_prompt_tensors(shared: Float[Tensor, "P D"]) -> dict[str, 
 
 def build_multitask_prompt_model(backbone: Any, tensors: Mapping[str, Tensor]) -> PromptedT5:
     """Build MPT on a target from the tensors `prompt` (P*), `prompt.u` and `prompt.v`."""
-    prompt = MultitaskPrompt(*(on_device_of(backbone, tensors[name]) for name in ("prompt", "prompt.u", "prompt.v")))
+    copies = copied(tensors, backbone)
+    prompt = MultitaskPrompt(*(copies[name] for name in ("prompt", "prompt.u", "prompt.v")))
     return behind_prompt(backbone, prompt, {"prompt": prompt.vectors, "prompt.u": prompt.u, "prompt.v": prompt.v})

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from pemt_core.model.attachment import Attachment
+from pemt_core.model.attachment import Attachment, copied
 from pemt_core.model.prompt import Prompt, TaskPrompt
 from pemt_core.model.prompted import PromptedT5
 from pemt_core.model.signal import ForwardSignal
@@ -42,7 +42,7 @@ def initial_prompt_tensors(
 
 def build_prompt_model(backbone: Any, tensors: Mapping[str, Tensor]) -> PromptedT5:
     """Build prompt tuning from the tensor `prompt`: only the prompt is trained."""
-    prompt = TaskPrompt(on_device_of(backbone, tensors["prompt"]))
+    prompt = TaskPrompt(copied(tensors, backbone)["prompt"])
     return behind_prompt(backbone, prompt, {"prompt": prompt.vectors})
 
 
@@ -50,8 +50,3 @@ def behind_prompt(backbone: Any, prompt: Prompt, trained: Mapping[str, nn.Parame
     """A model that trains nothing but its prompt: no module of the backbone is replaced."""
     with Attachment.whole(backbone) as attachment:
         return PromptedT5(backbone, prompt, attachment, ForwardSignal(), trained)
-
-
-def on_device_of(backbone: Any, tensor: Tensor) -> Tensor:
-    """A copy on the backbone's device, so that training does not change the caller's tensor."""
-    return tensor.detach().to(backbone.get_input_embeddings().weight.device, copy=True)

@@ -1,16 +1,18 @@
 """The published gate, but it reads the text: the mean over its positions instead of the prompt's, without padding."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pemt_core.methods.gate_settings import GateSettings
+from pemt_core.methods.gates.input import initial_tensors
 from pemt_core.model import gate
 from pemt_core.model.experts import FoldedExperts
 from pemt_core.model.signal import ForwardSignal
 from pemt_core.model.stacks import FeedForward
+
+__all__ = ["build", "initial_tensors"]  # W_g = 0, of the published gate's shape
 
 
 class EncoderTextGate(gate.LinearGate):
@@ -25,13 +27,6 @@ class DecoderTextGate(gate.LinearGate):
 
     def gate_input(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B C"]:
         return self.signal.encoder_mean("text", len(x))
-
-
-def initial_tensors(
-    places: Sequence[FeedForward], num_experts: int, generator: torch.Generator, settings: GateSettings
-) -> dict[str, Tensor]:
-    """W_g = 0, of the published gate's shape."""
-    return gate.initial_tensors(places, num_experts, generator)
 
 
 def build(

@@ -1,16 +1,18 @@
 """The published gate with a hard choice: only the heaviest expert counts, and the gradient is that of the softmax."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pemt_core.methods.gate_settings import GateSettings
+from pemt_core.methods.gates.input import build as build_published, initial_tensors
 from pemt_core.model import gate
 from pemt_core.model.experts import FoldedExperts
 from pemt_core.model.signal import ForwardSignal
 from pemt_core.model.stacks import FeedForward
+
+__all__ = ["build", "initial_tensors"]  # W_g = 0, of the published gate's shape
 
 
 class Top1Gate(gate.Gate):
@@ -26,13 +28,6 @@ class Top1Gate(gate.Gate):
         return heaviest / heaviest.sum(dim=-1, keepdim=True) + (soft - soft.detach())
 
 
-def initial_tensors(
-    places: Sequence[FeedForward], num_experts: int, generator: torch.Generator, settings: GateSettings
-) -> dict[str, Tensor]:
-    """W_g = 0, of the published gate's shape."""
-    return gate.initial_tensors(places, num_experts, generator)
-
-
 def build(
     place: FeedForward,
     parameters: Mapping[str, nn.Parameter],
@@ -40,5 +35,4 @@ def build(
     signal: ForwardSignal,
     settings: GateSettings,
 ) -> Top1Gate:
-    normalised = settings.gate_input == "normalised"
-    return Top1Gate(gate.build(place, parameters, experts, signal, normalised=normalised))
+    return Top1Gate(build_published(place, parameters, experts, signal, settings))
