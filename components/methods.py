@@ -37,7 +37,8 @@ def describe(settings: Settings, backbone: str, folder: Path) -> dict[str, Any]:
     tokens = prompt_tokens(settings, place, folder) if place.is_dir() else {}
 
     def count_of(method: Method) -> TrainedParameters:
-        return trained_parameters(method, model, settings.sources, settings.train_source.rank)
+        stage_1 = settings.train_source
+        return trained_parameters(method, model, settings.sources, stage_1.rank, stage_1.prompt.length)
 
     rows = []
     for name in settings.methods:

@@ -218,6 +218,6 @@ def test_counts_equal_those_of_the_tensors(gate: str, entry: dict[str, Any]) -> 
     chosen = method(gate=gate, **entry)
     experts = [expert for expert in random_experts(backbone, 3) if expert.task in chosen.draws_on(SOURCES)]
     model = built(backbone, initial(backbone, experts, gate=gate, **entry), experts, gate=gate, **entry)
-    count = trained_parameters(chosen, model.detach(), SOURCES, rank=3)
+    count = trained_parameters(chosen, model.detach(), SOURCES, rank=3, prompt_length=100)
     assert count.with_prompt(5) == model.num_trained_parameters()
     assert count.per_prompt_token == backbone.config.d_model

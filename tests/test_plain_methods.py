@@ -135,12 +135,12 @@ def t5_base(vocab_size: int = 32_100) -> Any:
 def test_the_counts_on_t5_base_are_the_published_ones(name: str, entry: dict[str, Any], count: int) -> None:
     """With the vocabulary of 32,100 tokens that the published tables have, and the published settings by default."""
     entry = {"kind": name, **entry}
-    found = trained_parameters(method("any", **entry), t5_base(), [], rank=64)
+    found = trained_parameters(method("any", **entry), t5_base(), [], rank=64, prompt_length=100)
     assert (found.fixed, found.per_prompt_token) == (count, 0)
 
 
 def test_the_vocabulary_counts_in_full_fine_tuning() -> None:
-    assert trained_parameters(method("full"), t5_base(32_128), [], rank=64).fixed == 222_903_552
+    assert trained_parameters(method("full"), t5_base(32_128), [], rank=64, prompt_length=100).fixed == 222_903_552
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -168,7 +168,7 @@ def test_counts_follow_the_formulas_on_unequal_backbones(name: str, kind: str) -
     }
     model = built(chosen, backbone, start(chosen, backbone))
     assert model.num_trained_parameters() == expected[name]
-    assert trained_parameters(chosen, model.detach(), [], rank=3).with_prompt(9) == expected[name]
+    assert trained_parameters(chosen, model.detach(), [], rank=3, prompt_length=100).with_prompt(9) == expected[name]
 
 
 # The start

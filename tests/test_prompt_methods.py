@@ -124,7 +124,7 @@ def test_the_counts_on_t5_base_are_the_published_ones(kind: str, entry: dict[str
     shared = {**transfer_settings().methods["pemt"], "source_length": 256}
     shared.pop("kind")
     chosen = method_of(kind, entry, shared, "")
-    count = trained_parameters(chosen, backbone_of_shapes("t5-base"), SOURCES, rank=64)
+    count = trained_parameters(chosen, backbone_of_shapes("t5-base"), SOURCES, rank=64, prompt_length=100)
     assert (count.fixed, count.per_prompt_token) == (expected, 0)
 
 

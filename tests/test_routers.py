@@ -568,13 +568,13 @@ def test_the_gates_have_a_learning_rate_of_their_own() -> None:
 )
 def test_counts_on_t5_base(entry: dict[str, Any], expected: int) -> None:
     sources = ["mnli", "qnli", "qqp", "sst2", "squad", "record", "joint"]
-    count = trained_parameters(method(**entry, reduction_factor=16), backbone_of_shapes("t5-base"), sources, 64)
+    count = trained_parameters(method(**entry, reduction_factor=16), backbone_of_shapes("t5-base"), sources, 64, 100)
     assert (count.fixed, count.per_prompt_token) == (expected, 768)
 
 
 def test_eighteen_sources_on_t5_base() -> None:
     sources = [f"source{k}" for k in range(18)]
-    count = trained_parameters(method(reduction_factor=16), backbone_of_shapes("t5-base"), sources, 64)
+    count = trained_parameters(method(reduction_factor=16), backbone_of_shapes("t5-base"), sources, 64, 100)
     assert count.fixed == 1_836_672 + 829_440
 
 

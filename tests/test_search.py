@@ -279,8 +279,8 @@ def test_the_count_is_that_of_an_option(chosen: None) -> None:
     backbone = tiny_t5()
     method = method_of("chosen", {"kind": "chosen"}, _shared(), "methods.chosen")
     known = [expert.task for expert in random_experts(backbone, 3)]
-    (one,) = {trained_parameters(option, backbone, known, 3) for option in method.options(known)}
-    assert trained_parameters(method, backbone, known, rank=3) == one
+    (one,) = {trained_parameters(option, backbone, known, 3, 100) for option in method.options(known)}
+    assert trained_parameters(method, backbone, known, rank=3, prompt_length=100) == one
 
 
 # --- costs, and cells that are not listed

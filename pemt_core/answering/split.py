@@ -9,6 +9,7 @@ import pyarrow as pa
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pemt_core.answering.answers import Answerer
 from pemt_core.answering.gates import GateStatistics, gate_statistics
@@ -76,18 +77,16 @@ def predict(
 ) -> Predictions:
     """Answer every row, in batches of similar length; all processes get all predictions."""
     found: list[tuple[int, str]] = []
-    weights: list[dict[str, NDArray[np.float64]]] = []  # of each batch, the sum over rows
-    by_row: list[dict[str, NDArray[np.float64]]] = []
+    weights: list[dict[str, Tensor]] = []  # of each batch, by row
     batches = length_batches(split.texts.texts.lengths, batch_size)
     shard = batches[accelerator.process_index :: accelerator.num_processes]
     with accelerator.autocast():
         for batch in Answerer(tokenizer, split.task, rule).answer(model, split.texts, shard, probabilities=False):
             found += [(int(row), text) for row, text in zip(batch.rows, batch.texts, strict=True)]
-            weights.append({name: w.double().sum(0).cpu().numpy() for name, w in batch.expert_weights.items()})
-            by_row.append({name: w.double().cpu().numpy() for name, w in batch.expert_weights.items()})
+            weights.append({name: w.double().cpu() for name, w in batch.expert_weights.items()})
     if accelerator.num_processes > 1:
-        found, weights, by_row = gather_object(found), gather_object(weights), gather_object(by_row)
+        found, weights = gather_object(found), gather_object(weights)
     names = weights[0] if weights else {}
-    means = {name: np.sum([part[name] for part in weights], axis=0) / len(split) for name in names}
-    gates = {name: gate_statistics([part[name] for part in by_row]) for name in names}
+    means = {name: np.sum([part[name].sum(0).numpy() for part in weights], axis=0) / len(split) for name in names}
+    gates = {name: gate_statistics([part[name].numpy() for part in weights]) for name in names}
     return Predictions([text for _, text in sorted(found)], means, gates)

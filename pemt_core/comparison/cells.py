@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class CellWork:
+class VariantCells:
     """The cells of one variant. A target whose cells fail does not keep the other targets from being trained."""
 
     variant: VariantPlan

@@ -1,4 +1,4 @@
-"""The folders of all comparisons: what experiments share, and each one's report."""
+"""The folders that experiments share, and those of their reports."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -78,15 +78,15 @@ class _Parts:
 
     @classmethod
     def of(cls, method: Method, variant: VariantPlan) -> "_Parts":
-        sources, rank, model = variant.settings.sources, variant.settings.train_source.rank, _backbone()
+        sources, stage_1, model = variant.settings.sources, variant.settings.train_source, _backbone()
         option = method.options(sources)[0]
-        count = trained_parameters(option, model, sources, rank)
+        count = trained_parameters(option, model, sources, stage_1.rank, stage_1.prompt.length)
         values = option.model_dump()
         reduction = values.get("reduction_factor")
         bottleneck = Shape().d_model // reduction if reduction else 0
         length = values.get("length")
         prompt = None if count.per_prompt_token and length is None else int(length or 0)
-        attached = Attached(len(option.draws_on(sources)), rank, bottleneck)
+        attached = Attached(len(option.draws_on(sources)), stage_1.rank, bottleneck)
         return cls(attached, prompt, count.fixed > model.num_parameters() / 2)
 
     def seconds(self, gpu: Gpu, task: str, work: CellWork, variant: VariantPlan) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pemt_core.comparison.cells import CellWork
+from pemt_core.comparison.cells import VariantCells
 from pemt_core.comparison.folders import Folders
 from pemt_core.comparison.gather import gather
 from pemt_core.comparison.made import Stage
@@ -74,16 +74,16 @@ class Comparison:
         logger.info("cells: %d of %d to train", number, count)
         with CellBar.over(number, self.plan.experiment.name) as bar:
             for variant in variants:
-                work = CellWork(variant, self.folders, self.checkpoints, self.workers)
-                work.train(missing[variant.name], bar.watched(self._open_run(variant)))
-                failed += work.failed
+                cells = VariantCells(variant, self.folders, self.checkpoints, self.workers)
+                cells.train(missing[variant.name], bar.watched(self._open_run(variant)))
+                failed += cells.failed
         if failed:
             raise TrainingError("; ".join(map(str, failed)))
 
     def score(self) -> None:
         """Score all cells on their test splits."""
         for variant in self.plan.variants:
-            CellWork(variant, self.folders, self.checkpoints, self.workers).score()
+            VariantCells(variant, self.folders, self.checkpoints, self.workers).score()
 
     def _open_run(self, variant: VariantPlan) -> OpenRun:
         return self.tracker_of(variant.name).open_run

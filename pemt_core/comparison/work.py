@@ -9,6 +9,7 @@ from pemt_core.artifacts.cell import FewShot
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.errors import PemtError
 from pemt_core.methods import Method
+from pemt_core.training.configuration import distinct
 from pemt_core.training.search import FIRST_ROUND
 
 
@@ -32,9 +33,7 @@ class CellWork:
     @classmethod
     def of(cls, method: Method, sources: Sequence[str], k: FewShot, rows: TargetRows) -> "CellWork":
         """Count the work of a method's cell; `sources` are all that are known."""
-        options = list(method.options(sources))
-        started = len([each for place, each in enumerate(options) if each not in options[:place]])
-        started *= len(set(method.learning_rates))
+        started = len(distinct(method.options(sources))) * len(set(method.learning_rates))
         how = method.training
         per_epoch = math.ceil(rows.train / how.batch_size) if k == "full" else rows.classes
         steps = min(how.epochs * per_epoch, how.max_steps or how.epochs * per_epoch)

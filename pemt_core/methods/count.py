@@ -23,7 +23,7 @@ class TrainedParameters:
 
 
 def trained_parameters(
-    method: Method, backbone: Any, sources: Sequence[str], rank: int, prompt_length: int = 100
+    method: Method, backbone: Any, sources: Sequence[str], rank: int, prompt_length: int
 ) -> TrainedParameters:
     """Count the parameters that `method` trains for one target.
 

@@ -1,12 +1,15 @@
 """train_source: run stage 1 for one source task: its adapter with a prompt and, if asked for, a prompt alone."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pemt_core.answering.rule import AnswerRule, rule_for
 from pemt_core.artifacts.description import (
+    Description,
     LonePromptDescription,
     SourceDescription,
     TrainingRecord,
@@ -56,9 +59,13 @@ def train_source(
     """
     prepared, backbone = PreparedTask.load(task_dir, source), load_backbone(backbone_dir)
     check_label_words(prepared.task, backbone.tokenizer)
-    trainings = [_adapter_training(prepared, backbone, settings, answer, checkpoint_dir)]
+    make = partial(SourceTraining.make, backbone=backbone, code=code_hash(__name__), checkpoint_dir=checkpoint_dir)
+    title, described = f"train_source {source}", partial(_description, prepared, backbone, answer)
+    adapter = described(SourceDescription, settings, scale=settings.scale)
+    trainings = [make(title, adapter, settings, partial(_new_adapter, prepared, backbone, settings))]
     if prompt is not None:
-        trainings.append(_prompt_training(prepared, backbone, prompt, answer, checkpoint_dir))
+        alone, start = described(LonePromptDescription, prompt), partial(_new_prompt, prepared, backbone, prompt)
+        trainings.append(make(f"{title}, prompt alone", alone, prompt, start))
     done = [training.run(prepared, backbone, open_run) for training in trainings]
     if make_accelerator(settings.training.precision).is_main_process:
         with atomic_directory(output_dir) as folder:
@@ -68,73 +75,47 @@ def train_source(
     return TrainedSource(done[0][0], trained)
 
 
-def _adapter_training(
-    prepared: PreparedTask, backbone: Backbone, settings: TrainSourceSettings, answer: AnswerRule, checkpoint_dir: Path
-) -> SourceTraining:
+def _description(
+    prepared: PreparedTask,
+    backbone: Backbone,
+    answer: AnswerRule,
+    kind: type[Description],
+    settings: TrainSourceSettings | LonePromptSettings,
+    **more: Any,
+) -> Description:
+    """What is trained, on what, and how."""
+    return kind(
+        task=prepared.task.name,
+        prompt=prepared.task.description,
+        backbone=backbone.fingerprint,
+        data=prepared.content_hash(),
+        seed=settings.seed,
+        settings=settings.model_dump(),
+        answer=rule_for(prepared.task.labels, answer),
+        **more,
+    )
+
+
+def _new_adapter(prepared: PreparedTask, backbone: Backbone, settings: TrainSourceSettings) -> PromptedT5:
     """Stage 1 as published: an adapter in every layer, and a prompt that starts from the description."""
-
-    def new_model() -> PromptedT5:
-        generator = torch.Generator().manual_seed(settings.seed)
-        prompt = initial_prompt(backbone.model, _ids(prepared, backbone), settings.prompt_init, generator)
-        tensors = initial_source_tensors(
-            backbone.model, prompt, rank=settings.rank, init=settings.init, generator=generator
-        )
-        return build_source_model(backbone.model, tensors, scale=settings.scale)
-
-    description = SourceDescription(
-        task=prepared.task.name,
-        prompt=prepared.task.description,
-        backbone=backbone.fingerprint,
-        data=prepared.content_hash(),
-        seed=settings.seed,
-        settings=settings.model_dump(),
-        answer=rule_for(prepared.task.labels, answer),
-        scale=settings.scale,
+    generator = torch.Generator().manual_seed(settings.seed)
+    prompt = initial_prompt(backbone.model, _ids(prepared, backbone), settings.prompt_init, generator)
+    tensors = initial_source_tensors(
+        backbone.model, prompt, rank=settings.rank, init=settings.init, generator=generator
     )
-    return SourceTraining.make(
-        f"train_source {prepared.task.name}",
-        description,
-        settings,
-        new_model,
-        backbone=backbone,
-        code=code_hash(__name__),
-        checkpoint_dir=checkpoint_dir,
-    )
+    return build_source_model(backbone.model, tensors, scale=settings.scale)
 
 
-def _prompt_training(
-    prepared: PreparedTask, backbone: Backbone, settings: LonePromptSettings, answer: AnswerRule, checkpoint_dir: Path
-) -> SourceTraining:
+def _new_prompt(prepared: PreparedTask, backbone: Backbone, settings: LonePromptSettings) -> PromptedT5:
     """Prompt tuning (Lester et al. 2021): nothing but the prompt is trained, as SPoT, ATTEMPT and MPT need it."""
-
-    def new_model() -> PromptedT5:
-        tensors = initial_prompt_tensors(
-            backbone.model,
-            length=settings.length,
-            init=settings.init,
-            ids=_ids(prepared, backbone),
-            generator=torch.Generator().manual_seed(settings.seed),
-        )
-        return build_prompt_model(backbone.model, tensors)
-
-    description = LonePromptDescription(
-        task=prepared.task.name,
-        prompt=prepared.task.description,
-        backbone=backbone.fingerprint,
-        data=prepared.content_hash(),
-        seed=settings.seed,
-        settings=settings.model_dump(),
-        answer=rule_for(prepared.task.labels, answer),
+    tensors = initial_prompt_tensors(
+        backbone.model,
+        length=settings.length,
+        init=settings.init,
+        ids=_ids(prepared, backbone),
+        generator=torch.Generator().manual_seed(settings.seed),
     )
-    return SourceTraining.make(
-        f"train_source {prepared.task.name}, prompt alone",
-        description,
-        settings,
-        new_model,
-        backbone=backbone,
-        code=code_hash(__name__),
-        checkpoint_dir=checkpoint_dir,
-    )
+    return build_prompt_model(backbone.model, tensors)
 
 
 def _ids(prepared: PreparedTask, backbone: Backbone) -> torch.Tensor:
