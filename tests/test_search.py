@@ -19,19 +19,21 @@ from pemt_core.artifacts.description import TargetDescription, load_training_rec
 from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.target import load_target, restore_target
 from pemt_core.backbone.store import load_backbone
-from pemt_core.data.prepared import load_task_description
-from pemt_core.errors import ArtifactError, SettingsError
+from pemt_core.data.prepared import PreparedTask, load_task_description
+from pemt_core.errors import ArtifactError, SettingsError, TrainingError
 from pemt_core.methods import Method, kinds, method_of, registry
 from pemt_core.methods.count import trained_parameters
 from pemt_core.methods.pemt import Pemt
-from pemt_core.training.configuration import labels_of
+from pemt_core.training.checkpoint import TrainingState
+from pemt_core.training.configuration import CellTraining, labels_of
 from pemt_core.training.optimizer import make_optimizer
-from pemt_core.training.search import FIRST_ROUND, better_half
+from pemt_core.training.search import FIRST_ROUND, Search, better_half
+from pemt_core.training.target import Target
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 CELL = "pemt-kfull-seed4096"
-# After 12 of 36 steps, where the first evaluation is, only 0.3 has learned something; of the others the first goes on
+# After 12 of 36 steps, where the first evaluation is, 0.3 and 0.2 have learned something, and go on
 SEARCH: dict[str, Any] = {"learning_rates": [1e-7, 0.3, 0.2], "epochs": 6, "evaluate_every": 12}
 
 
@@ -98,6 +100,44 @@ def test_the_better_half_by_counting() -> None:
     for scores in product([0.0, 1.0, 2.0], repeat=4):
         better = [sum(other > score for other in scores) for score in scores]
         assert better_half(scores) == [place for place, count in enumerate(better) if count < 2]
+
+
+def test_what_stopped_goes_on_if_the_better_half_diverges(world: World) -> None:
+    """Of four learning rates two go on, and both diverge: then the other two are trained to the end."""
+    search = Search(training_of(world, learning_rates=[0.1, 0.2, 0.3, 0.4], search="halving"))
+    scored = zip(search.first_trials, [1.0, 4.0, 3.0, 2.0], strict=True)
+    following = [search.ended(trial, TrainingState(best_score=score)) for trial, score in scored]
+    assert [trial.place for trials in following for trial in trials] == [1, 2]
+    assert search.diverged(following[-1][0], TrainingError("one")) == []
+    revived = search.diverged(following[-1][1], TrainingError("two"))
+    assert [(trial.place, trial.to_end) for trial in revived] == [(0, True), (3, True)]
+    assert not search.is_complete
+    for trial, score in zip(revived, [5.0, 6.0], strict=True):
+        assert search.ended(trial, TrainingState(best_score=score, finished=True)) == []
+    assert search.is_complete
+    assert search.chosen[0].learning_rate == 0.4
+    assert search.trials == {"0.1": 5.0, "0.2": None, "0.3": None, "0.4": 6.0}
+
+
+def test_a_search_in_which_everything_diverges_says_why(world: World) -> None:
+    search = Search(training_of(world, learning_rates=[0.1, 0.2], search="halving"))
+    for trial in search.first_trials:
+        assert search.diverged(trial, TrainingError(f"rate {trial.place}")) == []
+    assert search.is_complete
+    with pytest.raises(TrainingError, match=r"^rate 0$"):
+        _ = search.chosen
+
+
+def training_of(world: World, **changes: Any) -> CellTraining:
+    """The training of one cell of the world's target."""
+    settings, backbone = transfer_settings(**changes), load_backbone(world.folder / "backbone")
+    bank, prepared = (
+        load_experts(world.folder / "experts", backbone),
+        PreparedTask.load(world.folder / "data" / "gamma"),
+    )
+    target = Target(prepared, backbone, bank, settings.answer, Path(), "pemt_core.steps.transfer")
+    (training,) = target.trainings({cell: settings.method(cell.method) for cell in settings.cells})
+    return training
 
 
 @pytest.mark.parametrize(

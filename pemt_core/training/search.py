@@ -57,9 +57,17 @@ class Search:
         return following
 
     def diverged(self, trial: Trial, error: TrainingError) -> list[Trial]:
-        """Take in that a trial diverged, which makes its configuration the worst; returns the trials that follow."""
+        """Take in that a trial diverged, which makes its configuration the worst; returns the trials that follow.
+
+        If all of the better half diverge in the end, those that stopped go on.
+        """
         self.errors[trial.place] = error
-        return self.ended(trial, TrainingState(finished=True))
+        following = self.ended(trial, TrainingState(finished=True))
+        if following or not self.errors.keys() >= {*self._going}:
+            return following
+        stopped = [place for place in self.states if place not in self._going]
+        self._going += stopped
+        return [Trial(self.training, place, to_end=True) for place in stopped]
 
     @property
     def is_complete(self) -> bool:
