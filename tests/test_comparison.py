@@ -27,6 +27,7 @@ from pemt_core.comparison.work import CellWork, TargetRows
 from pemt_core.errors import SettingsError
 from pemt_core.interruption import Interrupted
 from pemt_core.methods import method_of
+from pemt_core.settings import load_settings
 from pemt_core.steps import transfer
 from pemt_core.tracking import Tracker, connect
 from pemt_core.training.run import OpenRun, silent_runs
@@ -124,6 +125,16 @@ def test_all_methods_of_an_experiment_try_equally_many_rates_and_steps() -> None
         assert len({len(method.learning_rates) for method in methods}) == 1, name
         assert len({method.training.model_dump_json() for method in methods}) == 1, name
         assert len({method.search for method in methods}) == 1, name
+
+
+@pytest.mark.parametrize("paper", [False, True])
+def test_methods_that_are_twins_of_stage_1_have_its_sizes(paper: bool) -> None:
+    """`lora_wo` is a source adapter without transfer, and prompt tuning is SPoT's; YAML cannot refer to params.yaml."""
+    settings = read_experiments(REPOSITORY / "params.yaml", paper=paper)["table1"].settings
+    stage_1, adapter = settings.train_source, settings.method("lora_wo").model_dump()
+    assert (adapter["rank"], adapter["alpha"]) == (stage_1.rank, stage_1.alpha)
+    assert settings.method("prompt_tuning").model_dump()["length"] == stage_1.prompt.length
+    assert settings.tasks.sources == [*load_settings(REPOSITORY / "params.yaml").tasks.sources, "joint"]
 
 
 # --- one experiment after another
