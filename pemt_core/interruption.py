@@ -29,7 +29,7 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, number: int, text: str = "") -> None:
         super().__init__(number, text)
         self.number = number
-        self.text = text or f"{self.reason}: run the same command again to continue"
+        self.text = text or f"{self.reason}: run the same command again to resume"
 
     def __str__(self) -> str:
         return self.text

@@ -162,7 +162,7 @@ def check_sharing(params: Path, output: Path, saving: Saving, capsys: pytest.Cap
     with pytest.raises(Interrupted):
         program.main(parsed(params, "first"))
     err = capsys.readouterr().err
-    assert "run the same command again to continue" in err
+    assert "run the same command again to resume" in err
     assert "Loading weights" not in err
     saving.limit = 1000
     program.main(parsed(params, "first"))

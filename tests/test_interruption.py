@@ -246,7 +246,7 @@ def test_unfinished_files_are_removed(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     assert ended(forked(write, tmp_path / "said")) == 143
-    assert (tmp_path / "said").read_text() == "stopped by SIGTERM: run the same command again to continue"
+    assert (tmp_path / "said").read_text() == "stopped by SIGTERM: run the same command again to resume"
     assert list((tmp_path / "a").iterdir()) == []
 
 
