@@ -7,6 +7,7 @@ backbone, trainings use all cores one after another, unless workers are asked fo
 numbers are the same for any number of workers from two. Numbers are reproducible only on equal machines and versions.
 """
 
+import gc
 import multiprocessing
 import os
 import resource
@@ -188,6 +189,7 @@ def _prepare(function: Callable[[Any], Any], tolerated: type[Exception]) -> None
     """Set up a worker. It has one thread, as others do not survive a fork and OpenMP would wait for them."""
     global _function, _tolerated, _memory_at_start
     become_worker()
+    gc.freeze()  # what was inherited stays, so that the collection after each training need not search it
     _function, _tolerated, _memory_at_start = function, tolerated, _peak_kib()
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # the inherited one is shared with the parent, which a killed worker would block
