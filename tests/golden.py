@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
 from pemt_core.model.assemble import Expert, build_source_model, build_target_model
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel
 
 OUTPUT_BOUND = 1e-5
 GRADIENT_BOUND = 5e-5
@@ -50,13 +50,13 @@ def backbone_of(tensors: Tensors, sizes: dict) -> T5ForConditionalGeneration:
     return backbone.eval()
 
 
-def source_model(tensors: Tensors, sizes: dict) -> PromptedT5:
+def source_model(tensors: Tensors, sizes: dict) -> PromptedModel:
     return build_source_model(
         backbone_of(tensors, sizes), under(tensors, "stage1/source/"), scale=sizes["source_scaling"]
     ).eval()
 
 
-def target_model(tensors: Tensors, sizes: dict) -> PromptedT5:
+def target_model(tensors: Tensors, sizes: dict) -> PromptedModel:
     experts = [
         Expert(f"source {k}", under(tensors, f"stage2/source/{k}/"), sizes["source_scaling"])
         for k in range(sizes["num_sources"])
@@ -70,7 +70,7 @@ def target_model(tensors: Tensors, sizes: dict) -> PromptedT5:
     ).eval()
 
 
-def gradient_errors(model: PromptedT5, reference: Tensors) -> dict[str, float]:
+def gradient_errors(model: PromptedModel, reference: Tensors) -> dict[str, float]:
     """The error of each trained tensor's gradient; infinite for a tensor that only one side has."""
     errors = dict.fromkeys(set(model.trained) ^ set(reference), float("inf"))
     for name in set(model.trained) & set(reference):

@@ -54,7 +54,7 @@ from pemt_core.backbone.tokenizer import train_tokenizer
 from pemt_core.errors import ArtifactError
 from pemt_core.methods import stored_method
 from pemt_core.model.assemble import build_source_model, build_target_model
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel
 from pemt_core.steps.collect_experts import collect_experts
 from pemt_core.training.checkpoint import FILE
 
@@ -116,7 +116,7 @@ def test_a_target_adapter_holds_every_trained_tensor(tmp_path: Path) -> None:
     backbone, batch = tiny_t5(), tiny_batch()
     experts = random_experts(backbone, 3)
 
-    def build(tensors: dict[str, Tensor]) -> PromptedT5:
+    def build(tensors: dict[str, Tensor]) -> PromptedModel:
         options: dict[str, Any] = {"prompt_dropout": 0.1, "sparsity_coefficient": 0.1}
         return build_target_model(tiny_t5(), tensors, experts, **options).eval()
 

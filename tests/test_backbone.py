@@ -576,7 +576,7 @@ def test_a_checkpoint_in_half_precision_is_read_in_float32(tmp_path: Path) -> No
 def test_another_architecture_is_refused(tmp_path: Path) -> None:
     config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=9)
     BertModel(config).save_pretrained(tmp_path)
-    with pytest.raises(ArtifactError, match=r"model type 'bert', expected one of \['mt5', 't5'\]"):
+    with pytest.raises(ArtifactError, match=r"model type 'bert', which is not supported; choose from: .*, t5, "):
         fetch_checkpoint(str(tmp_path), "")
 
 
@@ -631,7 +631,7 @@ def test_a_checkpoint_that_is_only_a_pickle_is_refused_and_never_read(tmp_path: 
     (tmp_path / "model.safetensors").unlink()
     trace = tmp_path / "trace"
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(trace)))
-    with pytest.raises(ArtifactError, match="no T5 checkpoint with safetensors"):
+    with pytest.raises(ArtifactError, match="no checkpoint with safetensors"):
         fetch_checkpoint(str(tmp_path), "")
     assert not trace.exists()
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from pemt_core.model.experts import FoldedExperts
-from pemt_core.model.gate import DecoderGate, EncoderGate
+from pemt_core.model.gate import EncodedGate, InputGate
 from pemt_core.model.layer_norm import TargetLayerNorm
 from pemt_core.model.prompt import CorrelationGuidedPrompt
 from pemt_core.model.signal import ForwardSignal
@@ -91,8 +91,8 @@ def test_gates_read_the_prompt_and_start_uniform() -> None:
     mask = torch.ones(B, 2, dtype=torch.bool)
     weight = torch.randn(F_, 4)
     with signal.open(mask):
-        found = EncoderGate(nn.Parameter(weight), signal).weights(x)
-        uniform = EncoderGate(nn.Parameter(torch.zeros(F_, 4)), signal).weights(x)
+        found = InputGate(nn.Parameter(weight), signal).weights(x)
+        uniform = InputGate(nn.Parameter(torch.zeros(F_, 4)), signal).weights(x)
     torch.testing.assert_close(found, torch.softmax(x[:, :2].mean(1) @ weight, dim=-1))
     assert torch.equal(uniform, torch.full((B, 4), 0.25))
 
@@ -102,7 +102,7 @@ def test_padding_left_of_a_prompt_is_not_read() -> None:
     x = torch.randn(2, S, F_)
     mask = torch.tensor([[False, True, True], [True, True, True]])
     with signal.open(mask):
-        found = EncoderGate(nn.Parameter(torch.eye(F_)), signal).gate_input(x)
+        found = InputGate(nn.Parameter(torch.eye(F_)), signal).gate_input(x)
     torch.testing.assert_close(found, torch.stack([x[0, 1:3].mean(0), x[1, :3].mean(0)]))
 
 
@@ -110,7 +110,7 @@ def test_the_decoder_gate_reads_the_encoder_once_per_beam() -> None:
     signal = ForwardSignal()
     state = torch.randn(2, S, D)
     weight = torch.randn(D, 3)
-    gate = DecoderGate(nn.Parameter(weight), signal)
+    gate = EncodedGate(nn.Parameter(weight), signal)
     with signal.open(torch.ones(2, 2, dtype=torch.bool)):
         signal.encoder_hook(nn.Identity(), (), (state,))
         found = gate.weights(torch.randn(6, 1, F_))
@@ -119,10 +119,10 @@ def test_the_decoder_gate_reads_the_encoder_once_per_beam() -> None:
 
 
 def test_a_gate_outside_a_forward_pass_is_refused() -> None:
-    with pytest.raises(RuntimeError, match="outside its PromptedT5"):
-        EncoderGate(nn.Parameter(torch.zeros(F_, 2)), ForwardSignal()).weights(torch.randn(B, S, F_))
+    with pytest.raises(RuntimeError, match="outside its PromptedModel"):
+        InputGate(nn.Parameter(torch.zeros(F_, 2)), ForwardSignal()).weights(torch.randn(B, S, F_))
     with pytest.raises(RuntimeError, match="before the encoder"):
-        DecoderGate(nn.Parameter(torch.zeros(D, 2)), ForwardSignal()).weights(torch.randn(B, S, F_))
+        EncodedGate(nn.Parameter(torch.zeros(D, 2)), ForwardSignal()).weights(torch.randn(B, S, F_))
 
 
 def test_the_signal_is_cleared_even_after_an_error() -> None:
@@ -170,7 +170,7 @@ def test_source_and_target_adapters_equal_their_formulas() -> None:
 def test_the_targets_layer_norm_equals_t5s(dtype: torch.dtype) -> None:
     base = T5LayerNorm(D, eps=1e-6)
     base.weight.data = torch.randn(D)
-    norm = TargetLayerNorm(base, base.weight.detach().clone()).to(dtype)
+    norm = TargetLayerNorm(base, base.weight.detach().clone(), epsilon=base.variance_epsilon).to(dtype)
     x = torch.randn(B, S, D, dtype=dtype) * 100
     found = norm(x)
     assert found.dtype == dtype

@@ -20,7 +20,7 @@ from pemt_core.methods import Method, kinds, method_of
 from pemt_core.methods.count import trained_parameters
 from pemt_core.methods.gates import gate_modules
 from pemt_core.model.assemble import Expert
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel
 
 SOURCES = ["source0", "source1", "source2"]
 GATES = list(gate_modules())
@@ -38,11 +38,11 @@ def initial(backbone: Any, experts: list[Expert], **entry: Any) -> dict[str, Ten
     return method(**entry).initial_tensors(backbone, torch.arange(3, 8), experts, generator)
 
 
-def built(backbone: Any, tensors: Mapping[str, Tensor], experts: list[Expert], **entry: Any) -> PromptedT5:
+def built(backbone: Any, tensors: Mapping[str, Tensor], experts: list[Expert], **entry: Any) -> PromptedModel:
     return method(**entry).build(backbone, tensors, experts).eval()
 
 
-def logits(model: PromptedT5, batch: dict[str, Tensor]) -> Tensor:
+def logits(model: PromptedModel, batch: dict[str, Tensor]) -> Tensor:
     with torch.no_grad():
         found: Tensor = model(**batch).logits
     model.detach()

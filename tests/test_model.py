@@ -19,7 +19,7 @@ from pemt_core.model.assemble import (
     initial_source_tensors,
     initial_target_tensors,
 )
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel
 
 GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1}
 
@@ -211,9 +211,10 @@ def test_encoding_once_gives_the_results_of_transformers(kind: str, layers: dict
     model, batch = target_model(tiny_t5(kind, **layers)), tiny_batch()
     backbone, inputs, encodings = model.backbone, (batch["input_ids"], batch["attention_mask"]), []
     options = {"max_new_tokens": 6, **GREEDY}
-    embeddings, mask, prompt_mask = model.prepend_prompt(*inputs)
+    prefix = model.prefix(*inputs)
+    embeddings, mask = prefix.embeddings, prefix.mask.long()
     cache = {} if layers else {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())}
-    with torch.no_grad(), model.signal.open(prompt_mask):
+    with torch.no_grad(), model.signal.open(prefix.prompt_mask):
         ids = backbone.generate(inputs_embeds=embeddings, attention_mask=mask, **cache, **options)
         weights = dict(model.signal.expert_weights)
         logits = backbone(inputs_embeds=embeddings, attention_mask=mask, labels=batch["labels"]).logits
@@ -335,7 +336,7 @@ def test_a_coefficient_of_zero_collects_nothing() -> None:
 # --- attach and detach, frozen tensors
 
 
-def new_model(backbone: Any, stage: str) -> PromptedT5:
+def new_model(backbone: Any, stage: str) -> PromptedModel:
     if stage == "source":
         return build_source_model(backbone, source_tensors(backbone), scale=1.0)
     return target_model(backbone, 0 if stage == "control" else 3)
@@ -427,7 +428,7 @@ def test_training_moves_every_trained_tensor_and_nothing_else(stage: str) -> Non
         assert all(torch.equal(t, again.tensors[name]) for name, t in expert.tensors.items())
 
 
-def backbone_of(model: PromptedT5) -> Any:
+def backbone_of(model: PromptedModel) -> Any:
     return model.detach()
 
 

@@ -30,7 +30,7 @@ from pemt_core.data.prepared import PreparedTask
 from pemt_core.methods import Method, kinds, method_of
 from pemt_core.methods.count import trained_parameters
 from pemt_core.methods.without_sources import WithoutSources
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel
 from pemt_core.prediction.predictor import load_predictor
 from pemt_core.prediction.project import Project as Places
 from pemt_core.report.names import MethodNames
@@ -86,7 +86,7 @@ def moved(chosen: Method, backbone: Any) -> dict[str, Tensor]:
     return {n: t + 0.1 * torch.randn(t.shape, generator=generator) for n, t in start(chosen, backbone).items()}
 
 
-def built(chosen: Method, backbone: Any, tensors: Mapping[str, Tensor]) -> PromptedT5:
+def built(chosen: Method, backbone: Any, tensors: Mapping[str, Tensor]) -> PromptedModel:
     return chosen.build(backbone, tensors, []).eval()
 
 
@@ -99,7 +99,7 @@ def logits(model: Any, batch: Batch) -> Tensor:
 @torch.no_grad()
 def greedy(model: Any, batch: Batch, **options: Any) -> Tensor:
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-    if not isinstance(model, PromptedT5):
+    if not isinstance(model, PromptedModel):
         options["use_cache"] = False  # transformers gives the cache as many layers as the encoder has
     ids: Tensor = model.generate(**inputs, max_new_tokens=5, **GREEDY, **options)
     return ids
@@ -539,7 +539,7 @@ def test_a_trained_cell_predicts_what_it_was_scored_by(name: str, project: Proje
     assert all(answer.expert_weights == {} and answer.layers == {} for answer in answers)
 
 
-def _restarted(name: str, model: PromptedT5) -> dict[str, Tensor]:
+def _restarted(name: str, model: PromptedModel) -> dict[str, Tensor]:
     backbone = model.detach()
     tensors = start(method(name), backbone)
     model.attachment.attach()

@@ -23,7 +23,7 @@ from pemt_core.methods.count import trained_parameters
 from pemt_core.model.assemble import Expert
 from pemt_core.model.attended_prompt import AttendedPrompt
 from pemt_core.model.prompt_tuning import build_prompt_model, initial_prompt_tensors
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel
 from pemt_core.prediction.predictor import load_predictor
 from pemt_core.tasks import get_task
 
@@ -73,19 +73,19 @@ def moved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor + 0.5 * torch.randn(tensor.shape, generator=generator) for name, tensor in tensors.items()}
 
 
-def built(chosen: Method, backbone: Any, tensors: Mapping[str, Tensor]) -> PromptedT5:
+def built(chosen: Method, backbone: Any, tensors: Mapping[str, Tensor]) -> PromptedModel:
     experts = [expert for expert in experts_of(backbone) if expert.task in chosen.draws_on(SOURCES)]
     return chosen.build(backbone, tensors, experts).eval()
 
 
-def trained(kind: str, backbone: Any, **entry: Any) -> PromptedT5:
+def trained(kind: str, backbone: Any, **entry: Any) -> PromptedModel:
     """A model of this kind with tensors moved away from their start."""
     chosen = method(kind, **entry)
     return built(chosen, backbone, moved(initial(chosen, backbone)))
 
 
 @torch.no_grad()
-def logits(model: PromptedT5, batch: Batch) -> Tensor:
+def logits(model: PromptedModel, batch: Batch) -> Tensor:
     with model:
         found: Tensor = model(**batch).logits
     return found

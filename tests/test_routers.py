@@ -30,7 +30,7 @@ from pemt_core.methods.gates.token import TokenGate
 from pemt_core.methods.gates.top1 import Top1Gate
 from pemt_core.model.assemble import Expert
 from pemt_core.model.experts import FoldedExperts
-from pemt_core.model.gate import EncoderGate, Gate
+from pemt_core.model.gate import Gate, InputGate
 from pemt_core.model.signal import ForwardSignal
 from pemt_core.model.stacks import feed_forwards
 
@@ -196,7 +196,7 @@ def test_a_token_gate_on_constant_inputs_is_a_gate_for_the_sequence() -> None:
     x, weight = torch.randn(B, 1, F_).expand(-1, S, -1), nn.Parameter(torch.randn(F_, E))
     signal = ForwardSignal()
     with signal.open(torch.ones(B, 2, dtype=torch.bool)):
-        per_sequence = EncoderGate(weight, signal)(x, experts)
+        per_sequence = InputGate(weight, signal)(x, experts)
         per_position = TokenGate(weight, signal)(x, experts)
     assert per_position.weights.shape == (B, S, E)
     torch.testing.assert_close(per_position.weights[:, 3], per_sequence.weights)
@@ -234,7 +234,7 @@ def test_a_text_gate_reads_the_mean_of_the_text_without_padding() -> None:
 def test_a_normalised_input_has_length_one() -> None:
     x, weight, signal = torch.randn(B, S, F_), nn.Parameter(torch.randn(F_, E)), ForwardSignal()
     with signal.open(torch.ones(B, 2, dtype=torch.bool)):
-        once, thrice = (EncoderGate(weight, signal, normalised=True).weights(scale * x) for scale in (1, 3))
+        once, thrice = (InputGate(weight, signal, normalised=True).weights(scale * x) for scale in (1, 3))
     mean = x[:, :2].mean(1)
     torch.testing.assert_close(once, (mean / mean.norm(dim=-1, keepdim=True) @ weight).softmax(-1))
     torch.testing.assert_close(once, thrice)

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pemt_core.artifacts.files import read_json
 from pemt_core.comparison import scale as work
 from pemt_core.model.assemble import build_source_model
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel
 from pemt_core.settings.groups import STEPS
 from pemt_core.steps.plan import make_plan
 
@@ -150,12 +150,12 @@ def test_steps_of_a_training_are_epochs_times_batches(settings: Any) -> None:
 # Operations
 
 
-def stage2() -> tuple[PromptedT5, Any, Any]:
+def stage2() -> tuple[PromptedModel, Any, Any]:
     backbone = tiny_t5(**MEDIUM)
     return target_model(backbone, 3), backbone, work.Attached(experts=3, rank=3, bottleneck=16)
 
 
-def stage1() -> tuple[PromptedT5, Any, Any]:
+def stage1() -> tuple[PromptedModel, Any, Any]:
     backbone = tiny_t5(**MEDIUM)
     tensors = random_experts(backbone, 3, rank=3)[2].tensors  # its prompt has five rows
     return build_source_model(backbone, tensors, scale=1.0), backbone, work.Attached(experts=1, rank=3)
@@ -180,7 +180,7 @@ def test_operations_of_a_training_step_match_the_counter_of_torch(make: Callable
     assert counted(lambda: model(**batch).loss.backward()) == pytest.approx(step, rel=0.01)
 
 
-def generate(model: PromptedT5, tokens: int) -> Any:
+def generate(model: PromptedModel, tokens: int) -> Any:
     batch = tiny_batch(ROWS, length=TOKENS)
     return model.generate(
         batch["input_ids"], batch["attention_mask"], do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens

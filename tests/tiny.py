@@ -33,7 +33,7 @@ from pemt_core.model.assemble import (
     initial_source_tensors,
     initial_target_tensors,
 )
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel
 from pemt_core.report.names import MethodNames
 from pemt_core.report.table import Tables
 from pemt_core.settings import EvaluateSettings, LonePromptSettings, ReportSettings, TrainSourceSettings
@@ -114,7 +114,7 @@ def random_target_tensors(
     return {n: t + 0.3 * torch.randn(t.shape, generator=generator) for n, t in tensors.items()}
 
 
-def target_model(backbone: Any, num_experts: int = 3, **options: Any) -> PromptedT5:
+def target_model(backbone: Any, num_experts: int = 3, **options: Any) -> PromptedModel:
     """A stage-2 model on `backbone` with random experts and random target tensors, in evaluation mode."""
     tensors = random_target_tensors(backbone, num_experts)
     options = {"prompt_dropout": 0.1, "sparsity_coefficient": 0.1, **options}

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pemt_core.answering.rule import AnswerRule, rule_for
+from pemt_core.backbone.text_ids import answer_ids
 from pemt_core.data.prepared import TaskDescription
 from pemt_core.data.tokenized import IGNORED_LABEL, TokenizedTexts, padded
-from pemt_core.model.encoded import EncodedRows
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel, ReadRows
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Answerer:
         self._label_ids = None if task.labels is None else self._tokens(task.labels)
 
     def answer(
-        self, model: PromptedT5, texts: TokenizedTexts, batches: Sequence[NDArray[np.int64]], *, probabilities: bool
+        self, model: PromptedModel, texts: TokenizedTexts, batches: Sequence[NDArray[np.int64]], *, probabilities: bool
     ) -> Iterator[AnsweredBatch]:
         """Answer the rows of `texts` batch by batch, encoding each row once.
 
@@ -60,7 +60,7 @@ class Answerer:
             yield AnsweredBatch(rows, answered, of_rows, found)
 
     def _answer(
-        self, model: PromptedT5, encoded: EncodedRows, probabilities: bool
+        self, model: PromptedModel, encoded: ReadRows, probabilities: bool
     ) -> tuple[list[str], dict[str, Tensor], Probabilities | None]:
         """Texts, expert weights (in the decoder a row per candidate) and probabilities."""
         if self.rule == "score":
@@ -76,20 +76,22 @@ class Answerer:
         found = Probabilities(self._text_probabilities(encoded, ids), self._label_probabilities(encoded))
         return written, weights, found
 
-    def _label_probabilities(self, encoded: EncodedRows) -> list[dict[str, float]] | None:
+    def _label_probabilities(self, encoded: ReadRows) -> list[dict[str, float]] | None:
         if self._label_ids is None or self.task.labels is None:
             return None
-        candidates = self._label_ids.to(encoded.state.device).expand(len(encoded.state), -1, -1)
+        candidates = self._label_ids.to(encoded.device).expand(encoded.num_rows, -1, -1)
         rows = encoded.log_probabilities(candidates).double().softmax(dim=-1).tolist()
         return [dict(zip(self.task.labels, row, strict=True)) for row in rows]
 
-    def _text_probabilities(self, encoded: EncodedRows, ids: Tensor) -> list[float]:
+    def _text_probabilities(self, encoded: ReadRows, ids: Tensor) -> list[float]:
         """The probability of each generated text, its closing token included if it has one."""
-        labels = ids[:, 1:].masked_fill(ids[:, 1:] == self.tokenizer.pad_token_id, IGNORED_LABEL)
+        labels = ids[:, encoded.num_start_tokens :]
+        ends = labels == self.tokenizer.eos_token_id  # in some families, padding is the same token
+        labels = labels.masked_fill(ends.long().cumsum(1) - ends.long() > 0, IGNORED_LABEL)
         found: list[float] = encoded.log_probabilities(labels.unsqueeze(1)).double().exp().flatten().tolist()
         return found
 
     def _tokens(self, labels: Sequence[str]) -> Tensor:
         """Token ids of the labels (1, C, L), cut like the targets in training; -100 is padding."""
-        rows = self.tokenizer(list(labels), truncation=True, max_length=self.task.generation_length)["input_ids"]
+        rows = answer_ids(self.tokenizer, labels, self.task.generation_length)
         return padded([np.asarray(row, dtype=np.int32) for row in rows], IGNORED_LABEL).unsqueeze(0)

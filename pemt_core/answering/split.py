@@ -18,7 +18,7 @@ from pemt_core.data.batches import length_batches
 from pemt_core.data.prepared import TaskDescription
 from pemt_core.data.tokenized import TokenizedTexts
 from pemt_core.metrics import Scored, score
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel
 
 Weights = Mapping[str, NDArray[np.float64]]
 
@@ -67,7 +67,7 @@ class EvaluationSplit:
 
 
 def predict(
-    model: PromptedT5,
+    model: PromptedModel,
     split: EvaluationSplit,
     tokenizer: Any,
     accelerator: Accelerator,

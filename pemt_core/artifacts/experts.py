@@ -17,6 +17,7 @@ from pemt_core.artifacts.tensors import check_shapes, read_tensors
 from pemt_core.backbone.store import Backbone
 from pemt_core.errors import ArtifactError, nearest
 from pemt_core.model.assemble import Expert, source_shapes
+from pemt_core.model.stacks import width
 
 TENSORS, MANIFEST = "experts.safetensors", "experts.json"
 LONE_PROMPT = "lone_prompt"  # a tensor beside an expert's, and the hash of its content in the manifest
@@ -153,7 +154,7 @@ def _shapes(expert: Expert, model: Any, with_lone_prompt: bool) -> dict[str, tup
         return 1 if tensor is None or not tensor.ndim else max(1, len(tensor))
 
     shapes = source_shapes(model, rows("prompt"), lambda layer: rows(f"{layer}.down"))
-    return {**shapes, LONE_PROMPT: (rows(LONE_PROMPT), int(model.config.d_model))} if with_lone_prompt else shapes
+    return {**shapes, LONE_PROMPT: (rows(LONE_PROMPT), width(model))} if with_lone_prompt else shapes
 
 
 def _entry(expert: Expert, sha256: str) -> dict[str, object]:

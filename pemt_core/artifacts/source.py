@@ -10,8 +10,10 @@ from pemt_core.artifacts.adapter import TENSORS, Adapter, load_adapter
 from pemt_core.artifacts.description import LonePromptDescription, SourceDescription, lone_prompt_folder
 from pemt_core.artifacts.tensors import check_shapes
 from pemt_core.backbone.store import Backbone
+from pemt_core.backbone.text_ids import text_ids
 from pemt_core.errors import ArtifactError
 from pemt_core.model.assemble import source_shapes
+from pemt_core.model.stacks import width
 
 
 def load_source(directory: Path, backbone: Backbone) -> Adapter[SourceDescription]:
@@ -21,7 +23,7 @@ def load_source(directory: Path, backbone: Backbone) -> Adapter[SourceDescriptio
     """
     adapter = load_adapter(directory, backbone.fingerprint, SourceDescription)
     rank = _setting(directory, adapter.description, "rank")
-    num_tokens = len(backbone.tokenizer(adapter.description.prompt)["input_ids"])
+    num_tokens = len(text_ids(backbone.tokenizer, [adapter.description.prompt])[0])
     expected = source_shapes(backbone.model, num_tokens, lambda _: rank)
     check_shapes(directory / TENSORS, adapter.tensors, expected, "its backbone and settings")
     return adapter
@@ -31,7 +33,7 @@ def load_lone_prompt(directory: Path, backbone: Backbone) -> Adapter[LonePromptD
     """Read the prompt that was trained alone from a source's folder, as `load_source` reads its adapter."""
     folder = lone_prompt_folder(directory)
     prompt = load_adapter(folder, backbone.fingerprint, LonePromptDescription)
-    shape = _setting(folder, prompt.description, "length"), int(backbone.model.config.d_model)
+    shape = _setting(folder, prompt.description, "length"), width(backbone.model)
     check_shapes(folder / TENSORS, prompt.tensors, {"prompt": shape}, "its backbone and settings")
     return prompt
 

@@ -10,10 +10,11 @@ from pemt_core.artifacts.description import TargetDescription, load_training_rec
 from pemt_core.artifacts.experts import ExpertBank
 from pemt_core.artifacts.tensors import check_shapes
 from pemt_core.backbone.store import Backbone
+from pemt_core.backbone.text_ids import text_ids
 from pemt_core.errors import ArtifactError, PemtError
 from pemt_core.methods import Method, stored_method
 from pemt_core.model.assemble import FoldedLayers
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel
 
 
 def load_target(directory: Path, task: str, backbone: Backbone, bank: ExpertBank) -> Adapter[TargetDescription]:
@@ -28,7 +29,7 @@ def load_target(directory: Path, task: str, backbone: Backbone, bank: ExpertBank
         raise ArtifactError(f"{directory}: is a cell of '{description.task}', expected one of '{task}'")
     method = _method(description)
     bank.check(directory, description, method.needs_lone_prompts)
-    ids = torch.tensor(backbone.tokenizer(method.prompt_text(description.prompt))["input_ids"])
+    ids = torch.tensor(text_ids(backbone.tokenizer, [method.prompt_text(description.prompt)])[0])
     generator = torch.Generator().manual_seed(0)
     initial = method.initial_tensors(backbone.model, ids, bank.select(description.sources), generator)
     expected = {name: tensor.shape for name, tensor in initial.items()}
@@ -55,7 +56,7 @@ def check_cell(directory: Path, description: TargetDescription) -> None:
 
 def restore_target(
     backbone: Any, adapter: Adapter[TargetDescription], bank: ExpertBank, folded: FoldedLayers | None = None
-) -> PromptedT5:
+) -> PromptedModel:
     """Build the model of a trained cell from `adapter` and the experts that it names, and attach it to `backbone`.
 
     `folded` is that of `pemt_core.model.assemble.build_target_model`. Raises ArtifactError if an expert is missing, and

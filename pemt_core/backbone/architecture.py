@@ -1,37 +1,38 @@
-"""Read the configuration of a T5, and refuse one that no checkpoint can have before a model of it is made."""
+"""Read the configuration of a model, and refuse one that no checkpoint can have before a model of it is made."""
 
+from operator import attrgetter
 from typing import Any
 
+from pemt_core.backbone.families import family_of_type
 from pemt_core.backbone.location import one_line
 from pemt_core.errors import ArtifactError
-
-# The largest T5s have 36 layers, heads of 128, a feed-forward of 65,536, and a vocabulary of 384,000
-_LARGEST = {
-    "vocab_size": 2**22,
-    "d_model": 2**16,
-    "d_kv": 2**12,
-    "d_ff": 2**18,
-    "num_layers": 100,
-    "num_decoder_layers": 100,
-    "num_heads": 2**10,
-    "relative_attention_num_buckets": 2**12,
-    "relative_attention_max_distance": 2**20,
-}
 
 
 def read_config(name: str, **options: Any) -> Any:
     """Read a configuration from a folder or the hub; `options` are those of from_pretrained.
 
-    Raises ArtifactError if it is missing, damaged, or has a size that no T5 has.
+    Raises ArtifactError if it is missing, damaged, of no supported family, or has a size that no checkpoint has.
     """
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(name, **options)
     except Exception as error:  # transformers raises various types for a damaged file
-        raise ArtifactError(f"{name}: no readable config.json of a T5 ({one_line(error)})") from error
-    for key, largest in _LARGEST.items():
-        value = getattr(config, key, 1)
-        if not isinstance(value, int) or not 0 < value <= largest:
-            raise ArtifactError(f"{name}: config.json: {key} is {value!r}: expected a number from 1 to {largest:,}")
+        raise ArtifactError(f"{name}: no readable config.json of a model ({one_line(error)})") from error
+    family = family_of_type(config.model_type, name)
+    for path, part in config_parts(config).items():
+        for key, largest in family.sizes.items():
+            value = getattr(part, key, None)
+            value = 1 if value is None else value
+            if not isinstance(value, int) or not 0 < value <= largest:
+                shown = f"{path}.{key}" if path else key
+                raise ArtifactError(
+                    f"{name}: config.json: {shown} is {value!r}: expected a number from 1 to {largest:,}"
+                )
     return config
+
+
+def config_parts(config: Any) -> dict[str, Any]:
+    """The configurations of a model's stacks by their path; "" is the whole one."""
+    parts = family_of_type(config.model_type, "the model").config_parts
+    return {path: attrgetter(path)(config) if path else config for path in parts}

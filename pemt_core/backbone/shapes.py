@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from pemt_core.backbone.architecture import read_config
-from pemt_core.backbone.store import Backbone, architecture_class, recorded_fingerprint
+from pemt_core.backbone.families import architecture_class
+from pemt_core.backbone.store import Backbone, recorded_fingerprint
 from pemt_core.backbone.tokenizer import load_tokenizer
 from pemt_core.errors import ArtifactError, SettingsError, cut, nearest
 

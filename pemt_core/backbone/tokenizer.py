@@ -14,6 +14,7 @@ from pemt_core.settings import TokenizerSettings
 
 NUM_SENTINELS = 100  # of span corruption, as in T5
 TASK_TEXT_WEIGHT = 1_000  # how often the text of a task counts
+PROBE = "the first ten minutes"
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
 TRAINED = "train"  # the value of backbone.tokenizer that trains a new one
 
@@ -52,15 +53,31 @@ def _read(name: str, **options: Any) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        probe = tokenizer("the first ten minutes")["input_ids"]
+        probe = tokenizer(PROBE)["input_ids"]
     except Exception as error:  # transformers and tokenizers raise various types for a damaged file
         raise DataError(f"tokenizer '{name}': not readable as a tokenizer ({one_line(error)})") from error
     # without the vocabulary file, transformers silently returns a tokenizer with special tokens only
-    if len(tokenizer) < 200 or tokenizer.unk_token_id in probe or probe[-1:] != [tokenizer.eos_token_id]:
+    if len(tokenizer) < 200 or (tokenizer.unk_token is not None and tokenizer.unk_token_id in probe):
         raise DataError(
             f"tokenizer '{name}': has {len(tokenizer)} tokens and cannot encode plain English; its files are incomplete"
         )
+    if tokenizer.eos_token is None:
+        raise DataError(f"tokenizer '{name}': has no EOS, with which answers end; set eos_token in its files")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # it is always masked
     return tokenizer
+
+
+def tokenizer_content(tokenizer: Any) -> str:
+    """All that determines the tokens of a text, without the padding and truncation of the last call."""
+    if not tokenizer.is_fast:  # a tokenizer in Python, such as ByT5's
+        names = tokenizer.special_tokens_map
+        return repr([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items()), sorted(names.items())])
+    plain = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
+    plain.no_padding()
+    plain.no_truncation()
+    content: str = plain.to_str()
+    return content
 
 
 def train_tokenizer(corpus_path: Path, vocab_size: int, task_texts: Sequence[str] = ()) -> Any:

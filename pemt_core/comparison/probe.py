@@ -13,6 +13,7 @@ from pemt_core.backbone.store import load_backbone
 from pemt_core.comparison.plan import VariantPlan
 from pemt_core.methods import Method
 from pemt_core.model.assemble import Expert, initial_source_tensors
+from pemt_core.model.stacks import width
 from pemt_core.training.workers import SINGLE_THREADED
 
 ROWS, TOKENS, ANSWER = 32, 48, 6  # of a probed batch: rows, tokens of text, tokens of an answer
@@ -34,7 +35,7 @@ def backbone_to_probe(variant: VariantPlan, made: Path) -> Any:
         return load_backbone(made).model
     settings = variant.settings.backbone
     if settings.kind == "hub" and Path(settings.name).is_dir():
-        return fetch_checkpoint(settings.name, settings.revision)[0]
+        return fetch_checkpoint(settings.name, settings.revision, settings.dtype)[0]
     return None
 
 
@@ -57,7 +58,7 @@ def _experts(model: Any, variant: VariantPlan) -> list[Expert]:
     generator, rank = torch.Generator().manual_seed(0), variant.settings.train_source.rank
     found = []
     for name in variant.settings.sources:
-        prompt = torch.randn(PROMPT, model.config.d_model, generator=generator)
+        prompt = torch.randn(PROMPT, width(model), generator=generator)
         tensors = initial_source_tensors(model, prompt, rank=rank, init="kaiming", generator=generator)
         found.append(Expert(name, tensors, 1.0, lone_prompt=prompt))
     return found

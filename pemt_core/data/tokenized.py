@@ -1,6 +1,6 @@
 """A split as token ids: flat arrays with offsets, padded only when a batch is made."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from pemt_core.backbone.text_ids import answer_ids, cut_text_ids, text_ids
 
 IGNORED_LABEL = -100
 CHUNK = 10_000  # rows tokenized at a time: bounds the memory of the tokenizer's Python lists
@@ -39,7 +41,7 @@ class Ragged:
 
 @dataclass(frozen=True)
 class TokenizedTexts:
-    """Texts for the encoder, each with its closing token; `truncated` marks those that were cut."""
+    """Texts to be read, each with its closing token if it has one; `truncated` marks those that were cut."""
 
     texts: Ragged
     truncated: NDArray[np.bool_]
@@ -51,9 +53,9 @@ class TokenizedTexts:
         rows: list[NDArray[np.int32]] = []
         truncated: list[bool] = []
         for start in range(0, len(texts), CHUNK):
-            encoded = tokenizer(list(texts[start : start + CHUNK]), truncation=True, max_length=max_length)
-            rows += [np.asarray(row, dtype=np.int32) for row in encoded["input_ids"]]
-            truncated += [bool(row.overflowing) for row in encoded.encodings]
+            ids, cut = cut_text_ids(tokenizer, texts[start : start + CHUNK], max_length)
+            rows += [np.asarray(row, dtype=np.int32) for row in ids]
+            truncated += cut
         return cls(Ragged.of(rows), np.array(truncated, dtype=np.bool_), tokenizer.pad_token_id)
 
     def batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -63,7 +65,7 @@ class TokenizedTexts:
 
 @dataclass(frozen=True)
 class TokenizedSplit:
-    """Source and target ids of a split's rows, each with its closing token."""
+    """Source and target ids of a split's rows, each with its closing token; some tokenizers close no source."""
 
     sources: Ragged
     targets: Ragged
@@ -84,14 +86,18 @@ def tokenize(
 ) -> TokenizedSplit:
     """Tokenize a split, with each text cut to the given length including the closing token."""
     return TokenizedSplit(
-        _ragged(sources, tokenizer, source_length), _ragged(targets, tokenizer, target_length), tokenizer.pad_token_id
+        _ragged(text_ids, tokenizer, sources, source_length),
+        _ragged(answer_ids, tokenizer, targets, target_length),
+        tokenizer.pad_token_id,
     )
 
 
-def _ragged(texts: Sequence[str], tokenizer: Any, max_length: int) -> Ragged:
+def _ragged(
+    ids_of: Callable[[Any, Sequence[str], int], list[list[int]]], tokenizer: Any, texts: Sequence[str], max_length: int
+) -> Ragged:
     rows: list[NDArray[np.int32]] = []
     for start in range(0, len(texts), CHUNK):
-        ids = tokenizer(list(texts[start : start + CHUNK]), truncation=True, max_length=max_length)["input_ids"]
+        ids = ids_of(tokenizer, texts[start : start + CHUNK], max_length)
         rows += [np.asarray(row, dtype=np.int32) for row in ids]
     return Ragged.of(rows)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pemt_core.backbone.text_ids import answer_ids
 from pemt_core.data.prepared import TaskDescription
 from pemt_core.labels.distinct import check_labels
 from pemt_core.labels.error import LabelError
@@ -54,7 +55,7 @@ class _Writer:
 
     def ids(self, word: str) -> list[int]:
         """The tokens of a word, cut like targets in training: the last one closes it."""
-        found: list[int] = self.tokenizer(word, verbose=False)["input_ids"]
+        (found,) = answer_ids(self.tokenizer, [word])
         return found if self.length is None or len(found) <= self.length else [*found[: self.length - 1], found[-1]]
 
     def read_back(self, word: str) -> str:

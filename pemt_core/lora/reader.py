@@ -13,6 +13,7 @@ from pemt_core.artifacts.adapter import check_backbone
 from pemt_core.artifacts.experts import ImportedExpert
 from pemt_core.artifacts.files import sha256_of_file
 from pemt_core.backbone.store import Backbone
+from pemt_core.backbone.text_ids import text_ids
 from pemt_core.errors import ArtifactError, cut, nearest, shown
 from pemt_core.lora.config import read_config
 from pemt_core.lora.layout import (
@@ -27,7 +28,7 @@ from pemt_core.lora.layout import (
     pair_names,
 )
 from pemt_core.model.assemble import Expert, initial_prompt
-from pemt_core.model.stacks import feed_forwards
+from pemt_core.model.stacks import feed_forwards, width
 
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # safetensors' names of types
 MOST_PROMPT_TOKENS = 10_000
@@ -142,7 +143,7 @@ def _modules(path: Path, names: list[str], modules: Iterable[str]) -> list[str]:
 
 def _prompt(directory: Path, description: str | None, backbone: Backbone) -> Tensor:
     """The prompt (P, D)."""
-    path, d_model = directory / PROMPT, backbone.model.config.d_model
+    path, d_model = directory / PROMPT, width(backbone.model)
     if not path.is_file():
         if description is None:
             raise ArtifactError(f"{path}: no such file; a LoRA without a prompt needs a description of its task")
@@ -159,5 +160,5 @@ def _prompt(directory: Path, description: str | None, backbone: Backbone) -> Ten
 
 
 def _described(description: str, backbone: Backbone) -> Tensor:
-    ids = torch.tensor(backbone.tokenizer(description)["input_ids"])
+    ids = torch.tensor(text_ids(backbone.tokenizer, [description])[0])
     return initial_prompt(backbone.model, ids, "vocab", torch.Generator())

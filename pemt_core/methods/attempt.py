@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pemt_core.model.assemble import Expert, FoldedLayers
-    from pemt_core.model.prompted import PromptedT5
+    from pemt_core.model.prompted import PromptedModel
 
 
 class Attempt(LonePromptChoice, Method):
@@ -35,9 +35,10 @@ class Attempt(LonePromptChoice, Method):
         self, backbone: Any, description_ids: "Tensor", experts: "Sequence[Expert]", generator: "torch.Generator"
     ) -> "dict[str, Tensor]":
         from pemt_core.model.attended_prompt import initial_attention_tensors
+        from pemt_core.model.stacks import width
 
         attention = initial_attention_tensors(
-            backbone.config.d_model,
+            width(backbone),
             bottleneck=self.bottleneck,
             trains_norm=self.norm == "trained",
             generator=generator,
@@ -50,7 +51,7 @@ class Attempt(LonePromptChoice, Method):
         tensors: "Mapping[str, Tensor]",
         experts: "Sequence[Expert]",
         folded: "FoldedLayers | None" = None,
-    ) -> "PromptedT5":
+    ) -> "PromptedModel":
         from pemt_core.model.attended_prompt import build_attended_prompt_model
 
         return build_attended_prompt_model(backbone, tensors, lone_prompts(experts), pooling=self.pooling)

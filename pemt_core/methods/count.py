@@ -50,10 +50,11 @@ class _Shapes:
         import torch
 
         from pemt_core.model.assemble import Expert, source_shapes
+        from pemt_core.model.stacks import width
 
         shapes = source_shapes(backbone, num_tokens, lambda _: self.rank)
         tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-        lone_prompt = torch.empty(self.prompt_length, backbone.config.d_model, device="meta")
+        lone_prompt = torch.empty(self.prompt_length, width(backbone), device="meta")
         return Expert(self.source, tensors, 1.0, lone_prompt)
 
 

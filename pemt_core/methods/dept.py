@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pemt_core.model.assemble import Expert, FoldedLayers
-    from pemt_core.model.prompted import PromptedT5
+    from pemt_core.model.prompted import PromptedModel
 
 PUBLISHED_TEXT = "Classify this text is postive or not:"  # spelled as in the authors' configuration, for every task
 
@@ -36,11 +36,10 @@ class Dept(PromptTuning):
         self, backbone: Any, description_ids: "Tensor", experts: "Sequence[Expert]", generator: "torch.Generator"
     ) -> "dict[str, Tensor]":
         from pemt_core.model.decomposed_prompt import initial_pair_tensors
+        from pemt_core.model.stacks import width
 
         prompt = super().initial_tensors(backbone, description_ids, experts, generator)
-        pair = initial_pair_tensors(
-            backbone.config.d_model, positions=self.source_length, rank=self.rank, generator=generator
-        )
+        pair = initial_pair_tensors(width(backbone), positions=self.source_length, rank=self.rank, generator=generator)
         return prompt | pair
 
     def build(
@@ -49,7 +48,7 @@ class Dept(PromptTuning):
         tensors: "Mapping[str, Tensor]",
         experts: "Sequence[Expert]",
         folded: "FoldedLayers | None" = None,
-    ) -> "PromptedT5":
+    ) -> "PromptedModel":
         from pemt_core.model.decomposed_prompt import build_decomposed_prompt_model
 
         return build_decomposed_prompt_model(backbone, tensors)

@@ -46,7 +46,7 @@ class Lora(WithoutSources):
     def _layers(self, backbone: Any) -> "list[LinearPlace]":
         from pemt_core.model.stacks import linear_layers
 
-        return [place for place in linear_layers(backbone) if place.attribute.partition("_")[0] in self.places]
+        return [place for place in linear_layers(backbone) if place.role in self.places]
 
     @property
     def title(self) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # settings load without torch
     from torch import Tensor
 
     from pemt_core.model.assemble import Expert, FoldedLayers
-    from pemt_core.model.prompted import PromptedT5
+    from pemt_core.model.prompted import PromptedModel
 
 
 class Method(Group):
@@ -76,7 +76,7 @@ class Method(Group):
         tensors: "Mapping[str, Tensor]",
         experts: "Sequence[Expert]",
         folded: "FoldedLayers | None" = None,
-    ) -> "PromptedT5":
+    ) -> "PromptedModel":
         """Build the model from its trained part, `tensors` (initial or trained), and attach it to `backbone`.
 
         `folded` is that of `pemt_core.model.assemble.build_target_model`.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pemt_core.model.assemble import Expert, FoldedLayers
-    from pemt_core.model.prompted import PromptedT5
+    from pemt_core.model.prompted import PromptedModel
 
 
 class Mpt(LonePromptChoice, Method):
@@ -43,7 +43,7 @@ class Mpt(LonePromptChoice, Method):
         tensors: "Mapping[str, Tensor]",
         experts: "Sequence[Expert]",
         folded: "FoldedLayers | None" = None,
-    ) -> "PromptedT5":
+    ) -> "PromptedModel":
         from pemt_core.model.multitask_prompt import build_multitask_prompt_model
 
         return build_multitask_prompt_model(backbone, tensors)

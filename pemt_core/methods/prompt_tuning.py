@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pemt_core.model.assemble import Expert, FoldedLayers
-    from pemt_core.model.prompted import PromptedT5
+    from pemt_core.model.prompted import PromptedModel
 
 
 class PromptTuning(Method):
@@ -43,7 +43,7 @@ class PromptTuning(Method):
         tensors: "Mapping[str, Tensor]",
         experts: "Sequence[Expert]",
         folded: "FoldedLayers | None" = None,
-    ) -> "PromptedT5":
+    ) -> "PromptedModel":
         from pemt_core.model.prompt_tuning import build_prompt_model
 
         return build_prompt_model(backbone, tensors)

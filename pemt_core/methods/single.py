@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pemt_core.model.assemble import Expert, FoldedLayers
-    from pemt_core.model.prompted import PromptedT5
+    from pemt_core.model.prompted import PromptedModel
 
 
 class Single(OneSource, Pemt):
@@ -28,7 +28,7 @@ class Single(OneSource, Pemt):
         tensors: "Mapping[str, Tensor]",
         experts: "Sequence[Expert]",
         folded: "FoldedLayers | None" = None,
-    ) -> "PromptedT5":
+    ) -> "PromptedModel":
         self.check_is_chosen()
         return super().build(backbone, tensors, experts, folded)
 

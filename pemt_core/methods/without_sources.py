@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from pemt_core.model.assemble import Expert, FoldedLayers
     from pemt_core.model.attachment import Change
-    from pemt_core.model.prompted import PromptedT5
+    from pemt_core.model.prompted import PromptedModel
 
 
 class WithoutSources(Method):
@@ -40,7 +40,7 @@ class WithoutSources(Method):
         tensors: "Mapping[str, Tensor]",
         experts: "Sequence[Expert]",
         folded: "FoldedLayers | None" = None,
-    ) -> "PromptedT5":
+    ) -> "PromptedModel":
         from pemt_core.model.attachment import copied
         from pemt_core.model.promptless import build_promptless_model
 

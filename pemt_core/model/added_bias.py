@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pemt_core.backbone.families import family_of
 from pemt_core.model.attachment import Change
-from pemt_core.model.stacks import head, layer_norms, linear_layers
+from pemt_core.model.stacks import head, layer_norms, linear_layers, width
 
 
 class BiasedOutput(nn.Module):
@@ -55,5 +56,5 @@ def _places(backbone: Any, *, with_head: bool) -> Iterator[tuple[str, Any, str, 
     for place in (*linear_layers(backbone), *((head(backbone),) if with_head else ())):
         yield place.name, place.parent, place.attribute, place.layer.out_features
     for weight, parent, attribute in layer_norms(backbone):
-        if not attribute.startswith("final"):
-            yield weight.removesuffix(".weight"), parent, attribute, backbone.config.d_model
+        if attribute != family_of(backbone).norms.final:
+            yield weight.removesuffix(".weight"), parent, attribute, width(backbone)

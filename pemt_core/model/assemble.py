@@ -24,10 +24,11 @@ from pemt_core.model.gate import PUBLISHED, Gates, is_of_gate
 from pemt_core.model.layer_norm import initial_scales, trained_norms
 from pemt_core.model.mixture import MixtureOutput, SparsityGradient, SparsityPositions
 from pemt_core.model.prompt import CorrelationGuidedPrompt, TaskPrompt
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel
+from pemt_core.model.prompting import prompted
 from pemt_core.model.signal import ForwardSignal
 from pemt_core.model.source_adapter import source_adapted_outputs
-from pemt_core.model.stacks import FeedForward, feed_forwards
+from pemt_core.model.stacks import FeedForward, embedded, feed_forwards, width
 from pemt_core.model.target_adapter import AdaptedOutput, adapter_of, initial_adapter
 
 FoldedLayers = Mapping[str, FoldedExperts]
@@ -51,16 +52,14 @@ def initial_prompt(
     generator: torch.Generator,
 ) -> Float[Tensor, "P D"]:
     """P vectors: the embeddings of the description's tokens (vocab), or N(0, 1), which the authors' code amounts to."""
-    embeddings = backbone.get_input_embeddings().weight.detach()
     if init == "normal":
-        return torch.randn(len(description_ids), embeddings.shape[1], generator=generator)
-    vectors: Tensor = embeddings[description_ids.to(embeddings.device)]
-    return vectors
+        return torch.randn(len(description_ids), width(backbone), generator=generator)
+    return embedded(backbone, description_ids)
 
 
 def source_shapes(backbone: Any, num_prompt_tokens: int, rank_of: Callable[[str], int]) -> dict[str, tuple[int, int]]:
     """The shape of every tensor of a source adapter whose layer "<stack>.<i>" has the rank `rank_of` it."""
-    shapes = {"prompt": (num_prompt_tokens, int(backbone.config.d_model))}
+    shapes = {"prompt": (num_prompt_tokens, width(backbone))}
     for place in feed_forwards(backbone):
         d_model, d_ff = place.wo.weight.shape
         key = place.key
@@ -121,13 +120,13 @@ def _initial_adapter(place: FeedForward, reduction_factor: int, generator: torch
     return initial_adapter(f"{place.key}.adapter", d_model, max(1, d_model // reduction_factor), generator)
 
 
-def build_source_model(backbone: Any, tensors: Mapping[str, Tensor], *, scale: float) -> PromptedT5:
+def build_source_model(backbone: Any, tensors: Mapping[str, Tensor], *, scale: float) -> PromptedModel:
     """Build stage 1: source adapters parallel to every `wo`, and the task prompt; everything else is frozen."""
     tensors = copied(tensors, backbone)
     prompt = TaskPrompt(tensors["prompt"])
     with Attachment.whole(backbone) as attachment:
         adapters = attachment.make(source_adapted_outputs(backbone, tensors, scale=scale))
-        return PromptedT5(backbone, prompt, attachment, ForwardSignal(), {"prompt": prompt.vectors} | adapters)
+        return prompted(backbone, prompt, attachment, ForwardSignal(), {"prompt": prompt.vectors} | adapters)
 
 
 def fold_experts(backbone: Any, experts: Sequence[Expert]) -> FoldedLayers:
@@ -149,7 +148,7 @@ def build_target_model(
     norms: bool = True,
     gates: Gates = PUBLISHED,
     folded: FoldedLayers | None = None,
-) -> PromptedT5:
+) -> PromptedModel:
     """Build stage 2: mixture, gate and target adapter at every `wo`, the target's layer norms, its guided prompt.
 
     Without experts, the prompt is plain, and there are neither gates nor a sparsity loss. Without `norms`, those of the
@@ -172,12 +171,12 @@ def build_target_model(
                 gate = gates.build(place, weights, folded[place.key], signal)
                 output: nn.Module = mixture(place.stack, place.layer, folded[place.key], gate, adapter, signal)
                 trained |= _of_layer(weights, place.key)
-                attachment.replace(place.parent, "wo", output)
+                attachment.replace(place.parent, place.attribute, output)
             elif adapter is not None:
-                attachment.replace(place.parent, "wo", AdaptedOutput(place.wo, adapter))
+                attachment.replace(place.parent, place.attribute, AdaptedOutput(place.wo, adapter))
         penalty = partial(gates.penalty, weights) if experts and gates.penalty else None
         coefficient = sparsity_coefficient if experts else 0.0
-        return PromptedT5(
+        return prompted(
             backbone, prompt, attachment, signal, trained | weights, sparsity_coefficient=coefficient, penalty=penalty
         )
 

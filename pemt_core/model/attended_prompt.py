@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from pemt_core.model.attachment import copied
 from pemt_core.model.prompt import Prompt
 from pemt_core.model.prompt_tuning import behind_prompt
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel
 
 ATTENTION_STD = 0.01
 NORM_FLOOR = 1e-5  # torch's default, which the authors' layer norm has
@@ -89,7 +89,7 @@ def build_attended_prompt_model(
     sources: Sequence[Float[Tensor, "P D"]],
     *,
     pooling: Pooling = "unpadded",
-) -> PromptedT5:
+) -> PromptedModel:
     """Build ATTEMPT from its trained tensors and the frozen source prompts."""
     copies = copied(tensors, backbone)
     frozen = copied({str(place): source for place, source in enumerate(sources)}, backbone)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pemt_core.model.attachment import Change
-from pemt_core.model.stacks import LinearPlace, linear_layers
+from pemt_core.model.stacks import LinearPlace, linear_layers, width
 from pemt_core.model.target_adapter import AdaptedOutput, adapter_of, initial_adapter
 
 
@@ -15,7 +15,7 @@ def initial_adapters(backbone: Any, bottleneck: int, generator: torch.Generator)
     """<layer>.adapter.{down,up}.{weight,bias}: weights from N(0, 0.01), biases 0."""
     tensors: dict[str, Tensor] = {}
     for place in _places(backbone):
-        tensors |= initial_adapter(f"{place.name}.adapter", backbone.config.d_model, bottleneck, generator)
+        tensors |= initial_adapter(f"{place.name}.adapter", width(backbone), bottleneck, generator)
     return tensors
 
 
@@ -28,4 +28,4 @@ def adapted_outputs(backbone: Any, tensors: Mapping[str, Tensor]) -> Iterator[Ch
 
 def _places(backbone: Any) -> list[LinearPlace]:
     """The outputs of self-attentions and feed-forwards; none of cross-attentions."""
-    return [place for place in linear_layers(backbone) if place.name.endswith(("SelfAttention.o", ".wo"))]
+    return [each for each in linear_layers(backbone) if each.role in ("o", "wo") and not each.in_cross_attention]

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from pemt_core.model.attachment import copied
 from pemt_core.model.prompt import TaskPrompt
 from pemt_core.model.prompt_tuning import behind_prompt
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel
 
 PAIR_SCALE = 8.0  # over sqrt(r), as in the authors' code
 
@@ -48,7 +48,7 @@ def initial_pair_tensors(d_model: int, *, positions: int, rank: int, generator: 
     return {"pair.a": by_position, "pair.b": torch.zeros(rank, d_model)}
 
 
-def build_decomposed_prompt_model(backbone: Any, tensors: Mapping[str, Tensor]) -> PromptedT5:
+def build_decomposed_prompt_model(backbone: Any, tensors: Mapping[str, Tensor]) -> PromptedModel:
     """Build DePT from the tensors `prompt`, `pair.a` and `pair.b`."""
     copies = copied(tensors, backbone)
     prompt = DecomposedPrompt(*(copies[name] for name in ("prompt", "pair.a", "pair.b")))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pemt_core.model.experts import FoldedExperts
-from pemt_core.model.signal import ForwardSignal
+from pemt_core.model.signal import ForwardSignal, Part
 from pemt_core.model.stacks import FeedForward
 
 
@@ -62,18 +62,22 @@ class LinearGate(Gate):
         return (read @ self.weight).float().softmax(dim=-1)
 
 
-class EncoderGate(LinearGate):
-    """Reads the input of its layer's `wo` at the prompt's positions: C = F."""
+class InputGate(LinearGate):
+    """Reads the input of its layer's `wo` at the prompt's positions, or at another part's: C = F."""
+
+    part: Part = "prompt"
 
     def gate_input(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B C"]:
-        return self.signal.prompt_mean(x)
+        return self.signal.prefix_mean(self, self.part, x)
 
 
-class DecoderGate(LinearGate):
-    """Reads the encoder's final output at the prompt's positions: C = D."""
+class EncodedGate(LinearGate):
+    """Reads the encoder's final output at the prompt's positions, or at another part's: C = D of the encoder."""
+
+    part: Part = "prompt"
 
     def gate_input(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B C"]:
-        return self.signal.encoder_mean("prompt", len(x))
+        return self.signal.encoder_mean(self.part, len(x))
 
 
 @dataclass(frozen=True)
@@ -98,9 +102,8 @@ def is_of_gate(name: str) -> bool:
 
 
 def initial_tensors(places: Sequence[FeedForward], num_experts: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """W_g = 0: F x E in an encoder layer, D x E in a decoder layer."""
-    sizes = {place.key: place.wo.weight.shape[place.stack == "encoder"] for place in places}
-    return {f"{key}.gate": torch.zeros(size, num_experts) for key, size in sizes.items()}
+    """W_g = 0: F x E, or D x E in a decoder layer behind an encoder."""
+    return {f"{place.key}.gate": torch.zeros(place.gate_width, num_experts) for place in places}
 
 
 def build(
@@ -110,10 +113,13 @@ def build(
     signal: ForwardSignal,
     *,
     normalised: bool = False,
+    part: Part = "prompt",
 ) -> Gate:
-    """Build the published gate of one layer."""
-    kind = EncoderGate if place.stack == "encoder" else DecoderGate
-    return kind(parameters[f"{place.key}.gate"], signal, normalised=normalised)
+    """Build the published gate of one layer, or one that reads another part."""
+    kind = InputGate if place.encoder_width is None else EncodedGate
+    gate = kind(parameters[f"{place.key}.gate"], signal, normalised=normalised)
+    gate.part = part
+    return gate
 
 
 PUBLISHED = Gates(initial_tensors, build)

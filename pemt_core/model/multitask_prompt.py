@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pemt_core.model.attachment import copied
 from pemt_core.model.prompt import TaskPrompt
 from pemt_core.model.prompt_tuning import behind_prompt
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel
 
 
 class MultitaskPrompt(TaskPrompt):
@@ -29,7 +29,7 @@ def initial_multitask_prompt_tensors(shared: Float[Tensor, "P D"]) -> dict[str, 
     return {"prompt": shared, "prompt.u": torch.ones(shared.shape[0]), "prompt.v": torch.ones(shared.shape[1])}
 
 
-def build_multitask_prompt_model(backbone: Any, tensors: Mapping[str, Tensor]) -> PromptedT5:
+def build_multitask_prompt_model(backbone: Any, tensors: Mapping[str, Tensor]) -> PromptedModel:
     """Build MPT on a target from the tensors `prompt` (P*), `prompt.u` and `prompt.v`."""
     copies = copied(tensors, backbone)
     prompt = MultitaskPrompt(*(copies[name] for name in ("prompt", "prompt.u", "prompt.v")))

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from pemt_core.model.attachment import Attachment, copied
 from pemt_core.model.prompt import Prompt, TaskPrompt
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel
+from pemt_core.model.prompting import prompted
 from pemt_core.model.signal import ForwardSignal
+from pemt_core.model.stacks import embedded, width
 
 FREQUENT_TOKENS = 5000  # the vocabularies of T5 and of our tokenizers list frequent pieces first
 
@@ -30,23 +32,22 @@ def initial_prompt_tensors(
             number); normal: N(0, 1); text: the embeddings of `ids`, repeated and cut to the length.
         ids: tokens of a text, at least one.
     """
-    embeddings = backbone.get_input_embeddings().weight.detach()
     if init == "normal":
-        return {"prompt": torch.randn(length, embeddings.shape[1], generator=generator)}
+        return {"prompt": torch.randn(length, width(backbone), generator=generator)}
     if init == "vocab5000":
-        frequent = min(FREQUENT_TOKENS, len(embeddings))
+        frequent = min(FREQUENT_TOKENS, len(backbone.get_input_embeddings().weight))
         ids = torch.cat([torch.randperm(frequent, generator=generator) for _ in range(0, length, frequent)])
     repeated = ids.repeat(-(-length // len(ids)))[:length]
-    return {"prompt": embeddings[repeated.to(embeddings.device)]}
+    return {"prompt": embedded(backbone, repeated)}
 
 
-def build_prompt_model(backbone: Any, tensors: Mapping[str, Tensor]) -> PromptedT5:
+def build_prompt_model(backbone: Any, tensors: Mapping[str, Tensor]) -> PromptedModel:
     """Build prompt tuning from the tensor `prompt`: only the prompt is trained."""
     prompt = TaskPrompt(copied(tensors, backbone)["prompt"])
     return behind_prompt(backbone, prompt, {"prompt": prompt.vectors})
 
 
-def behind_prompt(backbone: Any, prompt: Prompt, trained: Mapping[str, nn.Parameter]) -> PromptedT5:
+def behind_prompt(backbone: Any, prompt: Prompt, trained: Mapping[str, nn.Parameter]) -> PromptedModel:
     """A model that trains nothing but its prompt: no module of the backbone is replaced."""
     with Attachment.whole(backbone) as attachment:
-        return PromptedT5(backbone, prompt, attachment, ForwardSignal(), trained)
+        return prompted(backbone, prompt, attachment, ForwardSignal(), trained)

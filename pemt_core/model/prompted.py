@@ -1,19 +1,21 @@
-"""A frozen T5 behind a task prompt: the forward pass and generation that both stages share."""
+"""A frozen backbone behind a task prompt: what all families share of the forward pass and of generation."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pemt_core.backbone.families import family_of
 from pemt_core.model.attachment import Attachment
-from pemt_core.model.encoded import IGNORED_LABEL, EncodedRows
 from pemt_core.model.prompt import Prompt
 from pemt_core.model.signal import ForwardSignal
+
+IGNORED_LABEL = -100  # the label that transformers and torch ignore: padding
 
 
 @dataclass
@@ -26,8 +28,34 @@ class PromptedOutput:
     logits: Float[Tensor, "B L V"]
 
 
-class PromptedT5(nn.Module):
-    """A backbone with attached modules, and a task prompt in front of its text.
+class Prefix(NamedTuple):
+    """What a model reads before an answer: prompt and text, S = P + T positions, or more with a BOS or two prompts."""
+
+    embeddings: Float[Tensor, "B S D"]
+    mask: Bool[Tensor, "B S"]  # False: padding
+    prompt_mask: Bool[Tensor, "B P"]  # which positions of the prompt are real
+    columns: slice | Int[Tensor, "B P"]  # where gates read the prompt
+    text: Bool[Tensor, "B S"]  # where the text is
+
+
+class ReadRows:
+    """A batch of rows whose prefix is read, ready to be answered; valid while `PromptedModel.encoded` is open."""
+
+    device: torch.device
+    num_rows: int
+    num_start_tokens: int  # of what `generate` returns, before the answer
+
+    def generate(self, **options: Any) -> Int[Tensor, "B L"]:
+        """Call transformers' `generate` with `options`. It is greedy unless they say otherwise."""
+        raise NotImplementedError
+
+    def log_probabilities(self, candidates: Int[Tensor, "B C L"]) -> Float[Tensor, "B C"]:
+        """log p(candidate | text) of C candidates per row, closing tokens included; -100 is padding."""
+        raise NotImplementedError
+
+
+class PromptedModel(nn.Module):
+    """A backbone with attached modules, and a task prompt beside its text. A subclass knows how one is read.
 
     `trained` has every trained tensor by its name in artifacts: prompt, encoder.0.gate, and so on.
     """
@@ -54,7 +82,7 @@ class PromptedT5(nn.Module):
         self.penalty = penalty
         self._hook()
 
-    def __enter__(self) -> "PromptedT5":
+    def __enter__(self) -> "PromptedModel":
         """Use this attached model for a block, and detach it at its end, however the block ends."""
         return self
 
@@ -70,7 +98,7 @@ class PromptedT5(nn.Module):
         return backbone
 
     @contextmanager
-    def attached(self) -> Iterator["PromptedT5"]:
+    def attached(self) -> Iterator["PromptedModel"]:
         """Attach a detached model for the block, so that several models can take turns on one backbone."""
         self.attachment.attach()
         try:
@@ -80,11 +108,11 @@ class PromptedT5(nn.Module):
             self.detach()
 
     def _hook(self) -> None:
-        encoder, decoder = (self.backbone.get_submodule(stack) for stack in ("encoder", "decoder"))
-        self._hooks = (
-            encoder.register_forward_hook(self.signal.encoder_hook),
-            decoder.register_forward_pre_hook(self.signal.decoder_hook, with_kwargs=True),
-        )
+        family = family_of(self.backbone)
+        stacks = {each.name: self.backbone.get_submodule(each.layers.rpartition(".")[0]) for each in family.stacks}
+        self._hooks = [stacks["decoder"].register_forward_pre_hook(self.signal.decoder_hook, with_kwargs=True)]
+        if family.has_encoder:
+            self._hooks.append(stacks["encoder"].register_forward_hook(self.signal.encoder_hook))
 
     def tensors(self) -> dict[str, Tensor]:
         """A copy on the CPU of every trained tensor, by its artifact name."""
@@ -93,28 +121,30 @@ class PromptedT5(nn.Module):
     def num_trained_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.trained.values())
 
-    def prepend_prompt(
-        self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"]
-    ) -> tuple[Float[Tensor, "B S D"], Int[Tensor, "B S"], Bool[Tensor, "B P"]]:
-        """Embeddings and attention mask of prompt and text (S = P + T), and which prompt positions are real."""
-        rows, text = self.prompt.embed(self.backbone.get_input_embeddings()(input_ids), attention_mask)
-        prompt_mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=text.device)
-        mask = torch.cat([prompt_mask.to(attention_mask.dtype), attention_mask], dim=1)
-        return torch.cat([rows, text], dim=1), mask, prompt_mask
+    def prefix(self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"]) -> Prefix:
+        """Prompt and text as the backbone reads them; the text is padded on its right."""
+        raise NotImplementedError
+
+    def logits(self, prefix: Prefix, labels: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
+        """The logits of every label, given the prefix and the labels before it."""
+        raise NotImplementedError
+
+    def positions(self, prefix: Prefix, labels: Int[Tensor, "B L"]) -> dict[str, Bool[Tensor, "B _"]]:
+        """Per stack, the positions that are not padding while `logits` runs."""
+        raise NotImplementedError
+
+    def read(self, prefix: Prefix) -> ReadRows:
+        """Read the prefix, without gradients."""
+        raise NotImplementedError
 
     def forward(
         self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"], labels: Int[Tensor, "B L"]
     ) -> PromptedOutput:
         """Cross-entropy over the labels that are not -100, the sparsity loss times its coefficient, and the penalty."""
-        embeddings, mask, prompt_mask = self.prepend_prompt(input_ids, attention_mask)
-        positions = {"encoder": mask.bool(), "decoder": labels != IGNORED_LABEL}
-        with self.signal.open(prompt_mask, positions, collects_sparsity=self.sparsity_coefficient > 0) as signal:
-            logits = self.backbone(
-                inputs_embeds=embeddings,
-                attention_mask=mask,
-                decoder_input_ids=self.backbone.prepare_decoder_input_ids_from_labels(labels=labels),
-                use_cache=False,
-            ).logits
+        prefix = self.prefix(input_ids, attention_mask)
+        collects = self.sparsity_coefficient > 0
+        with self._open(prefix, self.positions(prefix, labels), collects_sparsity=collects) as signal:
+            logits = self.logits(prefix, labels)
             sparsity = torch.stack(signal.sparsity).mean() if signal.sparsity else None
         lm_loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL)
         loss = lm_loss if sparsity is None else lm_loss + self.sparsity_coefficient * sparsity
@@ -122,13 +152,13 @@ class PromptedT5(nn.Module):
         return PromptedOutput(loss, lm_loss, sparsity, logits)
 
     @contextmanager
-    def encoded(self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"]) -> Iterator[EncodedRows]:
-        """Run the encoder once, without gradients, for everything that the block does with these rows."""
+    def encoded(self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"]) -> Iterator[ReadRows]:
+        """Read prompt and text, without gradients, for everything that the block does with these rows."""
         with torch.no_grad():
-            embeddings, mask, prompt_mask = self.prepend_prompt(input_ids, attention_mask)
-            with self.signal.open(prompt_mask, {"encoder": mask.bool()}):
-                state = self.backbone.encoder(inputs_embeds=embeddings, attention_mask=mask).last_hidden_state
-                yield EncodedRows(self.backbone, state, mask)
+            prefix = self.prefix(input_ids, attention_mask)
+            stack = family_of(self.backbone).stacks[0].name
+            with self._open(prefix, {stack: prefix.mask}):
+                yield self.read(prefix)
 
     def generate(
         self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"], **options: Any
@@ -136,3 +166,22 @@ class PromptedT5(nn.Module):
         """Call transformers' `generate` behind the prompt with `options`. It is greedy unless they say otherwise."""
         with self.encoded(input_ids, attention_mask) as rows:
             return rows.generate(**options)
+
+    @contextmanager
+    def _open(
+        self, prefix: Prefix, positions: Mapping[str, Bool[Tensor, "B _"]], *, collects_sparsity: bool = False
+    ) -> Iterator[ForwardSignal]:
+        opened = self.signal.open(
+            prefix.prompt_mask,
+            positions,
+            columns=prefix.columns,
+            text=prefix.text,
+            collects_sparsity=collects_sparsity,
+        )
+        with opened as signal, self._computing():
+            yield signal
+
+    def _computing(self) -> AbstractContextManager[Any]:
+        """A backbone in bfloat16 computes in bfloat16; what is trained beside it stays in float32."""
+        reduced = self.backbone.dtype == torch.bfloat16
+        return torch.autocast(self.backbone.device.type, torch.bfloat16) if reduced else nullcontext()

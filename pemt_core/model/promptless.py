@@ -5,12 +5,13 @@ from typing import Any
 
 from pemt_core.model.attachment import Attachment, Change
 from pemt_core.model.prompt import NoPrompt
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel
+from pemt_core.model.prompting import prompted
 from pemt_core.model.signal import ForwardSignal
 
 
-def build_promptless_model(backbone: Any, changes: Iterable[Change]) -> PromptedT5:
+def build_promptless_model(backbone: Any, changes: Iterable[Change]) -> PromptedModel:
     """Attach all `changes` to `backbone`, whose other parameters are frozen; P = 0."""
     with Attachment.whole(backbone) as attachment:
         trained = attachment.make(changes)
-        return PromptedT5(backbone, NoPrompt(), attachment, ForwardSignal(), trained)
+        return prompted(backbone, NoPrompt(), attachment, ForwardSignal(), trained)

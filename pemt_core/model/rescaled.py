@@ -50,13 +50,13 @@ def initial_factors(backbone: Any) -> dict[str, Tensor]:
 def rescaled_layers(backbone: Any, tensors: Mapping[str, Tensor]) -> Iterator[Change]:
     """Multiply by the factors in `tensors`."""
     for place in _places(backbone):
-        module = RescaledInput if place.attribute == "wo" else RescaledOutput
+        module = RescaledInput if place.role == "wo" else RescaledOutput
         rescaled = module(place.layer, tensors[_name(place)])
         yield Change(place.parent, place.attribute, rescaled, {_name(place): rescaled.factors})
 
 
 def _places(backbone: Any) -> list[LinearPlace]:
-    return [place for place in linear_layers(backbone) if place.attribute in ("k", "v", "wo")]
+    return [place for place in linear_layers(backbone) if place.role in ("k", "v", "wo")]
 
 
 def _name(place: LinearPlace) -> str:
@@ -64,4 +64,4 @@ def _name(place: LinearPlace) -> str:
 
 
 def _width(place: LinearPlace) -> int:
-    return place.layer.in_features if place.attribute == "wo" else place.layer.out_features
+    return place.layer.in_features if place.role == "wo" else place.layer.out_features

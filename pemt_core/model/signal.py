@@ -5,19 +5,20 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Part = Literal["prompt", "text"]  # of the encoder's positions
+Part = Literal["prompt", "text"]  # of what is read before an answer
 
 
 class ForwardSignal:
     """Shared by all modules attached to one backbone. The gates' inputs exist only while a forward pass is open.
 
     The published gate of an encoder layer reads the mean of its input over the prompt; that of a decoder layer reads
-    the mean of the encoder's output over the prompt. Both write their expert weights and, on request, their share of
-    the task sparsity loss.
+    the mean of the encoder's output over the prompt. In a decoder-only model, a gate reads its layer's input over the
+    prompt, and keeps what it read while the answer continues. All write their expert weights and, on request, their
+    share of the task sparsity loss.
     """
 
     def __init__(self) -> None:
@@ -26,6 +27,9 @@ class ForwardSignal:
 
     def _close(self) -> None:
         self._prompt_mask: Tensor | None = None
+        self._columns: slice | Tensor = slice(0)
+        self._text: Tensor | None = None
+        self._prefix_means: dict[nn.Module, Tensor] = {}
         self._encoder_state: Tensor | None = None
         self._encoder_means: dict[Part, Tensor] = {}
         self._decoder_ids: Tensor | None = None  # what the decoder reads in this call
@@ -41,14 +45,21 @@ class ForwardSignal:
         prompt_mask: Bool[Tensor, "B P"],
         positions: Mapping[str, Bool[Tensor, "B _"]] | None = None,
         *,
+        columns: slice | Int[Tensor, "B P"] | None = None,
+        text: Bool[Tensor, "B S"] | None = None,
         collects_sparsity: bool = False,
     ) -> Iterator["ForwardSignal"]:
         """Give the attached modules the prompt positions of one pass (False: padding on the prompt's left).
 
-        `positions` has, per stack, the positions that are not padding; the decoder's are unknown in generation.
+        Args:
+            positions: per stack, those that are not padding; what a decoder generates is unknown.
+            columns: where the prompt is in the stack that reads it; None: at the beginning.
+            text: where the text is in that stack, without padding.
         """
         self._close()
         self._prompt_mask = prompt_mask
+        self._columns = slice(prompt_mask.shape[1]) if columns is None else columns
+        self._text = text
         self.positions = positions or {}
         self.collects_sparsity = collects_sparsity
         self.expert_weights = {}
@@ -58,24 +69,35 @@ class ForwardSignal:
             self._close()
 
     def prompt_mean(self, x: Float[Tensor, "B S C"]) -> Float[Tensor, "B C"]:
-        """The mean of x over each sequence's prompt positions, which come first. Raises RuntimeError without any."""
-        mask = self._open_prompt_mask()
+        """The mean of x over each sequence's prompt positions. Raises RuntimeError if there are none."""
+        mask = _rows(self._open_prompt_mask(), len(x))
         if not mask.shape[1]:
             raise RuntimeError("the model has no prompt to read: its P is 0")
         weights = mask.unsqueeze(-1).to(x.dtype)
-        return (x[:, : weights.shape[1]] * weights).sum(1) / weights.sum(1)
+        if isinstance(self._columns, slice):
+            read = x[:, self._columns]
+        else:
+            read = x.gather(1, _rows(self._columns, len(x)).unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+        return (read * weights).sum(1) / weights.sum(1)
 
     def text_mean(self, x: Float[Tensor, "B S C"]) -> Float[Tensor, "B C"]:
         """The mean of x over each sequence's text, without padding; over its prompt if it has no text."""
-        prompt = F.pad(self._open_prompt_mask(), (0, x.shape[1] - self._open_prompt_mask().shape[1]))
-        text = self.positions["encoder"].clone()
-        text[:, : self._open_prompt_mask().shape[1]] = False
-        weights = torch.where(text.any(1, keepdim=True), text, prompt).unsqueeze(-1).to(x.dtype)
-        return (x * weights).sum(1) / weights.sum(1)
+        if self._text is None:
+            raise RuntimeError("the backbone was called outside its PromptedModel, so there is no text to read")
+        text = _rows(F.pad(self._text, (0, x.shape[1] - self._text.shape[1])), len(x))
+        weights = text.unsqueeze(-1).to(x.dtype)
+        means = (x * weights).sum(1) / weights.sum(1).clamp_min(1)
+        return means if text.any(1).all() else torch.where(text.any(1, keepdim=True), means, self.prompt_mean(x))
+
+    def prefix_mean(self, reader: nn.Module, part: Part, x: Float[Tensor, "B S C"]) -> Float[Tensor, "B C"]:
+        """The mean of x over the prompt or the text, which `reader` keeps for the positions that are generated next."""
+        if not self._continues:
+            self._prefix_means[reader] = self.text_mean(x) if part == "text" else self.prompt_mean(x)
+        return _rows(self._prefix_means[reader], len(x))
 
     def _open_prompt_mask(self) -> Bool[Tensor, "B P"]:
         if self._prompt_mask is None:
-            raise RuntimeError("the backbone was called outside its PromptedT5, so there is no prompt to read")
+            raise RuntimeError("the backbone was called outside its PromptedModel, so there is no prompt to read")
         return self._prompt_mask
 
     def encoder_hook(self, _module: nn.Module, _arguments: tuple[object, ...], output: object) -> None:
@@ -90,11 +112,11 @@ class ForwardSignal:
         It is for `num_rows` decoder rows, which are several per sequence if beams were expanded.
         """
         if self._encoder_state is None:
-            raise RuntimeError("the decoder ran before the encoder: pass inputs through PromptedT5")
+            raise RuntimeError("the decoder ran before the encoder: pass inputs through PromptedModel")
         if part not in self._encoder_means:
             mean = self.text_mean if part == "text" else self.prompt_mean
             self._encoder_means[part] = mean(self._encoder_state)
-        return self._encoder_means[part].repeat_interleave(num_rows // len(self._encoder_state), dim=0)
+        return _rows(self._encoder_means[part], num_rows)
 
     def decoder_hook(self, module: Any, _arguments: tuple[object, ...], options: dict[str, Any]) -> None:
         """Forward pre-hook for the decoder: keeps its input, from which `record` finds the padding in generation."""
@@ -114,18 +136,23 @@ class ForwardSignal:
         counted = self._counted(stack).unsqueeze(-1)
         total, number = (weights * counted).sum(1), counted.sum(1)
         if stack == "decoder" and self._continues:
-            before = self._sums[layer]
+            before = [_rows(each, len(weights)) for each in self._sums[layer]]
             total, number = before[0] + total, before[1] + number
         self._sums[layer] = total, number
         self.expert_weights[layer] = total / number
 
     def _counted(self, stack: str) -> Bool[Tensor, "B S"]:
-        if stack in self.positions:
+        if stack in self.positions and not (stack == "decoder" and self._continues):
             return self.positions[stack]
         if self._decoder_ids is None:
-            raise RuntimeError("the decoder ran outside its PromptedT5")
+            raise RuntimeError("the decoder ran outside its PromptedModel")
         padding, end = self._endings
         counted = (self._decoder_ids != padding) & (self._decoder_ids != end)
         if not self._continues:
             counted[:, 0] = True  # T5 starts with the padding token
         return counted
+
+
+def _rows(tensor: Tensor, num_rows: int) -> Tensor:
+    """The tensor's rows, each repeated so that there are `num_rows`: beams and candidates are rows of their own."""
+    return tensor if len(tensor) == num_rows else tensor.repeat_interleave(num_rows // len(tensor), dim=0)

@@ -38,4 +38,4 @@ def source_adapted_outputs(backbone: Any, tensors: Mapping[str, Tensor], *, scal
     for place in feed_forwards(backbone):
         down, up = f"{place.stack}.{place.layer}.down", f"{place.stack}.{place.layer}.up"
         adapted = SourceAdaptedOutput(place.wo, tensors[down], tensors[up], scale=scale)
-        yield Change(place.parent, "wo", adapted, {down: adapted.down, up: adapted.up})
+        yield Change(place.parent, place.attribute, adapted, {down: adapted.down, up: adapted.up})

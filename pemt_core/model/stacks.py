@@ -1,20 +1,26 @@
-"""The places in a T5 where methods attach modules. T5, T5 v1.1, FLAN and mT5 name them alike."""
+"""The places in a backbone where methods attach modules, found by its family's record."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
-ATTENTION, INPUTS = ("q", "k", "v", "o"), ("wi", "wi_0", "wi_1")
-SUBLAYERS = {"SelfAttention": ATTENTION, "EncDecAttention": ATTENTION, "DenseReluDense": (*INPUTS, "wo")}
+from pemt_core.backbone.families import family_of
+from pemt_core.backbone.family import Role
 
 
 class FeedForward(NamedTuple):
-    """The second half of one layer's feed-forward: `parent.wo` is the linear layer whose input is x."""
+    """The second half of one layer's feed-forward: `wo` is the linear layer whose input is x.
+
+    It is called `wo` as in T5 and in the paper; other families call it `down_proj`.
+    """
 
     stack: str  # encoder or decoder
     layer: int
     parent: Any
+    attribute: str
+    encoder_width: int | None  # of the encoder's output, if a gate here reads it instead of x
 
     @property
     def key(self) -> str:
@@ -23,10 +29,21 @@ class FeedForward(NamedTuple):
 
     @property
     def wo(self) -> nn.Linear:
-        wo = self.parent.wo
+        wo = getattr(self.parent, self.attribute)
         if not isinstance(wo, nn.Linear):
             raise RuntimeError(f"{self.stack} layer {self.layer} has a {type(wo).__name__} attached: detach it first")
         return wo
+
+    @property
+    def gate_width(self) -> int:
+        """C, the width of what the published gate reads."""
+        return self.wo.in_features if self.encoder_width is None else self.encoder_width
+
+    @property
+    def dropout(self) -> float:
+        """The probability with which x is dropped out in training."""
+        module = getattr(self.parent, "dropout", None)
+        return float(module.p) if isinstance(module, nn.Dropout) else 0.0
 
 
 class LinearPlace(NamedTuple):
@@ -34,7 +51,9 @@ class LinearPlace(NamedTuple):
 
     name: str
     parent: Any
-    attribute: str  # q, k, v, o; wi, or wi_0 and wi_1 where the feed-forward is gated; wo; lm_head
+    attribute: str
+    role: Role | None  # None: the head
+    in_cross_attention: bool = False
 
     @property
     def layer(self) -> nn.Linear:
@@ -44,34 +63,53 @@ class LinearPlace(NamedTuple):
         return layer
 
 
+def width(backbone: Any) -> int:
+    """D, the width of the embeddings and of the residual stream."""
+    return int(backbone.get_input_embeddings().weight.shape[1])
+
+
+def embedded(backbone: Any, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch D"]:
+    """The embeddings of tokens, as the first layer gets them: in some families, the embedding module scales them."""
+    embedding = backbone.get_input_embeddings()
+    vectors: Tensor = embedding(ids.to(embedding.weight.device)).detach().float()
+    return vectors
+
+
 def feed_forwards(backbone: Any) -> Iterator[FeedForward]:
     """Every feed-forward, the encoder's layers first; the number of layers may differ between the stacks."""
-    for stack in ("encoder", "decoder"):
-        for layer, block in enumerate(getattr(backbone, stack).block):
-            yield FeedForward(stack, layer, block.layer[-1].DenseReluDense)
+    family = family_of(backbone)
+    for stack in family.stacks:
+        sublayer = stack.sublayers[-1]
+        (attribute,) = (name for name, role in sublayer.linear.items() if role == "wo")
+        for index, layer in enumerate(backbone.get_submodule(stack.layers)):
+            encoder_width = width(backbone) if family.has_encoder and stack.name == "decoder" else None
+            yield FeedForward(stack.name, index, layer.get_submodule(sublayer.path), attribute, encoder_width)
 
 
 def linear_layers(backbone: Any) -> Iterator[LinearPlace]:
     """Every linear layer in the blocks: q, k, v, o of all attentions, the input layers and `wo` of feed-forwards."""
-    for stack in ("encoder", "decoder"):
-        for index, block in enumerate(getattr(backbone, stack).block):
-            for place, sublayer in enumerate(block.layer):
-                (inner,) = (part for part in SUBLAYERS if hasattr(sublayer, part))
-                parent = getattr(sublayer, inner)
-                for attribute in SUBLAYERS[inner]:
+    for stack in family_of(backbone).stacks:
+        for index, layer in enumerate(backbone.get_submodule(stack.layers)):
+            for sublayer in stack.sublayers:
+                parent = layer.get_submodule(sublayer.path)
+                for attribute, role in sublayer.linear.items():
                     if hasattr(parent, attribute):
-                        name = f"{stack}.block.{index}.layer.{place}.{inner}.{attribute}"
-                        yield LinearPlace(name, parent, attribute)
+                        name = f"{stack.layers}.{index}.{sublayer.path}.{attribute}"
+                        yield LinearPlace(name, parent, attribute, role, sublayer.is_cross_attention)
 
 
 def head(backbone: Any) -> LinearPlace:
-    """The layer that maps the decoder's output to logits. Its weight is the embeddings' in a T5 that ties them."""
-    return LinearPlace("lm_head", backbone, "lm_head")
+    """The layer that maps the decoder's output to logits. Its weight is the embeddings' where they are tied."""
+    head = backbone.get_output_embeddings()
+    (name,) = (name for name, module in backbone.named_modules() if module is head)
+    parent, _, attribute = name.rpartition(".")
+    return LinearPlace(name, backbone.get_submodule(parent), attribute, None)
 
 
 def layer_norms(backbone: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
-    """Every layer norm: the name of its scale in the state dict, its parent, and its attribute in the parent."""
+    """Every layer norm of the residual stream: the name of its scale in the state dict, its parent, its attribute."""
+    norms = family_of(backbone).norms
     for name, _ in list(backbone.named_modules()):
-        if name.endswith("layer_norm"):
+        if name.startswith(norms.within) and name.endswith(norms.names):
             parent, _, attribute = name.rpartition(".")
             yield f"{name}.weight", backbone.get_submodule(parent), attribute

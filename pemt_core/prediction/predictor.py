@@ -26,7 +26,7 @@ from pemt_core.data.prepared import TaskDescription, load_task_description
 from pemt_core.data.tokenized import TokenizedTexts
 from pemt_core.errors import ArtifactError, DataError, nearest, shown
 from pemt_core.model.assemble import FoldedLayers, fold_experts
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel
 from pemt_core.prediction.rows import TASK, Row, text_of_row
 from pemt_core.tasks.pairs import RowConversion
 from pemt_core.tasks.values import RowError, is_absent
@@ -53,7 +53,7 @@ class TrainedTarget:
     task: TaskDescription
     conversion: RowConversion
     adapter: Adapter[TargetDescription]
-    model: PromptedT5
+    model: PromptedModel
 
     @property
     def source_length(self) -> int:

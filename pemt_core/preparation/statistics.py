@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pemt_core.backbone.text_ids import answer_ids, text_ids
 from pemt_core.data.prepared import SPLITS, PreparedTask, TaskDescription
 
 if TYPE_CHECKING:
@@ -109,13 +110,12 @@ def token_lengths(
 
 
 def _lengths_of_file(path: Path, tokenizer: "PreTrainedTokenizerBase", batch_size: int) -> dict[str, dict[str, int]]:
-    columns = ("source", "target")
+    columns = {"source": text_ids, "target": answer_ids}
     lengths = {column: array("i") for column in columns}
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size, columns=list(columns)):
-            for column in columns:
-                encoded = tokenizer(batch.column(column).to_pylist(), return_attention_mask=False, verbose=False)
-                lengths[column].extend(len(tokens) for tokens in encoded["input_ids"])
+            for column, ids_of in columns.items():
+                lengths[column].extend(map(len, ids_of(tokenizer, batch.column(column).to_pylist())))
     return {column: _quantiles(np.frombuffer(lengths[column], dtype=np.int32)) for column in columns}
 
 

@@ -92,6 +92,8 @@ class TokenizerSettings(Group):
 
 
 class BackboneSettings(TokenizerSettings):
+    dtype: Literal["float32", "bfloat16"]
+    layout: Literal["auto", "front", "behind", "both"]
     size: Literal["nano", "tiny", "mini", "small"]
     dropout: Fraction
     noise_density: Annotated[float, Field(gt=0, lt=1)]

@@ -5,9 +5,10 @@ from typing import Any
 
 from pemt_core.artifacts.files import sha256_of_file
 from pemt_core.artifacts.run_info import RunInfo
+from pemt_core.backbone.adopt import adopt
 from pemt_core.backbone.checkpoint import fetch_checkpoint
 from pemt_core.backbone.store import save_backbone
-from pemt_core.backbone.tokenizer import load_tokenizer
+from pemt_core.backbone.tokenizer import load_tokenizer, tokenizer_content
 from pemt_core.pretraining.scratch import Pretraining, new_model, read_corpus, validation_loss
 from pemt_core.provenance.code import code_hash
 from pemt_core.settings import BackboneSettings
@@ -30,7 +31,8 @@ def make_backbone(
     """Write the backbone's folder. Returns facts for its provenance: fingerprint, resolved commit or losses."""
     tokenizer = load_tokenizer(str(tokenizer_dir))
     if settings.kind == "hub":
-        model, commit = fetch_checkpoint(settings.name, settings.revision)
+        model, commit = fetch_checkpoint(settings.name, settings.revision, settings.dtype)
+        adopt(model, tokenizer, settings.layout)
         return {"fingerprint": save_backbone(output_dir, model, tokenizer), "name": settings.name, "revision": commit}
     training, validation = read_corpus(corpus_path, tokenizer, settings)
     model = new_model(settings, tokenizer)
@@ -39,7 +41,7 @@ def make_backbone(
         "step": "backbone",
         "settings": settings.model_dump(),
         "corpus": sha256_of_file(corpus_path),
-        "tokenizer": tokenizer.backend_tokenizer.to_str(),
+        "tokenizer": tokenizer_content(tokenizer),
         "code": code_hash(__name__),
     }
     pretraining = Pretraining(model)

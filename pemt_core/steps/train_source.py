@@ -17,11 +17,12 @@ from pemt_core.artifacts.description import (
 )
 from pemt_core.artifacts.files import atomic_directory
 from pemt_core.backbone.store import Backbone, load_backbone
+from pemt_core.backbone.text_ids import text_ids
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.labels import check_label_words
 from pemt_core.model.assemble import build_source_model, initial_prompt, initial_source_tensors
 from pemt_core.model.prompt_tuning import build_prompt_model, initial_prompt_tensors
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel
 from pemt_core.provenance.code import code_hash
 from pemt_core.settings import LonePromptSettings, TrainSourceSettings
 from pemt_core.training.accelerator import make_accelerator
@@ -96,7 +97,7 @@ def _description(
     )
 
 
-def _new_adapter(prepared: PreparedTask, backbone: Backbone, settings: TrainSourceSettings) -> PromptedT5:
+def _new_adapter(prepared: PreparedTask, backbone: Backbone, settings: TrainSourceSettings) -> PromptedModel:
     """Stage 1 as published: an adapter in every layer, and a prompt that starts from the description."""
     generator = torch.Generator().manual_seed(settings.seed)
     prompt = initial_prompt(backbone.model, _ids(prepared, backbone), settings.prompt_init, generator)
@@ -106,7 +107,7 @@ def _new_adapter(prepared: PreparedTask, backbone: Backbone, settings: TrainSour
     return build_source_model(backbone.model, tensors, scale=settings.scale)
 
 
-def _new_prompt(prepared: PreparedTask, backbone: Backbone, settings: LonePromptSettings) -> PromptedT5:
+def _new_prompt(prepared: PreparedTask, backbone: Backbone, settings: LonePromptSettings) -> PromptedModel:
     """Prompt tuning (Lester et al. 2021): nothing but the prompt is trained, as SPoT, ATTEMPT and MPT need it."""
     tensors = initial_prompt_tensors(
         backbone.model,
@@ -120,4 +121,4 @@ def _new_prompt(prepared: PreparedTask, backbone: Backbone, settings: LonePrompt
 
 def _ids(prepared: PreparedTask, backbone: Backbone) -> torch.Tensor:
     """The tokens of the task's description, shape (P,)."""
-    return torch.tensor(backbone.tokenizer(prepared.task.description)["input_ids"])
+    return torch.tensor(text_ids(backbone.tokenizer, [prepared.task.description])[0])

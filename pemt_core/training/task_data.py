@@ -14,7 +14,7 @@ from pemt_core.data.batches import epoch_batches
 from pemt_core.data.few_shot import few_shot_rows
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.data.tokenized import TokenizedSplit, tokenize
-from pemt_core.model.prompted import PromptedT5
+from pemt_core.model.prompted import PromptedModel
 from pemt_core.training.loop import Evaluation
 from pemt_core.training.settings import SelectBy, TrainingSettings
 
@@ -79,7 +79,7 @@ class TaskData:
 
     def evaluate(
         self,
-        model: PromptedT5,
+        model: PromptedModel,
         tokenizer: Any,
         accelerator: Accelerator,
         select_by: SelectBy,

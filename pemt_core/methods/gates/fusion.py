@@ -72,7 +72,7 @@ def build(
 ) -> FusionGate:
     prefix = f"{place.key}.gate."
     of_layer = {n.removeprefix(prefix): tensor for n, tensor in parameters.items() if n.startswith(prefix)}
-    return FusionGate(of_layer, dropout=place.parent.dropout.p)
+    return FusionGate(of_layer, dropout=place.dropout)
 
 
 def penalty(parameters: Mapping[str, nn.Parameter]) -> Float[Tensor, ""]:

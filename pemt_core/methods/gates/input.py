@@ -15,7 +15,7 @@ from pemt_core.model.stacks import FeedForward
 def initial_tensors(
     places: Sequence[FeedForward], num_experts: int, generator: torch.Generator, settings: GateSettings
 ) -> dict[str, Tensor]:
-    """W_g = 0: F x E in an encoder layer, D x E in a decoder layer."""
+    """W_g = 0: F x E, or D x E in a decoder layer behind an encoder."""
     return gate.initial_tensors(places, num_experts, generator)
 
 

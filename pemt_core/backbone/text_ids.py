@@ -1,0 +1,50 @@
+"""Token ids of texts and of answers: the one place that knows which special tokens a tokenizer adds by itself.
+
+T5's tokenizers close every text with an EOS. Others close none, and some begin with a BOS: there, a text has no special
+tokens (a model whose texts begin with a BOS puts it before the prompt), and an answer begins with a blank, as words
+within a text do, and ends with the EOS.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def text_ids(tokenizer: Any, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
+    """The ids of texts, each cut to `max_length` tokens, the closing one included."""
+    return _ids(tokenizer, texts, max_length, add_special_tokens=closes_texts(tokenizer))[0]
+
+
+def cut_text_ids(tokenizer: Any, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], list[bool]]:
+    """The ids of texts as from `text_ids`, and which texts were cut."""
+    return _ids(tokenizer, texts, max_length, add_special_tokens=closes_texts(tokenizer))
+
+
+def answer_ids(tokenizer: Any, answers: Sequence[str], max_length: int | None = None) -> list[list[int]]:
+    """The ids of answers, each cut to `max_length` tokens, the closing one included."""
+    if closes_texts(tokenizer):
+        return _ids(tokenizer, answers, max_length, add_special_tokens=True)[0]
+    room = None if max_length is None else max(1, max_length - 1)
+    rows, _ = _ids(tokenizer, [f" {answer}" for answer in answers], room, add_special_tokens=False)
+    return [[*row, tokenizer.eos_token_id] for row in rows]
+
+
+def closes_texts(tokenizer: Any) -> bool:
+    """Whether the tokenizer ends every text with its EOS."""
+    closed: bool = tokenizer("")["input_ids"][-1:] == [tokenizer.eos_token_id]
+    return closed
+
+
+def _ids(
+    tokenizer: Any, texts: Sequence[str], max_length: int | None, *, add_special_tokens: bool
+) -> tuple[list[list[int]], list[bool]]:
+    if not texts:
+        return [], []
+    limit = {} if max_length is None else {"truncation": True, "max_length": max_length}
+    encoded = tokenizer(list(texts), add_special_tokens=add_special_tokens, verbose=False, **limit)
+    ids: list[list[int]] = encoded["input_ids"]
+    if max_length is None:
+        return ids, [False] * len(ids)
+    if encoded.encodings:
+        return ids, [bool(row.overflowing) for row in encoded.encodings]
+    whole = tokenizer(list(texts), add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
+    return ids, [len(row) > max_length for row in whole]

@@ -1,0 +1,129 @@
+"""A prompted decoder-only model: it reads the prefix of text and prompt, and continues with the answer.
+
+With a causal mask, a prompt in front of the text sees nothing of it, so the gates would be the same for every text.
+The layouts, `backbone.config.prompt_layout`, put it elsewhere:
+
+    behind: [text ; prompt] answer           gates read the prompt; the text does not see it
+    both:   [prompt ; text ; prompt] answer  the same vectors twice; gates read the second
+    front:  [prompt ; text] answer           gates read the prompt, and are static: an ablation
+
+A BOS comes before all. Such models put far more weight on their first position than on any other ("attention sink"),
+so it is neither a prompt's nor a text's. Texts are padded on the left, so that a row alone equals the row in a batch.
+"""
+
+import copy
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from pemt_core.model.encoder_decoder import beginning, sums_of_log_probabilities
+from pemt_core.model.prompted import IGNORED_LABEL, Prefix, PromptedModel, ReadRows
+
+
+class DecoderOnly(PromptedModel):
+    """Llama and its relatives."""
+
+    def prefix(self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"]) -> Prefix:
+        layout = self.backbone.config.prompt_layout
+        rows, text = self.prompt.embed(self.backbone.get_input_embeddings()(input_ids), attention_mask)
+        before = beginning(self.backbone).expand(len(text), -1, -1).to(text.dtype)
+        in_front = rows if layout in ("front", "both") else rows[:, :0]
+        is_text = F.pad(attention_mask.bool(), (before.shape[1] + in_front.shape[1], 0), value=False)
+        is_read = F.pad(attention_mask.bool(), (before.shape[1] + in_front.shape[1], 0), value=True)
+        order, mask = _padded_left(is_read)
+        read = torch.cat([before, in_front, text], dim=1)
+        read = read.gather(1, order.unsqueeze(-1).expand_as(read))
+        is_text = is_text.gather(1, order) & mask
+        prompt_mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=text.device)
+        if layout == "front":
+            padding = (~mask).sum(1, keepdim=True)
+            columns = padding + before.shape[1] + torch.arange(rows.shape[1], device=text.device)
+            return Prefix(read, mask, prompt_mask, columns, is_text)
+        length = read.shape[1]
+        return Prefix(
+            torch.cat([read, rows], dim=1),
+            torch.cat([mask, prompt_mask], dim=1),
+            prompt_mask,
+            slice(length, length + rows.shape[1]),
+            F.pad(is_text, (0, rows.shape[1]), value=False),
+        )
+
+    def logits(self, prefix: Prefix, labels: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
+        answers = self.backbone.get_input_embeddings()(labels[:, :-1].clamp_min(0))
+        mask = self.positions(prefix, labels)["decoder"]
+        logits: Tensor = self.backbone(
+            inputs_embeds=torch.cat([prefix.embeddings, answers.to(prefix.embeddings.dtype)], dim=1),
+            attention_mask=mask.long(),
+            position_ids=_position_ids(mask),
+            logits_to_keep=labels.shape[1],
+            use_cache=False,
+        ).logits
+        return logits
+
+    def positions(self, prefix: Prefix, labels: Int[Tensor, "B L"]) -> dict[str, Bool[Tensor, "B _"]]:
+        return {"decoder": torch.cat([prefix.mask, labels[:, :-1] != IGNORED_LABEL], dim=1)}
+
+    def read(self, prefix: Prefix) -> "PrefixRows":
+        return PrefixRows(self.backbone, prefix)
+
+
+class PrefixRows(ReadRows):
+    """B rows whose prefix of S positions is read when it is needed."""
+
+    num_start_tokens = 0
+
+    def __init__(self, backbone: Any, prefix: Prefix) -> None:
+        self.backbone, self.prefix = backbone, prefix
+        self.num_rows, self.device = len(prefix.mask), prefix.mask.device
+
+    @torch.no_grad()
+    def generate(self, **options: Any) -> Int[Tensor, "B L"]:
+        ids: Tensor = self.backbone.generate(
+            inputs_embeds=self.prefix.embeddings, attention_mask=self.prefix.mask.long(), **options
+        )
+        return ids
+
+    @torch.no_grad()
+    def log_probabilities(self, candidates: Int[Tensor, "B C L"]) -> Float[Tensor, "B C"]:
+        """All candidates continue the cache of one pass over the prefix."""
+        mask, num_candidates, labels = self.prefix.mask, candidates.shape[1], candidates.flatten(0, 1)
+        first = self._read.logits.repeat_interleave(num_candidates, dim=0)
+        if labels.shape[1] == 1:
+            return sums_of_log_probabilities(first, labels).view(candidates.shape[:2])
+        cache = copy.deepcopy(self._read.past_key_values)
+        cache.batch_repeat_interleave(num_candidates)
+        whole = torch.cat([mask.repeat_interleave(num_candidates, dim=0), labels[:, :-1] != IGNORED_LABEL], dim=1)
+        rest = self.backbone(
+            input_ids=labels[:, :-1].clamp_min(0),
+            attention_mask=whole.long(),
+            position_ids=_position_ids(whole)[:, mask.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
+        ).logits
+        return sums_of_log_probabilities(torch.cat([first, rest], dim=1), labels).view(candidates.shape[:2])
+
+    @cached_property
+    def _read(self) -> Any:
+        """The logits at the last position of the prefix, and its cache."""
+        return self.backbone(
+            inputs_embeds=self.prefix.embeddings,
+            attention_mask=self.prefix.mask.long(),
+            position_ids=_position_ids(self.prefix.mask),
+            logits_to_keep=1,
+            use_cache=True,
+        )
+
+
+def _padded_left(mask: Bool[Tensor, "B S"]) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"]]:
+    """For rows that are padded on the right: which position moves to each, and the mask after the move."""
+    positions = torch.arange(mask.shape[1], device=mask.device) - (~mask).sum(1, keepdim=True)
+    return positions.clamp_min(0), positions >= 0
+
+
+def _position_ids(mask: Bool[Tensor, "B S"]) -> Int[Tensor, "B S"]:
+    """Positions that count only what is not padding, as transformers' `generate` does."""
+    return (mask.long().cumsum(1) - 1).clamp_min(0)
