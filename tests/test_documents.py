@@ -1,14 +1,18 @@
 """Links, targets and manifests in the documents are valid."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 from ruamel.yaml import YAML
+from source_code import REPOSITORY
 
-REPOSITORY = Path(__file__).parent.parent
+sys.path.insert(0, str(REPOSITORY / "docs"))  # scripts that write documents, which are in no package
+import comparison
+
 DOCUMENTS = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")]
 
 
@@ -47,3 +51,8 @@ def test_manifests_are_valid(document: str, resource: dict[str, Any]) -> None:
 def test_manifests_are_shown() -> None:
     kinds = {resource["kind"] for _, resource in manifests()}
     assert {"Secret", "PersistentVolumeClaim"} <= kinds
+
+
+def test_the_comparison_s_page_is_what_its_script_writes() -> None:
+    """From the reports in docs/comparison/: no number on the page is written by hand."""
+    assert comparison.PAGE.read_text(encoding="utf-8") == comparison.page()
