@@ -22,6 +22,7 @@ from pemt_core.comparison.definition import Statistics
 from pemt_core.comparison.experiments import Experiment, read_experiments
 from pemt_core.comparison.paper import paper_forecast
 from pemt_core.comparison.plan import Choice, plan_comparison
+from pemt_core.comparison.rates import ranked_grids
 from pemt_core.comparison.source_seconds import SourceSeconds
 from pemt_core.comparison.work import CellWork, TargetRows
 from pemt_core.errors import SettingsError
@@ -135,6 +136,18 @@ def test_methods_that_are_twins_of_stage_1_have_its_sizes(paper: bool) -> None:
     assert (adapter["rank"], adapter["alpha"]) == (stage_1.rank, stage_1.alpha)
     assert settings.method("prompt_tuning").model_dump()["length"] == stage_1.prompt.length
     assert settings.tasks.sources == [*load_settings(REPOSITORY / "params.yaml").tasks.sources, "joint"]
+
+
+def test_the_best_grid_is_that_whose_better_rate_scores_most() -> None:
+    """0.01 and 0.1 have equal means, but only the grid of both has the best rate of each cell."""
+    cells = [
+        {"0.001": 10.0, "0.01": 60.0, "0.1": 20.0, "1": 0.0},
+        {"0.001": 10.0, "0.01": 20.0, "0.1": 60.0, "1": 50.0},
+    ]
+    ranked = [(grid.labels, grid.score) for grid in ranked_grids(cells, 2)]
+    assert ranked == [(("0.01", "0.1"), 60.0), (("0.001", "0.01"), 40.0), (("0.1", "1"), 40.0)]
+    assert [grid.labels for grid in ranked_grids(cells[:1], 1)] == [("0.01",), ("0.1",), ("0.001",), ("1",)]
+    assert ranked_grids([{"mnli 0.01": 5.0}], 2)[0].labels == ("mnli 0.01",)
 
 
 # --- one experiment after another

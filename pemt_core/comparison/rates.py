@@ -1,7 +1,7 @@
 """The learning rates of a development experiment: which ones are best on validation, by method and k."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -9,41 +9,44 @@ from pemt_core.artifacts.cell import FewShot
 from pemt_core.artifacts.description import load_training_record
 from pemt_core.comparison.folders import Folders
 from pemt_core.comparison.plan import ComparisonPlan
+from pemt_core.report.markdown import pipe_table
+
+Scores = Mapping[str, float]  # of one cell, by configuration: "0.01", or "mnli 0.01" if it also chooses a source
 
 
 @dataclass(frozen=True)
-class Rate:
-    """One configuration of a method, and its validation score in points, averaged over targets and seeds."""
+class Grid:
+    """Neighbouring learning rates, and the score of the best of them, averaged over targets and seeds."""
 
-    label: str
-    score: float
-    won: int  # cells in which it is the best
-    cells: int
+    labels: tuple[str, ...]
+    score: float  # points on validation
 
 
-def rates_of(plan: ComparisonPlan, folders: Folders) -> dict[tuple[str, FewShot], list[Rate]]:
-    """Every configuration by column and k, the best first."""
-    scores: dict[tuple[str, FewShot], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    won: dict[tuple[str, FewShot], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+def scores_of(plan: ComparisonPlan, folders: Folders) -> dict[tuple[str, FewShot], list[Scores]]:
+    """The validation scores of every cell by column and k; a configuration that diverged scores 0."""
+    scores: dict[tuple[str, FewShot], list[Scores]] = defaultdict(list)
     for variant, cell in plan.cells:
         trials = load_training_record(folders.targets(variant.name) / cell.task / cell.name).trials
-        key = plan.column(variant, cell.method), cell.k
-        finite = {label: 0.0 if score is None else score for label, score in trials.items()}  # None: it diverged
-        for label, score in finite.items():
-            scores[key][label].append(score)
-        won[key][max(finite, key=finite.__getitem__)] += 1
-    return {key: _ranked(by_label, won[key]) for key, by_label in scores.items()}
+        finite = {label: 0.0 if score is None else score for label, score in trials.items()}
+        scores[plan.column(variant, cell.method), cell.k].append(finite)
+    return scores
 
 
-def _ranked(scores: Mapping[str, list[float]], won: Mapping[str, int]) -> list[Rate]:
-    rates = [Rate(label, fmean(each), won.get(label, 0), len(each)) for label, each in scores.items()]
-    return sorted(rates, key=lambda rate: -rate.score)
+def ranked_grids(cells: Sequence[Scores], size: int) -> list[Grid]:
+    """All grids of `size` neighbouring configurations in the experiment's file, the best first."""
+    labels = list(cells[0])
+    grids = [tuple(labels[start : start + size]) for start in range(max(1, len(labels) - size + 1))]
+    found = [Grid(grid, fmean(max(cell[label] for label in grid) for cell in cells)) for grid in grids]
+    return sorted(found, key=lambda grid: -grid.score)
 
 
-def write_rates(rates: Mapping[tuple[str, FewShot], list[Rate]], most: int = 3) -> str:
-    """The best rates of every method as a Markdown table."""
-    lines = ["| method | k | learning rate | mean validation | best in |", "| --- | --- | --- | --- | --- |"]
-    for (method, k), ranked in rates.items():
-        for rate in ranked[:most]:
-            lines.append(f"| {method} | {k} | {rate.label} | {rate.score:.2f} | {rate.won} of {rate.cells} cells |")
-    return "\n".join(lines) + "\n"
+def write_rates(scores: Mapping[tuple[str, FewShot], Sequence[Scores]], size: int, most: int = 3) -> str:
+    """The best grids of every method as a Markdown table, then the mean of every rate."""
+    grids, rates = [], []
+    for (method, k), cells in scores.items():
+        for grid in ranked_grids(cells, size)[:most]:
+            grids.append([method, k, ", ".join(grid.labels), f"{grid.score:.2f}", len(cells)])
+        means = [f"{label}: {fmean(cell[label] for cell in cells):.2f}" for label in cells[0]]
+        rates.append([method, k, ", ".join(means)])
+    header = ["method", "k", f"grid of {size}", "mean of its best on validation", "cells"]
+    return pipe_table(header, grids) + "\n\n" + pipe_table(["method", "k", "mean on validation by rate"], rates) + "\n"

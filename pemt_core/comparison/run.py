@@ -12,7 +12,7 @@ from pemt_core.comparison.made import Stage
 from pemt_core.comparison.plan import ComparisonPlan, VariantPlan
 from pemt_core.comparison.presence import missing_cells
 from pemt_core.comparison.progress import CellBar
-from pemt_core.comparison.rates import rates_of, write_rates
+from pemt_core.comparison.rates import scores_of, write_rates
 from pemt_core.comparison.recording import TrackerOf, record_cells, record_report
 from pemt_core.comparison.shared import Shared
 from pemt_core.comparison_report.write import write_comparison
@@ -43,7 +43,8 @@ class Comparison:
         self._write_plan(folder / "plan")
         self.train()
         if self.plan.experiment.definition.development:
-            table = write_rates(rates_of(self.plan, self.folders))
+            size = len(self.plan.variants[0].settings.transfer.learning_rates)
+            table = write_rates(scores_of(self.plan, self.folders), size)
             write_files(folder, {"learning_rates.md": table})
             yield table
             yield f"{folder / 'learning_rates.md'}"
