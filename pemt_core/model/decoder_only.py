@@ -31,7 +31,7 @@ class DecoderOnly(PromptedModel):
     def prefix(self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"]) -> Prefix:
         layout = self.backbone.config.prompt_layout
         rows, text = self.prompt.embed(self.backbone.get_input_embeddings()(input_ids), attention_mask)
-        before = beginning(self.backbone).expand(len(text), -1, -1).to(text.dtype)
+        before = beginning(self.backbone).expand(len(text), -1, -1)
         in_front = rows if layout in ("front", "both") else rows[:, :0]
         is_text = F.pad(attention_mask.bool(), (before.shape[1] + in_front.shape[1], 0), value=False)
         is_read = F.pad(attention_mask.bool(), (before.shape[1] + in_front.shape[1], 0), value=True)
