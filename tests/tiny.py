@@ -273,6 +273,11 @@ class World:
         tokenizer = tiny_tokenizer(folder)
         model = tiny_t5(vocab_size=len(tokenizer), d_model=32, dropout=dropout)
         save_backbone(folder / "backbone", model, tokenizer)
+        return cls.on_backbone(folder, fillers=fillers)
+
+    @classmethod
+    def on_backbone(cls, folder: Path, *, fillers: int = 3) -> "World":
+        """Make two sources, briefly trained, and a target, for the backbone in `folder`."""
         world = cls(folder)
         for name in (*cls.SOURCES, cls.TARGET):
             write_task(folder / "data", name, fillers=fillers)
