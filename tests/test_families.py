@@ -377,22 +377,40 @@ def test_gates_depend_on_the_text_in_every_layer(kind: str, layout: str, part: s
         assert torch.equal(weight, weights[name]) == static, name
 
 
-@pytest.mark.parametrize(("kind", "changed"), [("t5gemma2", -1), ("gemma3", 0)])
-def test_gates_of_local_layers_see_a_window_of_a_long_text(kind: str, changed: int) -> None:
-    """Layer by layer, their prompt sees another (half) window of the text; the rest reaches them from no layer before
-    the first global one."""
-    layers = ["sliding_attention", "sliding_attention", "full_attention"]
-    model = target(lively(kind, "behind", layer_types=layers))
-    batch = batch_of(rows=1, length=6 * WINDOW)
-    other = {**batch, "input_ids": batch["input_ids"].clone()}
-    other["input_ids"][0, changed] += 1
-    with torch.no_grad():
+LONG = 6 * WINDOW
+SEEN = {  # tokens of a long text by the gates of local layers, before the first global one
+    "t5gemma2": [WINDOW // 2, WINDOW, 3 * WINDOW // 2],
+    "t5gemma": [WINDOW],
+    "gemma3": [WINDOW - 1, 2 * (WINDOW - 1), 3 * (WINDOW - 1)],
+}
+
+
+@pytest.mark.parametrize("kind", SEEN)
+def test_gates_of_local_layers_see_part_of_a_long_text(kind: str) -> None:
+    """The part next to the prompt, which grows from layer to layer; behind the first global layer, they see all."""
+    layers = ["sliding_attention"] * len(SEEN[kind]) + ["full_attention", "sliding_attention"]
+    model = target(lively(kind, "behind", layer_types=layers, num_hidden_layers=len(layers)))
+    in_front = kind in ENCODER_DECODERS
+    last_seen = [number - 1 if in_front else LONG - number for number in SEEN[kind]]
+    first_hidden = [number if in_front else LONG - number - 1 for number in SEEN[kind]]
+    farthest = LONG - 1 if in_front else 0
+    for layer, (near, beyond) in enumerate(zip(last_seen, first_hidden, strict=True)):
+        assert gates_that_see(model, near)[layer]
+        assert not gates_that_see(model, beyond)[layer]
+    local = [False] * len(SEEN[kind])
+    assert gates_that_see(model, farthest) == [*local, True, True]
+
+
+@torch.no_grad()
+def gates_that_see(model: PromptedModel, position: int) -> list[bool]:
+    """By layer of the stack that reads the text: whether the gate depends on one token of a long text."""
+    batch, found = batch_of(rows=1, length=LONG), []
+    for _ in range(2):
         model(**batch)
-        weights = dict(model.signal.expert_weights)
-        model(**other)
-    stack = "encoder" if kind in ENCODER_DECODERS else "decoder"
-    seen = [not torch.equal(model.signal.expert_weights[f"{stack}.{n}"], weights[f"{stack}.{n}"]) for n in range(3)]
-    assert seen == [False, False, True]
+        weights = model.signal.expert_weights
+        found.append([weights[name] for name in weights if name.startswith(next(iter(weights)).split(".")[0])])
+        batch["input_ids"][0, position] += 1
+    return [not torch.equal(*pair) for pair in zip(*found, strict=True)]
 
 
 # --- counts

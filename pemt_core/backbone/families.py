@@ -110,6 +110,7 @@ _FINGERPRINT = (
 )
 _GEMMA_NORMS = ("_layernorm", ".norm")
 
+# Every other layer is local: the gate of the first sees as many tokens of a text as its window has, all others see all
 T5GEMMA = Family(
     name="T5Gemma",
     models={"t5gemma": "T5GemmaForConditionalGeneration"},
@@ -126,6 +127,8 @@ T5GEMMA = Family(
     published=("google/t5gemma-s-s-prefixlm", "google/t5gemma-b-b-prefixlm", "google/t5gemma-2b-2b-prefixlm"),
 )
 
+# Five of six layers are local, and the prompt is in front: before the first global layer, the gate of layer n (from 1)
+# sees the first n * window / 2 tokens of a text
 T5GEMMA2 = Family(
     name="T5Gemma 2",
     models={"t5gemma2": "T5Gemma2ForConditionalGeneration"},
@@ -161,6 +164,8 @@ LLAMA = Family(
     published=("meta-llama/Llama-3.2-1B", "Qwen/Qwen3-0.6B", "HuggingFaceTB/SmolLM2-135M", "HuggingFaceTB/SmolLM3-3B"),
 )
 
+# Five of six layers are local. With the prompt behind the text, before the first global layer, the gate of layer n
+# (from 1) sees the last n * (window - 1) tokens of a text
 GEMMA3 = Family(
     name="Gemma 3",
     models={"gemma3_text": "Gemma3ForCausalLM"},
