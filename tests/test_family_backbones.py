@@ -29,7 +29,7 @@ from pemt_core.model.assemble import initial_prompt
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.optimizer import make_optimizer
 
-HALVES = ["t5_1_1", "t5gemma", "t5gemma2", "llama", "gemma3"]
+HALVES = ["t5_1_1", "t5gemma2", "llama", "gemma3"]
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +271,7 @@ def test_a_step_on_weights_in_bfloat16(halves: tuple[Any, Backbone], precision: 
     assert len(ids) == len(batch["input_ids"])
 
 
-@pytest.mark.parametrize("halves", ["t5_1_1", "gemma3"], indirect=True)
+@pytest.mark.parametrize("halves", ["gemma3"], indirect=True)
 @pytest.mark.parametrize("name", ["full", "adapter", "lora_biases", "lora_wo", "ia3", "bitfit", "norms"])
 def test_every_method_trains_float32_on_weights_in_bfloat16(name: str, halves: tuple[Any, Backbone]) -> None:
     exact, backbone = halves
