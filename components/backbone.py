@@ -1,4 +1,4 @@
-"""Make the T5 that all adapters attach to: load a checkpoint from the hub or a folder, or pretrain one.
+"""Make the model that all adapters attach to: load a checkpoint from the hub or a folder, or pretrain a T5.
 
 Writes OUTPUT in transformers' layout, with the fingerprint that every adapter records.
 """

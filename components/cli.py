@@ -44,6 +44,7 @@ class Command:
 
 COMMANDS = {
     "tasks": Command("components.tasks", "list the tasks, or show one"),
+    "backbones": Command("components.backbones", "list the families of backbones"),
     "methods": Command("components.methods", "list the methods, and what each trains"),
     "add-task": Command("components.add_task", "make a task from a data file"),
     "doctor": Command("components.doctor", "check this machine and project, and say what to fix"),

@@ -63,7 +63,7 @@ def backbone(
     backbone: Output[Model],
     provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
-    """Make the T5 that all adapters attach to."""
+    """Make the model that all adapters attach to."""
     what = ["--settings", settings, "--tracking", tracking, "--processes", processes]
     inputs = ["--tokenizer", f"{data.path}/tokenizer", "--corpus", f"{data.path}/corpus.parquet"]
     outputs = ["--output", backbone.path, "--checkpoints", CHECKPOINTS, "--provenance", provenance.path]

@@ -1,5 +1,6 @@
 """Label words: which ones a model can write and tell apart, and the words proposed instead."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +9,19 @@ from typing import Any
 import pytest
 from source_code import REPOSITORY
 from tiny import World, write_corpus
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
+from pemt_core.backbone.text_ids import answer_ids
 from pemt_core.backbone.tokenizer import load_tokenizer, train_tokenizer
-from pemt_core.data.prepared import TaskDescription, load_task_description, write_description
+from pemt_core.data.prepared import PreparedTask, TaskDescription, load_task_description, write_description
+from pemt_core.data.tokenized import answer_length
 from pemt_core.labels import LabelError, check_label_words, check_labels, check_written
 from pemt_core.preparation.prepare import describe
+from pemt_core.preparation.statistics import token_lengths
 from pemt_core.tasks import TASKS
+from pemt_core.tasks.entry import OwnTask
+from pemt_core.tasks.own import own_task
 
 
 def task_of(*labels: str, suite: str = "Own", shown: dict[str, str] | None = None) -> TaskDescription:
@@ -106,11 +114,22 @@ def test_many_labels_are_named_in_part_and_proposed_in_whole(tokenizer: Any) -> 
     assert len(set(caught.value.words.values())) == len(labels)
 
 
-def test_labels_that_are_equal_when_cut_are_refused(tokenizer: Any) -> None:
-    """An answer has at most `generation_length` tokens."""
+def test_no_label_is_cut(tokenizer: Any) -> None:
+    """An answer has at most `generation_length` tokens, or those of the longest label."""
     task = replace(task_of("unmistakably", "unmistakable"), generation_length=4)
-    with pytest.raises(LabelError, match="cannot write the labels"):
-        check_written(task, tokenizer)
+    check_written(task, tokenizer)
+    longest = max(len(ids) for ids in answer_ids(tokenizer, ["unmistakably", "unmistakable"]))
+    assert answer_length(task, tokenizer) == longest > 4
+    assert answer_length(replace(task, labels=None), tokenizer) == 4
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_byt5_writes_the_labels_of_every_task(name: str) -> None:
+    """Byte by byte: none of its answers fits into T5's eight tokens."""
+    task, byt5 = describe(TASKS[name]), ByT5Tokenizer()
+    check_label_words(task, byt5)
+    longest = max((len(label.encode()) + 1 for label in task.labels or []), default=0)
+    assert answer_length(task, byt5) == max(longest, task.generation_length)
 
 
 def test_errors_name_the_users_labels(tokenizer: Any) -> None:
@@ -155,3 +174,69 @@ def test_both_stages_refuse_labels_that_the_backbone_cannot_write(world: World, 
             train(tmp_path / "adapters", task="gamma")
     assert not (tmp_path / "adapters").exists()
     assert not (tmp_path / "checkpoints").exists()
+
+
+# --- byte-level tokenizers, as those of Llama, Qwen and SmolLM
+
+
+def byte_level(*, unknown: bool, begins: bool) -> Any:
+    """Bytes and the merges of a few words, with one special token for everything, and no EOS behind texts."""
+    special = "<|endoftext|>"
+    found = Tokenizer(models.BPE())
+    found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    found.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=[special],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    found.train_from_iterator(["Decide whether it is positive or negative, positive or negative."] * 9, trainer)
+    if begins:
+        found.post_processor = processors.TemplateProcessing(single=f"{special} $A", special_tokens=[(special, 0)])
+    names = {"bos_token": special, "eos_token": special, **({"unk_token": special} if unknown else {})}
+    return PreTrainedTokenizerFast(tokenizer_object=found, **names)
+
+
+BYTE_LEVEL = [(unknown, begins) for unknown in (False, True) for begins in (False, True)]
+
+
+@pytest.mark.parametrize(("unknown", "begins"), BYTE_LEVEL)
+def test_a_byte_level_tokenizer_can_write_every_label(tmp_path: Path, unknown: bool, begins: bool) -> None:
+    """SmolLM2's unknown token is its EOS, which closes every answer, and Llama's tokenizer begins with a BOS."""
+    byte_level(unknown=unknown, begins=begins).save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    check_written(task_of("positive", "negative", "m²", "שלום", "😀", "{a}", "a b"), tokenizer)
+    assert answer_ids(tokenizer, ["positive"])[0][-1] == tokenizer.eos_token_id
+    with pytest.raises(LabelError, match=re.escape('cannot write the label "<|endoftext|>"')) as caught:
+        check_written(task_of("positive", "<|endoftext|>"), tokenizer)
+    check_written(task_of("positive", *caught.value.words.values()), tokenizer)
+
+
+@pytest.mark.parametrize(("unknown", "begins"), BYTE_LEVEL)
+def test_the_longest_label_fits_byte_by_byte(tmp_path: Path, unknown: bool, begins: bool) -> None:
+    """The length of answers follows from the bytes of the labels: a blank before and the EOS behind."""
+    path = tmp_path / "rows.jsonl"
+    words = ["zzzzqqqq", "ÄÖÜßäöü😀"]
+    path.write_text("".join(json.dumps({"text": "x", "answer": word}) + "\n" for word in words), encoding="utf-8")
+    entry = OwnTask.model_validate({
+        "files": {"train": str(path)}, "text": {"text": "text"}, "target": "answer", "labels": words,
+        "description": "Decide.", "metrics": ["accuracy"],
+    })  # fmt: skip
+    task = own_task("own", entry, tmp_path)
+    tokenizer = byte_level(unknown=unknown, begins=begins)
+    lengths = [len(ids) for ids in answer_ids(tokenizer, words)]
+    assert max(lengths) == len(words[1].encode()) + 2 <= task.generation_length
+
+
+@pytest.mark.parametrize(("unknown", "begins"), BYTE_LEVEL)
+def test_lengths_count_what_the_model_reads(tmp_path: Path, world: World, unknown: bool, begins: bool) -> None:
+    """A text has no closing token here, an answer has; the BOS belongs to the model."""
+    tokenizer = byte_level(unknown=unknown, begins=begins)
+    directory = world.folder / "data" / world.TARGET
+    found = token_lengths([directory], tokenizer)[world.TARGET]["train"]
+    rows = PreparedTask.load(directory).rows("train").to_pylist()
+    plain = tokenizer.backend_tokenizer
+    sources = [len(plain.encode(row["source"], add_special_tokens=False).ids) for row in rows]
+    targets = [len(plain.encode(f" {row['target']}", add_special_tokens=False).ids) + 1 for row in rows]
+    assert (found["source"]["max"], found["target"]["max"]) == (max(sources), max(targets))

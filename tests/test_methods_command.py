@@ -63,8 +63,8 @@ def test_the_table_has_a_row_for_each_method(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("nonsense", "'nonsense' is neither a folder nor a T5 of known shapes; choose from: flan-t5-base, "),
-        ("google-t5/t5-bsae", "neither a folder nor a T5 of known shapes; did you mean 't5-base'"),
+        ("nonsense", "'nonsense' is neither a folder nor a published checkpoint of known shapes; choose from: "),
+        ("google-t5/t5-bsae", "neither a folder nor a published checkpoint of known shapes; did you mean 't5-base'"),
         (str(REPOSITORY / "docs"), "docs: no readable config.json of a model"),
     ],
 )

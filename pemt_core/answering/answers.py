@@ -11,7 +11,7 @@ from torch import Tensor
 from pemt_core.answering.rule import AnswerRule, rule_for
 from pemt_core.backbone.text_ids import answer_ids
 from pemt_core.data.prepared import TaskDescription
-from pemt_core.data.tokenized import IGNORED_LABEL, TokenizedTexts, padded
+from pemt_core.data.tokenized import IGNORED_LABEL, TokenizedTexts, answer_length, padded
 from pemt_core.model.prompted import PromptedModel, ReadRows
 
 
@@ -42,6 +42,7 @@ class Answerer:
 
     def __init__(self, tokenizer: Any, task: TaskDescription, rule: AnswerRule) -> None:
         self.tokenizer, self.task, self.rule = tokenizer, task, rule_for(task.labels, rule)
+        self._length = answer_length(task, tokenizer)
         self._label_ids = None if task.labels is None else self._tokens(task.labels)
 
     def answer(
@@ -68,7 +69,7 @@ class Answerer:
             best = [max(row, key=row.__getitem__) for row in labels]
             found = Probabilities([row[word] for row, word in zip(labels, best, strict=True)], labels)
             return best, dict(model.signal.expert_weights), found
-        ids = encoded.generate(max_new_tokens=self.task.generation_length, do_sample=False, num_beams=1)
+        ids = encoded.generate(max_new_tokens=self._length, do_sample=False, num_beams=1)
         weights = dict(model.signal.expert_weights)  # before the candidates pass through the decoder
         written = [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
         if not probabilities:
@@ -92,6 +93,6 @@ class Answerer:
         return found
 
     def _tokens(self, labels: Sequence[str]) -> Tensor:
-        """Token ids of the labels (1, C, L), cut like the targets in training; -100 is padding."""
-        rows = answer_ids(self.tokenizer, labels, self.task.generation_length)
+        """Token ids of the labels (1, C, L); -100 is padding."""
+        rows = answer_ids(self.tokenizer, labels)
         return padded([np.asarray(row, dtype=np.int32) for row in rows], IGNORED_LABEL).unsqueeze(0)

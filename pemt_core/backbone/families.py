@@ -5,6 +5,8 @@ from typing import Any
 from pemt_core.backbone.family import Family, Norms, Role, Stack, Sublayer
 from pemt_core.errors import ArtifactError, nearest
 
+TINY = "tiny random models in the tests"
+
 _T5_ATTENTION: dict[str, Role] = {"q": "q", "k": "k", "v": "v", "o": "o"}
 _T5_FEED_FORWARD: dict[str, Role] = {"wi": "wi", "wi_0": "wi", "wi_1": "wi", "wo": "wo"}
 
@@ -67,9 +69,8 @@ T5 = Family(
         "eos_token_id",
         "decoder_start_token_id",
     ),
-    published=("google-t5/t5-base", "google/t5-v1_1-base", "google/flan-t5-base", "google/mt5-base", "google/umt5-base",
-               "google/byt5-base"),
-)  # fmt: skip
+    run_on=(TINY, "the generated world (docs/demo.md)"),
+)
 
 _ATTENTION: dict[str, Role] = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o"}
 _FEED_FORWARD: dict[str, Role] = {"gate_proj": "wi", "up_proj": "wi", "down_proj": "wo"}
@@ -124,7 +125,7 @@ T5GEMMA = Family(
     sizes=_SIZES,
     fingerprint=_FINGERPRINT,
     config_parts=("encoder", "decoder"),
-    published=("google/t5gemma-s-s-prefixlm", "google/t5gemma-b-b-prefixlm", "google/t5gemma-2b-2b-prefixlm"),
+    run_on=(TINY,),
 )
 
 # Five of six layers are local, and the prompt is in front: before the first global layer, the gate of layer n (from 1)
@@ -148,7 +149,7 @@ T5GEMMA2 = Family(
     sizes=_SIZES,
     fingerprint=_FINGERPRINT,
     config_parts=("encoder.text_config", "decoder"),
-    published=("google/t5gemma-2-270m-270m", "google/t5gemma-2-1b-1b"),
+    run_on=(TINY,),
 )
 
 LLAMA = Family(
@@ -161,7 +162,7 @@ LLAMA = Family(
     sizes=_SIZES,
     fingerprint=_FINGERPRINT,
     dropout="attention_dropout",
-    published=("meta-llama/Llama-3.2-1B", "Qwen/Qwen3-0.6B", "HuggingFaceTB/SmolLM2-135M", "HuggingFaceTB/SmolLM3-3B"),
+    run_on=(TINY,),
 )
 
 # Five of six layers are local. With the prompt behind the text, before the first global layer, the gate of layer n
@@ -176,7 +177,7 @@ GEMMA3 = Family(
     sizes=_SIZES,
     fingerprint=_FINGERPRINT,
     dropout="attention_dropout",
-    published=("google/gemma-3-270m",),
+    run_on=(TINY,),
 )
 
 FAMILIES = (T5, T5GEMMA, T5GEMMA2, LLAMA, GEMMA3)

@@ -1,7 +1,7 @@
 """What the rest of the code must know about a family of models: a record, without torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["q", "k", "v", "o", "wi", "wo"]
@@ -27,6 +27,12 @@ class Stack:
     name: Literal["encoder", "decoder"]
     layers: str  # path of the list of layers from the model
     sublayers: tuple[Sublayer, ...]  # the feed-forward last
+
+    @property
+    def wo(self) -> str:
+        """The attribute of a feed-forward's second half, beside which experts stand."""
+        (attribute,) = (name for name, role in self.sublayers[-1].linear.items() if role == "wo")
+        return attribute
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Family:
     fingerprint: tuple[str, ...]  # keys of a config (part) that affect outputs in evaluation
     dropout: str = "dropout_rate"  # the key of a config with the probability in training
     config_parts: tuple[str, ...] = ("",)  # paths of the configs that have these keys
-    published: tuple[str, ...] = field(default=())  # checkpoints on the hub that users start from
+    run_on: tuple[str, ...] = ()  # what the project ran on models of this family
 
     @property
     def has_encoder(self) -> bool:

@@ -1,50 +1,19 @@
-"""Backbones of shapes alone, on the meta device: no weights, no downloads.
-
-The numbers come from the checkpoints' config.json on the hub.
-"""
+"""Backbones of shapes alone, on the meta device: no weights, no downloads."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from torch import nn
 
 from pemt_core.backbone.architecture import read_config
 from pemt_core.backbone.families import architecture_class
+from pemt_core.backbone.location import one_line
+from pemt_core.backbone.published import find_checkpoint
 from pemt_core.backbone.store import Backbone, recorded_fingerprint
 from pemt_core.backbone.tokenizer import load_tokenizer
-from pemt_core.errors import ArtifactError, SettingsError, cut, nearest
-
-_T5 = {"vocab_size": 32128, "d_kv": 64, "feed_forward_proj": "relu"}
-_GATED = {"vocab_size": 32128, "d_kv": 64, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
-_SMALL = {"d_model": 512, "num_layers": 6, "num_heads": 8}
-_BASE = {"d_model": 768, "num_layers": 12, "num_heads": 12}
-_LARGE = {"d_model": 1024, "num_layers": 24, "num_heads": 16}
-_SMALL_1_1 = {"d_model": 512, "d_ff": 1024, "num_layers": 8, "num_heads": 6}
-_BASE_1_1, _LARGE_1_1 = {**_BASE, "d_ff": 2048}, {**_LARGE, "d_ff": 2816}
-_XL, _XXL = {"d_model": 2048, "d_ff": 5120, "num_layers": 24, "num_heads": 32}, {
-    "d_model": 4096, "d_ff": 10240, "num_layers": 24, "num_heads": 64,
-}  # fmt: skip
-
-SHAPES: dict[str, dict[str, Any]] = {
-    "t5-small": {**_T5, **_SMALL, "d_ff": 2048},
-    "t5-base": {**_T5, **_BASE, "d_ff": 3072},
-    "t5-large": {**_T5, **_LARGE, "d_ff": 4096},
-    "t5-3b": {**_T5, **_LARGE, "d_kv": 128, "d_ff": 16384, "num_heads": 32},
-    "t5-11b": {**_T5, **_LARGE, "d_kv": 128, "d_ff": 65536, "num_heads": 128},
-    **{
-        f"{family}-{size}": {**_GATED, **shape}
-        for family in ("t5-v1_1", "flan-t5")
-        for size, shape in (
-            ("small", _SMALL_1_1), ("base", _BASE_1_1), ("large", _LARGE_1_1), ("xl", _XL), ("xxl", _XXL),
-        )
-    },
-    **{
-        f"mt5-{size}": {**_GATED, **shape, "vocab_size": 250112}
-        for size, shape in (
-            ("small", _SMALL_1_1), ("base", _BASE_1_1), ("large", _LARGE_1_1), ("xl", _XL), ("xxl", _XXL),
-        )
-    },
-}  # fmt: skip
+from pemt_core.errors import ArtifactError
 
 
 def outline(directory: Path) -> Backbone:
@@ -54,22 +23,48 @@ def outline(directory: Path) -> Backbone:
 
 
 def backbone_of_shapes(name: str) -> Any:
-    """A T5 on the meta device: from a folder with a config.json, or a name in SHAPES, with or without its publisher.
+    """A model on the meta device: from a folder with a config.json, or a published checkpoint's name.
 
-    Raises SettingsError, naming the nearest, if `name` is neither, and ArtifactError if the config.json is damaged.
+    Raises SettingsError, naming the nearest, if `name` is neither, and ArtifactError if the folder is damaged.
     """
-    from transformers import T5Config
+    from transformers import AutoConfig
 
     if Path(name).is_dir():
-        config = read_config(name, local_files_only=True)
+        model = _model_of(read_config(name, local_files_only=True), name)
+        has_own_head = _head_name(model) in _stored_names(Path(name))
     else:
-        short = name.rpartition("/")[2]
-        if short not in SHAPES:
-            raise SettingsError(f"'{cut(name)}' is neither a folder nor a T5 of known shapes; {nearest(short, SHAPES)}")
-        config = T5Config(**SHAPES[short])
+        checkpoint = find_checkpoint(name)
+        model = _model_of(AutoConfig.for_model(checkpoint.model_type, **checkpoint.shapes), name)
+        has_own_head = checkpoint.has_own_head
+    if has_own_head:
+        head = model.get_output_embeddings()
+        head.weight = nn.Parameter(torch.empty_like(head.weight))
+    return model
+
+
+def _model_of(config: Any, name: str) -> Any:
     model_class = architecture_class(config.model_type, name)
     try:
         with torch.device("meta"):
             return model_class(config)
     except Exception as error:  # transformers checks only some values of a configuration
-        raise ArtifactError(f"{name}: its config.json describes no T5 ({type(error).__name__}: {error})") from error
+        raise ArtifactError(
+            f"{name}: its config.json describes no {config.model_type} ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _head_name(model: Any) -> str:
+    head = model.get_output_embeddings()
+    return next(f"{name}.weight" for name, module in model.named_modules() if module is head)
+
+
+def _stored_names(directory: Path) -> set[str]:
+    """The tensors in a folder. A head that is one with the embeddings is not stored."""
+    names: set[str] = set()
+    for path in directory.glob("*.safetensors"):
+        try:
+            with safe_open(path, framework="pt") as file:
+                names.update(file.keys())
+        except Exception as error:  # safetensors raises various types for a damaged file
+            raise ArtifactError(f"{path}: not readable as tensors ({one_line(error)})") from error
+    return names

@@ -8,6 +8,8 @@ within a text do, and ends with the EOS.
 from collections.abc import Sequence
 from typing import Any
 
+_ANY_TEXT = "a"
+
 
 def text_ids(tokenizer: Any, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
     """The ids of texts, each cut to `max_length` tokens, the closing one included."""
@@ -30,8 +32,8 @@ def answer_ids(tokenizer: Any, answers: Sequence[str], max_length: int | None = 
 
 def closes_texts(tokenizer: Any) -> bool:
     """Whether the tokenizer ends every text with its EOS."""
-    closed: bool = tokenizer("")["input_ids"][-1:] == [tokenizer.eos_token_id]
-    return closed
+    last: int = tokenizer(_ANY_TEXT)["input_ids"][-1]  # of no text, it could be a BOS that is the EOS
+    return last == tokenizer.eos_token_id
 
 
 def _ids(

@@ -53,7 +53,7 @@ def _read(name: str, **options: Any) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        probe = tokenizer(PROBE)["input_ids"]
+        probe = tokenizer(PROBE, add_special_tokens=False)["input_ids"]  # the unknown token can be the BOS too
     except Exception as error:  # transformers and tokenizers raise various types for a damaged file
         raise DataError(f"tokenizer '{name}': not readable as a tokenizer ({one_line(error)})") from error
     # without the vocabulary file, transformers silently returns a tokenizer with special tokens only

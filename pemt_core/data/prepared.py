@@ -24,7 +24,7 @@ ROW_SCHEMA = pa.schema(
     [
         ("id", pa.string()),  # unique within the task; from the dataset's id if it has one
         ("group", pa.string()),  # shared by the rows of a question (MultiRC, ReCoRD); otherwise the id
-        ("source", pa.string()),  # what the encoder reads
+        ("source", pa.string()),  # what the model reads
         ("target", pa.string()),  # what the decoder is trained to write
         ("references", pa.list_(pa.string())),  # every right answer; [target] for labels
     ]
@@ -40,7 +40,7 @@ class TaskDescription:
     description: str  # one sentence; its tokens start the task prompt
     labels: list[str] | None  # label words in class order; None for free text
     metrics: list[str]  # names in pemt_core.metrics, the main one first
-    generation_length: int  # tokens, including the closing one; the same for selection and test
+    generation_length: int  # tokens, including the closing one; the same for selection and test. A longer label counts
     shown: dict[str, str] | None = None  # the user's label for each label word, if the model writes other words
 
     def shown_as(self, text: str) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pemt_core.backbone.text_ids import answer_ids, cut_text_ids, text_ids
+from pemt_core.data.prepared import TaskDescription
 
 IGNORED_LABEL = -100
 CHUNK = 10_000  # rows tokenized at a time: bounds the memory of the tokenizer's Python lists
@@ -90,6 +91,11 @@ def tokenize(
         _ragged(answer_ids, tokenizer, targets, target_length),
         tokenizer.pad_token_id,
     )
+
+
+def answer_length(task: TaskDescription, tokenizer: Any) -> int:
+    """The most tokens of an answer: the task's, or those of its longest label, which ByT5 writes byte by byte."""
+    return max([task.generation_length, *map(len, answer_ids(tokenizer, task.labels or []))])
 
 
 def _ragged(

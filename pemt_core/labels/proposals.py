@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from pemt_core.labels.looks import number_in, seen
 
 LONGEST = 60  # characters of a proposed word
+_MOST_NUMBERS = 1_000  # of "label1" and so on: a tokenizer that can write none of them can write nothing
 
 
 def is_simple(word: str) -> bool:
@@ -50,10 +51,8 @@ def _candidates(label: str, read_back: Callable[[str], str]) -> Iterator[str]:
     yield re.sub(r"\W+", "_", letters).strip("_")
     yield _spelled(seen(label))
     yield _spelled(label)
-    number = 1
-    while True:
+    for number in range(1, _MOST_NUMBERS):
         yield f"label{number}"
-        number += 1
 
 
 def _spelled(label: str) -> str:

@@ -22,7 +22,7 @@ def check_label_words(task: TaskDescription, tokenizer: Any) -> None:
 
 def check_written(task: TaskDescription, tokenizer: Any) -> None:
     """Check that a model with this tokenizer can write each label word of a task. Raises LabelError if it cannot."""
-    words, writer = task.labels or [], _Writer(tokenizer, task.generation_length)
+    words, writer = task.labels or [], _Writer(tokenizer)
     broken = [word for word in words if not writer.can_write(word)]
     same = _with_equal_tokens([word for word in words if word not in broken], writer)
     if not broken and not same:
@@ -33,8 +33,7 @@ def check_written(task: TaskDescription, tokenizer: Any) -> None:
     )
     more = f" and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
     problem = "the backbone cannot write" if broken else "the backbone writes the same for"
-    free = _Writer(tokenizer, None)  # the most tokens of an answer follow from its words
-    proposed = proposed_words(changed, words, free.can_write, free.normalised)
+    proposed = proposed_words(changed, words, writer.can_write, writer.normalised)
     raise LabelError(task, f"{problem} the {'label' if len(changed) == 1 else 'labels'} {listed}{more}", proposed)
 
 
@@ -51,12 +50,10 @@ class _Writer:
     """What a model with this tokenizer writes; the tokenizer itself stays as it is, without truncation in its state."""
 
     tokenizer: Any
-    length: int | None  # the most tokens of an answer
 
     def ids(self, word: str) -> list[int]:
-        """The tokens of a word, cut like targets in training: the last one closes it."""
-        (found,) = answer_ids(self.tokenizer, [word])
-        return found if self.length is None or len(found) <= self.length else [*found[: self.length - 1], found[-1]]
+        """The tokens of a word, of which the last one closes it."""
+        return answer_ids(self.tokenizer, [word])[0]
 
     def read_back(self, word: str) -> str:
         text: str = self.tokenizer.batch_decode([self.ids(word)], skip_special_tokens=True)[0]
@@ -64,7 +61,8 @@ class _Writer:
 
     def normalised(self, word: str) -> str:
         """What the tokenizer makes of a word; empty if it lacks a part of it."""
-        return "" if self.tokenizer.unk_token_id in self.ids(word) else self.read_back(word)
+        text = self.ids(word)[:-1]  # in some tokenizers, the unknown token is the one that closes
+        return "" if self.tokenizer.unk_token_id in text else self.read_back(word)
 
     def can_write(self, word: str) -> bool:
         """Whether an answer of these tokens is this word; blanks count as metrics count them."""

@@ -28,7 +28,7 @@ def trained_parameters(
     """Count the parameters that `method` trains for one target.
 
     Args:
-        backbone: a T5 on any device, the meta device included.
+        backbone: on any device, the meta device included.
         sources: all known sources; each has an expert of this `rank`, and a prompt trained alone of `prompt_length`.
     """
     option = method.options(sources)[0]  # options differ in what they start from

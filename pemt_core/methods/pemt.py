@@ -37,7 +37,7 @@ class Pemt(GateSettings, SourceChoice, Method):
     sparsity_positions: Literal["all", "unpadded"]
     sparsity_gradient: Literal["full", "cosines_detached", "weights_detached"] = "full"
     description: Annotated[str, Field(min_length=1, max_length=2000)] | None = None  # None: the target's
-    guided_prompt: bool = True  # false: the target's prompt alone enters the encoder
+    guided_prompt: bool = True  # false: the target's prompt is read without the sources'
     target_adapter: bool = True
     norms: Literal["trained", "frozen"] = "trained"
     source_adapters: Literal["own", "permuted", "random"] = "own"  # permuted: each source has the next one's

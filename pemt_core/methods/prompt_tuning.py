@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class PromptTuning(Method):
-    """A prompt of `length` vectors in front of the encoder's text; no sources."""
+    """A prompt of `length` vectors beside the text; no sources."""
 
     kind: Literal["prompt_tuning"]
     length: Count = 100

@@ -1,1 +1,1 @@
-"""The method's modules, which attach to a frozen T5 and detach exactly. Start reading at assemble.py."""
+"""The method's modules, which attach to a frozen backbone and detach exactly. Start reading at assemble.py."""

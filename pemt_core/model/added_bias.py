@@ -1,4 +1,4 @@
-"""BitFit (Ben Zaken et al. 2022, arXiv 2106.10199) on a T5, which has no biases: they are added, zero at the start."""
+"""BitFit (Ben Zaken et al. 2022, arXiv 2106.10199) on layers without biases: they are added, zero at the start."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Prompts: what enters the encoder in front of the text, and how it changes the text's embeddings.
+"""Prompts: what is read beside the text, and how it changes the text's embeddings.
 
 A task prompt is P vectors in front of the text (stage 1); its correlation-guided form serves stage 2.
 """
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Prompt(nn.Module):
-    """What a method does to the encoder's input: a prompt (P, D), the same in front of every text.
+    """What a method adds to what is read: a prompt (P, D), the same for every text.
 
     A prompt that depends on the text, or changes its embeddings, overrides `embed`.
     """

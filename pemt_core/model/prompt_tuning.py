@@ -1,4 +1,4 @@
-"""Prompt tuning (Lester et al. 2021): P trained vectors before the encoder's text; the whole backbone is frozen.
+"""Prompt tuning (Lester et al. 2021): P trained vectors beside the text; the whole backbone is frozen.
 
 The prompt methods train it on a target; SPoT, ATTEMPT and MPT also read the prompts that it trained on the sources.
 """
@@ -17,7 +17,7 @@ from pemt_core.model.prompting import prompted
 from pemt_core.model.signal import ForwardSignal
 from pemt_core.model.stacks import embedded, width
 
-FREQUENT_TOKENS = 5000  # the vocabularies of T5 and of our tokenizers list frequent pieces first
+FREQUENT_TOKENS = 5000  # vocabularies list frequent pieces first, after special tokens and bytes
 
 PromptInit = Literal["vocab5000", "normal", "text"]
 

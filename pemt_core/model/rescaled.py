@@ -25,7 +25,7 @@ class RescaledOutput(nn.Module):
 
 
 class RescaledInput(nn.Module):
-    """wo(l * x), x after activation and dropout; in a gated T5, x is the product of both halves."""
+    """wo(l * x), x after activation and dropout; in a gated feed-forward, x is the product of both halves."""
 
     def __init__(self, base_layer: nn.Linear, factors: Float[Tensor, " F"]) -> None:
         super().__init__()

@@ -80,10 +80,9 @@ def feed_forwards(backbone: Any) -> Iterator[FeedForward]:
     family = family_of(backbone)
     for stack in family.stacks:
         sublayer = stack.sublayers[-1]
-        (attribute,) = (name for name, role in sublayer.linear.items() if role == "wo")
         for index, layer in enumerate(backbone.get_submodule(stack.layers)):
             encoder_width = width(backbone) if family.has_encoder and stack.name == "decoder" else None
-            yield FeedForward(stack.name, index, layer.get_submodule(sublayer.path), attribute, encoder_width)
+            yield FeedForward(stack.name, index, layer.get_submodule(sublayer.path), stack.wo, encoder_width)
 
 
 def linear_layers(backbone: Any) -> Iterator[LinearPlace]:

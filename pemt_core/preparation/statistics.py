@@ -96,7 +96,8 @@ def shared_rows(tallies: Mapping[str, SplitTally]) -> dict[str, int]:
 def token_lengths(
     prepared_dirs: Iterable[Path], tokenizer: "PreTrainedTokenizerBase", batch_size: int = 1_000
 ) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
-    """Compute quantiles of the lengths in tokens, without truncation and including the closing token.
+    """Compute quantiles of the lengths in tokens, without truncation: answers with the closing token, and
+    texts too where the tokenizer closes them.
 
     Streams the parquet files. Returns {task: {split: {"source" | "target": {"p50", "p95", "p99", "max"}}}}.
     """

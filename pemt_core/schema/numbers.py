@@ -29,7 +29,7 @@ def _distinct(values: Values) -> Values:
 Distinct = AfterValidator(_distinct)  # of a list
 Natural = Annotated[int, Field(ge=0, le=LARGEST)]
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
-Rank = Annotated[int, Field(ge=1, le=2**16)]  # the widest feed-forward of a T5
+Rank = Annotated[int, Field(ge=1, le=2**16)]  # the widest feed-forward of a checkpoint, T5-11B
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Bound = Count | None
 Amount = Annotated[float, Field(ge=0, le=1e38)]  # float32 ends there

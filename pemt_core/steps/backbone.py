@@ -1,4 +1,4 @@
-"""backbone: fetch or pretrain the T5 that everything is attached to."""
+"""backbone: fetch or pretrain the model that everything is attached to."""
 
 from pathlib import Path
 from typing import Any

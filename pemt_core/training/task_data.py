@@ -13,7 +13,7 @@ from pemt_core.answering.split import EvaluationSplit, predict
 from pemt_core.data.batches import epoch_batches
 from pemt_core.data.few_shot import few_shot_rows
 from pemt_core.data.prepared import PreparedTask
-from pemt_core.data.tokenized import TokenizedSplit, tokenize
+from pemt_core.data.tokenized import TokenizedSplit, answer_length, tokenize
 from pemt_core.model.prompted import PromptedModel
 from pemt_core.training.loop import Evaluation
 from pemt_core.training.settings import SelectBy, TrainingSettings
@@ -56,7 +56,7 @@ class TaskData:
             targets,
             tokenizer,
             source_length=source_length,
-            target_length=task.generation_length,
+            target_length=answer_length(task, tokenizer),
         )
         validation = EvaluationSplit.of(
             task,

@@ -1,4 +1,4 @@
-"""The published gate: each layer reads its input, or the encoder's output, at the prompt's positions."""
+"""The published gate: each layer reads its input at the prompt's positions, or a decoder the encoder's output."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""A gate per position, as in LoRA-Flow (arXiv 2402.11455): every position of both stacks reads its own input of `wo`.
+"""A gate per position, as in LoRA-Flow (arXiv 2402.11455): every position of every layer reads its own input of `wo`.
 
 LoRA-Flow adds a bias per expert after the softmax (t5-base: 442,512 parameters instead of 442,368). It is left out, so
 that the weights stay shares of a whole, as the task sparsity loss needs.
