@@ -14,8 +14,9 @@ def main(arguments: argparse.Namespace) -> None:
     from pemt_core.backbone.shapes import outline
     from pemt_core.lora.writer import save_lora
 
-    adapter = load_source(arguments.adapter, outline(arguments.backbone))
-    save_lora(arguments.output, adapter, arguments.base_model or str(arguments.backbone))
+    backbone = outline(arguments.backbone)
+    adapter = load_source(arguments.adapter, backbone)
+    save_lora(arguments.output, adapter, backbone, arguments.base_model or str(arguments.backbone))
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from pemt_core.methods.gate_settings import GateSettings
 from pemt_core.model.experts import FoldedExperts
 from pemt_core.model.gate import Gate, Mixed
 from pemt_core.model.signal import ForwardSignal
-from pemt_core.model.stacks import FeedForward
+from pemt_core.model.stacks import LinearPlace
 
 STD, DROPOUT = 0.001, 0.3  # of omega: the published configuration
 
@@ -37,19 +37,19 @@ class ScaledOutputs(Gate):
 
 
 def initial_tensors(
-    places: Sequence[FeedForward], num_experts: int, generator: torch.Generator, settings: GateSettings
+    places: Sequence[LinearPlace], num_experts: int, generator: torch.Generator, settings: GateSettings
 ) -> dict[str, Tensor]:
     """N(2/E, 0.001), as published: the mixture starts at twice the mean."""
     tensors = {}
     for place in places:
-        size = place.wo.out_features if settings.omega == "vector" else 1
+        size = place.layer.out_features if settings.omega == "vector" else 1
         start = torch.randn(num_experts, size, generator=generator)
         tensors[f"{place.key}.gate"] = 2 / num_experts + STD * start
     return tensors
 
 
 def build(
-    place: FeedForward,
+    place: LinearPlace,
     parameters: Mapping[str, nn.Parameter],
     experts: FoldedExperts,
     signal: ForwardSignal,
