@@ -41,14 +41,15 @@ def tiny_model(kind: str, *, layout: str = "behind", seed: int = 0, spread: floa
     """
     import transformers as t
 
+    special = {name: changes.get(name, value) for name, value in _SPECIAL.items()}
     gated = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
     torch.manual_seed(seed)
     if kind == "t5gemma":
         parts = {"encoder": {**_LOCAL, **changes}, "decoder": {**_LOCAL, **changes}}
-        model: Any = t.T5GemmaForConditionalGeneration(t.T5GemmaConfig(**parts, **_SPECIAL))
+        model: Any = t.T5GemmaForConditionalGeneration(t.T5GemmaConfig(**parts, **special))
     elif kind == "t5gemma2":
         encoder = {"text_config": {**_LOCAL, **changes}, "vision_config": _VISION}
-        config = t.T5Gemma2Config(encoder=encoder, decoder={**_LOCAL, **changes}, **_SPECIAL)
+        config = t.T5Gemma2Config(encoder=encoder, decoder={**_LOCAL, **changes}, **special)
         model = t.T5Gemma2ForConditionalGeneration(config)
     else:
         make, config_class, settings = {

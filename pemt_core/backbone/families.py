@@ -92,8 +92,6 @@ _FINGERPRINT = (
     "hidden_activation",
     "rms_norm_eps",
     "rope_parameters",
-    "rope_theta",
-    "rope_scaling",
     "attention_bias",
     "mlp_bias",
     "layer_types",
