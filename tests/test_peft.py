@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from source_code import REPOSITORY
 from test_components import run_here
-from tiny import KINDS, World, random_experts, random_target_tensors, tiny_batch, tiny_t5
+from tiny import KINDS, World, change_record, random_experts, random_target_tensors, tiny_batch, tiny_t5
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
@@ -214,10 +214,11 @@ def test_an_impossible_export_is_explained(
     (exported / "README.md").unlink()
     assert error(Path("exported/mnli"), Path("adapter"), Path("backbone")) == ""  # an older export is replaced
     assert {path.name: path.read_bytes() for path in exported.iterdir()} == before
-    world.transfer(tmp_path / "gamma", max_steps=1, methods=["control"])
-    (cell,) = (path for path in (tmp_path / "gamma").iterdir() if path.is_dir())
-    of_target = error(new, adapter=cell, backbone=world.folder / "backbone")
-    assert f"{cell / 'adapter.json'}: not the description of a source, as train_source writes it" in of_target
+    prompt = shutil.copytree(tmp_path / "adapter", tmp_path / "prompt")
+    change_record(prompt / "adapter.json", scale=None, rank=3)
+    assert f"{prompt / 'adapter.json'}: not the description of a source, as train_source writes it" in error(
+        new, prompt
+    )
     assert not new.exists()
 
 

@@ -39,6 +39,10 @@ class Gate(nn.Module):
         output, channels = experts(x, weights)
         return Mixed(output, channels, weights)
 
+    def merged(self, experts: FoldedExperts, weights: Float[Tensor, " E"]) -> Float[Tensor, "D F"]:
+        """What the mixture adds to the weight of its layer if all positions have these weights."""
+        return experts.merged(weights)
+
 
 class LinearGate(Gate):
     """g = softmax(input W_g), with the softmax in float32. W_g starts at zero, so all experts weigh 1/E.

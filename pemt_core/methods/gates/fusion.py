@@ -47,6 +47,10 @@ class FusionGate(Gate):
         output = base + (mixed if self.value is None else F.linear(mixed, self.value))
         return Mixed(output, channels, weights)
 
+    def merged(self, experts: FoldedExperts, weights: Float[Tensor, " E"]) -> Float[Tensor, "D F"]:
+        added = super().merged(experts, weights)
+        return added if self.value is None else self.value @ added
+
 
 def initial_tensors(
     places: Sequence[LinearPlace], num_experts: int, generator: torch.Generator, settings: GateSettings

@@ -38,11 +38,19 @@ class MixedFactors(MixedUpdates):
     """wo(x) + (sum_k w_k s_k U_k) (sum_k w_k V_k) x: a single expert counts w². Lower ranks are padded with zeros."""
 
     def forward(self, x: Float[Tensor, "B S F"], experts: FoldedExperts) -> Mixed:
+        down, up = self._factors(experts)
+        output = experts.base_layer(x) + F.linear(F.linear(x, down), up)
+        return Mixed(output, None, self.weight.float().expand(len(x), -1))
+
+    def merged(self, experts: FoldedExperts, weights: Float[Tensor, " E"]) -> Float[Tensor, "D F"]:
+        down, up = self._factors(experts)
+        return up @ down
+
+    def _factors(self, experts: FoldedExperts) -> tuple[Float[Tensor, "R F"], Float[Tensor, "D R"]]:
         weight = self.weight.to(experts.down.dtype)
         down = torch.einsum("e,erf->rf", weight, experts.down.unflatten(0, (experts.num_experts, -1)))
         up = torch.einsum("e,der->dr", weight, experts.up.unflatten(1, (experts.num_experts, -1)))
-        output = experts.base_layer(x) + F.linear(F.linear(x, down), up)
-        return Mixed(output, None, self.weight.float().expand(len(x), -1))
+        return down, up
 
 
 def initial_tensors(

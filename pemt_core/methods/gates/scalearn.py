@@ -31,9 +31,17 @@ class ScaledOutputs(Gate):
     def forward(self, x: Float[Tensor, "B S F"], experts: FoldedExperts) -> Mixed:
         omega = F.dropout(self.omega, DROPOUT, self.training).to(experts.up.dtype)
         channels = experts.channels(x)
-        up = experts.up * omega.T.repeat_interleave(channels.shape[-1], dim=1)  # scaling e_k scales the rows of U_k
+        up = experts.up * self._per_rank(omega, experts)  # scaling e_k scales the rows of U_k
         shown = self.omega.float().mean(dim=-1).expand(len(x), -1)
         return Mixed(experts.base_layer(x) + F.linear(channels.flatten(-2), up), None, shown)
+
+    @staticmethod
+    def _per_rank(omega: Tensor, experts: FoldedExperts) -> Float[Tensor, "_ ER"]:
+        return omega.T.repeat_interleave(len(experts.down) // experts.num_experts, dim=1)
+
+    def merged(self, experts: FoldedExperts, weights: Float[Tensor, " E"]) -> Float[Tensor, "D F"]:
+        """Exact: the numbers of each channel do not depend on the text."""
+        return (experts.up * self._per_rank(self.omega, experts)) @ experts.down
 
 
 def initial_tensors(
