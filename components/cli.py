@@ -52,7 +52,7 @@ COMMANDS = {
     "report": Command("components.results", "show the results"),
     "predict": Command("components.predict", "predict the rows of a file"),
     "serve": Command("components.serve", "serve a trained target over HTTP"),
-    "export": Command("components.export_adapter", "write a source adapter in PEFT's layout"),
+    "export": Command("components.export_adapter", "write an adapter for PEFT, or a target for transformers"),
     "ui": Command("components.ui", "show the runs in MLflow"),
     "image": Command("pipelines.image", "build the container image of all steps", "kubeflow"),
     "local": Command("pipelines.local", "run the pipeline in containers on this machine", "kubeflow"),

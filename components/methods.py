@@ -36,9 +36,11 @@ def describe(settings: Settings, backbone: str, folder: Path) -> dict[str, Any]:
     model = backbone_of_shapes(str(place) if place.is_dir() else backbone)
     tokens = prompt_tokens(settings, place, folder) if place.is_dir() else {}
 
+    imported = imported_ranks(settings, model, folder)
+
     def count_of(method: Method) -> TrainedParameters:
         stage_1 = settings.train_source
-        return trained_parameters(method, model, settings.sources, stage_1.rank, stage_1.prompt.length)
+        return trained_parameters(method, model, settings.sources, stage_1.rank, stage_1.prompt.length, imported)
 
     rows = []
     for name in settings.methods:
@@ -59,6 +61,14 @@ def describe(settings: Settings, backbone: str, folder: Path) -> dict[str, Any]:
             }
         )
     return {"backbone": backbone, "parameters": model.num_parameters(), "methods": rows}
+
+
+def imported_ranks(settings: Settings, model: Any, folder: Path) -> dict[str, dict[str, int]]:
+    """Return the ranks of the imported LoRAs whose folders are here, by layer; others count like stage 1's adapters."""
+    from pemt_core.lora.reader import lora_ranks
+
+    folders = {name: folder / source.adapter for name, source in settings.imported_sources.items()}
+    return {name: lora_ranks(adapter, model) for name, adapter in folders.items() if adapter.is_dir()}
 
 
 def prompt_tokens(settings: Settings, backbone: Path, folder: Path) -> dict[str, int]:

@@ -50,7 +50,7 @@ def test_feed_forwards_are_where_the_list_says(kind: str) -> None:
     (paths,) = (describe(family)["feed_forwards"] for family in FAMILIES if model.config.model_type in family.models)
     modules = dict(model.named_modules())
     listed = [module for path in paths for name, module in modules.items() if re.fullmatch(pattern(path), name)]
-    assert listed == [place.wo for place in feed_forwards(model)]
+    assert listed == [place.layer for place in feed_forwards(model)]
 
 
 def pattern(path: str) -> str:

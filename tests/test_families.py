@@ -99,7 +99,7 @@ def test_both_stages_start_as_the_backbone_with_the_prompt(kind: str, layout: st
     with torch.no_grad(), build_source_model(backbone, source, scale=2.0).eval() as model:
         assert_rows_equal(model(**batch).logits, expected)
     experts = [Expert("a", source, 2.0), Expert("b", source, 1.0)]
-    tensors = initial_target_tensors(backbone, prompt, num_experts=2, reduction_factor=4, generator=generator)
+    tensors = initial_target_tensors(backbone, prompt, experts, reduction_factor=4, generator=generator)
     tensors = {n: torch.zeros_like(t) if n.endswith("adapter.up.weight") else t for n, t in tensors.items()}
     options = {"prompt_dropout": 0.0, "sparsity_coefficient": 0.1, "guided_prompt": False}
     with torch.no_grad(), build_target_model(backbone, tensors, experts, **options).eval() as model:

@@ -136,10 +136,10 @@ def test_gates_that_ignore_the_text_merge_into_one_matrix(gate: str) -> None:
     tensors = {**random_target_tensors(backbone, 0), **_moved(initial(backbone, experts, gate=gate))}
     model = built(backbone, tensors, experts, gate=gate, prompt_dropout=0.0)
     with torch.no_grad():
-        for (stack, layer), wo in _places(merged):
-            weight = tensors.get(f"{stack}.{layer}.gate", torch.zeros(3)).softmax(0)
+        for key, wo in _places(merged):
+            weight = tensors.get(f"{key}.gate", torch.zeros(3)).softmax(0)
             for g, expert in zip(weight, experts, strict=True):
-                pair = expert.tensors[f"{stack}.{layer}.up"] @ expert.tensors[f"{stack}.{layer}.down"]
+                pair = expert.tensors[f"{key}.up"] @ expert.tensors[f"{key}.down"]
                 wo.weight += g * expert.scale * pair
         guided = model.prompt()
     plain = built(merged, {**_plain(tensors), "prompt": guided}, [], sources=[])
@@ -157,10 +157,10 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if not name.endswith(".gate")}
 
 
-def _places(backbone: Any) -> list[tuple[tuple[str, int], Any]]:
+def _places(backbone: Any) -> list[tuple[str, Any]]:
     from pemt_core.model.stacks import feed_forwards
 
-    return [((place.stack, place.layer), place.wo) for place in feed_forwards(backbone)]
+    return [(place.key, place.layer) for place in feed_forwards(backbone)]
 
 
 # From training to the stored model

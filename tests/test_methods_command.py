@@ -78,3 +78,26 @@ def test_a_backbone_that_is_not_pretrained_yet_is_named(capsys: pytest.CaptureFi
     params = write_params(tmp_path / "params.yaml", {"recipe": "scratch"})
     with pytest.raises(SettingsError, match=r"backbone: no such folder; `dvc repro backbone` creates it"):
         shown(capsys, params=params)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_the_gates_of_an_imported_lora_are_counted_where_it_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A gate at q and v of every attention (64 x 7 each), and a column more in every gate of a feed-forward."""
+    import peft
+    from transformers import AutoModelForSeq2SeqLM
+
+    kept = str(REPOSITORY / "pemt_core" / "embedded" / "backbone")
+    model = AutoModelForSeq2SeqLM.from_pretrained(kept)
+    peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q", "v"])).save_pretrained(str(tmp_path / "lora"))
+    backbone, source = {"backbone": {"name": kept}}, {"adapter": "lora", "description": "Decide."}
+    _, before = document(capsys, params=write_params(tmp_path / "a.yaml", backbone))
+    imported = {"imported_sources": {"own": source}}
+    _, after = document(capsys, params=write_params(tmp_path / "b.yaml", backbone, imported))
+    config = model.config
+    layers, attentions = config.num_layers, config.num_layers + 2 * config.num_decoder_layers
+    columns = layers * config.d_ff + config.num_decoder_layers * config.d_model
+    new = columns + 2 * attentions * config.d_model * 7
+    assert after["pemt"]["trained_parameters"] - before["pemt"]["trained_parameters"] == new
+    assert after["control"] == before["control"]

@@ -151,7 +151,9 @@ def test_initial_tensors_follow_the_method() -> None:
     assert not source["encoder.0.up"].any()
     kaiming = initial_source_tensors(backbone, normal, rank=8, init="kaiming", generator=generator)
     assert kaiming["decoder.2.up"].abs().max().item() == pytest.approx(8**-0.5, rel=2e-2)
-    target = initial_target_tensors(backbone, normal, num_experts=3, reduction_factor=16, generator=generator)
+    target = initial_target_tensors(
+        backbone, normal, random_experts(backbone, 3), reduction_factor=16, generator=generator
+    )
     assert target["encoder.1.gate"].shape == (4000, 3)
     assert target["decoder.1.gate"].shape == (32, 3)
     assert not any(t.any() for name, t in target.items() if name.endswith(("gate", "bias")))
@@ -265,7 +267,9 @@ def test_expert_weights_are_uniform_at_zero_gates_and_sum_to_one() -> None:
     backbone, batch = tiny_t5(), tiny_batch()
     generator = torch.Generator().manual_seed(0)
     prompt = initial_prompt(backbone, torch.arange(5), "vocab", generator)
-    fresh = initial_target_tensors(backbone, prompt, num_experts=5, reduction_factor=4, generator=generator)
+    fresh = initial_target_tensors(
+        backbone, prompt, random_experts(backbone, 5), reduction_factor=4, generator=generator
+    )
     model = build_target_model(
         backbone, fresh, random_experts(backbone, 5), prompt_dropout=0.0, sparsity_coefficient=0.1
     ).eval()
@@ -370,7 +374,9 @@ def test_attaching_twice_requires_detaching_first(stage: str) -> None:
     backbone = tiny_t5()
     model = new_model(backbone, stage)
     for other in ("source", "target", "control"):
-        with pytest.raises(RuntimeError, match=r"encoder layer 0 has a .* attached: detach it first"):
+        with pytest.raises(
+            RuntimeError, match=r"encoder.block.0.layer.1.DenseReluDense.wo has a .* attached: detach it first"
+        ):
             new_model(backbone, other)
     model.detach()
     new_model(backbone, "source")
@@ -469,8 +475,8 @@ def test_trained_parameters_of_t5_base() -> None:
     assert model.num_trained_parameters() == 5_898_240 + 768 * 21
     model.detach()
     target_prompt = initial_prompt(backbone, torch.arange(30), "vocab", generator)
-    target = initial_target_tensors(backbone, target_prompt, num_experts=6, reduction_factor=16, generator=generator)
     experts = [Expert(str(k), source, 1.0) for k in range(6)]
+    target = initial_target_tensors(backbone, target_prompt, experts, reduction_factor=16, generator=generator)
     model = build_target_model(backbone, target, experts, prompt_dropout=0.1, sparsity_coefficient=0.1)
     assert model.num_trained_parameters() == 2_113_152 + 768 * 30
     sizes = {name: parameter.numel() for name, parameter in model.trained.items()}

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from source_code import REPOSITORY
 from test_components import run_here
-from tiny import KINDS, World, random_experts, random_target_tensors, tiny_batch, tiny_t5
+from tiny import KINDS, World, change_record, random_experts, random_target_tensors, tiny_batch, tiny_t5
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
@@ -28,15 +28,17 @@ from pemt_core.artifacts.result import load_results
 from pemt_core.backbone.store import Backbone, load_backbone, save_backbone
 from pemt_core.backbone.tokenizer import load_tokenizer
 from pemt_core.errors import ArtifactError
-from pemt_core.lora.layout import CONFIG, PICKLED, PROMPT, TENSORS, module_name
+from pemt_core.lora.layout import CONFIG, PICKLED, PROMPT, TENSORS
 from pemt_core.lora.patterns import check_patterns, values_of
 from pemt_core.lora.reader import load_lora
 from pemt_core.lora.writer import save_lora
 from pemt_core.model.assemble import build_source_model, build_target_model
-from pemt_core.model.stacks import feed_forwards
+from pemt_core.model.stacks import feed_forwards, linear_layers
+from pemt_core.prediction.predictor import load_predictor
 from pemt_core.settings import EvaluateSettings, parse_settings, read_params
 from pemt_core.steps.collect_experts import collect_experts
 from pemt_core.steps.evaluate import evaluate
+from pemt_core.tasks.rows import columns_as_text
 
 # peft 0.21 reads an attribute that transformers 5.23 has renamed
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -45,7 +47,8 @@ KEPT = REPOSITORY / "pemt_core" / "embedded" / "backbone"
 DESCRIPTION = "Decide which colour the text names."
 ENDLESS = "(?:.|..)*(?:.|..)*(?:.|..)*(?=!)"  # exponential in the length of a module's name
 EVERY_WO = {"r": 3, "lora_alpha": 4, "target_modules": ["wo"]}
-OF_ENCODER_0 = module_name("encoder", 0)
+OF_ENCODER_0 = "encoder.block.0.layer.1.DenseReluDense.wo"
+A_QUERY = "encoder.block.0.layer.0.SelfAttention.q"
 A = f"base_model.model.{OF_ENCODER_0}.lora_A.weight"
 B = f"base_model.model.{OF_ENCODER_0}.lora_B.weight"
 
@@ -94,7 +97,8 @@ def source_logits(model: Any, tensors: Mapping[str, Tensor], scale: float, batch
 def source_adapter(model: Any, scale: float, fingerprint: str = "f" * 64) -> Adapter[SourceDescription]:
     """Make an adapter with random tensors of the same rank in every layer."""
     tensors = dict(random_experts(model, 1)[0].tensors)
-    description = SourceDescription("mnli", DESCRIPTION, fingerprint, "", 1, {"rank": 3}, "generate", scale)
+    settings = {"rank": 3, "source_length": 256}
+    description = SourceDescription("mnli", DESCRIPTION, fingerprint, "", 1, settings, "generate", scale)
     return Adapter(description, tensors, "")
 
 
@@ -106,11 +110,11 @@ def test_peft_computes_the_logits_of_the_pipeline(peft: Any, kind: str, tmp_path
     """The logits are bit-identical, though the scale is not a power of two: both compute the same products in order."""
     model = tiny_t5(kind) if kind in KINDS else T5ForConditionalGeneration.from_pretrained(KEPT).eval()
     adapter = source_adapter(model, 7 / 3)
-    save_lora(tmp_path / "lora", adapter, "backbone")
+    save_lora(tmp_path / "lora", adapter, Backbone(model, load_tokenizer(str(KEPT)), "f" * 64), "backbone")
     loaded = peft.PeftModel.from_pretrained(copy.deepcopy(model), str(tmp_path / "lora")).eval()
     expected = {name for name, module in model.named_modules() if name.endswith("DenseReluDense.wo")}
     assert set(loaded.base_model.targeted_module_names) == expected
-    assert {module_name(place.stack, place.layer) for place in feed_forwards(model)} == expected
+    assert {place.name for place in feed_forwards(model)} == expected
     prompt = load_file(tmp_path / "lora" / PROMPT)["prompt"]
     batch = tiny_batch()
     logits = peft_logits(loaded, prompt, batch)
@@ -210,10 +214,11 @@ def test_an_impossible_export_is_explained(
     (exported / "README.md").unlink()
     assert error(Path("exported/mnli"), Path("adapter"), Path("backbone")) == ""  # an older export is replaced
     assert {path.name: path.read_bytes() for path in exported.iterdir()} == before
-    world.transfer(tmp_path / "gamma", max_steps=1, methods=["control"])
-    (cell,) = (path for path in (tmp_path / "gamma").iterdir() if path.is_dir())
-    of_target = error(new, adapter=cell, backbone=world.folder / "backbone")
-    assert f"{cell / 'adapter.json'}: not the description of a source, as train_source writes it" in of_target
+    prompt = shutil.copytree(tmp_path / "adapter", tmp_path / "prompt")
+    change_record(prompt / "adapter.json", scale=None, rank=3)
+    assert f"{prompt / 'adapter.json'}: not the description of a source, as train_source writes it" in error(
+        new, prompt
+    )
     assert not new.exists()
 
 
@@ -222,14 +227,14 @@ def test_an_impossible_export_is_explained(
 
 def plain_tensors(model: Any, backbone: Backbone) -> dict[str, Tensor]:
     """Return the matrices of the PEFT model in memory, with each layer's scale multiplied into B."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for place in feed_forwards(backbone.model):
-        module = model.get_base_model().get_submodule(module_name(place.stack, place.layer))
-        d_model, d_ff = place.wo.weight.shape
+        module = model.get_base_model().get_submodule(place.name)
+        d_model, d_ff = place.layer.weight.shape
         down, up = torch.zeros(1, d_ff), torch.zeros(d_model, 1)
         if hasattr(module, "lora_A"):
             down, up = module.lora_A["default"].weight, module.scaling["default"] * module.lora_B["default"].weight
-        tensors |= {f"{place.stack}.{place.layer}.down": down.detach(), f"{place.stack}.{place.layer}.up": up.detach()}
+        tensors |= {f"{place.key}.down": down.detach(), f"{place.key}.up": up.detach()}
     return tensors
 
 
@@ -336,12 +341,16 @@ def test_a_mixture_with_an_imported_expert_equals_the_plain_computation(
 
 # --- imported sources in the pipeline
 
+# A column of W_g at every `wo` (2 of 24, 3 of 32 numbers); at q and v of 2 + 2 x 3 attentions, W_g of 32 x 3
+NEW_GATES = {("wo",): 2 * 24 + 3 * 32, ("q", "v"): 2 * 24 + 3 * 32 + 2 * (2 + 2 * 3) * 32 * 3}
 
+
+@pytest.mark.parametrize("modules", [["wo"], ["q", "v"]])
 def test_the_pipeline_mixes_an_imported_source(
-    peft: Any, world: World, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    modules: list[str], peft: Any, world: World, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run collect_experts, then stage 2 with and without the imported source, then evaluate."""
-    peft_lora(peft, backbone, tmp_path / "lora")
+    """Run collect_experts, then stage 2 with and without the imported source, evaluate, and predict with both."""
+    peft_lora(peft, backbone, tmp_path / "lora", target_modules=modules)
     project = World(tmp_path)
     for name in ("data", "backbone", "adapters"):
         (tmp_path / name).symlink_to(world.folder / name)
@@ -374,6 +383,22 @@ def test_the_pipeline_mixes_an_imported_source(
     weights = results["pemt"].expert_weights
     assert weights is not None
     assert {len(layer) for layers in weights.values() for layer in layers} == {3}
+    assert {stack: len(layers) for stack, layers in weights.items()} == {"encoder": 2, "decoder": 3}
+    more = results["pemt"].trained_parameters - results["without_own"].trained_parameters
+    assert more == NEW_GATES[tuple(modules)]
+
+    cells = {name: targets["gamma"] / f"{name}-kfull-seed4096" for name in methods}
+    predictions = tmp_path / "out" / "gamma" / cells["pemt"].name / "predictions.jsonl"
+    rows = [json.loads(line) for line in predictions.read_text().splitlines()]
+    predictor = load_predictor(
+        tmp_path / "backbone", tmp_path / "experts", {"gamma": cells["pemt"]}, {"gamma": tmp_path / "data/gamma"},
+        {"gamma": columns_as_text({"text": "text"}, "", None, None)}, batch_size=3,
+    )  # fmt: skip
+    answers = predictor.predict([row["text"] for row in rows])
+    assert [answer.prediction for answer in answers] == [row["prediction"] for row in rows]
+    attention = {place.key for place in linear_layers(backbone.model) if place.role in modules}
+    assert set(answers[0].layers) == {place.key for place in feed_forwards(backbone.model)} | attention
+    assert sum(answers[0].expert_weights.values()) == pytest.approx(1, abs=1e-5)
 
 
 def test_an_import_for_another_backbone_than_the_adapters_is_refused(world: World, tmp_path: Path) -> None:
@@ -428,8 +453,8 @@ def change_tensors(change: Callable[[dict[str, Tensor]], object]) -> Damage:
     return damage
 
 
-def on_q(values: dict[str, Tensor]) -> None:
-    values[A.replace("layer.1.DenseReluDense.wo", "layer.0.SelfAttention.q")] = torch.zeros(3, 32)
+def on_the_head(values: dict[str, Tensor]) -> None:
+    values[A.replace(OF_ENCODER_0, "lm_head")] = torch.zeros(3, 32)
 
 
 def large_b(values: dict[str, Tensor]) -> None:
@@ -480,7 +505,13 @@ REFUSED: dict[str, tuple[Damage, list[str]]] = {
     "no expression": (put(rank_pattern={"(wo": 2}), ["rank_pattern", "'(wo' is not a regular expression"]),
     "a rank that the tensors do not have": (put(r=5), [A, "shape (3, 24)", "expected (5, 24) by adapter_config.json"]),
     "another size": (change_tensors(lambda t: t.update({B: torch.zeros(16, 3)})), [B, "(16, 3)", "expected (32, 3)"]),
-    "a query": (change_tensors(on_q), ["'encoder.block.0.layer.0.SelfAttention.q'", f"did you mean '{OF_ENCODER_0}'"]),
+    "the head": (
+        change_tensors(on_the_head), ["a LoRA on 'lm_head'; expected linear layers of the backbone's attentions"]
+    ),
+    "half a query": (
+        change_tensors(lambda t: t.update({A.replace(OF_ENCODER_0, A_QUERY): torch.zeros(3, 32)})),
+        [f"lacks '{B.replace(OF_ENCODER_0, A_QUERY)}', the other half"],
+    ),
     "another layer": (
         change_tensors(lambda t: t.update({A.replace("block.0", "block.7"): torch.zeros(3, 24)})),
         ["encoder.block.7.layer.1.DenseReluDense.wo", "did you mean 'encoder.block."],
@@ -569,7 +600,11 @@ PATTERNS = [
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_pattern_means_what_it_means_to_peft(peft: Any, pattern: str) -> None:
-    modules = [module_name(stack, layer) for stack in ("encoder", "decoder") for layer in range(12)]
+    modules = [
+        f"{stack}.block.{layer}.layer.{sublayer}.DenseReluDense.wo"
+        for stack, sublayer in (("encoder", 1), ("decoder", 2))
+        for layer in range(12)
+    ]
     check_patterns([pattern])
     expected = {each: peft.utils.other.get_pattern_key([pattern], each) == pattern for each in modules}
     assert values_of(modules, {pattern: True}, False) == expected

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from test_methods import SOURCES, UNIFORM_START, built, initial, logits, method
-from test_peft import peft_logits
+from test_peft import KEPT, peft_logits
 from tiny import KINDS, Batch, random_experts, random_target_tensors, tiny_batch, tiny_t5
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,6 +19,8 @@ from torch.nn import functional as F
 from pemt_core.artifacts.adapter import Adapter
 from pemt_core.artifacts.description import SourceDescription
 from pemt_core.backbone.shapes import backbone_of_shapes
+from pemt_core.backbone.store import Backbone
+from pemt_core.backbone.tokenizer import load_tokenizer
 from pemt_core.errors import SettingsError
 from pemt_core.lora.writer import save_lora
 from pemt_core.methods.count import trained_parameters
@@ -102,13 +104,13 @@ def test_single_is_pemt_with_one_source_and_a_merged_matrix(k: int) -> None:
     with torch.no_grad():
         for place in feed_forwards(merged):
             pair = experts[k].tensors[f"{place.key}.up"] @ experts[k].tensors[f"{place.key}.down"]
-            place.wo.weight += experts[k].scale * pair
+            place.layer.weight += experts[k].scale * pair
     plain = built(merged, {**tensors, "prompt": guided}, [], sources=[])
     torch.testing.assert_close(logits(plain, batch), result.logits.detach(), rtol=1e-4, atol=1e-4)
 
 
 def _gate_size(place: Any) -> int:
-    return int(place.wo.in_features if place.stack == "encoder" else place.wo.out_features)
+    return int(place.layer.in_features if place.stack == "encoder" else place.layer.out_features)
 
 
 @pytest.mark.parametrize("omega", ["vector", "scalar"])
@@ -412,9 +414,12 @@ def test_arrow_has_the_logits_of_peft(top_k: int, tmp_path: Path, monkeypatch: p
     iterate = partialmethod(ArrowLoraLinearLayer.top_right_singular_vec_from_BA, iters=500)
     monkeypatch.setattr(ArrowLoraLinearLayer, "top_right_singular_vec_from_BA", iterate)
     backbone, batch, experts = tiny_t5(), tiny_batch(), random_experts(tiny_t5(), 3)
+    named = Backbone(backbone, load_tokenizer(str(KEPT)), "f" * 64)
     for expert in experts:
-        description = SourceDescription(expert.task, "", "f" * 64, "", 1, {"rank": 3}, "generate", expert.scale)
-        save_lora(tmp_path / expert.task, Adapter(description, dict(expert.tensors), ""), "backbone")
+        description = SourceDescription(
+            expert.task, "", "f" * 64, "", 1, {"rank": 3, "source_length": 32}, "generate", expert.scale
+        )
+        save_lora(tmp_path / expert.task, Adapter(description, dict(expert.tensors), ""), named, "backbone")
     config = ArrowConfig(top_k=top_k, router_temperature=0.7, rng_seed=0)
     paths = [str(tmp_path / expert.task) for expert in experts]
     theirs = create_arrow_model(copy.deepcopy(backbone), paths, config).eval()

@@ -111,7 +111,8 @@ def random_target_tensors(
     generator = torch.Generator().manual_seed(seed)
     ids = torch.arange(3, 3 + prompt_length)
     prompt = initial_prompt(backbone, ids, "vocab", generator)
-    tensors = initial_target_tensors(backbone, prompt, num_experts=num_experts, reduction_factor=4, generator=generator)
+    experts = random_experts(backbone, num_experts)
+    tensors = initial_target_tensors(backbone, prompt, experts, reduction_factor=4, generator=generator)
     return {n: t + 0.3 * torch.randn(t.shape, generator=generator) for n, t in tensors.items()}
 
 

@@ -132,6 +132,11 @@ def load_description_with_tensors(directory: Path, kind: type[Description]) -> t
         ) from error
 
 
+def is_target(directory: Path) -> bool:
+    """Whether a folder with an adapter.json is a target's cell. Raises ArtifactError if it is missing or altered."""
+    return "method" in read_record(Path(directory) / DESCRIPTION, AGAIN)
+
+
 def load_training_record(directory: Path) -> TrainingRecord:
     """Read training.json of an adapter's folder.
 

@@ -147,13 +147,13 @@ def _with_lone_prompt(expert: Expert) -> Expert:
 
 
 def _shapes(expert: Expert, model: Any, with_lone_prompt: bool) -> dict[str, tuple[int, int]]:
-    """What an expert's tensors must look like; the length of its prompts and the rank of each layer are its own."""
+    """What an expert's tensors must look like; its layers, their ranks and the length of its prompts are its own."""
 
     def rows(name: str) -> int:
         tensor = expert.tensors.get(name)
         return 1 if tensor is None or not tensor.ndim else max(1, len(tensor))
 
-    shapes = source_shapes(model, rows("prompt"), lambda layer: rows(f"{layer}.down"))
+    shapes = source_shapes(model, rows("prompt"), lambda layer: rows(f"{layer}.down"), expert.tensors)
     return {**shapes, LONE_PROMPT: (rows(LONE_PROMPT), width(model))} if with_lone_prompt else shapes
 
 

@@ -27,8 +27,8 @@ REFUSED = {
     "lora_bias": "a source adapter has no biases",
     "modules_to_save": "it holds whole modules of the backbone, which stays frozen",
     "trainable_token_indices": "it changes the backbone's embeddings, which stay frozen",
-    "fan_in_fan_out": "it is for weights stored as (in, out), which T5 does not have",
-    "target_parameters": "it adapts parameters that are not the feed-forward's `wo`",
+    "fan_in_fan_out": "it is for weights stored as (in, out), which no supported backbone has",
+    "target_parameters": "it adapts parameters that are no linear layer's weight",
     "layer_replication": "it gives the backbone other layers",
     "alora_invocation_tokens": "it adapts only some positions",
     "use_qalora": "it pools the inputs of a quantized layer",
@@ -46,7 +46,7 @@ Alpha = Annotated[float, Field(ge=-1e38, le=1e38, allow_inf_nan=False)]  # float
 
 
 class Shape(NamedTuple):
-    """R, and s in wo(x) + s B A x: alpha / R, or alpha / sqrt(R) if it is rank-stabilised."""
+    """R, and s in W z + s B A z: alpha / R, or alpha / sqrt(R) if it is rank-stabilised."""
 
     rank: int
     scale: float

@@ -8,17 +8,11 @@ PROMPT, CARD = "prompt.safetensors", "README.md"
 PROMPT_TENSOR = "prompt"  # (P, D)
 BACKBONE = "backbone"  # in the metadata of the prompt's file: the fingerprint
 
-_SUBLAYER = {"encoder": 1, "decoder": 2}  # of the feed-forward in a T5's block: after self- and cross-attention
 _PREFIX = "base_model.model."
 
 
-def module_name(stack: str, layer: int) -> str:
-    """The `wo` of one feed-forward, by its name in a T5."""
-    return f"{stack}.block.{layer}.layer.{_SUBLAYER[stack]}.DenseReluDense.wo"
-
-
 def pair_names(module: str) -> tuple[str, str]:
-    """The tensors A (R, F) and B (D, R) of the LoRA on a module, which a source adapter calls down and up."""
+    """The tensors A (R, in) and B (out, R) of the LoRA on a module, which a source adapter calls down and up."""
     return f"{_PREFIX}{module}.lora_A.weight", f"{_PREFIX}{module}.lora_B.weight"
 
 

@@ -1,4 +1,4 @@
-"""Read a LoRA that PEFT trained on the feed-forwards' `wo`, as a source expert."""
+"""Read a LoRA that PEFT trained on any of the backbone's linear layers, as a source expert."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from pemt_core.artifacts.files import sha256_of_file
 from pemt_core.backbone.store import Backbone
 from pemt_core.backbone.text_ids import text_ids
 from pemt_core.errors import ArtifactError, cut, nearest, shown
-from pemt_core.lora.config import read_config
+from pemt_core.lora.config import Shape, read_config
 from pemt_core.lora.layout import (
     BACKBONE,
     CONFIG,
@@ -23,19 +23,18 @@ from pemt_core.lora.layout import (
     PROMPT,
     PROMPT_TENSOR,
     TENSORS,
-    module_name,
     module_of,
     pair_names,
 )
 from pemt_core.model.assemble import Expert, initial_prompt
-from pemt_core.model.stacks import feed_forwards, width
+from pemt_core.model.stacks import LinearPlace, adapted_layers, linear_layers, width
 
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # safetensors' names of types
 MOST_PROMPT_TOKENS = 10_000
 
 
 def load_lora(directory: Path, name: str, description: str | None, backbone: Backbone) -> ImportedExpert:
-    """Read the LoRA in a folder as the expert `name`, in float32; layers without a LoRA are zero.
+    """Read the LoRA in a folder as the expert `name`, in float32; a `wo` without a LoRA has a pair of zeros.
 
     Its prompt is the embeddings of the description's tokens or, without a description, the folder's prompt. If all
     layers have the same scale, A and B are kept as they are; else each layer's scale is multiplied into B, and s is 1.
@@ -43,29 +42,47 @@ def load_lora(directory: Path, name: str, description: str | None, backbone: Bac
     Raises ArtifactError if the folder, a file, a key or a tensor does not fit a source adapter on `backbone`.
     """
     directory = Path(directory)
-    _check_files(directory)
     path = directory / TENSORS
-    places = {module_name(place.stack, place.layer): place for place in feed_forwards(backbone.model)}
-    shapes = read_config(directory / CONFIG).shapes_of(places, directory / CONFIG)
-    expected: dict[str, tuple[int, int]] = {}
-    for module, place in places.items():
-        (d_model, d_ff), rank = place.wo.weight.shape, shapes[module].rank
-        expected |= dict(zip(pair_names(module), ((rank, d_ff), (d_model, rank)), strict=True))
-    with _opened(path, backbone.fingerprint) as file:
-        names = list(file.keys())
-        found = _modules(path, names, places)
-        read = {name: _tensor(path, file, name, shape) for name, shape in expected.items() if name in names}
-    scales = {shapes[module].scale for module in found}
+    with _opened_lora(directory, backbone.model, backbone.fingerprint) as (file, shapes):
+        pairs = {place: _pair(path, file, place, shape.rank) for place, shape in shapes.items()}
+    scales = {shape.scale for shape in shapes.values()}
     scale = scales.pop() if len(scales) == 1 else 1.0
     tensors = {PROMPT_TENSOR: _prompt(directory, description, backbone)}
-    for module, place in places.items():
-        d_model, d_ff = place.wo.weight.shape
-        key, (a, b) = f"{place.stack}.{place.layer}", pair_names(module)
-        down, up = read.get(a, torch.zeros(1, d_ff)), read.get(b, torch.zeros(d_model, 1))
-        if module in found and shapes[module].scale != scale:
-            up = _finite(path, b, shapes[module].scale * up)
-        tensors |= {f"{key}.down": down, f"{key}.up": up}
+    for place in adapted_layers(backbone.model, [f"{place.key}.down" for place in shapes]):
+        num_outputs, num_inputs = place.layer.weight.shape
+        down, up = pairs.get(place, (torch.zeros(1, num_inputs), torch.zeros(num_outputs, 1)))
+        if place in shapes and shapes[place].scale != scale:
+            up = _finite(path, pair_names(place.name)[1], shapes[place].scale * up)
+        tensors |= {f"{place.key}.down": down, f"{place.key}.up": up}
     return ImportedExpert(Expert(name, tensors, scale), backbone.fingerprint, sha256_of_file(path))
+
+
+def lora_ranks(directory: Path, model: Any) -> dict[str, int]:
+    """The rank of the LoRA at each linear layer that has one, by the layer's key. `model` may be on the meta device.
+
+    Raises ArtifactError like `load_lora`, but tensors are not read.
+    """
+    with _opened_lora(Path(directory), model) as (_, shapes):
+        return {place.key: shape.rank for place, shape in shapes.items()}
+
+
+@contextmanager
+def _opened_lora(
+    directory: Path, model: Any, fingerprint: str | None = None
+) -> Iterator[tuple[Any, dict[LinearPlace, Shape]]]:
+    """Open the file of tensors, and yield it with rank and scale at each linear layer of `model` that has a LoRA."""
+    _check_files(directory)
+    config, path = read_config(directory / CONFIG), directory / TENSORS
+    places = {place.name: place for place in linear_layers(model)}
+    with _opened(path, fingerprint) as file:
+        shapes = config.shapes_of(_modules(path, list(file.keys()), places), directory / CONFIG)
+        yield file, {place: shapes[module] for module, place in places.items() if module in shapes}
+
+
+def _pair(path: Path, file: Any, place: LinearPlace, rank: int) -> tuple[Tensor, Tensor]:
+    """A and B of the LoRA at a linear layer."""
+    (num_outputs, num_inputs), (a, b) = place.layer.weight.shape, pair_names(place.name)
+    return _tensor(path, file, a, (rank, num_inputs)), _tensor(path, file, b, (num_outputs, rank))
 
 
 def _check_files(directory: Path) -> None:
@@ -83,13 +100,15 @@ def _check_files(directory: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path, fingerprint: str) -> Iterator[Any]:
-    """Open a safetensors file. Raises ArtifactError if it is damaged or names another backbone."""
+def _opened(path: Path, fingerprint: str | None) -> Iterator[Any]:
+    """Open a safetensors file. Raises ArtifactError if it is damaged or names another backbone than `fingerprint`."""
     with path.open("rb"):  # names a file without permission; safetensors calls it missing
         pass
     try:
         with safe_open(path, framework="pt") as file:
-            check_backbone(path, (file.metadata() or {}).get(BACKBONE, fingerprint), fingerprint)
+            recorded = (file.metadata() or {}).get(BACKBONE)
+            if recorded is not None and fingerprint is not None:
+                check_backbone(path, recorded, fingerprint)
             yield file
     except SafetensorError as error:
         raise ArtifactError(f"{path}: not readable as safetensors ({error}); it is truncated or altered") from error
@@ -129,12 +148,12 @@ def _modules(path: Path, names: list[str], modules: Iterable[str]) -> list[str]:
             raise ArtifactError(f"{path}: tensor '{cut(name)}': not part of a plain LoRA; expected names like {form}")
         if module not in modules:
             raise ArtifactError(
-                f"{path}: tensor '{cut(name)}': a LoRA on '{cut(module)}'; expected only the backbone's feed-forward "
-                f"`wo`: {nearest(module, modules)}"
+                f"{path}: tensor '{cut(name)}': a LoRA on '{cut(module)}'; expected linear layers of the backbone's "
+                f"attentions and feed-forwards: {nearest(module, modules)}"
             )
         found.append(module)
     if not found:
-        raise ArtifactError(f"{path}: no tensors; expected the LoRA of at least one feed-forward's `wo`")
+        raise ArtifactError(f"{path}: no tensors; expected the LoRA of at least one linear layer")
     for name in (name for module in found for name in pair_names(module)):
         if name not in names:
             raise ArtifactError(f"{path}: lacks '{name}', the other half of its pair")

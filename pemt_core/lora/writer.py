@@ -10,73 +10,81 @@ from torch import Tensor
 from pemt_core.artifacts.adapter import Adapter
 from pemt_core.artifacts.description import SourceDescription
 from pemt_core.artifacts.files import atomic_directory, write_json
+from pemt_core.backbone.families import family_of
+from pemt_core.backbone.store import Backbone
 from pemt_core.errors import ArtifactError
-from pemt_core.lora.layout import BACKBONE, CARD, CONFIG, PROMPT, PROMPT_TENSOR, TENSORS, module_name, pair_names
+from pemt_core.lora.layout import BACKBONE, CARD, CONFIG, PROMPT, PROMPT_TENSOR, TENSORS, pair_names
+from pemt_core.lora.usage import auto_class, usage
+from pemt_core.model.stacks import feed_forwards
 
+GENERATION_LENGTH = 8  # in the page's example
 PAGE = """\
 ---
 library_name: peft
 ---
 # {task}: a source adapter and its prompt
 
-Trained on the task "{description}", on the T5 with the fingerprint {backbone}.
-The adapter is a LoRA on every feed-forward's `wo`; the prompt goes in front of the text's embeddings:
+Trained on the task "{description}", on the {family} model with the fingerprint {backbone}.
+The adapter is a LoRA on every feed-forward's `{target}`; the prompt is {where} the text's embeddings:
 
 ```python
-import torch
-from peft import PeftModel
-from safetensors.torch import load_file
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-model = PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained("{base_model}"), "{folder}").eval()
-text = AutoTokenizer.from_pretrained("{base_model}")(["a text of the task"], return_tensors="pt")
-prompt = load_file("{folder}/{prompt}")["{prompt_tensor}"].expand(len(text.input_ids), -1, -1)
-embeddings = torch.cat([prompt, model.get_input_embeddings()(text.input_ids)], dim=1)
-mask = torch.cat([text.attention_mask.new_ones(prompt.shape[:2]), text.attention_mask], dim=1)
-ids = model.generate(inputs_embeds=embeddings, attention_mask=mask, max_new_tokens=8)
-```
+{code}```
 """
+WHERE = {"front": "in front of", "behind": "behind", "both": "in front of and behind"}
 
 
-def save_lora(directory: Path, adapter: Adapter[SourceDescription], base_model: str) -> None:
+def save_lora(directory: Path, adapter: Adapter[SourceDescription], backbone: Backbone, base_model: str) -> None:
     """Write the folder whole or not at all. PEFT loads the backbone by `base_model`, a name or a folder.
 
-    Raises ArtifactError if `directory` holds something other than a LoRA.
+    `backbone` may be on the meta device. Raises ArtifactError if `directory` holds something other than a LoRA.
     """
     directory, description = Path(directory), adapter.description
     if directory.exists() and not (directory / CONFIG).is_file():
         raise ArtifactError(f"{directory}: already exists and has no {CONFIG}; expected a new folder, or a LoRA's")
-    page = PAGE.format(
-        task=description.task,
-        description=description.prompt,
-        backbone=description.backbone[:12],
-        base_model=base_model,
-        folder=directory,
-        prompt=PROMPT,
-        prompt_tensor=PROMPT_TENSOR,
-    )
+    config = _config(adapter, backbone.model, base_model)
     with atomic_directory(directory) as temporary:
         # One key of metadata each: safetensors writes several in random order, and transformers needs "format"
-        save_file(_pairs(adapter.tensors), temporary / TENSORS, {"format": "pt"})
+        save_file(_pairs(adapter.tensors, backbone.model), temporary / TENSORS, {"format": "pt"})
         save_file({PROMPT_TENSOR: adapter.tensors["prompt"]}, temporary / PROMPT, {BACKBONE: description.backbone})
-        write_json(temporary / CONFIG, _config(adapter.tensors, description.scale, base_model))
-        (temporary / CARD).write_text(page, encoding="utf-8")
+        write_json(temporary / CONFIG, config)
+        (temporary / CARD).write_text(_page(directory, description, backbone, base_model), encoding="utf-8")
 
 
-def _pairs(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _page(directory: Path, description: SourceDescription, backbone: Backbone, base_model: str) -> str:
+    family, load = family_of(backbone.model), f'{auto_class(backbone)}.from_pretrained("{base_model}")'
+    code = usage(
+        backbone,
+        imports="from peft import PeftModel\n",
+        loading=f'model = PeftModel.from_pretrained({load}, "{directory}").eval()',
+        tokenizer=base_model,
+        prompt=f"{directory}/{PROMPT}",
+        source_length=description.settings["source_length"],
+        generation_length=GENERATION_LENGTH,
+    )
+    return PAGE.format(
+        task=description.task,
+        description=description.prompt,
+        family=family.name,
+        backbone=description.backbone[:12],
+        target=" and ".join(_targets(backbone.model)),
+        where=WHERE["front" if family.has_encoder else backbone.model.config.prompt_layout],
+        code=code,
+    )
+
+
+def _pairs(tensors: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
     """A and B of every layer, by PEFT's names."""
-    pairs = {}
-    for name, tensor in tensors.items():
-        if name != "prompt":
-            stack, layer, matrix = name.split(".")
-            down, up = pair_names(module_name(stack, int(layer)))
-            pairs[down if matrix == "down" else up] = tensor
+    pairs: dict[str, Tensor] = {}
+    for place in feed_forwards(model):
+        matrices = tensors[f"{place.key}.down"], tensors[f"{place.key}.up"]
+        pairs |= dict(zip(pair_names(place.name), matrices, strict=True))
     return pairs
 
 
-def _config(tensors: Mapping[str, Tensor], scale: float, base_model: str) -> dict[str, Any]:
+def _config(adapter: Adapter[SourceDescription], model: Any, base_model: str) -> dict[str, Any]:
     """adapter_config.json; PEFT takes absent keys as off."""
-    rank = len(tensors["encoder.0.down"])  # the same in all layers
+    first = next(feed_forwards(model)).key  # all layers have the same rank
+    scale, rank = adapter.description.scale, len(adapter.tensors[f"{first}.down"])
     alpha = scale * rank
     return {
         "base_model_name_or_path": base_model,
@@ -86,6 +94,11 @@ def _config(tensors: Mapping[str, Tensor], scale: float, base_model: str) -> dic
         "lora_dropout": 0.0,
         "peft_type": "LORA",
         "r": rank,
-        "target_modules": ["wo"],  # in a T5 the second matrix of every feed-forward, and nothing else
-        "task_type": "SEQ_2_SEQ_LM",
+        "target_modules": _targets(model),
+        "task_type": "SEQ_2_SEQ_LM" if family_of(model).has_encoder else "CAUSAL_LM",
     }
+
+
+def _targets(model: Any) -> list[str]:
+    """The attributes of `wo`: PEFT takes every module so called, which in these families is in a feed-forward."""
+    return sorted({place.attribute for place in feed_forwards(model)})

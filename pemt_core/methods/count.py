@@ -1,13 +1,17 @@
 """Count the parameters that a method trains on a backbone, exactly and from shapes alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pemt_core.methods.method import Method
 
 if TYPE_CHECKING:
     from pemt_core.model.assemble import Expert
+
+
+Ranks = Mapping[str, int]  # of the layers where an expert has a pair, by key
 
 
 @dataclass(frozen=True)
@@ -23,16 +27,22 @@ class TrainedParameters:
 
 
 def trained_parameters(
-    method: Method, backbone: Any, sources: Sequence[str], rank: int, prompt_length: int
+    method: Method,
+    backbone: Any,
+    sources: Sequence[str],
+    rank: int,
+    prompt_length: int,
+    imported: Mapping[str, Ranks] = MappingProxyType({}),
 ) -> TrainedParameters:
     """Count the parameters that `method` trains for one target.
 
     Args:
         backbone: on any device, the meta device included.
         sources: all known sources; each has an expert of this `rank`, and a prompt trained alone of `prompt_length`.
+        imported: the ranks of sources whose experts are LoRAs, which may be at other layers than `wo`.
     """
     option = method.options(sources)[0]  # options differ in what they start from
-    shapes = [_Shapes(source, rank, prompt_length) for source in option.draws_on(sources)]
+    shapes = [_Shapes(source, rank, prompt_length, imported.get(source)) for source in option.draws_on(sources)]
     one, two = (_count(option, backbone, shapes, num_tokens) for num_tokens in (1, 2))
     return TrainedParameters(one - (two - one), two - one)
 
@@ -44,6 +54,7 @@ class _Shapes:
     source: str
     rank: int
     prompt_length: int  # of the prompt that was trained alone
+    imported: Ranks | None  # None: it has a pair of `rank` at every `wo`
 
     def expert(self, backbone: Any, num_tokens: int) -> "Expert":
         """An expert without data, its prompt of `num_tokens` tokens: some prompts start from a source's."""
@@ -52,7 +63,11 @@ class _Shapes:
         from pemt_core.model.assemble import Expert, source_shapes
         from pemt_core.model.stacks import width
 
-        shapes = source_shapes(backbone, num_tokens, lambda _: self.rank)
+        ranks = self.imported
+        named = [f"{key}.down" for key in ranks or ()]
+        shapes = source_shapes(
+            backbone, num_tokens, lambda key: self.rank if ranks is None else ranks.get(key, 1), named
+        )
         tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
         lone_prompt = torch.empty(self.prompt_length, width(backbone), device="meta")
         return Expert(self.source, tensors, 1.0, lone_prompt)

@@ -66,7 +66,7 @@ class Pemt(GateSettings, SourceChoice, Method):
         return initial_target_tensors(
             backbone,
             initial_prompt(backbone, description_ids, self.prompt_init, generator),
-            num_experts=len(experts),
+            experts,
             reduction_factor=self.reduction_factor if self.target_adapter else None,
             generator=generator,
             gates=self.gates(),

@@ -59,6 +59,11 @@ class FoldedExperts(nn.Module):
         weighted = channels * per_position.to(channels.dtype)[..., None]
         return self.base_layer(x) + F.linear(weighted.flatten(-2), self.up), channels
 
+    def merged(self, weights: Float[Tensor, " E"]) -> Float[Tensor, "D F"]:
+        """sum_k g_k s_k U_k V_k: what constant weights add to the weight of the layer."""
+        per_channel = weights.to(self.up).repeat_interleave(len(self.down) // self.num_experts)
+        return (self.up * per_channel) @ self.down
+
     def cosines(self, y: Float[Tensor, "B S D"], channels: Float[Tensor, "B S E R"]) -> Float[Tensor, "B S E"]:
         """cos(y, e_k) at every position, with norms in float32."""
         dots = (F.linear(y, self.up.T).unflatten(-1, (self.num_experts, -1)) * channels).float().sum(-1)

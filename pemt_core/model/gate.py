@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from pemt_core.model.experts import FoldedExperts
 from pemt_core.model.signal import ForwardSignal, Part
-from pemt_core.model.stacks import FeedForward
+from pemt_core.model.stacks import LinearPlace
 
 
 class Mixed(NamedTuple):
@@ -38,6 +38,10 @@ class Gate(nn.Module):
         weights = self.weights(x)
         output, channels = experts(x, weights)
         return Mixed(output, channels, weights)
+
+    def merged(self, experts: FoldedExperts, weights: Float[Tensor, " E"]) -> Float[Tensor, "D F"]:
+        """What the mixture adds to the weight of its layer if all positions have these weights."""
+        return experts.merged(weights)
 
 
 class LinearGate(Gate):
@@ -91,8 +95,8 @@ class Gates:
     penalty: from the parameters, what is added to the loss.
     """
 
-    initial_tensors: Callable[[Sequence[FeedForward], int, torch.Generator], dict[str, Tensor]]
-    build: Callable[[FeedForward, Mapping[str, nn.Parameter], FoldedExperts, ForwardSignal], Gate]
+    initial_tensors: Callable[[Sequence[LinearPlace], int, torch.Generator], dict[str, Tensor]]
+    build: Callable[[LinearPlace, Mapping[str, nn.Parameter], FoldedExperts, ForwardSignal], Gate]
     penalty: Callable[[Mapping[str, nn.Parameter]], Tensor] | None = None
 
 
@@ -101,13 +105,13 @@ def is_of_gate(name: str) -> bool:
     return "gate" in name.split(".")
 
 
-def initial_tensors(places: Sequence[FeedForward], num_experts: int, generator: torch.Generator) -> dict[str, Tensor]:
+def initial_tensors(places: Sequence[LinearPlace], num_experts: int, generator: torch.Generator) -> dict[str, Tensor]:
     """W_g = 0: F x E, or D x E in a decoder layer behind an encoder."""
     return {f"{place.key}.gate": torch.zeros(place.gate_width, num_experts) for place in places}
 
 
 def build(
-    place: FeedForward,
+    place: LinearPlace,
     parameters: Mapping[str, nn.Parameter],
     experts: FoldedExperts,
     signal: ForwardSignal,

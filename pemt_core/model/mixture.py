@@ -1,4 +1,4 @@
-"""The mixture of source adapters with gate and target adapter, which replaces a feed-forward's `wo`."""
+"""Mixtures of source adapters with their gates, which replace linear layers; at `wo` with a target adapter."""
 
 from typing import Literal
 
@@ -15,34 +15,52 @@ SparsityPositions = Literal["all", "unpadded"]
 SparsityGradient = Literal["full", "cosines_detached", "weights_detached"]
 
 
-class MixtureOutput(nn.Module):
+class MixedLinear(nn.Module):
+    """W z + sum_k g_k s_k U_k V_k z, at any linear layer.
+
+    The layer has no part in the task sparsity loss, which compares experts with what a target adapter makes of their
+    mixture. Weights per position are not recorded: keys and values of a cross-attention have the encoder's positions.
+    """
+
+    def __init__(self, stack: str, name: str, experts: FoldedExperts, gate: Gate, signal: ForwardSignal) -> None:
+        super().__init__()
+        self.stack = stack  # encoder or decoder
+        self.name = name  # the key of this layer's expert weights in the signal
+        self.experts = experts
+        self.gate = gate
+        self.signal = signal
+
+    @property
+    def weight(self) -> Tensor:
+        """T5 reads the dtype to compute in from `wo.weight`."""
+        return self.experts.base_layer.weight
+
+    def forward(self, z: Float[Tensor, "B S C"]) -> Float[Tensor, "B S D"]:
+        mixed: Mixed = self.gate(z, self.experts)
+        if mixed.weights.ndim == 2:
+            self.signal.record(self.stack, self.name, mixed.weights.detach())
+        return mixed.output
+
+
+class MixtureOutput(MixedLinear):
     """y = adapter(wo(x) + sum_k g_k s U_k V_k x) (method, stage 2, items 2 to 4)."""
 
     def __init__(
         self,
         stack: str,
-        layer: int,
+        name: str,
         experts: FoldedExperts,
         gate: Gate,
-        adapter: TargetAdapter | None,  # None: y is the mixture's output
         signal: ForwardSignal,
         *,
+        adapter: TargetAdapter | None,  # None: y is the mixture's output
         sparsity_positions: SparsityPositions = "all",
         sparsity_gradient: SparsityGradient = "full",
     ) -> None:
-        super().__init__()
-        self.stack = stack  # encoder or decoder
-        self.name = f"{stack}.{layer}"  # the key of this layer's expert weights in the signal
-        self.experts = experts
-        self.gate = gate
+        super().__init__(stack, name, experts, gate, signal)
         self.adapter = adapter
-        self.signal = signal
         self.sparsity_positions = sparsity_positions
         self.sparsity_gradient = sparsity_gradient
-
-    @property
-    def weight(self) -> Tensor:
-        return self.experts.base_layer.weight
 
     def forward(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B S D"]:
         mixed: Mixed = self.gate(x, self.experts)

@@ -8,11 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pemt_core.model.attachment import Change
-from pemt_core.model.stacks import feed_forwards
+from pemt_core.model.stacks import adapted_layers
 
 
 class SourceAdaptedOutput(nn.Module):
-    """wo(x) + s U V x, which replaces `wo` (method, stage 1). V is `down`, U is `up`, s is `scale`; no biases."""
+    """wo(x) + s U V x, which replaces `wo` (method, stage 1). V is `down`, U is `up`, s is `scale`; no biases.
+
+    In an imported adapter that is trained further, it may stand at another linear layer.
+    """
 
     def __init__(
         self, base_layer: nn.Linear, down: Float[Tensor, "R F"], up: Float[Tensor, "D R"], *, scale: float
@@ -34,8 +37,8 @@ class SourceAdaptedOutput(nn.Module):
 
 
 def source_adapted_outputs(backbone: Any, tensors: Mapping[str, Tensor], *, scale: float) -> Iterator[Change]:
-    """Put the source adapter in `tensors` beside every `wo`."""
-    for place in feed_forwards(backbone):
-        down, up = f"{place.stack}.{place.layer}.down", f"{place.stack}.{place.layer}.up"
-        adapted = SourceAdaptedOutput(place.wo, tensors[down], tensors[up], scale=scale)
+    """Put the source adapter in `tensors` beside every `wo`, and beside other linear layers where it has a pair."""
+    for place in adapted_layers(backbone, tensors):
+        down, up = f"{place.key}.down", f"{place.key}.up"
+        adapted = SourceAdaptedOutput(place.layer, tensors[down], tensors[up], scale=scale)
         yield Change(place.parent, place.attribute, adapted, {down: adapted.down, up: adapted.up})

@@ -1,6 +1,6 @@
 """The places in a backbone where methods attach modules, found by its family's record."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from jaxtyping import Float, Int
@@ -10,49 +10,16 @@ from pemt_core.backbone.families import family_of
 from pemt_core.backbone.family import Role
 
 
-class FeedForward(NamedTuple):
-    """The second half of one layer's feed-forward: `wo` is the linear layer whose input is x.
-
-    It is called `wo` as in T5 and in the paper; other families call it `down_proj`.
-    """
-
-    stack: str  # encoder or decoder
-    layer: int
-    parent: Any
-    attribute: str
-    encoder_width: int | None  # of the encoder's output, if a gate here reads it instead of x
-
-    @property
-    def key(self) -> str:
-        """The prefix of the layer's tensors in artifacts, and the name of its expert weights: "encoder.0"."""
-        return f"{self.stack}.{self.layer}"
-
-    @property
-    def wo(self) -> nn.Linear:
-        wo = getattr(self.parent, self.attribute)
-        if not isinstance(wo, nn.Linear):
-            raise RuntimeError(f"{self.stack} layer {self.layer} has a {type(wo).__name__} attached: detach it first")
-        return wo
-
-    @property
-    def gate_width(self) -> int:
-        """C, the width of what the published gate reads."""
-        return self.wo.in_features if self.encoder_width is None else self.encoder_width
-
-    @property
-    def dropout(self) -> float:
-        """The probability with which x is dropped out in training."""
-        module = getattr(self.parent, "dropout", None)
-        return float(module.p) if isinstance(module, nn.Dropout) else 0.0
-
-
 class LinearPlace(NamedTuple):
     """A linear layer: its name in the backbone, such as "encoder.block.0.layer.0.SelfAttention.q", and its place."""
 
     name: str
     parent: Any
     attribute: str
-    role: Role | None  # None: the head
+    role: Role | None = None  # None: the head
+    stack: str = "decoder"
+    key: str = ""  # the prefix of its tensors in artifacts, and the name of its expert weights
+    encoder_width: int | None = None  # of the encoder's output, if a gate here reads it instead of the layer's input
     in_cross_attention: bool = False
 
     @property
@@ -61,6 +28,17 @@ class LinearPlace(NamedTuple):
         if not isinstance(layer, nn.Linear):
             raise RuntimeError(f"{self.name} has a {type(layer).__name__} attached: detach it first")
         return layer
+
+    @property
+    def gate_width(self) -> int:
+        """C, the width of what the published gate reads."""
+        return self.layer.in_features if self.encoder_width is None else self.encoder_width
+
+    @property
+    def dropout(self) -> float:
+        """The probability with which the layer's input is dropped out in training."""
+        module = getattr(self.parent, "dropout", None)
+        return float(module.p) if isinstance(module, nn.Dropout) else 0.0
 
 
 def width(backbone: Any) -> int:
@@ -75,26 +53,38 @@ def embedded(backbone: Any, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch
     return vectors
 
 
-def feed_forwards(backbone: Any) -> Iterator[FeedForward]:
-    """Every feed-forward, the encoder's layers first; the number of layers may differ between the stacks."""
+def linear_layers(backbone: Any) -> Iterator[LinearPlace]:
+    """Every linear layer in the blocks: q, k, v, o of all attentions, the input layers and `wo` of feed-forwards.
+
+    The encoder's layers come first; the number of layers may differ between the stacks. The key of a `wo` is that of
+    its layer, "encoder.0"; the key of any other is its name.
+    """
     family = family_of(backbone)
     for stack in family.stacks:
-        sublayer = stack.sublayers[-1]
-        for index, layer in enumerate(backbone.get_submodule(stack.layers)):
-            encoder_width = width(backbone) if family.has_encoder and stack.name == "decoder" else None
-            yield FeedForward(stack.name, index, layer.get_submodule(sublayer.path), stack.wo, encoder_width)
-
-
-def linear_layers(backbone: Any) -> Iterator[LinearPlace]:
-    """Every linear layer in the blocks: q, k, v, o of all attentions, the input layers and `wo` of feed-forwards."""
-    for stack in family_of(backbone).stacks:
+        encoder_width = width(backbone) if family.has_encoder and stack.name == "decoder" else None
         for index, layer in enumerate(backbone.get_submodule(stack.layers)):
             for sublayer in stack.sublayers:
                 parent = layer.get_submodule(sublayer.path)
                 for attribute, role in sublayer.linear.items():
                     if hasattr(parent, attribute):
                         name = f"{stack.layers}.{index}.{sublayer.path}.{attribute}"
-                        yield LinearPlace(name, parent, attribute, role, sublayer.is_cross_attention)
+                        key = f"{stack.name}.{index}" if role == "wo" else name
+                        crosses = sublayer.is_cross_attention
+                        yield LinearPlace(name, parent, attribute, role, stack.name, key, encoder_width, crosses)
+
+
+def feed_forwards(backbone: Any) -> Iterator[LinearPlace]:
+    """The second half of every feed-forward, the linear layer whose input is x.
+
+    It is called `wo` as in T5 and in the paper; other families call it `down_proj`.
+    """
+    return (place for place in linear_layers(backbone) if place.role == "wo")
+
+
+def adapted_layers(backbone: Any, tensors: Collection[str]) -> list[LinearPlace]:
+    """The linear layers of experts that have these tensors: every `wo`, then the others with a pair, in their order."""
+    others = [place for place in linear_layers(backbone) if place.role != "wo" and f"{place.key}.down" in tensors]
+    return [*feed_forwards(backbone), *others]
 
 
 def head(backbone: Any) -> LinearPlace:
@@ -102,7 +92,7 @@ def head(backbone: Any) -> LinearPlace:
     head = backbone.get_output_embeddings()
     (name,) = (name for name, module in backbone.named_modules() if module is head)
     parent, _, attribute = name.rpartition(".")
-    return LinearPlace(name, backbone.get_submodule(parent), attribute, None)
+    return LinearPlace(name, backbone.get_submodule(parent), attribute)
 
 
 def layer_norms(backbone: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:

@@ -227,12 +227,16 @@ def _scores(prepared: PreparedTask, split: EvaluationSplit, predictions: Predict
 
 
 def _by_stack(layers: Mapping[str, Any]) -> dict[str, list[Any]] | None:
-    """Values of layers, such as "encoder.0", as a list per stack; None for a model without experts."""
+    """Values of layers, such as "encoder.0", as a list per stack; None for a model without experts.
+
+    They are those of the feed-forwards: any other linear layer with experts has a longer name, and is left out.
+    """
     if not layers:
         return None
     stacks: dict[str, list[Any]] = {stack: [] for stack in STACKS}
-    for name, value in sorted(layers.items(), key=lambda item: int(item[0].split(".")[1])):
-        stacks[name.split(".")[0]].append(value)
+    of_layers = [(*name.split("."), value) for name, value in layers.items() if name.count(".") == 1]
+    for stack, _, value in sorted(of_layers, key=lambda each: int(each[1])):
+        stacks[stack].append(value)
     return {stack: values for stack, values in stacks.items() if values}
 
 

@@ -51,7 +51,7 @@ class Ground:
         ground._write_plan()
         ground._write_checkpoint()
         adapter = load_adapter(folder / "adapters/alpha", ground.backbone.fingerprint, SourceDescription)
-        save_lora(folder / "lora", adapter, "backbone")
+        save_lora(folder / "lora", adapter, ground.backbone, "backbone")
         cells = {target: ground.cell(target) for target in TARGETS}
         write_model_folder(
             folder / "model", folder / "backbone", folder / "experts", cells, folder / "data",

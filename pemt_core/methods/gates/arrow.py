@@ -1,8 +1,8 @@
 """Arrow (arXiv 2405.11157): every position takes the experts whose strongest direction its input is closest to.
 
 Nothing is trained. An expert's prototype is the first right singular vector of U V, the unit input that it amplifies
-most. PEFT finds it by power iteration; here it is exact. The inputs of `wo` come after a relu, so scores are large, and
-the weights are often near one-hot.
+most. PEFT finds it by power iteration; here it is exact. An expert without a pair at a layer scores 0 there. The inputs
+of `wo` come after a relu, so scores are large, and the weights are often near one-hot.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from pemt_core.methods.gate_settings import GateSettings
 from pemt_core.model.experts import FoldedExperts
 from pemt_core.model.gate import Gate
 from pemt_core.model.signal import ForwardSignal
-from pemt_core.model.stacks import FeedForward
+from pemt_core.model.stacks import LinearPlace
 
 
 class ArrowGate(Gate):
@@ -36,25 +36,25 @@ class ArrowGate(Gate):
 
 
 def prototypes(experts: FoldedExperts) -> Float[Tensor, "E F"]:
-    """The first right singular vector of each U V, up to its sign.
+    """The first right singular vector of each U V, up to its sign; zero where U V is.
 
     With V^T = Q R, it is Q times that of the small matrix U R^T (D x R), as Q has orthonormal columns.
     """
     downs = experts.down.unflatten(0, (experts.num_experts, -1)).float()
     ups = experts.up.unflatten(1, (experts.num_experts, -1)).movedim(1, 0).float()
     basis, triangle = torch.linalg.qr(downs.mT)
-    right = torch.linalg.svd(ups @ triangle.mT, full_matrices=False).Vh
-    return torch.einsum("efr,er->ef", basis, right[:, 0])
+    _, values, right = torch.linalg.svd(ups @ triangle.mT, full_matrices=False)
+    return torch.einsum("efr,er->ef", basis, right[:, 0]) * (values[:, :1] > 0)
 
 
 def initial_tensors(
-    places: Sequence[FeedForward], num_experts: int, generator: torch.Generator, settings: GateSettings
+    places: Sequence[LinearPlace], num_experts: int, generator: torch.Generator, settings: GateSettings
 ) -> dict[str, Tensor]:
     return {}
 
 
 def build(
-    place: FeedForward,
+    place: LinearPlace,
     parameters: Mapping[str, nn.Parameter],
     experts: FoldedExperts,
     signal: ForwardSignal,

@@ -16,7 +16,7 @@ from pemt_core.methods.gate_settings import GateSettings
 from pemt_core.model.experts import FoldedExperts
 from pemt_core.model.gate import Gate, Mixed
 from pemt_core.model.signal import ForwardSignal
-from pemt_core.model.stacks import FeedForward
+from pemt_core.model.stacks import LinearPlace
 
 STD = 0.02  # of W_Q and W_K
 OFF_DIAGONAL = 1e-6  # of W_V, which starts as the identity
@@ -47,14 +47,18 @@ class FusionGate(Gate):
         output = base + (mixed if self.value is None else F.linear(mixed, self.value))
         return Mixed(output, channels, weights)
 
+    def merged(self, experts: FoldedExperts, weights: Float[Tensor, " E"]) -> Float[Tensor, "D F"]:
+        added = super().merged(experts, weights)
+        return added if self.value is None else self.value @ added
+
 
 def initial_tensors(
-    places: Sequence[FeedForward], num_experts: int, generator: torch.Generator, settings: GateSettings
+    places: Sequence[LinearPlace], num_experts: int, generator: torch.Generator, settings: GateSettings
 ) -> dict[str, Tensor]:
     """W_Q, W_K from N(0, 0.02), their biases 0, W_V the identity with 1e-6 beside the diagonal."""
     tensors = {}
     for place in places:
-        size, key = place.wo.out_features, f"{place.key}.gate"
+        size, key = place.layer.out_features, f"{place.key}.gate"
         for name in ("query", "key"):
             tensors[f"{key}.{name}.weight"] = STD * torch.randn(size, size, generator=generator)
             tensors[f"{key}.{name}.bias"] = torch.zeros(size)
@@ -64,7 +68,7 @@ def initial_tensors(
 
 
 def build(
-    place: FeedForward,
+    place: LinearPlace,
     parameters: Mapping[str, nn.Parameter],
     experts: FoldedExperts,
     signal: ForwardSignal,

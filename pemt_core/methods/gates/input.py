@@ -9,18 +9,18 @@ from pemt_core.methods.gate_settings import GateSettings
 from pemt_core.model import gate
 from pemt_core.model.experts import FoldedExperts
 from pemt_core.model.signal import ForwardSignal
-from pemt_core.model.stacks import FeedForward
+from pemt_core.model.stacks import LinearPlace
 
 
 def initial_tensors(
-    places: Sequence[FeedForward], num_experts: int, generator: torch.Generator, settings: GateSettings
+    places: Sequence[LinearPlace], num_experts: int, generator: torch.Generator, settings: GateSettings
 ) -> dict[str, Tensor]:
     """W_g = 0: F x E, or D x E in a decoder layer behind an encoder."""
     return gate.initial_tensors(places, num_experts, generator)
 
 
 def build(
-    place: FeedForward,
+    place: LinearPlace,
     parameters: Mapping[str, nn.Parameter],
     experts: FoldedExperts,
     signal: ForwardSignal,

@@ -16,7 +16,7 @@ from pemt_core.methods.gate_settings import GateSettings
 from pemt_core.model.experts import FoldedExperts
 from pemt_core.model.gate import Gate, Mixed
 from pemt_core.model.signal import ForwardSignal
-from pemt_core.model.stacks import FeedForward
+from pemt_core.model.stacks import LinearPlace
 
 PENALTY = 0.05  # of mean |w|, as published
 NAME = "gate"  # of w: all layers share it
@@ -38,21 +38,29 @@ class MixedFactors(MixedUpdates):
     """wo(x) + (sum_k w_k s_k U_k) (sum_k w_k V_k) x: a single expert counts w². Lower ranks are padded with zeros."""
 
     def forward(self, x: Float[Tensor, "B S F"], experts: FoldedExperts) -> Mixed:
-        weight = self.weight.to(experts.down.dtype)
-        down = torch.einsum("e,erf->rf", weight, experts.down.unflatten(0, (experts.num_experts, -1)))
-        up = torch.einsum("e,der->dr", weight, experts.up.unflatten(1, (experts.num_experts, -1)))
+        down, up = self._factors(experts)
         output = experts.base_layer(x) + F.linear(F.linear(x, down), up)
         return Mixed(output, None, self.weight.float().expand(len(x), -1))
 
+    def merged(self, experts: FoldedExperts, weights: Float[Tensor, " E"]) -> Float[Tensor, "D F"]:
+        down, up = self._factors(experts)
+        return up @ down
+
+    def _factors(self, experts: FoldedExperts) -> tuple[Float[Tensor, "R F"], Float[Tensor, "D R"]]:
+        weight = self.weight.to(experts.down.dtype)
+        down = torch.einsum("e,erf->rf", weight, experts.down.unflatten(0, (experts.num_experts, -1)))
+        up = torch.einsum("e,der->dr", weight, experts.up.unflatten(1, (experts.num_experts, -1)))
+        return down, up
+
 
 def initial_tensors(
-    places: Sequence[FeedForward], num_experts: int, generator: torch.Generator, settings: GateSettings
+    places: Sequence[LinearPlace], num_experts: int, generator: torch.Generator, settings: GateSettings
 ) -> dict[str, Tensor]:
     return {NAME: torch.full((num_experts,), 1 / num_experts)}
 
 
 def build(
-    place: FeedForward,
+    place: LinearPlace,
     parameters: Mapping[str, nn.Parameter],
     experts: FoldedExperts,
     signal: ForwardSignal,

@@ -10,7 +10,7 @@ from pemt_core.methods.gate_settings import GateSettings
 from pemt_core.model.experts import FoldedExperts
 from pemt_core.model.gate import Gate
 from pemt_core.model.signal import ForwardSignal
-from pemt_core.model.stacks import FeedForward
+from pemt_core.model.stacks import LinearPlace
 
 
 class StaticGate(Gate):
@@ -25,14 +25,14 @@ class StaticGate(Gate):
 
 
 def initial_tensors(
-    places: Sequence[FeedForward], num_experts: int, generator: torch.Generator, settings: GateSettings
+    places: Sequence[LinearPlace], num_experts: int, generator: torch.Generator, settings: GateSettings
 ) -> dict[str, Tensor]:
     """w = 0, so all experts weigh 1/E."""
     return {f"{place.key}.gate": torch.zeros(num_experts) for place in places}
 
 
 def build(
-    place: FeedForward,
+    place: LinearPlace,
     parameters: Mapping[str, nn.Parameter],
     experts: FoldedExperts,
     signal: ForwardSignal,

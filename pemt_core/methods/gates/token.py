@@ -14,7 +14,7 @@ from pemt_core.methods.gate_settings import GateSettings
 from pemt_core.model.experts import FoldedExperts
 from pemt_core.model.gate import LinearGate
 from pemt_core.model.signal import ForwardSignal
-from pemt_core.model.stacks import FeedForward
+from pemt_core.model.stacks import LinearPlace
 
 
 class TokenGate(LinearGate):
@@ -25,14 +25,14 @@ class TokenGate(LinearGate):
 
 
 def initial_tensors(
-    places: Sequence[FeedForward], num_experts: int, generator: torch.Generator, settings: GateSettings
+    places: Sequence[LinearPlace], num_experts: int, generator: torch.Generator, settings: GateSettings
 ) -> dict[str, Tensor]:
     """W = 0 (F, E), so all experts weigh 1/E."""
-    return {f"{place.key}.gate": torch.zeros(place.wo.in_features, num_experts) for place in places}
+    return {f"{place.key}.gate": torch.zeros(place.layer.in_features, num_experts) for place in places}
 
 
 def build(
-    place: FeedForward,
+    place: LinearPlace,
     parameters: Mapping[str, nn.Parameter],
     experts: FoldedExperts,
     signal: ForwardSignal,

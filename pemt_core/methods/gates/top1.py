@@ -10,7 +10,7 @@ from pemt_core.methods.gates.input import build as build_published, initial_tens
 from pemt_core.model import gate
 from pemt_core.model.experts import FoldedExperts
 from pemt_core.model.signal import ForwardSignal
-from pemt_core.model.stacks import FeedForward
+from pemt_core.model.stacks import LinearPlace
 
 __all__ = ["build", "initial_tensors"]  # W_g = 0, of the published gate's shape
 
@@ -29,7 +29,7 @@ class Top1Gate(gate.Gate):
 
 
 def build(
-    place: FeedForward,
+    place: LinearPlace,
     parameters: Mapping[str, nn.Parameter],
     experts: FoldedExperts,
     signal: ForwardSignal,

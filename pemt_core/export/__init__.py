@@ -1,0 +1,1 @@
+"""Export a target as a model that transformers loads without the pipeline."""
