@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pemt_core.answering.rule import AnswerRule
+from pemt_core.backbone.families import family_of_type
 from pemt_core.schema.group import Group
 from pemt_core.schema.numbers import (
     LARGEST,
@@ -94,15 +95,24 @@ class TokenizerSettings(Group):
 class BackboneSettings(TokenizerSettings):
     dtype: Literal["float32", "bfloat16"]
     layout: Literal["auto", "front", "behind", "both"]
+    family: Literal["t5", "llama"]
     size: Literal["nano", "tiny", "mini", "small"]
     dropout: Fraction
     noise_density: Annotated[float, Field(gt=0, lt=1)]
     mean_span_length: Annotated[float, Field(ge=1, le=LARGEST)]
     continuation_share: Annotated[float, Field(ge=0, le=1)]
+    text_weight: Amount
     packed: bool
     length: Annotated[int, Field(ge=8, le=LARGEST)]
     seed: Seed
     training: FixedRateTraining
+
+    @property
+    def title(self) -> str:
+        """The name of the checkpoint, or what was pretrained from scratch; the layout if it is not the default."""
+        family = family_of_type(self.family, "backbone.family").name
+        title = self.name if self.kind == "hub" else f"{self.size} {family}, pretrained here"
+        return title if self.layout == "auto" else f"{title}, layout {self.layout}"
 
     @property
     def of_tokenizer(self) -> TokenizerSettings:
