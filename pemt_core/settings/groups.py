@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pemt_core.answering.rule import AnswerRule
-from pemt_core.backbone.families import family_of_type
 from pemt_core.schema.group import Group
 from pemt_core.schema.numbers import (
     LARGEST,
@@ -110,8 +109,7 @@ class BackboneSettings(TokenizerSettings):
     @property
     def title(self) -> str:
         """The name of the checkpoint, or what was pretrained from scratch; the layout if it is not the default."""
-        family = family_of_type(self.family, "backbone.family").name
-        title = self.name if self.kind == "hub" else f"{self.size} {family}, pretrained here"
+        title = self.name if self.kind == "hub" else f"{self.size} {self.family}, pretrained here"
         return title if self.layout == "auto" else f"{title}, layout {self.layout}"
 
     @property
