@@ -44,6 +44,7 @@ class Planted:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of methods
     on_lone_prompts: Sequence[str] = ()
     one_source: Sequence[str] = ()  # methods that choose one of SOURCES
+    layers: Mapping[str, int] = field(default_factory=lambda: {"encoder": 4, "decoder": 2})  # of the backbone
 
     def compared(self) -> Compared:
         settings = load_settings(REPOSITORY / "params.yaml")
@@ -109,7 +110,7 @@ class Planted:
         scored = Scored(answers, [[r] for r in references], [f"{target}{row // 2}" for row in range(self.rows)],
                         ["no", "yes"])  # fmt: skip
         sources = [] if method in WITHOUT_SOURCES else SOURCES[:1] if method in self.one_source else SOURCES
-        experts, gates = planted_gates(generator, method) if len(sources) > 1 else (None, None)
+        experts, gates = planted_gates(generator, method, self.layers) if len(sources) > 1 else (None, None)
         result = CellResult(
             task=target, suite=SUITE_OF[target], method=method, k=k, seed=seed, learning_rate=1e-3, answer="generate",
             main_metric="accuracy", test=score(["accuracy"], scored), unreadable=0, test_rows=self.rows,
@@ -129,9 +130,8 @@ class Planted:
         return result
 
 
-def planted_gates(generator: np.random.Generator, method: str) -> tuple[Any, Any]:
-    """Mean weights and statistics of four encoder and two decoder layers."""
-    shape = {"encoder": 4, "decoder": 2}
+def planted_gates(generator: np.random.Generator, method: str, shape: Mapping[str, int]) -> tuple[Any, Any]:
+    """Mean weights and statistics of every layer."""
     if method == "uniform":
         experts = {stack: [[1 / len(SOURCES)] * len(SOURCES)] * layers for stack, layers in shape.items()}
         gates = {s: [{"entropy": 1.0, "one_hot": 0.0, "deviation": 0.0}] * n for s, n in shape.items()}

@@ -1,11 +1,12 @@
 """A literal implementation of the method, with a loop over experts, as a reference for pemt_core.model.
 
 It shares no code with pemt_core.model. It modifies a copy of the backbone permanently: layer norms are overwritten,
-every `wo` is replaced, and encoder and decoder are called separately.
+every `wo` is replaced, and encoder and decoder are called separately. It knows T5, T5Gemma and T5Gemma 2;
+plain_decoder.py has models without an encoder.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Tensors = Mapping[str, Tensor]
+
+BLOCKS = {"encoder": ("encoder.block", "model.encoder.text_model.layers", "model.encoder.layers"),
+          "decoder": ("decoder.block", "model.decoder.layers")}  # fmt: skip
+
+
+def outputs_of(backbone: Any) -> Iterator[tuple[str, int, Any, str]]:
+    """Stack, layer, parent and attribute of the last linear layer of every feed-forward."""
+    names = {name for name, _ in backbone.named_modules()}
+    for stack, paths in BLOCKS.items():
+        (blocks, *_) = (path for path in paths if path in names)
+        for layer, block in enumerate(backbone.get_submodule(blocks)):
+            feed_forward = block.layer[-1].DenseReluDense if hasattr(block, "layer") else block.mlp
+            yield stack, layer, feed_forward, "wo" if hasattr(feed_forward, "wo") else "down_proj"
+
+
+def begins_with_bos(backbone: Any) -> bool:
+    return not hasattr(backbone, "shared")
 
 
 @dataclass
@@ -28,7 +46,7 @@ class PlainExpert:
 class PlainPass:
     """Values collected during one forward pass."""
 
-    prompt_length: int
+    prompt: slice  # its positions in the encoder
     positions: Mapping[str, Tensor]  # by stack: the positions that count in the sparsity loss
     encoder_state: Tensor | None = None
     gates: dict[str, Tensor] = field(default_factory=dict)
@@ -53,7 +71,7 @@ class PlainOutput(nn.Module):
         assert now is not None
         read = x if self.stack == "encoder" else now.encoder_state
         assert read is not None
-        scores = read[:, : now.prompt_length].mean(dim=1) @ self.tensors[f"{self.key}.gate"]
+        scores = read[:, now.prompt].mean(dim=1) @ self.tensors[f"{self.key}.gate"]
         g = torch.softmax(scores, dim=-1)
         outputs = []
         for expert in self.experts:
@@ -97,17 +115,16 @@ class PlainTarget:
         self.tensors = {name: tensor.detach().clone().requires_grad_() for name, tensor in tensors.items()}
         self.experts, self.coefficient, self.positions = experts, coefficient, positions
         self.backbone = copy.deepcopy(backbone).requires_grad_(False)
+        self.start = backbone.config.bos_token_id if begins_with_bos(backbone) else 0
         self.layers: list[PlainOutput] = []
         for name, module in list(self.backbone.named_modules()):
             if f"{name}.weight" in self.tensors:
                 del module.weight
                 module.weight = self.tensors[f"{name}.weight"]
-        for stack in ("encoder", "decoder"):
-            for layer, block in enumerate(getattr(self.backbone, stack).block):
-                feed_forward = block.layer[-1].DenseReluDense
-                output = PlainOutput(feed_forward.wo, stack, layer, self.tensors, experts)
-                feed_forward.wo = output
-                self.layers.append(output)
+        for stack, layer, parent, attribute in outputs_of(self.backbone):
+            output = PlainOutput(getattr(parent, attribute), stack, layer, self.tensors, experts)
+            setattr(parent, attribute, output)
+            self.layers.append(output)
 
     def prompt(self) -> Tensor:
         """Q + sum_k softmax(Q S_k^T) S_k."""
@@ -119,7 +136,7 @@ class PlainTarget:
         return guided
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> "PlainResult":
-        decoder_ids = torch.zeros_like(labels)
+        decoder_ids = torch.full_like(labels, self.start)
         decoder_ids[:, 1:] = labels[:, :-1].clamp_min(0)
         now = self.new_pass(attention_mask, labels)
         logits = self.logits(now, input_ids, attention_mask, decoder_ids)
@@ -129,28 +146,26 @@ class PlainTarget:
 
     def greedy(self, input_ids: Tensor, attention_mask: Tensor, steps: int) -> Tensor:
         """The start token and `steps` arg max tokens, with a full forward pass for each."""
-        ids = torch.zeros(len(input_ids), 1, dtype=torch.long)
+        ids = torch.full((len(input_ids), 1), self.start)
         for _ in range(steps):
             logits = self.logits(self.new_pass(attention_mask, ids), input_ids, attention_mask, ids)
             ids = torch.cat([ids, logits[:, -1:].argmax(-1)], dim=1)
         return ids
 
     def new_pass(self, attention_mask: Tensor, labels: Tensor) -> PlainPass:
-        length = len(self.tensors["prompt"])
-        mask = F.pad(attention_mask, (length, 0), value=1)
+        begin, length = int(begins_with_bos(self.backbone)), len(self.tensors["prompt"])
+        mask = F.pad(attention_mask, (begin + length, 0), value=1)
         if self.positions == "all":
             where = {"encoder": torch.ones_like(mask).bool(), "decoder": torch.ones_like(labels).bool()}
         else:
             where = {"encoder": mask.bool(), "decoder": labels != -100}
-        return PlainPass(length, where)
+        return PlainPass(slice(begin, begin + length), where)
 
     def logits(self, now: PlainPass, input_ids: Tensor, attention_mask: Tensor, decoder_ids: Tensor) -> Tensor:
         for layer in self.layers:
             layer.now = now
-        text = self.backbone.get_input_embeddings()(input_ids)
-        inputs = torch.cat([self.prompt().expand(len(text), -1, -1), text], dim=1)
-        mask = F.pad(attention_mask, (now.prompt_length, 0), value=1)
-        encoded = self.backbone.encoder(inputs_embeds=inputs, attention_mask=mask)
+        inputs, mask = read(self.backbone, self.prompt(), input_ids, attention_mask)
+        encoded = self.backbone.get_encoder()(inputs_embeds=inputs, attention_mask=mask)
         now.encoder_state = encoded.last_hidden_state
         output = self.backbone(
             encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=decoder_ids, use_cache=False
@@ -170,22 +185,28 @@ class PlainResult:
     gates: dict[str, Tensor]
 
 
+def read(backbone: Any, prompt: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Embeddings and mask of [BOS, if texts begin with it; prompt; text]."""
+    embedding = backbone.get_input_embeddings()
+    parts = [prompt.expand(len(input_ids), -1, -1), embedding(input_ids)]
+    if begins_with_bos(backbone):
+        parts.insert(0, embedding(torch.full((len(input_ids), 1), backbone.config.bos_token_id)))
+    inputs = torch.cat(parts, dim=1)
+    return inputs, F.pad(attention_mask, (inputs.shape[1] - attention_mask.shape[1], 0), value=1)
+
+
 def plain_source(
     backbone: Any, tensors: Tensors, scale: float, batch: Tensors
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Logits, loss and gradients of stage 1 for the prompt and every wo(x) + s U V x, by hooks on a copy."""
     leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in tensors.items()}
     model = copy.deepcopy(backbone).requires_grad_(False)
-    for stack in ("encoder", "decoder"):
-        for layer, block in enumerate(getattr(model, stack).block):
-            down, up = leaves[f"{stack}.{layer}.down"], leaves[f"{stack}.{layer}.up"]
-            block.layer[-1].DenseReluDense.wo.register_forward_hook(
-                lambda _module, inputs, output, down=down, up=up: output + scale * (inputs[0] @ down.T) @ up.T
-            )
-    text = model.get_input_embeddings()(batch["input_ids"])
-    prompt = leaves["prompt"]
-    inputs = torch.cat([prompt.expand(len(text), -1, -1), text], dim=1)
-    mask = F.pad(batch["attention_mask"], (len(prompt), 0), value=1)
+    for stack, layer, parent, attribute in outputs_of(model):
+        down, up = leaves[f"{stack}.{layer}.down"], leaves[f"{stack}.{layer}.up"]
+        getattr(parent, attribute).register_forward_hook(
+            lambda _module, inputs, output, down=down, up=up: output + scale * (inputs[0] @ down.T) @ up.T
+        )
+    inputs, mask = read(model, leaves["prompt"], batch["input_ids"], batch["attention_mask"])
     output = model(inputs_embeds=inputs, attention_mask=mask, labels=batch["labels"])
     output.loss.backward()
     gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}

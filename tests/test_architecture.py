@@ -26,6 +26,7 @@ from source_code import (
 )
 
 from components.cli import COMMANDS
+from pemt_core.backbone.families import FAMILIES
 from pemt_core.provenance.code import WITHOUT_EFFECT, code_files
 from pemt_core.settings import load_settings
 from pemt_core.settings.groups import STEPS
@@ -205,6 +206,21 @@ def test_no_code_branches_on_a_task_name() -> None:
         and any(isinstance(leaf, ast.Constant) and leaf.value in {*TASKS} - {*STEPS} for leaf in operands(node))
     ]
     assert [place for place in found if place[0] not in records] == []
+
+
+def test_only_the_families_records_name_types_and_places_of_models() -> None:
+    """A model's type, class and submodules are values of its family's record; new models of other kinds are T5's."""
+    types = {name for family in FAMILIES for pair in family.models.items() for name in pair}
+    places = {name for family in FAMILIES for stack in family.stacks for part in stack.sublayers
+              for name in (stack.layers, part.path)}  # fmt: skip
+    found = {
+        (module, node.value)
+        for module in CORE + COMPONENTS + PIPELINES
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in types | places
+    }
+    assert {module for module, _ in found} == {"pemt_core.backbone.families"}
+    assert {name for _, name in found} == types | places
 
 
 def operands(node: ast.AST) -> list[ast.AST]:

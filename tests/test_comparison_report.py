@@ -397,6 +397,22 @@ def test_a_result_with_gates_is_checked(compared: Compared) -> None:
             replace(result, gates=gates)
 
 
+def test_gates_of_a_decoder_only_backbone_have_one_stack(tmp_path: Path) -> None:
+    planted = Planted(tmp_path, {"pemt": 0.95, "lora": 0.8}, TARGETS[:3], rows=20, layers={"decoder": 5})
+    compared = planted.compared()
+    (study,) = studies_of(compared)
+    (gates,) = gates_of(study)
+    assert gates.layers == [f"decoder {number}" for number in range(1, 6)]
+    own = [r for r in compared.results if (r.method, r.task) == ("pemt", gates.targets[0].target)]
+    expected = np.mean([[layer["entropy"] for layer in (r.gates or {})["decoder"]] for r in own], axis=0)
+    assert gates.targets[0].entropy == pytest.approx(expected)
+    assert [len(chosen_sources(result)) for result in own] == [5] * len(own)
+    write_comparison(compared, tmp_path / "report")
+    page = parse((tmp_path / "report" / "report.html").read_text(encoding="utf-8"))
+    assert "d5" in page.text
+    assert "e1" not in page.text.split()
+
+
 # Files and figures
 
 

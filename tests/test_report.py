@@ -275,7 +275,9 @@ def test_load_orders_by_suite_target_method_k_and_seed(tmp_path: Path) -> None:
         ({"test_rows": 29}, "test_rows is 29; expected 1 to 28"),
         ({"history": [{"train/loss": 1.0}]}, "a point of history has no step"),
         ({"expert_weights": {"encoder": [[1.0]], "decoder": [[1.0]]}}, "expected 6 weights per layer, one per source"),
-        ({"expert_weights": {"encoder": []}}, "expected encoder and decoder"),
+        ({"expert_weights": {"encoder": []}}, "expected encoder and decoder, or decoder alone"),
+        ({"expert_weights": {}}, "expected encoder and decoder, or decoder alone"),
+        ({"expert_weights": {"decoder": []}}, "expected 6 weights per layer, one per source"),
     ],
 )
 def test_strict_reading_names_file_key_and_value(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -21,6 +21,7 @@ from pemt_core.report.curves import draw_curves
 from pemt_core.report.expert_table import heat_colours
 from pemt_core.report.files import write_files
 from pemt_core.report.headline import headline
+from pemt_core.report.heat_map import draw_expert_weights, draw_weights_of, weight_panels
 from pemt_core.report.page import render_page
 from pemt_core.report.palette import COLOURS, MARKERS, SHAPES
 from pemt_core.report.parameters import draw_parameters
@@ -250,6 +251,25 @@ def test_several_k_one_layer_and_missing_targets(tmp_path: Path) -> None:
         "paws: it failed",
         "wsc: no result; means leave it out.",
     ]
+
+
+def test_a_decoder_only_backbone_has_one_stack(tmp_path: Path) -> None:
+    """On the page, in the heat map of the report, and in that of a single result."""
+    layers = [[0.25, 0.75], [0.5, 0.5], [1.0, 0.0]]
+    result = make("cb", sources=["a", "b"], expert_weights={"decoder": layers})
+    page = page_of(tmp_path, result)
+    table, by_layer = page.all("table", **{"class": "heat"})
+    assert table.rows() == [["Target", "a", "b"], ["SuperGLUE"], ["cb", "0.58", "0.42"]]
+    rows = [[f"decoder {number}", *(f"{w:.2f}" for w in layer)] for number, layer in enumerate(layers, start=1)]
+    assert by_layer.rows()[1:] == rows
+    panels = weight_panels([result], ["a", "b"], num_groups=2)
+    assert {name: weights.tolist() for name, weights in panels.items()} == {
+        "decoder 1-2": [[0.375, 0.625]], "decoder 3": [[1.0, 0.0]],
+    }  # fmt: skip
+    titles = [axes.get_title() for axes in draw_weights_of(result).axes]
+    assert titles == ["decoder", ""]  # and its colour bar
+    whole = [axes.get_title() for axes in draw_expert_weights([result], 2, "PEMT").subfigs[0].axes]
+    assert whole == ["decoder 1-2", "decoder 3", ""]
 
 
 # Published numbers

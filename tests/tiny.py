@@ -34,6 +34,7 @@ from pemt_core.model.assemble import (
     initial_target_tensors,
 )
 from pemt_core.model.prompted import PromptedModel
+from pemt_core.model.stacks import width
 from pemt_core.report.names import MethodNames
 from pemt_core.report.table import Tables
 from pemt_core.settings import EvaluateSettings, LonePromptSettings, ReportSettings, TrainSourceSettings
@@ -97,7 +98,7 @@ def random_experts(backbone: Any, count: int, *, rank: int = 3, seed: int = 1) -
     generator = torch.Generator().manual_seed(seed)
     experts = []
     for k in range(count):
-        prompt = torch.randn(3 + k, backbone.config.d_model, generator=generator)
+        prompt = torch.randn(3 + k, width(backbone), generator=generator)
         tensors = initial_source_tensors(backbone, prompt, rank=rank, init="kaiming", generator=generator)
         experts.append(Expert(f"source{k}", tensors, 0.5 + 0.25 * k))
     return experts
@@ -272,6 +273,11 @@ class World:
         tokenizer = tiny_tokenizer(folder)
         model = tiny_t5(vocab_size=len(tokenizer), d_model=32, dropout=dropout)
         save_backbone(folder / "backbone", model, tokenizer)
+        return cls.on_backbone(folder, fillers=fillers)
+
+    @classmethod
+    def on_backbone(cls, folder: Path, *, fillers: int = 3) -> "World":
+        """Make two sources, briefly trained, and a target, for the backbone in `folder`."""
         world = cls(folder)
         for name in (*cls.SOURCES, cls.TARGET):
             write_task(folder / "data", name, fillers=fillers)

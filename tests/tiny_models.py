@@ -34,18 +34,22 @@ DECODERS = ("llama", "qwen3", "smollm3", "gemma3")
 MODELS = ENCODER_DECODERS + DECODERS
 
 
-def tiny_model(kind: str, *, layout: str = "behind", seed: int = 0, **changes: Any) -> Any:
-    """A model of about 50,000 parameters, in evaluation; norms and head are drawn too, so that none is neutral."""
+def tiny_model(kind: str, *, layout: str = "behind", seed: int = 0, spread: float = 0.1, **changes: Any) -> Any:
+    """A model of about 50,000 parameters, in evaluation; norms and head are drawn too, so that none is neutral.
+
+    `spread` is the standard deviation that is added to the initial weights.
+    """
     import transformers as t
 
+    special = {name: changes.get(name, value) for name, value in _SPECIAL.items()}
     gated = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
     torch.manual_seed(seed)
     if kind == "t5gemma":
         parts = {"encoder": {**_LOCAL, **changes}, "decoder": {**_LOCAL, **changes}}
-        model: Any = t.T5GemmaForConditionalGeneration(t.T5GemmaConfig(**parts, **_SPECIAL))
+        model: Any = t.T5GemmaForConditionalGeneration(t.T5GemmaConfig(**parts, **special))
     elif kind == "t5gemma2":
         encoder = {"text_config": {**_LOCAL, **changes}, "vision_config": _VISION}
-        config = t.T5Gemma2Config(encoder=encoder, decoder={**_LOCAL, **changes}, **_SPECIAL)
+        config = t.T5Gemma2Config(encoder=encoder, decoder={**_LOCAL, **changes}, **special)
         model = t.T5Gemma2ForConditionalGeneration(config)
     else:
         make, config_class, settings = {
@@ -65,7 +69,7 @@ def tiny_model(kind: str, *, layout: str = "behind", seed: int = 0, **changes: A
             if name.endswith(("norm.weight", "_norm.weight")):
                 parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
             else:
-                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+                parameter += spread * torch.randn(parameter.shape, generator=generator)
     if kind in DECODERS:
         model.config.prompt_layout = layout
     return model.eval()

@@ -4,9 +4,10 @@ results/<target>/<method>-k<k>-seed<seed>/result.json       CellResult, every ke
 results/<target>/<method>-k<k>-seed<seed>/predictions.jsonl
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import ConfigDict, JsonValue, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -16,9 +17,10 @@ from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.files import read_record, sha256_of_json, write_record
 from pemt_core.errors import ArtifactError, nearest
 
-STACKS = ("encoder", "decoder")
+STACKS = ("encoder", "decoder")  # of a backbone, in this order; a decoder-only one lacks the first
 GATE_VALUES = ("entropy", "one_hot", "deviation")  # of `pemt_core.answering.gates`; only the last is always a number
 RESULT_FILE = "result.json"
+_Layer = TypeVar("_Layer")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
@@ -40,7 +42,7 @@ class CellResult:
     validation: dict[str, float]  # metric to points, of the checkpoint that was kept
     trained_parameters: int
     sources: list[str]  # in the order of the experts; empty for methods without them
-    expert_weights: dict[str, list[list[float]]] | None  # per stack in STACKS: [layer][expert], means over the test
+    expert_weights: dict[str, list[list[float]]] | None  # per stack of STACKS: [layer][expert], means over the test
     artifact: str  # hash of the adapter that was scored
     key: str  # hash of all that the adapter comes from
     data: str  # hash of the prepared task
@@ -66,8 +68,9 @@ class CellResult:
     def _check_expert_weights(self) -> None:
         if self.expert_weights is None:
             return
-        if set(self.expert_weights) != set(STACKS):
-            raise ValueError(f"expert_weights has {sorted(self.expert_weights)}; expected {' and '.join(STACKS)}")
+        if set(self.expert_weights) not in ({*STACKS}, {*STACKS[1:]}):
+            expected = f"{' and '.join(STACKS)}, or {STACKS[1]} alone"
+            raise ValueError(f"expert_weights has {sorted(self.expert_weights)}; expected {expected}")
         for stack, layers in self.expert_weights.items():
             if not layers or any(len(weights) != len(self.sources) for weights in layers):
                 raise ValueError(
@@ -129,6 +132,12 @@ def _first_problem(error: ValidationError) -> str:
     if not first["loc"]:
         return first["msg"].removeprefix("Value error, ")
     return f"{first['loc'][0]}: {first['msg']}, found {first['input']!r}"
+
+
+def named_layers(values: Mapping[str, Sequence[_Layer]] | None) -> dict[str, _Layer]:
+    """Values per stack of a result by layer: "encoder 1" and so on, the encoder first."""
+    return {f"{stack} {number}": layer for stack in STACKS if values and stack in values
+            for number, layer in enumerate(values[stack], start=1)}  # fmt: skip
 
 
 def cell_directory(results_dir: Path, result: CellResult) -> Path:

@@ -92,8 +92,6 @@ _FINGERPRINT = (
     "hidden_activation",
     "rms_norm_eps",
     "rope_parameters",
-    "rope_theta",
-    "rope_scaling",
     "attention_bias",
     "mlp_bias",
     "layer_types",
@@ -112,6 +110,7 @@ _FINGERPRINT = (
 )
 _GEMMA_NORMS = ("_layernorm", ".norm")
 
+# Every other layer is local: the gate of the first sees as many tokens of a text as its window has, all others see all
 T5GEMMA = Family(
     name="T5Gemma",
     models={"t5gemma": "T5GemmaForConditionalGeneration"},
@@ -128,6 +127,8 @@ T5GEMMA = Family(
     published=("google/t5gemma-s-s-prefixlm", "google/t5gemma-b-b-prefixlm", "google/t5gemma-2b-2b-prefixlm"),
 )
 
+# Five of six layers are local, and the prompt is in front: before the first global layer, the gate of layer n (from 1)
+# sees the first n * window / 2 tokens of a text
 T5GEMMA2 = Family(
     name="T5Gemma 2",
     models={"t5gemma2": "T5Gemma2ForConditionalGeneration"},
@@ -159,9 +160,12 @@ LLAMA = Family(
     starts_with_bos=True,
     sizes=_SIZES,
     fingerprint=_FINGERPRINT,
+    dropout="attention_dropout",
     published=("meta-llama/Llama-3.2-1B", "Qwen/Qwen3-0.6B", "HuggingFaceTB/SmolLM2-135M", "HuggingFaceTB/SmolLM3-3B"),
 )
 
+# Five of six layers are local. With the prompt behind the text, before the first global layer, the gate of layer n
+# (from 1) sees the last n * (window - 1) tokens of a text
 GEMMA3 = Family(
     name="Gemma 3",
     models={"gemma3_text": "Gemma3ForCausalLM"},
@@ -171,6 +175,7 @@ GEMMA3 = Family(
     starts_with_bos=True,
     sizes=_SIZES,
     fingerprint=_FINGERPRINT,
+    dropout="attention_dropout",
     published=("google/gemma-3-270m",),
 )
 

@@ -25,18 +25,28 @@ class Backbone:
     tokenizer: Any
     fingerprint: str
 
+    @property
+    def dropout(self) -> float:
+        """The probability of dropout in training. It is not part of the fingerprint, as answers do not depend on it."""
+        return float(getattr(self.model.config, family_of(self.model).dropout))
+
 
 def fingerprint_of(model: nn.Module, tokenizer: Any) -> str:
     """SHA-256 over architecture, every weight and the tokenizer: equal exactly if outputs are."""
     config: Any = model.config
     keys, digest = family_of(model).fingerprint, hashlib.sha256()
     for part in config_parts(config).values():
-        digest.update(repr([(key, getattr(part, key, None)) for key in keys]).encode())
+        digest.update(repr([(key, _in_order(getattr(part, key, None))) for key in keys]).encode())
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     digest.update(tokenizer_content(tokenizer).encode())
     return digest.hexdigest()
+
+
+def _in_order(value: Any) -> Any:
+    """Mappings by their keys: config.json sorts them."""
+    return sorted((key, _in_order(each)) for key, each in value.items()) if isinstance(value, dict) else value
 
 
 def loading_options(dtype: torch.dtype | None) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from pemt_core.backbone.adopt import adopt
 from pemt_core.backbone.checkpoint import fetch_checkpoint
 from pemt_core.backbone.store import load_backbone
+from pemt_core.backbone.tokenizer import fetch_tokenizer
 from pemt_core.comparison.plan import VariantPlan
 from pemt_core.methods import Method
 from pemt_core.model.assemble import Expert, initial_source_tensors
@@ -35,7 +37,9 @@ def backbone_to_probe(variant: VariantPlan, made: Path) -> Any:
         return load_backbone(made).model
     settings = variant.settings.backbone
     if settings.kind == "hub" and Path(settings.name).is_dir():
-        return fetch_checkpoint(settings.name, settings.revision, settings.dtype)[0]
+        model, _ = fetch_checkpoint(settings.name, settings.revision, settings.dtype)
+        adopt(model, fetch_tokenizer(settings.name, settings.revision), settings.layout)
+        return model
     return None
 
 

@@ -10,7 +10,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from pemt_core.artifacts.result import STACKS, CellResult
+from pemt_core.artifacts.result import CellResult, named_layers
 from pemt_core.comparison_report.study import Study
 
 CLEAR = 1e-6  # a layer whose two largest mean weights are closer chooses no expert
@@ -59,20 +59,14 @@ def gates_of(study: Study) -> list[MethodGates]:
             for result in own:
                 targets.setdefault(result.task, []).append(result)
             rows = [_target(name, results, _are_shares(own)) for name, results in targets.items()]
-            gates = own[0].gates or {}
-            layers = [f"{stack} {number}" for stack in STACKS for number in range(1, len(gates[stack]) + 1)]
+            layers = list(named_layers(own[0].gates))
             found.append(MethodGates(line.column, line.title, own[0].sources, layers, rows))
     return found
 
 
 def _are_shares(results: Sequence[CellResult]) -> bool:
     """Whether the weights of a method are a distribution everywhere; those of ScaLearn can add up to 1 by chance."""
-    return all(
-        layer["entropy"] is not None
-        for result in results
-        for layers in (result.gates or {}).values()
-        for layer in layers
-    )
+    return all(layer["entropy"] is not None for result in results for layer in named_layers(result.gates).values())
 
 
 def _target(name: str, results: Sequence[CellResult], are_shares: bool) -> TargetGates:
@@ -92,7 +86,7 @@ def _target(name: str, results: Sequence[CellResult], are_shares: bool) -> Targe
 
 def _over_seeds(results: Sequence[CellResult], value: str) -> NDArray[np.float64]:
     """The mean over seeds of each layer's value; NaN where one has none."""
-    rows = [[_number(layer, value) for stack in STACKS for layer in (result.gates or {})[stack]] for result in results]
+    rows = [[_number(layer, value) for layer in named_layers(result.gates).values()] for result in results]
     return np.mean(np.array(rows, dtype=np.float64), axis=0)
 
 
@@ -103,9 +97,7 @@ def _number(layer: Mapping[str, float | None], value: str) -> float:
 
 def chosen_sources(result: CellResult) -> list[str]:
     """The source with the largest mean weight in each layer; "" where the largest two are equal."""
-    weights = result.expert_weights or {}
-    layers = [np.asarray(layer) for stack in STACKS for layer in weights.get(stack, [])]
-    return [_chosen(layer, result.sources) for layer in layers]
+    return [_chosen(np.asarray(layer), result.sources) for layer in named_layers(result.expert_weights).values()]
 
 
 def _chosen(weights: NDArray[np.float64], sources: Sequence[str]) -> str:

@@ -22,10 +22,8 @@ class BottleneckAdapter(WithoutSources):
     def start(self, backbone: Any, generator: "torch.Generator") -> "dict[str, Tensor]":
         from pemt_core.model.bottleneck import initial_adapters
         from pemt_core.model.layer_norm import initial_scales
-        from pemt_core.model.stacks import width
 
-        bottleneck = max(1, width(backbone) // self.reduction_factor)
-        return {**initial_adapters(backbone, bottleneck, generator), **initial_scales(backbone)}
+        return {**initial_adapters(backbone, self.reduction_factor, generator), **initial_scales(backbone)}
 
     def changes(self, backbone: Any, tensors: "Mapping[str, Tensor]") -> "Iterable[Change]":
         from pemt_core.model.bottleneck import adapted_outputs

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pemt_core.backbone.families import family_of
 from pemt_core.model.attachment import Change
-from pemt_core.model.stacks import head, layer_norms, linear_layers, width
+from pemt_core.model.stacks import head, layer_norms, linear_layers
 
 
 class BiasedOutput(nn.Module):
@@ -57,4 +57,4 @@ def _places(backbone: Any, *, with_head: bool) -> Iterator[tuple[str, Any, str, 
         yield place.name, place.parent, place.attribute, place.layer.out_features
     for weight, parent, attribute in layer_norms(backbone):
         if attribute != family_of(backbone).norms.final:
-            yield weight.removesuffix(".weight"), parent, attribute, width(backbone)
+            yield weight.removesuffix(".weight"), parent, attribute, len(getattr(parent, attribute).weight)

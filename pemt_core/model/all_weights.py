@@ -9,8 +9,8 @@ from pemt_core.model.attachment import Change
 
 
 def initial_weights(backbone: Any) -> dict[str, Tensor]:
-    """Every parameter by its first name in the backbone, uncopied; shared ones, such as tied embeddings, once."""
-    return {name: parameter.detach() for name, parameter in backbone.named_parameters()}
+    """Every parameter by its first name in the backbone, in float32; shared ones, such as tied embeddings, once."""
+    return {name: parameter.detach().float() for name, parameter in backbone.named_parameters()}
 
 
 def trained_weights(backbone: Any, tensors: Mapping[str, Tensor]) -> Iterator[Change]:

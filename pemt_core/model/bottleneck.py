@@ -7,15 +7,17 @@ import torch
 from torch import Tensor
 
 from pemt_core.model.attachment import Change
-from pemt_core.model.stacks import LinearPlace, linear_layers, width
+from pemt_core.model.stacks import LinearPlace, linear_layers
 from pemt_core.model.target_adapter import AdaptedOutput, adapter_of, initial_adapter
 
 
-def initial_adapters(backbone: Any, bottleneck: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """<layer>.adapter.{down,up}.{weight,bias}: weights from N(0, 0.01), biases 0."""
+def initial_adapters(backbone: Any, reduction_factor: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """<layer>.adapter.{down,up}.{weight,bias}: weights from N(0, 0.01), biases 0; D / `reduction_factor` wide."""
     tensors: dict[str, Tensor] = {}
     for place in _places(backbone):
-        tensors |= initial_adapter(f"{place.name}.adapter", width(backbone), bottleneck, generator)
+        d_model = place.layer.out_features
+        bottleneck = max(1, d_model // reduction_factor)
+        tensors |= initial_adapter(f"{place.name}.adapter", d_model, bottleneck, generator)
     return tensors
 
 

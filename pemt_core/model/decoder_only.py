@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from pemt_core.model.encoder_decoder import beginning, sums_of_log_probabilities
 from pemt_core.model.prompted import IGNORED_LABEL, Prefix, PromptedModel, ReadRows
+from pemt_core.model.signal import ForwardSignal, Kept
 
 
 class DecoderOnly(PromptedModel):
@@ -30,7 +31,7 @@ class DecoderOnly(PromptedModel):
     def prefix(self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"]) -> Prefix:
         layout = self.backbone.config.prompt_layout
         rows, text = self.prompt.embed(self.backbone.get_input_embeddings()(input_ids), attention_mask)
-        before = beginning(self.backbone).expand(len(text), -1, -1).to(text.dtype)
+        before = beginning(self.backbone).expand(len(text), -1, -1)
         in_front = rows if layout in ("front", "both") else rows[:, :0]
         is_text = F.pad(attention_mask.bool(), (before.shape[1] + in_front.shape[1], 0), value=False)
         is_read = F.pad(attention_mask.bool(), (before.shape[1] + in_front.shape[1], 0), value=True)
@@ -65,10 +66,11 @@ class DecoderOnly(PromptedModel):
         return logits
 
     def positions(self, prefix: Prefix, labels: Int[Tensor, "B L"]) -> dict[str, Bool[Tensor, "B _"]]:
-        return {"decoder": torch.cat([prefix.mask, labels[:, :-1] != IGNORED_LABEL], dim=1)}
+        """An answer's tokens are read if another follows, as in `logits`."""
+        return {"decoder": torch.cat([prefix.mask, labels[:, 1:] != IGNORED_LABEL], dim=1)}
 
     def read(self, prefix: Prefix) -> "PrefixRows":
-        return PrefixRows(self.backbone, prefix)
+        return PrefixRows(self.backbone, self.signal, prefix)
 
 
 class PrefixRows(ReadRows):
@@ -76,8 +78,8 @@ class PrefixRows(ReadRows):
 
     num_start_tokens = 0
 
-    def __init__(self, backbone: Any, prefix: Prefix) -> None:
-        self.backbone, self.prefix = backbone, prefix
+    def __init__(self, backbone: Any, signal: ForwardSignal, prefix: Prefix) -> None:
+        self.backbone, self.signal, self.prefix = backbone, signal, prefix
         self.num_rows, self.device = len(prefix.mask), prefix.mask.device
 
     @torch.no_grad()
@@ -91,12 +93,14 @@ class PrefixRows(ReadRows):
     def log_probabilities(self, candidates: Int[Tensor, "B C L"]) -> Float[Tensor, "B C"]:
         """All candidates continue the cache of one pass over the prefix."""
         mask, num_candidates, labels = self.prefix.mask, candidates.shape[1], candidates.flatten(0, 1)
-        first = self._read.logits.repeat_interleave(num_candidates, dim=0)
+        read, kept = self._read
+        first = read.logits.repeat_interleave(num_candidates, dim=0)
         if labels.shape[1] == 1:
             return sums_of_log_probabilities(first, labels).view(candidates.shape[:2])
-        cache = copy.deepcopy(self._read.past_key_values)
+        self.signal.resume(kept)
+        cache = copy.deepcopy(read.past_key_values)
         cache.batch_repeat_interleave(num_candidates)
-        whole = torch.cat([mask.repeat_interleave(num_candidates, dim=0), labels[:, :-1] != IGNORED_LABEL], dim=1)
+        whole = torch.cat([mask.repeat_interleave(num_candidates, dim=0), labels[:, 1:] != IGNORED_LABEL], dim=1)
         rest = self.backbone(
             input_ids=labels[:, :-1].clamp_min(0),
             attention_mask=whole.long(),
@@ -107,15 +111,16 @@ class PrefixRows(ReadRows):
         return sums_of_log_probabilities(torch.cat([first, rest], dim=1), labels).view(candidates.shape[:2])
 
     @cached_property
-    def _read(self) -> Any:
-        """The logits at the last position of the prefix, and its cache."""
-        return self.backbone(
+    def _read(self) -> tuple[Any, Kept]:
+        """The logits at the last position of the prefix with its cache, and what gates keep of it."""
+        output = self.backbone(
             inputs_embeds=self.prefix.embeddings,
             attention_mask=self.prefix.mask.long(),
             position_ids=_position_ids(self.prefix.mask),
             logits_to_keep=1,
             use_cache=True,
         )
+        return output, self.signal.kept()
 
 
 def _padded_left(mask: Bool[Tensor, "B S"]) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"]]:

@@ -11,7 +11,6 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from pemt_core.backbone.families import family_of
 from pemt_core.model.prompted import IGNORED_LABEL, Prefix, PromptedModel, ReadRows
-from pemt_core.model.stacks import embedded
 
 
 class EncoderDecoder(PromptedModel):
@@ -20,7 +19,7 @@ class EncoderDecoder(PromptedModel):
     def prefix(self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"]) -> Prefix:
         rows, text = self.prompt.embed(self.backbone.get_input_embeddings()(input_ids), attention_mask)
         prompt_mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=text.device)
-        before = beginning(self.backbone).expand(len(text), -1, -1).to(text.dtype)
+        before = beginning(self.backbone).expand(len(text), -1, -1)
         start, end = before.shape[1], before.shape[1] + rows.shape[1]
         mask = F.pad(attention_mask.bool(), (end, 0), value=True)
         text_mask = F.pad(attention_mask.bool(), (end, 0), value=False)
@@ -79,7 +78,9 @@ class EncodedRows(ReadRows):
 def beginning(backbone: Any) -> Float[Tensor, "1 _ D"]:
     """The embedding of the BOS with which texts begin, or no position in a family without."""
     ids = [backbone.config.bos_token_id] if family_of(backbone).starts_with_bos else []
-    return embedded(backbone, torch.tensor([ids], dtype=torch.long))
+    embedding = backbone.get_input_embeddings()
+    vectors: Tensor = embedding(torch.tensor([ids], dtype=torch.long, device=embedding.weight.device))
+    return vectors
 
 
 def sums_of_log_probabilities(logits: Float[Tensor, "N L V"], labels: Int[Tensor, "N L"]) -> Float[Tensor, " N"]:

@@ -44,7 +44,7 @@ class FoldedExperts(nn.Module):
         self.register_buffer("down", torch.cat(downs), persistent=False)
         self.register_buffer("up", torch.cat(scaled, dim=1), persistent=False)
         triangles = torch.linalg.qr(torch.stack(scaled).float(), mode="r").R
-        self.register_buffer("triangle", triangles.to(base_layer.weight.dtype), persistent=False)
+        self.register_buffer("triangle", triangles.to(self.up.dtype), persistent=False)
 
     def channels(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B S E R"]:
         """The rank channels V_k x of every expert."""

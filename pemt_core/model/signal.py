@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,6 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Part = Literal["prompt", "text"]  # of what is read before an answer
+
+
+class Kept(NamedTuple):
+    """What is kept of the positions that were read, for those that are generated next."""
+
+    means: dict[nn.Module, Tensor]  # by gate, what it read
+    sums: dict[str, tuple[Tensor, Tensor]]  # by layer, of weights per position, and their number
 
 
 class ForwardSignal:
@@ -29,12 +36,11 @@ class ForwardSignal:
         self._prompt_mask: Tensor | None = None
         self._columns: slice | Tensor = slice(0)
         self._text: Tensor | None = None
-        self._prefix_means: dict[nn.Module, Tensor] = {}
+        self._kept = Kept({}, {})
         self._encoder_state: Tensor | None = None
         self._encoder_means: dict[Part, Tensor] = {}
         self._decoder_ids: Tensor | None = None  # what the decoder reads in this call
         self._continues = False  # whether they continue those of the call before
-        self._sums: dict[str, tuple[Tensor, Tensor]] = {}  # of weights per position, and their number
         self.positions: Mapping[str, Tensor] = {}
         self.collects_sparsity = False
         self.sparsity: list[Tensor] = []
@@ -92,8 +98,16 @@ class ForwardSignal:
     def prefix_mean(self, reader: nn.Module, part: Part, x: Float[Tensor, "B S C"]) -> Float[Tensor, "B C"]:
         """The mean of x over the prompt or the text, which `reader` keeps for the positions that are generated next."""
         if not self._continues:
-            self._prefix_means[reader] = self.text_mean(x) if part == "text" else self.prompt_mean(x)
-        return _rows(self._prefix_means[reader], len(x))
+            self._kept.means[reader] = self.text_mean(x) if part == "text" else self.prompt_mean(x)
+        return _rows(self._kept.means[reader], len(x))
+
+    def kept(self) -> Kept:
+        """What is kept now: for `resume`, before another continuation of the same prefix."""
+        return Kept(dict(self._kept.means), dict(self._kept.sums))
+
+    def resume(self, kept: Kept) -> None:
+        """Go back to what was kept when `kept` was called."""
+        self._kept = Kept(dict(kept.means), dict(kept.sums))
 
     def _open_prompt_mask(self) -> Bool[Tensor, "B P"]:
         if self._prompt_mask is None:
@@ -136,9 +150,9 @@ class ForwardSignal:
         counted = self._counted(stack).unsqueeze(-1)
         total, number = (weights * counted).sum(1), counted.sum(1)
         if stack == "decoder" and self._continues:
-            before = [_rows(each, len(weights)) for each in self._sums[layer]]
+            before = [_rows(each, len(weights)) for each in self._kept.sums[layer]]
             total, number = before[0] + total, before[1] + number
-        self._sums[layer] = total, number
+        self._kept.sums[layer] = total, number
         self.expert_weights[layer] = total / number
 
     def _counted(self, stack: str) -> Bool[Tensor, "B S"]:

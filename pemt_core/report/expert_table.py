@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pemt_core.artifacts.result import STACKS, CellResult
+from pemt_core.artifacts.result import CellResult, named_layers
 from pemt_core.report.heat_map import Weights
 from pemt_core.report.palette import in_order_of_k
 
@@ -50,15 +50,13 @@ def _table(k: str, results: Sequence[CellResult]) -> ExpertTable:
 
 def _target(name: str, sources: Sequence[str], seeds: Sequence[CellResult]) -> TargetWeights:
     over_seeds = np.mean([_all_layers(result, sources) for result in seeds], axis=0)  # layers of both stacks, E
-    layers = seeds[0].expert_weights or {}
-    titles = [f"{stack} {number}" for stack in STACKS for number in range(1, len(layers[stack]) + 1)]
+    titles = named_layers(seeds[0].expert_weights)
     return TargetWeights(name, over_seeds.mean(axis=0), list(zip(titles, over_seeds, strict=True)))
 
 
 def _all_layers(result: CellResult, sources: Sequence[str]) -> Weights:
     """Return the weights of one result, encoder first, with a column per source: (layers, E)."""
-    assert result.expert_weights is not None
-    layers = np.concatenate([np.asarray(result.expert_weights[stack], dtype=np.float64) for stack in STACKS])
+    layers = np.array(list(named_layers(result.expert_weights).values()), dtype=np.float64)
     columns = [layers[:, result.sources.index(s)] if s in result.sources else np.full(len(layers), np.nan)
                for s in sources]  # fmt: skip
     return np.stack(columns, axis=1)

@@ -17,8 +17,10 @@ Weights = NDArray[np.float64]
 def group_layers(layers: Sequence[Sequence[float]], num_groups: int) -> list[tuple[str, Weights]]:
     """Return name and mean weights of consecutive groups of layers: [("1-4", (E,)), ...].
 
-    The groups are as even as possible. No group is empty, so there are at most as many groups as layers.
+    The groups are as even as possible. No group is empty, so there are at most as many groups as layers: none without.
     """
+    if not layers:
+        return []
     matrix = np.asarray(layers, dtype=np.float64)  # layers, E
     parts = np.array_split(np.arange(len(matrix)), min(num_groups, len(matrix)))
     names = [f"{part[0] + 1}" if len(part) == 1 else f"{part[0] + 1}-{part[-1] + 1}" for part in parts]
@@ -35,7 +37,7 @@ def weight_panels(results: Sequence[CellResult], sources: Sequence[str], num_gro
     for stack in STACKS:
         for result in results:
             assert result.expert_weights is not None
-            for name, weights in group_layers(result.expert_weights[stack], num_groups):
+            for name, weights in group_layers(result.expert_weights.get(stack, []), num_groups):
                 row = np.array([weights[result.sources.index(s)] if s in result.sources else np.nan for s in sources])
                 panel = cells.setdefault(f"{stack} {name}", [[] for _ in targets])
                 panel[targets.index(result.task)].append(row)
@@ -71,15 +73,15 @@ def draw_expert_weights(results: Sequence[CellResult], num_groups: int, title: s
 def draw_weights_of(result: CellResult) -> Figure:
     """Draw the expert weights of one cell: a panel per stack, layers down, sources across."""
     assert result.expert_weights is not None
-    stacks = {stack: np.asarray(result.expert_weights[stack]) for stack in STACKS}  # layers, E
+    weights = result.expert_weights
+    stacks = {stack: np.asarray(weights[stack]) for stack in STACKS if stack in weights}  # layers, E
     deepest = max(map(len, stacks.values()))
-    figure = Figure(
-        figsize=(2 * max(1.5, 0.27 * len(result.sources)) + 2.0, 0.26 * deepest + 1.5), layout="constrained"
-    )
+    width = len(stacks) * max(1.5, 0.27 * len(result.sources)) + 2.0
+    figure = Figure(figsize=(width, 0.26 * deepest + 1.5), layout="constrained")
     panels = figure.subplots(1, len(stacks), squeeze=False)[0]
-    for panel, (stack, weights) in zip(panels, stacks.items(), strict=True):
-        image = panel.imshow(weights, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
-        _label(panel, stack, result.sources, [str(layer + 1) for layer in range(len(weights))])
+    for panel, (stack, layers) in zip(panels, stacks.items(), strict=True):
+        image = panel.imshow(layers, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
+        _label(panel, stack, result.sources, [str(layer + 1) for layer in range(len(layers))])
     panels[0].set_ylabel("layer", fontsize=8)
     _add_bar(figure, image, list(panels), len(result.sources))
     return figure

@@ -28,7 +28,7 @@ from pemt_core.artifacts.description import (
 )
 from pemt_core.artifacts.experts import ExpertBank, load_experts
 from pemt_core.artifacts.files import atomic_directory, read_record, sha256_of_file, sha256_of_json, write_record
-from pemt_core.artifacts.result import CellResult, cell_directory, load_results
+from pemt_core.artifacts.result import STACKS, CellResult, cell_directory, load_results
 from pemt_core.artifacts.staging import recover
 from pemt_core.artifacts.target import check_cell, load_target, restore_target
 from pemt_core.backbone.store import Backbone, load_backbone
@@ -230,10 +230,10 @@ def _by_stack(layers: Mapping[str, Any]) -> dict[str, list[Any]] | None:
     """Values of layers, such as "encoder.0", as a list per stack; None for a model without experts."""
     if not layers:
         return None
-    stacks: dict[str, list[Any]] = {"encoder": [], "decoder": []}
+    stacks: dict[str, list[Any]] = {stack: [] for stack in STACKS}
     for name, value in sorted(layers.items(), key=lambda item: int(item[0].split(".")[1])):
         stacks[name.split(".")[0]].append(value)
-    return stacks
+    return {stack: values for stack, values in stacks.items() if values}
 
 
 def _write_predictions(path: Path, split: EvaluationSplit, sources: Any, predictions: Predictions) -> None:
