@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pemt_core.backbone.families import family_of, family_of_type
+from pemt_core.backbone.families import family_named, family_of
 from pemt_core.backbone.tokenizer import NUM_SENTINELS
 from pemt_core.data.batches import epoch_batches, length_batches
 from pemt_core.data.corpus import read_corpus_table
@@ -73,7 +73,7 @@ class PretrainingRows:
         self.settings = settings
         self.pad_id: int = tokenizer.pad_token_id
         self.eos_id: int = tokenizer.eos_token_id
-        self.has_encoder = family_of_type(settings.family, "backbone.family").has_encoder
+        self.has_encoder = family_named(settings.family).has_encoder
         self.sentinels = _sentinels(tokenizer, settings)
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
@@ -120,7 +120,7 @@ def _sentinels(tokenizer: Any, settings: BackboneSettings) -> NDArray[np.int32]:
 
 def new_model(settings: BackboneSettings, tokenizer: Any) -> Any:
     """A model of the named family and size with random weights that follow the seed."""
-    make = {"t5": new_t5, "llama": new_llama}[settings.family]
+    make = {"T5": new_t5, "Llama": new_llama}[settings.family]
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         return make(settings.size, tokenizer, settings.dropout)

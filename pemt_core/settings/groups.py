@@ -94,7 +94,7 @@ class TokenizerSettings(Group):
 class BackboneSettings(TokenizerSettings):
     dtype: Literal["float32", "bfloat16"]
     layout: Literal["auto", "front", "behind", "both"]
-    family: Literal["t5", "llama"]
+    family: Literal["T5", "Llama"]  # names of records in pemt_core.backbone.families
     size: Literal["nano", "tiny", "mini", "small"]
     dropout: Fraction
     noise_density: Annotated[float, Field(gt=0, lt=1)]
