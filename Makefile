@@ -31,7 +31,7 @@ dvc repro
 endef
 SHOW = cat results/table.md; echo 'The whole report on one page: results/report.html. Runs: make ui'
 
-.PHONY: help setup demo study compare backbone test soak lint ui pin clean
+.PHONY: help setup demo study compare backbone decoder_backbone test soak lint ui pin clean
 
 help:
 	@sed -n '1,11s/^# \{0,1\}//p' Makefile
@@ -60,11 +60,13 @@ study: setup
 compare: setup
 	OMP_NUM_THREADS=1 pemt compare $(NAME) $(COMPARE)
 
-# pretrain the backbone of the embedded suite, then restore params.yaml
-backbone: setup
+# pretrain a backbone of the embedded suite, then restore params.yaml
+backbone: RECIPE = pretrain
+decoder_backbone: RECIPE = pretrain_decoder
+backbone decoder_backbone: setup
 	cp params.yaml .params.yaml.kept
-	dvc exp run -S recipe=pretrain backbone; status=$$?; mv .params.yaml.kept params.yaml; exit $$status
-	rm -rf pemt_core/embedded/backbone && cp -r backbone pemt_core/embedded/backbone
+	dvc exp run -S recipe=$(RECIPE) backbone; status=$$?; mv .params.yaml.kept params.yaml; exit $$status
+	rm -rf pemt_core/embedded/$@ && cp -r backbone pemt_core/embedded/$@
 
 # one thread per process: with two threads each, two processes on two cores take five times as long. Files run in their
 # order: by default xdist runs those with few tests last, and these take longest

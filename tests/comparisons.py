@@ -78,7 +78,7 @@ class Planted:
             costs=costs,
             searches={r.cell: CellSearch(200, {"lr 0.001": 80.0, "lr 0.003": 79.5}) for r in results},
             sources={"base": {s: SourceCost(ADAPTER, LONE_PROMPT, 200_000) for s in SOURCES}},
-            backbone_parameters=2_000_000,
+            backbones={"backbone": 2_000_000},
             chance={},
             data_dir=self.folder / "data",
         )

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,18 +21,23 @@ from transformers import BertConfig, BertModel
 
 from pemt_core.artifacts.files import read_json, sha256_of_file, write_json, write_record
 from pemt_core.backbone.checkpoint import fetch_checkpoint
+from pemt_core.backbone.families import family_of
 from pemt_core.backbone.shapes import backbone_of_shapes
 from pemt_core.backbone.store import fingerprint_of, load_backbone, save_backbone
 from pemt_core.backbone.tokenizer import fetch_tokenizer, load_tokenizer, obtain_tokenizer, train_tokenizer
 from pemt_core.data.corpus import CorpusText, corpus_table
 from pemt_core.errors import ArtifactError, DataError, SettingsError
-from pemt_core.pretraining.initial import OUTPUT_SCALE
-from pemt_core.pretraining.objectives import chunks, continuation, corrupt, middle, noise_mask
+from pemt_core.pretraining.llama import DISTANCES
+from pemt_core.pretraining.objectives import chunks, continuation, corrupt, followed, middle, noise_mask
 from pemt_core.pretraining.scratch import Piece, Pretraining, PretrainingRows, new_model, read_corpus
+from pemt_core.pretraining.t5 import OUTPUT_SCALE
 from pemt_core.settings import BackboneSettings, load_settings
 from pemt_core.steps.backbone import make_backbone
+from pemt_core.training.loop import Trainer
+from pemt_core.training.run import silent_runs
 
 REPOSITORY = Path(__file__).parent.parent
+SCRATCH_FAMILIES = get_args(BackboneSettings.model_fields["family"].annotation)
 GIVEN_TOKENIZER = REPOSITORY.parent / "shared" / "t5_tokenizer"
 
 
@@ -121,6 +126,14 @@ def test_a_continuation_splits_the_text_in_two() -> None:
     assert (source[:-1].tolist(), target[:-1].tolist()) == (list(range(100, 112)), list(range(112, 140)))
 
 
+def test_a_decoder_continues_the_source_with_the_target() -> None:
+    """Only the target is learned, and nothing lies between it and the source's closing token."""
+    source, target = np.array([10, 1000, 12, EOS], dtype=np.int32), np.array([1000, 11, EOS], dtype=np.int32)
+    ids, labels = followed(source, target, bos_id=EOS)
+    assert ids.tolist() == [EOS, 10, 1000, 12, EOS, 1000, 11, EOS]
+    assert labels.tolist() == [-100] * 5 + [1000, 11, EOS]
+
+
 def test_the_split_point_lies_in_the_middle_half() -> None:
     assert {middle(40, np.random.default_rng(seed)) for seed in range(200)} == set(range(10, 31))
     assert middle(2, np.random.default_rng(0)) == 1
@@ -187,6 +200,63 @@ def test_a_new_model_attends_to_like_words_and_to_neighbours(tokenizer: Any) -> 
     for head, preferred in ((0, 3), (2, 3), (1, 5), (3, 5)):  # as seen from position 4
         others = [bias[head, 4, key].item() for key in range(9) if key not in (4, preferred)]
         assert bias[head, 4, preferred] > max(others), head
+
+
+def test_a_new_llama_copies_from_like_words_and_its_local_heads_look_left(tokenizer: Any) -> None:
+    """The attention of the first layer is transformers' own, over random words."""
+    model = new_model(settings(family="Llama", size="nano"), tokenizer).eval()
+    first, width = model.model.layers[0].self_attn, model.config.head_dim
+    assert torch.equal(first.q_proj.weight, first.k_proj.weight)
+    assert torch.equal(first.o_proj.weight, first.v_proj.weight.T)
+    model.set_attn_implementation("eager")
+    ids = torch.randint(3, len(tokenizer), (64, 12), generator=torch.Generator().manual_seed(0))
+    ids[:, 2] = ids[:, -1]
+    with torch.no_grad():
+        output = model(ids, output_attentions=True)
+    attention = output.attentions[0][:, :, -1].mean(0)  # (heads, key) from the last position
+    for head, distance in enumerate(DISTANCES[:2]):
+        assert attention[head, :-1].argmax() == 11 - distance, head
+    assert (attention[4:, 2] > 2 * attention[4:, 3:11].mean(1)).all()
+    assert (first.q_proj.bias[4 * width :] == 0).all()
+    assert output.logits.std().item() == pytest.approx(OUTPUT_SCALE, rel=0.1)
+
+
+def test_a_decoders_rows_are_a_t5s_rows_one_after_the_other(tokenizer: Any) -> None:
+    pieces = [Piece(np.arange(110, 110 + length, dtype=np.int32)) for length in (30, 40, 20)]
+    rows = np.arange(3)
+    pairs = PretrainingRows(pieces, tokenizer, settings()).collate(rows, 0)
+    batch = PretrainingRows(pieces, tokenizer, settings(family="Llama")).collate(rows, 0)
+    for row in rows:
+        source = pairs["input_ids"][row][pairs["attention_mask"][row] == 1].tolist()
+        target = pairs["labels"][row][pairs["labels"][row] != -100].tolist()
+        real = batch["attention_mask"][row] == 1
+        assert batch["input_ids"][row][real].tolist() == [tokenizer.eos_token_id, *source, *target]
+        assert batch["labels"][row][batch["labels"][row] != -100].tolist() == target
+        assert (batch["input_ids"][row][~real] == tokenizer.pad_token_id).all()
+    model = new_model(settings(family="Llama"), tokenizer).eval()
+    expected = [model(batch["input_ids"][row : row + 1], labels=batch["labels"][row : row + 1]).loss for row in rows]
+    counts = (batch["labels"] != -100).sum(1).tolist()
+    mean = sum(loss.item() * count for loss, count in zip(expected, counts, strict=True)) / sum(counts)
+    assert model(**batch).loss.item() == pytest.approx(mean, rel=1e-5)  # padding changes nothing
+
+
+def test_a_decoder_also_learns_the_text_in_training_alone(tokenizer: Any) -> None:
+    """The losses of text and target are sums of torch's log-probabilities over their tokens."""
+    model = new_model(settings(family="Llama"), tokenizer)
+    ids = torch.tensor([[EOS, 110, 111, EOS, 120, EOS], [EOS, 112, EOS, 121, EOS, 0]])
+    labels = torch.tensor([[-100, -100, -100, -100, 120, EOS], [-100, -100, -100, 121, EOS, -100]])
+    batch = {"input_ids": ids, "attention_mask": torch.tensor([[1] * 6, [1] * 5 + [0]]), "labels": labels}
+    logp = model(input_ids=ids, attention_mask=batch["attention_mask"]).logits.log_softmax(-1)
+    text = [(0, 1, 110), (0, 2, 111), (0, 3, EOS), (1, 1, 112), (1, 2, EOS)]
+    target = [(0, 4, 120), (0, 5, EOS), (1, 3, 121), (1, 4, EOS)]
+    of_text, of_target = (
+        -sum(logp[row, place - 1, token].item() for row, place, token in part) / len(part) for part in (text, target)
+    )
+    pretraining = Pretraining(model, text_weight=0.25).train()
+    assert pretraining(**batch).loss.item() == pytest.approx(of_target + 0.25 * of_text, rel=1e-5)
+    assert pretraining.eval()(**batch).loss.item() == pytest.approx(of_target, rel=1e-5)
+    t5 = Pretraining(new_model(settings(), tokenizer), text_weight=0.25)
+    assert t5.text_weight == 0
 
 
 def test_noise_depends_on_seed_epoch_and_row_alone(tokenizer: Any) -> None:
@@ -377,14 +447,23 @@ class Vocabulary:
 
 @pytest.mark.parametrize(
     ("size", "vocabulary", "smallest", "largest"),
-    [("tiny", 4096, 2e6, 3e6), ("mini", 4096, 8e6, 10e6), ("small", 32_128, 60e6, 61e6)],
+    [
+        ("nano", 4096, 1.0e6, 1.3e6),
+        ("tiny", 4096, 2e6, 3e6),
+        ("mini", 4096, 8e6, 10e6),
+        ("small", 32_128, 58e6, 61e6),
+    ],
 )
-def test_scratch_models_have_the_sizes_stated(size: str, vocabulary: int, smallest: float, largest: float) -> None:
+@pytest.mark.parametrize("family", SCRATCH_FAMILIES)
+def test_scratch_models_have_the_sizes_stated(
+    family: str, size: str, vocabulary: int, smallest: float, largest: float
+) -> None:
     with torch.device("meta"):
-        model = new_model(settings(size=size), Vocabulary(vocabulary))
+        model = new_model(settings(family=family, size=size), Vocabulary(vocabulary))
+    assert family_of(model).name == family
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert smallest <= parameters <= largest
-    if size == "small":
+    if (family, size) == ("T5", "small"):
         assert parameters == 60_506_624  # t5-small
 
 
@@ -412,9 +491,11 @@ def test_validation_pieces_are_not_trained_on(tmp_path: Path, tokenizer: Any) ->
         read_corpus(write_corpus(tmp_path / "small.parquet", rows=4), tokenizer, settings())
 
 
-def test_pretraining_learns_and_writes_a_backbone(tmp_path: Path, world: World) -> None:
+@pytest.mark.parametrize("family", SCRATCH_FAMILIES)
+def test_pretraining_learns_and_writes_a_backbone(tmp_path: Path, world: World, family: str) -> None:
+    training = {"max_steps": 12, "batch_size": 8, "warmup_steps": 0, "evaluate_every": 6}
     facts = make_backbone(
-        settings(length=32, training={"max_steps": 12, "batch_size": 8, "warmup_steps": 0, "evaluate_every": 6}),
+        settings(family=family, length=32, training=training),
         tokenizer_dir=world.folder / "tokenizer",
         corpus_path=world.folder / "corpus.parquet",
         output_dir=tmp_path / "backbone",
@@ -430,6 +511,58 @@ def test_pretraining_learns_and_writes_a_backbone(tmp_path: Path, world: World) 
     assert backbone.fingerprint == facts["fingerprint"]
     assert not backbone.model.training
     assert list((tmp_path / "checkpoints").iterdir()) == []
+    if family == "Llama":
+        config = backbone.model.config
+        assert (config.prompt_layout, config.bos_token_id) == ("behind", backbone.tokenizer.eos_token_id)
+
+
+class HaltedError(Exception):
+    """Ends a pretraining as a kill would."""
+
+
+@pytest.mark.parametrize("family", SCRATCH_FAMILIES)
+def test_a_killed_pretraining_resumes_exactly(
+    tmp_path: Path, world: World, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = {"max_steps": 6, "batch_size": 4, "warmup_steps": 1, "evaluate_every": 3, "checkpoint_every": 2}
+
+    def pretrain(name: str) -> str:
+        facts = make_backbone(
+            settings(family=family, length=32, training=training),
+            tokenizer_dir=world.folder / "tokenizer",
+            corpus_path=world.folder / "corpus.parquet",
+            output_dir=tmp_path / name / "backbone",
+            checkpoint_dir=tmp_path / name / "checkpoints",
+            open_run=silent_runs,
+        )
+        return str(facts["fingerprint"])
+
+    calls, step = [], Trainer._step
+
+    def halting(trainer: Trainer, rows: NDArray[np.int64]) -> None:
+        calls.append(rows)
+        if len(calls) == 6:
+            raise HaltedError
+        step(trainer, rows)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_step", halting)
+        with pytest.raises(HaltedError):
+            pretrain("killed")
+    assert not (tmp_path / "killed/backbone").exists()
+    assert pretrain("killed") == pretrain("whole")
+
+
+def test_a_layout_that_a_scratch_family_lacks_is_an_error(tmp_path: Path, world: World) -> None:
+    with pytest.raises(SettingsError, match=r"backbone\.layout is 'behind': T5 has only front or auto"):
+        make_backbone(
+            settings(layout="behind"),
+            tokenizer_dir=world.folder / "tokenizer",
+            corpus_path=world.folder / "corpus.parquet",
+            output_dir=tmp_path / "backbone",
+            checkpoint_dir=tmp_path / "checkpoints",
+            open_run=silent_runs,
+        )
 
 
 # --- the stored form

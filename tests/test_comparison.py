@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
 
 from components import compare as program
 from pemt_core.artifacts.adapter import save_adapter
 from pemt_core.artifacts.files import write_record
+from pemt_core.artifacts.result import CellResult
 from pemt_core.artifacts.run_info import ARTIFACT_TAG, RunInfo
+from pemt_core.backbone.store import load_backbone
+from pemt_core.backbone.tokenizer import train_tokenizer
 from pemt_core.comparison import forecast
 from pemt_core.comparison.definition import Statistics
 from pemt_core.comparison.experiments import Experiment, read_experiments
@@ -25,11 +29,14 @@ from pemt_core.comparison.plan import Choice, plan_comparison
 from pemt_core.comparison.rates import ranked_grids
 from pemt_core.comparison.source_seconds import SourceSeconds
 from pemt_core.comparison.work import CellWork, TargetRows
+from pemt_core.data.corpus import CorpusText, corpus_table
 from pemt_core.errors import SettingsError
 from pemt_core.interruption import Interrupted
 from pemt_core.methods import method_of
+from pemt_core.pretraining.llama import new_llama
 from pemt_core.settings import load_settings
 from pemt_core.steps import transfer
+from pemt_core.tasks import TASKS
 from pemt_core.tracking import Tracker, connect
 from pemt_core.training.run import OpenRun, silent_runs
 
@@ -231,6 +238,44 @@ def check_runs(params: Path) -> None:
     assert "PEMT" in (tracker.read_file(report, "table.md") or "")
 
 
+def test_variants_with_another_backbone_leave_the_shared_one_alone(tmp_path: Path, saving: Saving) -> None:
+    """A decoder-only model with its prompt in two places, and another tokenizer, beside the shared T5."""
+    decoder, output = tmp_path / "decoder", tmp_path / "project" / "comparison"
+    texts = tmp_path / "corpus.parquet"
+    pq.write_table(corpus_table([CorpusText(f"the garden {n} is red and the river is blue") for n in range(60)]), texts)
+    labels = {label for name in ("mnli", "sst2", "cb", "rte") for label in TASKS[name].labels or ()}
+    tokenizer = train_tokenizer(texts, 400, sorted(labels))
+    tokenizer.save_pretrained(decoder)
+    new_llama("nano", tokenizer, 0.0).save_pretrained(decoder)
+    layouts = (
+        "title: Layouts\nabout: Two places of the prompt\nreference: pemt_behind\ntasks: {targets: [cb]}\n"
+        f"variants: {{behind: {{backbone: {{name: &decoder {decoder}}}}},"
+        " front: {backbone: {name: *decoder, layout: front}}}\n"
+        "transfer: {methods: [pemt]}\n"
+    )
+    params = write_project(tmp_path / "project", layouts=layouts)
+    with pytest.MonkeyPatch.context() as without_tracking:
+        without_tracking.setattr(program, "trackers", untracked)
+        program.main(parsed(params, "layouts"))
+        before = read_files(output)
+        program.main(parsed(params, "layouts"))
+    assert saving.cells == ["behind/cb/pemt-k4-seed1", "front/cb/pemt-k4-seed1"]
+    assert read_files(output) == before
+    assert not (output / "backbone").exists()
+    backbones = {name: load_backbone(output / "backbones" / name) for name in ("behind", "front")}
+    for name, backbone in backbones.items():
+        assert backbone.model.config.prompt_layout == name
+        assert len(backbone.tokenizer) == len(tokenizer)
+        result = CellResult.load(output / f"scores/{name}/cb/pemt-k4-seed1")
+        assert result.backbone == backbone.fingerprint
+        assert set(result.expert_weights or {}) == {"decoder"}
+    assert backbones["behind"].fingerprint != backbones["front"].fingerprint
+    page = (output / "layouts/report.html").read_text()
+    assert f"<dd>{decoder}, " in page
+    assert f"<dd>{decoder}, layout front, " in page
+    assert "on the backbone of the variant" in page
+
+
 def read_files(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -315,8 +360,26 @@ def read_files(folder: Path) -> dict[str, bytes]:
         (
             {"first": FILES["first"] + "train_source: {rank: 3}\n"},
             ["second"],
-            r"define the variant 'base' of stage 1 differently: train_source.rank is 4 and 3. Stage 1 with other "
+            r"define the variant 'base' differently: train_source.rank is 4 and 3. Stage 1 or a backbone with other "
             r"settings is a variant with another name than 'base'",
+        ),
+        (
+            {"second": FILES["second"].replace("train_source: {rank: 2}", "backbone: {layuot: both}")},
+            ["second"],
+            r"experiments/second.yaml: unknown key 'variants.rank2.backbone.layuot'; did you mean .layout.\?",
+        ),
+        (
+            {
+                "second": FILES["second"].replace("train_source:", "backbone: {layout: both}, train_source:"),
+                "third": FILES["second"].replace("train_source:", "backbone: {layout: behind}, train_source:"),
+            },
+            ["second"],
+            r"define the variant 'rank2' differently: backbone.layout is \"both\" and \"behind\"",
+        ),
+        (
+            {"first": FILES["first"] + "backbone: {layout: front}\n"},
+            ["second"],
+            r"second.yaml and experiments/first.yaml differ in backbone.layout: \"auto\" and \"front\". Experiments",
         ),
         ({}, ["shared"], r"experiments/shared.yaml is what experiments share, and none itself; choose from: first"),
         (
@@ -387,7 +450,7 @@ def test_files_that_contradict_each_other_stop_no_third_one(tmp_path: Path) -> N
     contradicting = FILES["second"].replace("rank: 2", "rank: 3").replace("[uniform]", "[uniform, pemt_rank2]")
     params = write_project(tmp_path, third=contradicting)
     program.main(parsed(params, "first", "--dry-run"))
-    with pytest.raises(SettingsError, match="define the variant 'rank2' of stage 1 differently"):
+    with pytest.raises(SettingsError, match="define the variant 'rank2' differently"):
         program.main(parsed(params, "third", "--dry-run"))
 
 

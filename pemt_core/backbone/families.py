@@ -194,6 +194,11 @@ def family_of_type(model_type: str, origin: str) -> Family:
     return _BY_MODEL_TYPE[model_type]
 
 
+def family_named(name: str) -> Family:
+    """The family with the name of a record."""
+    return next(family for family in FAMILIES if family.name == name)
+
+
 def family_of(backbone: Any) -> Family:
     """The family of a model that `load_backbone` returned."""
     return _BY_MODEL_TYPE[backbone.config.model_type]

@@ -1,6 +1,6 @@
-"""What experiments must agree on, since they share one folder of data, backbone, source adapters, cells and scores.
+"""What experiments must agree on, since they share one folder of data, backbones, source adapters, cells and scores.
 
-A cell's folder is named by its method, so a method's name means one thing for a target, a k and a variant of stage 1.
+A cell's folder is named by its method, so a method's name means one thing for a target, a k and a variant.
 """
 
 import json
@@ -30,10 +30,11 @@ def check_agreement(experiment: Experiment, experiments: Mapping[str, Experiment
 
 def _meanings(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], Mapping[str, str]]]:
     """What a file says about each thing that is shared, flat, by its place."""
+    shared = experiment.settings.model_dump(mode="json", include={*SHARED_GROUPS})
+    yield ("settings",), _flat({**shared, "tasks": {"sources": experiment.settings.tasks.sources}})
     for variant, settings in experiment.variants.items():
-        values = settings.model_dump(mode="json", include={*SHARED_GROUPS})
-        yield ("settings",), _flat({**values, "tasks": {"sources": settings.tasks.sources}})
-        yield ("variant", variant), _flat({"train_source": settings.train_source.model_dump(mode="json")})
+        groups = {"train_source", *(["backbone"] if experiment.definition.has_own_backbone(variant) else [])}
+        yield ("variant", variant), _flat(settings.model_dump(mode="json", include=groups))
         for target in settings.tasks.targets:
             for name, method in settings.methods_for(target).items():
                 values = _flat(method.model_dump(mode="json"))
@@ -59,8 +60,8 @@ def _difference(
             "Cells are named by their method and shared: give one of the two another name"
         )
     if place[0] == "variant":
-        remedy = f"Stage 1 with other settings is a variant with another name than '{place[1]}'"
-        return f"{file} and {other} define the variant '{place[1]}' of stage 1 differently: {values_of}. {remedy}"
+        remedy = f"Stage 1 or a backbone with other settings is a variant with another name than '{place[1]}'"
+        return f"{file} and {other} define the variant '{place[1]}' differently: {values_of}. {remedy}"
     return f"{file} and {other} differ in {key}: {one} and {two}. Experiments share data, backbone, sources and scores"
 
 
@@ -69,7 +70,7 @@ def for_data(experiments: Mapping[str, Experiment]) -> Settings:
 
     Whichever experiment runs, the prepared data is the same.
     """
-    every = [settings for experiment in experiments.values() for settings in experiment.variants.values()]
+    every = [experiment.settings for experiment in experiments.values()]
     targets = list(dict.fromkeys(target for settings in every for target in settings.tasks.targets))
     own = {name: entry for settings in every for name, entry in settings.own_tasks.items()}
     tasks = every[0].tasks.model_copy(update={"targets": targets})

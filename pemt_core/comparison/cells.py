@@ -35,7 +35,7 @@ class VariantCells:
             try:
                 transfer(
                     self.folders.data / name,
-                    self.folders.backbone,
+                    self.folders.backbone(self.variant.own_backbone),
                     self.folders.experts(self.variant.name),
                     settings,
                     output_dir=self.folders.targets(self.variant.name) / name,
@@ -55,7 +55,7 @@ class VariantCells:
         evaluate(
             {name: self.folders.targets(self.variant.name) / name for name in transfers},
             self.folders.data,
-            self.folders.backbone,
+            self.folders.backbone(self.variant.own_backbone),
             self.folders.experts(self.variant.name),
             self.variant.steps.evaluate.evaluate,
             output_dir=self.folders.scores(self.variant.name),

@@ -69,7 +69,7 @@ class Compared:
     costs: Mapping[Cell, CellCost]
     searches: Mapping[Cell, CellSearch]
     sources: Mapping[str, Mapping[str, SourceCost]]  # by variant, then source
-    backbone_parameters: int
+    backbones: Mapping[str, int]  # the parameters of every backbone, by what it is
     chance: Mapping[str, float]  # points that guessing scores, of targets where no constant answer shows it
     data_dir: Path  # with the folder of every target's prepared rows
 

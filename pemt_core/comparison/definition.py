@@ -7,14 +7,15 @@ from pydantic import Field
 from pemt_core.schema.group import Group
 from pemt_core.schema.numbers import Amount, Count, Distinct, Name, Seed
 
-BASE = "base"  # the variant of stage 1 without differences
+BASE = "base"  # the variant without differences
 
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class Variant(Group):
-    """A variant of stage 1, and the methods that are compared on its source adapters."""
+    """A variant of what methods start from: another backbone or other source adapters, and the methods on it."""
 
+    backbone: dict[str, Any] = Field(default_factory=dict)  # differences from the group `backbone`
     train_source: dict[str, Any] = Field(default_factory=dict)  # differences from the group `train_source`
     methods: Annotated[list[Name], Field(min_length=1), Distinct] | None = None  # None: those of the group `transfer`
 
@@ -38,6 +39,10 @@ class Definition(Group):
     statistics: Statistics
     variants: Annotated[dict[Name, Variant], Field(min_length=1)] = Field(default_factory=lambda: {BASE: Variant()})
     development: bool = False  # for choosing settings: tests are not read, and the best learning rates are printed
+
+    def has_own_backbone(self, variant: str) -> bool:
+        """Whether a variant changes the backbone; the others share one."""
+        return bool(self.variants[variant].backbone)
 
     def column(self, method: str, variant: str) -> str:
         """The name in tables of a method on a variant's source adapters."""

@@ -23,22 +23,21 @@ GROUPS = ("tasks", *RECIPE_GROUPS)
 STATISTICS = "statistics"  # the key of a definition that the shared file may have
 SHARED_FILE = f"{FOLDER}/{SHARED}.yaml"
 KEYS = (*Definition.model_fields, PAPER, *GROUPS)
-TAKEN = (SHARED, PAPER, "backbone", "checkpoints", "costs", "data", "experts", "made", "scores", "sources", "targets")
+TAKEN = (
+    SHARED, PAPER, "backbone", "backbones", "checkpoints", "costs", "data", "experts", "made", "scores", "sources",
+    "targets", "tokenizers",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment, and the settings of each of its variants of stage 1."""
+    """An experiment, and the settings of each of its variants."""
 
     name: str
     file: str
     definition: Definition
+    settings: Settings  # without the differences of variants: in backbone, `train_source` and the listed methods
     variants: Mapping[str, Settings]
-
-    @property
-    def settings(self) -> Settings:
-        """Of the first variant; the variants differ in `train_source` and in the listed methods alone."""
-        return next(iter(self.variants.values()))
 
     @property
     def columns(self) -> dict[str, tuple[str, str]]:
@@ -119,7 +118,7 @@ def _experiment(
     for settings in variants.values():
         _check_tasks(settings, layers)
         _check_repeated(settings, layers)
-    experiment = Experiment(name, file, definition, variants)
+    experiment = Experiment(name, file, definition, parse_layers(layers), variants)
     _check_columns(experiment)
     return experiment
 
@@ -169,7 +168,8 @@ def _groups(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _variant_layer(file: str, name: str, variant: Variant) -> Layer:
     methods = {} if variant.methods is None else {"transfer": {"methods": variant.methods}}
-    return Layer(file, {"train_source": variant.train_source, **methods}, within=("variants", name))
+    changed = {"backbone": variant.backbone, "train_source": variant.train_source}
+    return Layer(file, {**changed, **methods}, within=("variants", name))
 
 
 def _check_methods(file: str, definition: Definition, layers: Sequence[Layer]) -> None:

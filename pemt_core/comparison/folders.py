@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Folders:
-    """Places below `root`; source adapters, experts, cells and scores by variant of stage 1."""
+    """Places below `root`; source adapters, experts, cells and scores by variant."""
 
     root: Path
 
@@ -14,9 +14,13 @@ class Folders:
     def data(self) -> Path:
         return self.root / "data"
 
-    @property
-    def backbone(self) -> Path:
-        return self.root / "backbone"
+    def tokenizer(self, own: str | None) -> Path:
+        """As prepared with the data, or that of the variant `own`."""
+        return self.data / "tokenizer" if own is None else self.root / "tokenizers" / own
+
+    def backbone(self, own: str | None) -> Path:
+        """The one that variants share, or that of the variant `own`."""
+        return self.root / "backbone" if own is None else self.root / "backbones" / own
 
     def sources(self, variant: str) -> Path:
         return self.root / "sources" / variant

@@ -90,7 +90,7 @@ def _exists(variant: VariantPlan, cell: Cell, folders: Folders) -> bool:
 def _sources_to_train(shared: Shared, variant: VariantPlan) -> list[str]:
     """The sources of a variant whose adapter is missing; all, if data or backbone are."""
     every = list(variant.train_source)
-    if not shared.data().is_made() or not shared.backbone(silent_runs).is_made():
+    if not shared.data().is_made() or not shared.backbone(variant, silent_runs).is_made():
         return every
     return [name for name in every if not shared.source(variant, name, silent_runs).is_made()]
 
@@ -125,7 +125,7 @@ class _Times:
     @cached_property
     def probed(self) -> Mapping[str, Speed]:
         """By method; empty before there is a backbone to probe."""
-        model = backbone_to_probe(self.variant, self.folders.backbone)
+        model = backbone_to_probe(self.variant, self.folders.backbone(self.variant.own_backbone))
         return {} if model is None else probe(self.variant, sorted(self.methods), model)
 
     def rows(self, target: str) -> TargetRows:

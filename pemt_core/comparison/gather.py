@@ -54,10 +54,18 @@ def gather(plan: ComparisonPlan, folders: Folders) -> Compared:
         costs=costs,
         searches=searches,
         sources={variant.name: _sources(variant, folders) for variant in plan.variants},
-        backbone_parameters=outline(folders.backbone).model.num_parameters(),
+        backbones=_backbones(plan, folders),
         chance=_chance(plan),
         data_dir=folders.data,
     )
+
+
+def _backbones(plan: ComparisonPlan, folders: Folders) -> dict[str, int]:
+    """The parameters of every backbone, by what it is."""
+    return {
+        variant.settings.backbone.title: outline(folders.backbone(variant.own_backbone)).model.num_parameters()
+        for variant in plan.backbones
+    }
 
 
 def _cost(trained: Path, costs_dir: Path) -> CellCost:

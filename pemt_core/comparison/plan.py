@@ -1,4 +1,4 @@
-"""The plan of an experiment: the settings of each step, and the cells, of each variant of stage 1."""
+"""The plan of an experiment: the settings of each step, and the cells, of each variant."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from pemt_core.comparison.agreement import check_agreement, for_data, for_source
 from pemt_core.comparison.experiments import Experiment
 from pemt_core.errors import SettingsError, nearest
 from pemt_core.settings import Settings
-from pemt_core.settings.steps import Backbone, CollectExperts, MethodNaming, Prepare, TrainSource, Transfer
+from pemt_core.settings.steps import CollectExperts, MethodNaming, Prepare, TrainSource, Transfer
 from pemt_core.steps.plan import Plan, make_plan
 
 
@@ -24,11 +24,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class VariantPlan:
-    """One variant of stage 1: its steps, and the chosen cells of each target."""
+    """One variant: its steps, and the chosen cells of each target."""
 
     name: str
     settings: Settings
     steps: Plan
+    own_backbone: str | None  # its name if it changes the backbone; None: it has the one that variants share
     train_source: Mapping[str, TrainSource]  # by source; for the methods of all experiments
     collect_experts: CollectExperts
     transfers: Mapping[str, Transfer]  # by target
@@ -44,7 +45,6 @@ class ComparisonPlan:
 
     experiment: Experiment
     prepare: Prepare  # of the tasks of all experiments
-    backbone: Backbone
     variants: Sequence[VariantPlan]
     own_files: Sequence[Path]  # the user's files that are prepared
     is_whole: bool  # not a part that was chosen
@@ -52,6 +52,11 @@ class ComparisonPlan:
     def column(self, variant: VariantPlan, method: str) -> str:
         """The name in tables of a method on a variant's source adapters."""
         return self.experiment.definition.column(method, variant.name)
+
+    @property
+    def backbones(self) -> list[VariantPlan]:
+        """The first variant with each of the backbones."""
+        return list({variant.own_backbone: variant for variant in reversed(self.variants)}.values())[::-1]
 
     @property
     def cells(self) -> list[tuple[VariantPlan, Cell]]:
@@ -72,7 +77,8 @@ class ComparisonPlan:
     def _naming(self, variant: VariantPlan, method: str, naming: MethodNaming) -> MethodNaming:
         if self.column(variant, method) == method:
             return naming
-        about = f"on source adapters of the variant '{variant.name}'"
+        on = "source adapters" if variant.own_backbone is None else "the backbone"
+        about = f"on {on} of the variant '{variant.name}'"
         return MethodNaming(
             title=f"{naming.title} ({variant.name})", about=f"{naming.about}, {about}" if naming.about else about
         )
@@ -88,21 +94,21 @@ def plan_comparison(
     check_agreement(experiment, experiments)
     shared = for_data(experiments)
     of_all = make_plan(shared, folder)
-    variants = [
-        _variant(name, settings, for_sources(name, settings, experiments), choice, folder)
-        for name, settings in experiment.variants.items()
-    ]
+    variants = [_variant(name, experiment, experiments, choice, folder) for name in experiment.variants]
     _check_choice(experiment, choice)
     own = [folder / file for entry in shared.listed_own_tasks.values() for file in entry.files.by_split.values()]
     is_whole = not (choice.targets or choice.k or choice.seeds)
-    return ComparisonPlan(experiment, of_all.prepare, of_all.backbone, variants, own, is_whole)
+    return ComparisonPlan(experiment, of_all.prepare, variants, own, is_whole)
 
 
-def _variant(name: str, settings: Settings, stage_1: Settings, choice: Choice, folder: Path) -> VariantPlan:
-    steps, before = make_plan(settings, folder), make_plan(stage_1, folder)
+def _variant(
+    name: str, experiment: Experiment, experiments: Mapping[str, Experiment], choice: Choice, folder: Path
+) -> VariantPlan:
+    settings, own = experiment.variants[name], name if experiment.definition.has_own_backbone(name) else None
+    steps, before = make_plan(settings, folder), make_plan(for_sources(name, settings, experiments), folder)
     transfers = {target: _chosen(transfer, choice) for target, transfer in steps.transfer.items()}
     kept = {name: transfer for name, transfer in transfers.items() if transfer.cells and _has(choice.targets, name)}
-    return VariantPlan(name, settings, steps, before.train_source, before.collect_experts, kept)
+    return VariantPlan(name, settings, steps, own, before.train_source, before.collect_experts, kept)
 
 
 def _chosen(transfer: Transfer, choice: Choice) -> Transfer:

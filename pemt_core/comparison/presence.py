@@ -15,7 +15,7 @@ from pemt_core.training.target import Target
 
 def missing_cells(variant: VariantPlan, folders: Folders, checkpoints: Path) -> list[Cell]:
     """The cells that are to be trained, once data, backbone and experts are made."""
-    backbone = load_backbone(folders.backbone)
+    backbone = load_backbone(folders.backbone(variant.own_backbone))
     bank, missing = load_experts(folders.experts(variant.name), backbone), []
     for name, settings in variant.transfers.items():
         prepared, output = PreparedTask.load(folders.data / name, name), folders.targets(variant.name) / name

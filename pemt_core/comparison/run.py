@@ -67,7 +67,8 @@ class Comparison:
         variants, failed = self.plan.variants, list[TrainingError]()
         shared = Shared(self.plan, self.folders, self.project, self.checkpoints)
         _make("data", shared.data())
-        _make("backbone", shared.backbone(self._open_run(variants[0])))
+        for variant in self.plan.backbones:
+            _make(_named("backbone", variant.own_backbone), shared.backbone(variant, self._open_run(variant)))
         for variant in variants:
             self._make_experts(shared, variant)
         missing = {variant.name: missing_cells(variant, self.folders, self.checkpoints) for variant in variants}
@@ -95,7 +96,6 @@ class Comparison:
             made = replace(
                 variant.steps,
                 prepare=self.plan.prepare,
-                backbone=self.plan.backbone,
                 train_source=variant.train_source,
                 collect_experts=variant.collect_experts,
                 transfer=variant.transfers,
@@ -107,6 +107,10 @@ class Comparison:
         for number, name in enumerate(names, start=1):
             _make(f"sources of {variant.name} {number}/{len(names)}: {name}", shared.source(variant, name, open_run))
         _make(f"experts of {variant.name}", shared.experts(variant))
+
+
+def _named(what: str, own: str | None) -> str:
+    return what if own is None else f"{what} of {own}"
 
 
 def _make(what: str, stage: Stage) -> None:

@@ -1,20 +1,21 @@
-"""What all cells of an experiment share: data, backbone, source adapters and experts."""
+"""What cells of an experiment share: data, backbones, source adapters and experts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pemt_core.artifacts.files import sha256_of_file, sha256_of_json
+from pemt_core.artifacts.files import atomic_directory, sha256_of_file, sha256_of_json
 from pemt_core.backbone.store import recorded_fingerprint
 from pemt_core.comparison.folders import Folders
 from pemt_core.comparison.made import Stage, content_of
 from pemt_core.comparison.plan import ComparisonPlan, VariantPlan
 from pemt_core.comparison.source_seconds import SourceSeconds
 from pemt_core.data.prepared import PreparedTask
+from pemt_core.settings import TokenizerSettings
 from pemt_core.settings.steps import StepSettings, as_text
 from pemt_core.steps.backbone import make_backbone
 from pemt_core.steps.collect_experts import collect_experts, import_experts
-from pemt_core.steps.prepare import prepare
+from pemt_core.steps.prepare import prepare, prepare_tokenizer
 from pemt_core.steps.train_source import train_source
 from pemt_core.tasks import get_task, known_tasks
 from pemt_core.training.run import OpenRun
@@ -42,18 +43,20 @@ class Shared:
             lambda: prepare(tasks, settings.prepare, settings.tokenizer, joined=settings.joined, output_dir=folder),
         )
 
-    def backbone(self, open_run: OpenRun) -> Stage:
-        """The backbone, fetched or pretrained."""
-        settings, folder = self.plan.backbone, self.folders.backbone
-        tokenizer, corpus = self.folders.data / "tokenizer", self.folders.data / "corpus.parquet"
-        checkpoint = Path(settings.backbone.name)
+    def backbone(self, variant: VariantPlan, open_run: OpenRun) -> Stage:
+        """The backbone of a variant, fetched or pretrained, with its tokenizer: that of the data if it shares one."""
+        settings, own = variant.steps.backbone, variant.own_backbone
+        folder, tokenizer = self.folders.backbone(own), self.folders.tokenizer(own)
+        corpus, checkpoint = self.folders.data / "corpus.parquet", Path(settings.backbone.name)
         inputs = {
-            "tokenizer": content_of(tokenizer),
+            "tokenizer": content_of(self.folders.tokenizer(None)),
             "corpus": sha256_of_file(corpus),
             "checkpoint": content_of(checkpoint) if settings.backbone.kind == "hub" and checkpoint.is_dir() else "",
         }
 
         def build() -> None:
+            if own is not None:
+                self._make_tokenizer(settings.backbone.of_tokenizer, tokenizer)
             make_backbone(
                 settings.backbone,
                 tokenizer_dir=tokenizer,
@@ -63,12 +66,17 @@ class Shared:
                 open_run=open_run,
             )
 
-        return Stage(folder, self.folders.made("backbone"), _made_of(settings, inputs), build)
+        made = "backbone" if own is None else f"backbones/{own}"
+        return Stage(folder, self.folders.made(made), _made_of(settings, inputs), build)
+
+    def _make_tokenizer(self, settings: TokenizerSettings, folder: Path) -> None:
+        with atomic_directory(folder) as temporary:
+            prepare_tokenizer(self.plan.prepare.tasks, settings, self.folders.data, temporary)
 
     def source(self, variant: VariantPlan, name: str, open_run: OpenRun) -> Stage:
         """The trained adapter of one source."""
         step, folder = variant.train_source[name], self.folders.sources(variant.name) / name
-        data, backbone = self.folders.data / name, self.folders.backbone
+        data, backbone = self.folders.data / name, self.folders.backbone(variant.own_backbone)
         inputs = {"data": PreparedTask.load(data, name).content_hash(), "backbone": recorded_fingerprint(backbone)}
         made_of = _made_of(step, inputs)
         watched = SourceSeconds(self.folders.source_seconds).watched(open_run, made_of, self.checkpoints)
@@ -90,7 +98,7 @@ class Shared:
 
     def experts(self, variant: VariantPlan) -> Stage:
         """The adapters of all sources in one file, and the imported ones."""
-        step, backbone = variant.collect_experts, self.folders.backbone
+        step, backbone = variant.collect_experts, self.folders.backbone(variant.own_backbone)
         folder = self.folders.experts(variant.name)
         adapters = [self.folders.sources(variant.name) / name for name in step.sources]
         inputs = {

@@ -1,1 +1,1 @@
-"""A small T5 pretrained from scratch, for machines without checkpoints."""
+"""A small model pretrained from scratch, for machines without checkpoints."""

@@ -1,5 +1,7 @@
 """What a scratch backbone learns from plain text, as T5 did: to fill spans, and to continue a text.
 
+An encoder-decoder reads the source and writes the target; a decoder-only model continues the source with the target.
+
 Span corruption (Raffel et al. 2020, section 3.1.4): sentinels replace spans of the text, and the target is the hidden
 text; noise density 0.15, mean span length 3, spans do not touch. A text may annotate the spans to hide, as Guu et al.
 2020 (section 3.4) hide salient spans. Continuation (Raffel et al., section 3.2.3, prefix language modelling): the
@@ -11,6 +13,8 @@ from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pemt_core.data.tokenized import IGNORED_LABEL
 
 IntArray = NDArray[np.int32]
 
@@ -44,6 +48,13 @@ def corrupt(ids: IntArray, mask: NDArray[np.bool_], sentinels: IntArray, eos_id:
 def continuation(ids: IntArray, cut: int, eos_id: int) -> tuple[IntArray, IntArray]:
     """Source and target ids: the text up to `cut`, and the rest."""
     return np.append(ids[:cut], eos_id).astype(np.int32), np.append(ids[cut:], eos_id).astype(np.int32)
+
+
+def followed(source: IntArray, target: IntArray, bos_id: int) -> tuple[IntArray, IntArray]:
+    """Ids and labels of a decoder-only model: [BOS ; source ; target], of which only the target is learned."""
+    ids = np.concatenate([[bos_id], source, target]).astype(np.int32)
+    labels = np.where(np.arange(len(ids)) > len(source), ids, IGNORED_LABEL).astype(np.int32)
+    return ids, labels
 
 
 def middle(length: int, generator: np.random.Generator) -> int:

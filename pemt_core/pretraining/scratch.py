@@ -1,4 +1,4 @@
-"""A small T5 of a named size, pretrained on the corpus, for machines without checkpoints."""
+"""A small model of a named size, pretrained on the corpus, for machines without checkpoints."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,40 +8,39 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from pemt_core.backbone.families import family_named, family_of
 from pemt_core.backbone.tokenizer import NUM_SENTINELS
 from pemt_core.data.batches import epoch_batches, length_batches
 from pemt_core.data.corpus import read_corpus_table
-from pemt_core.data.tokenized import Ragged, TokenizedSplit
+from pemt_core.data.tokenized import IGNORED_LABEL, Ragged, TokenizedSplit
 from pemt_core.errors import DataError, SettingsError
-from pemt_core.pretraining.initial import ease_learning
-from pemt_core.pretraining.objectives import chunks, continuation, corrupt, middle, noise_counts, noise_mask
+from pemt_core.pretraining.llama import new_llama
+from pemt_core.pretraining.objectives import chunks, continuation, corrupt, followed, middle, noise_counts, noise_mask
+from pemt_core.pretraining.t5 import new_t5
 from pemt_core.settings import BackboneSettings
 from pemt_core.training.loop import Evaluation
 
-SIZES = {  # parameters with a vocabulary of 4,096: 1.2M, 2.4M, 8.4M; small is t5-small: 60M with T5's vocabulary
-    "nano": {"d_model": 96, "d_kv": 16, "d_ff": 384, "num_layers": 3, "num_heads": 8},
-    "tiny": {"d_model": 128, "d_kv": 32, "d_ff": 512, "num_layers": 4, "num_heads": 4},
-    "mini": {"d_model": 256, "d_kv": 64, "d_ff": 1024, "num_layers": 4, "num_heads": 4},
-    "small": {"d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
-}
 SHORTEST = 4  # tokens; shorter texts teach nothing and are left out
 VALIDATION_SHARE = 20  # one piece of text in this many is held out, to tell learning from memory
 SMALLEST_RMS = 0.02  # the least factor of a tensor's learning rate
 
 
 class Pretraining(nn.Module):
-    """A whole T5 with the interface that the training loop expects: its loss and its trained tensors."""
+    """A whole model with the interface that the training loop expects: its loss and its trained tensors."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, text_weight: float = 0.0) -> None:
+        """A decoder-only model also learns the text before the target, with `text_weight`, in training alone."""
         super().__init__()
         self.model = model
+        self.text_weight = 0.0 if family_of(model).has_encoder else text_weight
         self.trained: dict[str, nn.Parameter] = dict(model.named_parameters())
 
     def learning_rate_factors(self) -> dict[str, float]:
         """The root mean square of each tensor, by which Adafactor scales steps (Shazeer & Stern 2018, section 8).
 
-        T5's embeddings start dozens of times as large as its queries, so no single learning rate suits both.
+        Embeddings start dozens of times as large as queries, so no single learning rate suits both.
         """
         return {
             name: max(tensor.detach().square().mean().sqrt().item(), SMALLEST_RMS)
@@ -49,7 +48,13 @@ class Pretraining(nn.Module):
         }
 
     def forward(self, **batch: Tensor) -> Any:
-        return self.model(**batch)
+        output = self.model(**batch)
+        if self.text_weight and self.training:
+            text = batch["input_ids"].masked_fill(batch["labels"] != IGNORED_LABEL, IGNORED_LABEL)
+            text = text.masked_fill(batch["attention_mask"] == 0, IGNORED_LABEL)[:, 1:]
+            of_text = F.cross_entropy(output.logits[:, :-1].flatten(0, 1), text.flatten(), ignore_index=IGNORED_LABEL)
+            output.loss = output.loss + self.text_weight * of_text
+        return output
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class PretrainingRows:
         self.settings = settings
         self.pad_id: int = tokenizer.pad_token_id
         self.eos_id: int = tokenizer.eos_token_id
+        self.has_encoder = family_named(settings.family).has_encoder
         self.sentinels = _sentinels(tokenizer, settings)
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
@@ -77,6 +83,8 @@ class PretrainingRows:
     def collate(self, rows: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
         """Make rows that depend only on (seed, epoch, row), so that a resumed run sees the same ones."""
         pairs = [self._pair(int(row), epoch) for row in rows]
+        if not self.has_encoder:
+            pairs = [followed(*pair, bos_id=self.eos_id) for pair in pairs]
         split = TokenizedSplit(
             Ragged.of([pair[0] for pair in pairs]), Ragged.of([pair[1] for pair in pairs]), self.pad_id
         )
@@ -106,27 +114,16 @@ def _sentinels(tokenizer: Any, settings: BackboneSettings) -> NDArray[np.int32]:
         )
     ids = tokenizer.convert_tokens_to_ids([f"<extra_id_{index}>" for index in range(NUM_SENTINELS)])
     if tokenizer.unk_token_id in ids:
-        raise DataError(f"the tokenizer has no <extra_id_{ids.index(tokenizer.unk_token_id)}>: it cannot pretrain a T5")
+        raise DataError(f"the tokenizer has no <extra_id_{ids.index(tokenizer.unk_token_id)}>: it cannot pretrain")
     return np.array(ids, dtype=np.int32)
 
 
 def new_model(settings: BackboneSettings, tokenizer: Any) -> Any:
-    """A T5 of the named size with random weights that follow the seed."""
-    from transformers import T5Config, T5ForConditionalGeneration
-
-    config = T5Config(
-        vocab_size=len(tokenizer),
-        dropout_rate=settings.dropout,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=tokenizer.pad_token_id,
-        **SIZES[settings.size],
-    )
+    """A model of the named family and size with random weights that follow the seed."""
+    make = {"T5": new_t5, "Llama": new_llama}[settings.family]
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        model = T5ForConditionalGeneration(config)
-    ease_learning(model)
-    return model
+        return make(settings.size, tokenizer, settings.dropout)
 
 
 def read_corpus(path: Path, tokenizer: Any, settings: BackboneSettings) -> tuple[PretrainingRows, PretrainingRows]:

@@ -94,15 +94,23 @@ class TokenizerSettings(Group):
 class BackboneSettings(TokenizerSettings):
     dtype: Literal["float32", "bfloat16"]
     layout: Literal["auto", "front", "behind", "both"]
+    family: Literal["T5", "Llama"]  # names of records in pemt_core.backbone.families
     size: Literal["nano", "tiny", "mini", "small"]
     dropout: Fraction
     noise_density: Annotated[float, Field(gt=0, lt=1)]
     mean_span_length: Annotated[float, Field(ge=1, le=LARGEST)]
     continuation_share: Annotated[float, Field(ge=0, le=1)]
+    text_weight: Amount
     packed: bool
     length: Annotated[int, Field(ge=8, le=LARGEST)]
     seed: Seed
     training: FixedRateTraining
+
+    @property
+    def title(self) -> str:
+        """The name of the checkpoint, or what was pretrained from scratch; the layout if it is not the default."""
+        title = self.name if self.kind == "hub" else f"{self.size} {self.family}, pretrained here"
+        return title if self.layout == "auto" else f"{title}, layout {self.layout}"
 
     @property
     def of_tokenizer(self) -> TokenizerSettings:

@@ -36,6 +36,7 @@ def make_backbone(
         return {"fingerprint": save_backbone(output_dir, model, tokenizer), "name": settings.name, "revision": commit}
     training, validation = read_corpus(corpus_path, tokenizer, settings)
     model = new_model(settings, tokenizer)
+    adopt(model, tokenizer, settings.layout)
     accelerator = make_accelerator(settings.training.precision)
     inputs = {
         "step": "backbone",
@@ -44,7 +45,7 @@ def make_backbone(
         "tokenizer": tokenizer_content(tokenizer),
         "code": code_hash(__name__),
     }
-    pretraining = Pretraining(model)
+    pretraining = Pretraining(model, settings.text_weight)
     store = CheckpointStore(checkpoint_dir, inputs)
     info = RunInfo("backbone", f"backbone {settings.size}", {"pemt.step": "backbone"}, {"settings": inputs["settings"]})
     is_main = accelerator.is_main_process

@@ -71,11 +71,8 @@ def _prepare_all(
     folders = [output_dir / task.name for task in tasks]
     num_texts = write_corpus(folders, settings.corpus_rows_per_task, corpus_path, _plain_text(settings))
     logger.info("prepare: a corpus of %d texts", num_texts)
-    task_texts = [text for task in tasks for text in (task.description, *(task.labels or ()))]
-    tokenizer = obtain_tokenizer(tokenizer_settings, corpus_path, task_texts)
-    for folder in folders:
-        check_written(load_task_description(folder), tokenizer)
-    tokenizer.save_pretrained(output_dir / "tokenizer")
+    names = [task.name for task in tasks]
+    tokenizer = prepare_tokenizer(names, tokenizer_settings, output_dir, output_dir / "tokenizer")
     if joined:
         reports[JOINT] = prepare_joint(
             [output_dir / name for name in joined],
@@ -93,6 +90,20 @@ def _prepare_all(
     }
     write_json(output_dir / "statistics.json", statistics)
     return reports
+
+
+def prepare_tokenizer(tasks: Sequence[str], settings: TokenizerSettings, data_dir: Path, output_dir: Path) -> Any:
+    """Write the tokenizer of a backbone for the prepared `tasks` in `data_dir`, and return it.
+
+    Raises an error if it cannot write a label of theirs.
+    """
+    descriptions = [load_task_description(data_dir / name) for name in tasks]
+    texts = [text for each in descriptions for text in (each.description, *(each.labels or ()))]
+    tokenizer = obtain_tokenizer(settings, data_dir / "corpus.parquet", texts)
+    for description in descriptions:
+        check_written(description, tokenizer)
+    tokenizer.save_pretrained(output_dir)
+    return tokenizer
 
 
 def _plain_text(settings: PrepareSettings) -> list[CorpusText]:
