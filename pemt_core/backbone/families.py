@@ -159,6 +159,7 @@ LLAMA = Family(
     starts_with_bos=True,
     sizes=_SIZES,
     fingerprint=_FINGERPRINT,
+    dropout="attention_dropout",
     published=("meta-llama/Llama-3.2-1B", "Qwen/Qwen3-0.6B", "HuggingFaceTB/SmolLM2-135M", "HuggingFaceTB/SmolLM3-3B"),
 )
 
@@ -171,6 +172,7 @@ GEMMA3 = Family(
     starts_with_bos=True,
     sizes=_SIZES,
     fingerprint=_FINGERPRINT,
+    dropout="attention_dropout",
     published=("google/gemma-3-270m",),
 )
 

@@ -52,6 +52,7 @@ class Family:
     starts_with_bos: bool  # a text begins with the token BOS, before the prompt
     sizes: Mapping[str, int]  # keys of a config (part) with the largest value that a checkpoint can have
     fingerprint: tuple[str, ...]  # keys of a config (part) that affect outputs in evaluation
+    dropout: str = "dropout_rate"  # the key of a config with the probability in training
     config_parts: tuple[str, ...] = ("",)  # paths of the configs that have these keys
     published: tuple[str, ...] = field(default=())  # checkpoints on the hub that users start from
 

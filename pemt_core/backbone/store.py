@@ -25,6 +25,11 @@ class Backbone:
     tokenizer: Any
     fingerprint: str
 
+    @property
+    def dropout(self) -> float:
+        """The probability of dropout in training. It is not part of the fingerprint, as answers do not depend on it."""
+        return float(getattr(self.model.config, family_of(self.model).dropout))
+
 
 def fingerprint_of(model: nn.Module, tokenizer: Any) -> str:
     """SHA-256 over architecture, every weight and the tokenizer: equal exactly if outputs are."""

@@ -58,8 +58,7 @@ class SourceTraining:
         checkpoint_dir: Path,
     ) -> "SourceTraining":
         """`code` is the hash of the code that the training runs."""
-        dropout = backbone.model.config.dropout_rate  # not in the fingerprint: it affects training alone
-        inputs = {"adapter": asdict(description), "dropout": dropout, "code": code}
+        inputs = {"adapter": asdict(description), "dropout": backbone.dropout, "code": code}
         stores = CheckpointStore(checkpoint_dir, inputs), FinishedStore(checkpoint_dir, inputs)
         return cls(title, description, settings, new_model, *stores)
 

@@ -52,7 +52,7 @@ class Target:
         inputs = {
             "task": data_hash,
             "backbone": self.backbone.fingerprint,
-            "dropout": self.backbone.model.config.dropout_rate,  # not in the fingerprint: it affects training alone
+            "dropout": self.backbone.dropout,
             "experts": resolved["experts"],
             "settings": resolved["settings"],
             "answer": answer,
