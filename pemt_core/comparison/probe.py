@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from pemt_core.backbone.checkpoint import fetch_checkpoint
+from pemt_core.backbone.checkpoint import fetch_backbone
 from pemt_core.backbone.store import load_backbone
+from pemt_core.backbone.tokenizer import obtain_tokenizer
 from pemt_core.comparison.plan import VariantPlan
 from pemt_core.methods import Method
 from pemt_core.model.assemble import Expert, initial_source_tensors
@@ -30,12 +31,13 @@ class Speed:
 
 
 def backbone_to_probe(variant: VariantPlan, made: Path) -> Any:
-    """The model in the folder `made`, or that of a local checkpoint; None if there is neither."""
+    """The model in the folder `made`, or that of a checkpoint on this machine; None if there is neither."""
     if made.is_dir():
         return load_backbone(made).model
     settings = variant.settings.backbone
-    if settings.kind == "hub" and Path(settings.name).is_dir():
-        return fetch_checkpoint(settings.name, settings.revision, settings.dtype)[0]
+    if settings.kind == "package" or (settings.kind == "hub" and Path(settings.name).is_dir()):
+        tokenizer = obtain_tokenizer(settings.of_tokenizer, made)
+        return fetch_backbone(settings, tokenizer)[0]
     return None
 
 

@@ -41,14 +41,13 @@ def render_page(compared: Compared, studies: Sequence[Study], figures: Mapping[s
         "marked": claims.marked_title,
     }
     environment.globals |= {"diverging": colours(), "mark": FLOOR_MARK, "one_hot": ONE_HOT, "sections": SECTIONS}
-    backbone = compared.settings.backbone
     page = {
         "compared": compared,
         "cost_notes": COST_NOTES,
         "parts": [_part(study, figures, suffix_of(study, studies)) for study in studies],
         "by_k": inline_svg(figures["by_k"], "by_k") if "by_k" in figures else "",
         "seeds": sorted({result.seed for result in compared.results}),
-        "backbone": backbone.name if backbone.kind == "hub" else f"{backbone.size} T5, pretrained here",
+        "backbone": compared.settings.backbone.title,
     }
     return environment.get_template("comparison.html").render(page)
 

@@ -27,12 +27,6 @@ class Origin:
     source_dirs: Sequence[Path]
 
     @property
-    def backbone_title(self) -> str:
-        """The name of the checkpoint, or the size of a backbone that was pretrained from scratch."""
-        backbone = self.backbone
-        return backbone.name if backbone.kind == "hub" else f"{backbone.size} T5, pretrained here"
-
-    @property
     def date(self) -> str:
         """The start of the newest process, such as "2026-11-21 15:23 UTC"; empty if nothing was recorded."""
         newest = max((process.facts["started"] for process in self.processes), default="")

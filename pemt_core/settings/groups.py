@@ -84,11 +84,12 @@ class PrepareSettings(Group):
 class TokenizerSettings(Group):
     """The part of the group `backbone` that determines its tokenizer."""
 
-    kind: Literal["hub", "scratch"]
+    kind: Literal["hub", "package", "scratch"]
     name: str
     revision: str
     tokenizer: str
     vocab_size: Annotated[int, Field(ge=300, le=LARGEST)]
+    chat: bool
 
 
 class BackboneSettings(TokenizerSettings):
@@ -103,6 +104,11 @@ class BackboneSettings(TokenizerSettings):
     length: Annotated[int, Field(ge=8, le=LARGEST)]
     seed: Seed
     training: FixedRateTraining
+
+    @property
+    def title(self) -> str:
+        """The name of the checkpoint, or the size of a backbone that is pretrained here."""
+        return f"{self.size} T5, pretrained here" if self.kind == "scratch" else self.name
 
     @property
     def of_tokenizer(self) -> TokenizerSettings:
