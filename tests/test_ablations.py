@@ -91,6 +91,18 @@ def test_without_guidance_the_prompt_enters_alone() -> None:
     assert not torch.allclose(found, logits(built(backbone, tensors, experts), batch), atol=1e-3)
 
 
+def test_the_mean_as_guide_is_the_sum_over_the_number_of_sources() -> None:
+    """As with a guide from one source where all sources have the same prompt."""
+    backbone, batch, tensors = tiny_t5(), tiny_batch(), random_target_tensors(tiny_t5(), 3)
+    first, *others = random_experts(backbone, 3)
+    alike = [replace(each, tensors={**each.tensors, "prompt": first.tensors["prompt"]}) for each in (first, *others)]
+    model = built(backbone, tensors, alike, guide="mean")
+    attention = (tensors["prompt"] @ first.tensors["prompt"].T).softmax(-1)
+    torch.testing.assert_close(model.prompt(), tensors["prompt"] + attention @ first.tensors["prompt"])
+    found = logits(model, batch)
+    assert not torch.allclose(found, logits(built(backbone, tensors, alike), batch), atol=1e-3)
+
+
 def test_without_target_adapters_the_mixture_is_the_output() -> None:
     """As with target adapters that add nothing."""
     backbone, batch, tensors = tiny_t5(), tiny_batch(), random_target_tensors(tiny_t5(), 3)
@@ -305,6 +317,7 @@ def test_sequential_transfer_starts_as_the_source() -> None:
         ({"sparsity_coefficient": 1.0}, "PEMT with the sparsity weight 1"),
         ({"sparsity_gradient": "cosines_detached"}, "PEMT with a sparsity loss that has no gradient into the cosines"),
         ({"guided_prompt": False}, "PEMT without a guided prompt"),
+        ({"guide": "mean"}, "PEMT with the mean of the sources' prompts as guide"),
         ({"prompt_init": "normal"}, "PEMT with a random prompt at the start"),
         ({"description": "Add."}, "PEMT with a prompt that starts from another text"),
         ({"target_adapter": False, "norms": "frozen"}, "PEMT without target adapters and with frozen layer norms"),

@@ -140,6 +140,8 @@ def test_the_guided_prompt_equals_its_formula() -> None:
     prompt = CorrelationGuidedPrompt(vectors, sources, dropout=0.5).eval()
     expected = vectors + sum(torch.softmax(vectors @ source.T, dim=-1) @ source for source in sources)
     torch.testing.assert_close(prompt(), expected)
+    mean = CorrelationGuidedPrompt(vectors, sources, dropout=0.5, guide="mean").eval()
+    torch.testing.assert_close(mean(), vectors + (expected - vectors) / 3)
 
 
 def test_prompt_dropout_applies_to_attention_in_training_only() -> None:

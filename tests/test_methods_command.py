@@ -65,7 +65,7 @@ def test_the_table_has_a_row_for_each_method(capsys: pytest.CaptureFixture[str])
     [
         ("nonsense", "'nonsense' is neither a folder nor a published checkpoint of known shapes; choose from: "),
         ("google-t5/t5-bsae", "neither a folder nor a published checkpoint of known shapes; did you mean 't5-base'"),
-        (str(REPOSITORY / "docs"), "docs: no readable config.json of a model"),
+        (str(REPOSITORY / "docs"), "docs: no readable configuration of a model"),
     ],
 )
 def test_an_unknown_backbone_is_named(capsys: pytest.CaptureFixture[str], name: str, expected: str) -> None:

@@ -18,7 +18,7 @@ def read_config(name: str, **options: Any) -> Any:
     try:
         config = AutoConfig.from_pretrained(name, **options)
     except Exception as error:  # transformers raises various types for a damaged file
-        raise ArtifactError(f"{name}: no readable config.json of a model ({one_line(error)})") from error
+        raise ArtifactError(f"{name}: no readable configuration of a model ({one_line(error)})") from error
     family = family_of_type(config.model_type, name)
     for path, part in config_parts(config).items():
         for key, largest in family.sizes.items():

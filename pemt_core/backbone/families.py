@@ -107,7 +107,6 @@ _FINGERPRINT = (
     "bos_token_id",
     "eos_token_id",
     "prompt_layout",
-    "chat_template",
 )
 _GEMMA_NORMS = ("_layernorm", ".norm")
 

@@ -3,22 +3,34 @@
 T5's tokenizers close every text with an EOS. Others close none, and some begin with a BOS: there, a text has no special
 tokens (a model whose texts begin with a BOS puts it before the prompt), and an answer begins with a blank, as words
 within a text do, and ends with the EOS.
+
+A tokenizer that `prepare` or `backbone` saved has a chat template only if `backbone.chat` asks for it. Then a text is a
+user's message: in the template's frame, up to where the answer begins.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 _ANY_TEXT = "a"
+MESSAGE = "MESSAGE"  # stands for the text in a rendered chat
 
 
-def text_ids(tokenizer: Any, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
-    """The ids of texts, each cut to `max_length` tokens, the closing one included."""
-    return _ids(tokenizer, texts, max_length, add_special_tokens=closes_texts(tokenizer))[0]
+def text_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of texts that are no input, such as descriptions of tasks; the closing one is included."""
+    return _ids(tokenizer, texts, None, add_special_tokens=closes_texts(tokenizer))[0]
 
 
-def cut_text_ids(tokenizer: Any, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], list[bool]]:
-    """The ids of texts as from `text_ids`, and which texts were cut."""
-    return _ids(tokenizer, texts, max_length, add_special_tokens=closes_texts(tokenizer))
+def input_ids(tokenizer: Any, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
+    """The ids of texts to be read, each cut to `max_length` tokens, the closing one or the chat's frame included."""
+    return cut_input_ids(tokenizer, texts, max_length)[0]
+
+
+def cut_input_ids(tokenizer: Any, texts: Sequence[str], max_length: int | None) -> tuple[list[list[int]], list[bool]]:
+    """The ids of texts as from `input_ids`, and which texts were cut."""
+    before, behind = _chat_frame(tokenizer)
+    room = None if max_length is None else max(1, max_length - len(before) - len(behind))
+    rows, cut = _ids(tokenizer, texts, room, add_special_tokens=closes_texts(tokenizer))
+    return [[*before, *row, *behind] for row in rows] if before or behind else rows, cut
 
 
 def answer_ids(tokenizer: Any, answers: Sequence[str], max_length: int | None = None) -> list[list[int]]:
@@ -34,6 +46,16 @@ def closes_texts(tokenizer: Any) -> bool:
     """Whether the tokenizer ends every text with its EOS."""
     last: int = tokenizer(_ANY_TEXT)["input_ids"][-1]  # of no text, it could be a BOS that is the EOS
     return last == tokenizer.eos_token_id
+
+
+def _chat_frame(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """What the tokenizer's chat template puts before and behind a user's message, without a BOS; empty without one."""
+    if not tokenizer.chat_template:
+        return [], []
+    message = [{"role": "user", "content": MESSAGE}]
+    chat = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    before, behind = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in chat.split(MESSAGE))
+    return before[1:] if before[:1] == [tokenizer.bos_token_id] else before, behind
 
 
 def _ids(

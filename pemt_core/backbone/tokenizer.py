@@ -1,4 +1,4 @@
-"""The tokenizer: a checkpoint's, one from a folder, or one trained on the corpus."""
+"""The tokenizer: a checkpoint's, an installed package's, one from a folder, or one trained on the corpus."""
 
 import string
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pemt_core.backbone.location import locate, one_line
-from pemt_core.errors import ArtifactError, DataError
+from pemt_core.backbone.package import packaged_file
+from pemt_core.errors import ArtifactError, DataError, SettingsError
 from pemt_core.settings import TokenizerSettings
 
 NUM_SENTINELS = 100  # of span corruption, as in T5
@@ -20,12 +21,24 @@ TRAINED = "train"  # the value of backbone.tokenizer that trains a new one
 
 
 def obtain_tokenizer(settings: TokenizerSettings, corpus_path: Path, task_texts: Sequence[str] = ()) -> Any:
-    """The tokenizer that `settings` name, or a new one trained on the texts of `corpus_path`."""
+    """The tokenizer that `settings` name, or a new one trained on the texts of `corpus_path`.
+
+    It keeps its chat template only if `settings` ask for it. Raises SettingsError if it has none then.
+    """
     if settings.kind == "scratch" and settings.tokenizer == TRAINED:
-        return train_tokenizer(corpus_path, settings.vocab_size, task_texts)
-    if settings.kind == "scratch":
-        return fetch_tokenizer(settings.tokenizer)
-    return fetch_tokenizer(settings.name, settings.revision)
+        tokenizer = train_tokenizer(corpus_path, settings.vocab_size, task_texts)
+    elif settings.kind == "scratch":
+        tokenizer = fetch_tokenizer(settings.tokenizer)
+    elif settings.kind == "package":
+        file = packaged_file(settings.name)
+        tokenizer = _read(file.folder, **file.options)
+    else:
+        tokenizer = fetch_tokenizer(settings.name, settings.revision)
+    if settings.chat and not tokenizer.chat_template:
+        raise SettingsError("backbone.chat is true, but the tokenizer has no chat template; set it to false")
+    if not settings.chat:
+        tokenizer.chat_template = None
+    return tokenizer
 
 
 def fetch_tokenizer(name: str, revision: str = "") -> Any:
@@ -70,14 +83,15 @@ def _read(name: str, **options: Any) -> Any:
 
 def tokenizer_content(tokenizer: Any) -> str:
     """All that determines the tokens of a text, without the padding and truncation of the last call."""
+    chat = f"\n{tokenizer.chat_template}" if tokenizer.chat_template else ""
     if not tokenizer.is_fast:  # a tokenizer in Python, such as ByT5's
         names = tokenizer.special_tokens_map
-        return repr([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items()), sorted(names.items())])
+        return repr([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items()), sorted(names.items())]) + chat
     plain = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
     plain.no_padding()
     plain.no_truncation()
     content: str = plain.to_str()
-    return content
+    return content + chat
 
 
 def train_tokenizer(corpus_path: Path, vocab_size: int, task_texts: Sequence[str] = ()) -> Any:

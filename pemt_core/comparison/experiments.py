@@ -2,7 +2,8 @@
 
 The file `shared.yaml` there has what all experiments share: methods with their learning rates, and the numbers of the
 tests; every other file is an experiment. With the form for the paper's setting, the recipe `paper` comes before them,
-and the key `paper` of either file has more differences.
+and the key `paper` of either file has more differences. The form for real language has files of its own, in
+experiments/real/, and the recipe `real` before them.
 """
 
 from collections import Counter
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pemt_core.comparison.definition import BASE, Definition, Variant
+from pemt_core.comparison.real import REAL, of_data, tasks_at_hand
 from pemt_core.errors import PemtError, SettingsError, cut, nearest
 from pemt_core.schema.validation import holds, merged, validate
 from pemt_core.settings import RECIPE_GROUPS, Settings
@@ -56,27 +58,36 @@ class Experiments(dict[str, Experiment]):
 
     broken: dict[str, PemtError] = field(default_factory=dict)  # what is wrong with each of these files, by its stem
     ignored: list[str] = field(default_factory=list)  # names of files that end in .yml
+    folder: str = FOLDER  # of the files, as messages show it
+    lacking: dict[str, str] = field(default_factory=dict)  # why a task is left out that is listed
 
 
-def read_experiments(params: Path, *, paper: bool = False) -> Experiments:
-    """Read every experiment beside params.yaml.
+def read_experiments(params: Path, *, paper: bool = False, real: str | None = None) -> Experiments:
+    """Read every experiment beside params.yaml; with `real`, those for real language, on the datasets of this folder.
 
     The error of an invalid file names the file, the key and the nearest valid one. Raises SettingsError if params.yaml,
     the recipe or the shared file is invalid by itself.
     """
-    values, folder = read_params(params), Path(params).parent / FOLDER
+    values, found = read_params(params), Experiments(folder=FOLDER if real is None else f"{FOLDER}/{REAL}")
+    folder = Path(params).parent / found.folder
     files = {file.stem: file for file in settings_files(folder)}
     plain = {key: value for key, value in values.items() if key != RECIPES}
     below = [Layer(str(params), plain)]
     if paper:
         below.append(recipe_layer(PAPER, values[RECIPES], str(params)))
+    if real is not None:
+        below += [recipe_layer(REAL, values[RECIPES], str(params)), of_data(real)]
     shared = read_groups(files.pop(SHARED)) if SHARED in files else {}
     below += _layers(SHARED_FILE, shared, (PAPER, STATISTICS, *GROUPS), paper)
     statistics = _whole(shared, paper).get(STATISTICS, {})
-    found = Experiments(ignored=_ignored(folder))
+    found.ignored = _ignored(folder)
     for name, file in files.items():
+        shown = f"{found.folder}/{name}.yaml"
         try:
-            found[name] = _experiment(name, read_groups(file), below, statistics, paper)
+            content = read_groups(file)
+            layers = [*below, *_layers(shown, content, KEYS, paper)]
+            layers += [] if real is None else [tasks_at_hand(layers, found.lacking)]
+            found[name] = _experiment(name, shown, _whole(content, paper), layers, statistics)
         except PemtError as error:
             found.broken[name] = error
     return found
@@ -94,22 +105,20 @@ def find_experiment(name: str, experiments: Experiments) -> Experiment:
     if name in experiments.broken:
         raise experiments.broken[name]
     if f"{name}.yml" in experiments.ignored:
-        raise SettingsError(f"{FOLDER}/{name}.yml is ignored; rename it to {name}.yaml")
+        raise SettingsError(f"{experiments.folder}/{name}.yml is ignored; rename it to {name}.yaml")
     if name not in experiments:
-        hint = nearest(name, experiments) if experiments else f"{FOLDER}/ has no experiments"
-        raise SettingsError(f"there is no {FOLDER}/{cut(name)}.yaml; {hint}")
+        hint = nearest(name, experiments) if experiments else f"{experiments.folder}/ has no experiments"
+        raise SettingsError(f"there is no {experiments.folder}/{cut(name)}.yaml; {hint}")
     return experiments[name]
 
 
 def _experiment(
-    name: str, content: Mapping[str, Any], below: Sequence[Layer], statistics: Any, paper: bool
+    name: str, file: str, content: Mapping[str, Any], layers: Sequence[Layer], statistics: Any
 ) -> Experiment:
-    """`statistics` are those of the shared file."""
-    file = f"{FOLDER}/{name}.yaml"
+    """`content` is the whole file; `statistics` are those of the shared one."""
     if name in TAKEN:
         raise SettingsError(f"{file}: an experiment cannot be named '{name}', as a folder of its output is; rename it")
-    layers = [*below, *_layers(file, content, KEYS, paper)]
-    definition = _definition(file, _whole(content, paper), statistics)
+    definition = _definition(file, content, statistics)
     _check_methods(file, definition, layers)
     variants = {
         each: parse_layers([*layers, _variant_layer(file, each, variant)])

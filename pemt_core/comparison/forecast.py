@@ -14,7 +14,7 @@ from pemt_core.artifacts.cost import TrainingCost, load_cost
 from pemt_core.comparison.folders import Folders
 from pemt_core.comparison.plan import ComparisonPlan, VariantPlan
 from pemt_core.comparison.presence import missing_cells
-from pemt_core.comparison.probe import ROWS, Speed, backbone_to_probe, probe
+from pemt_core.comparison.probe import Speeds, backbone_to_probe, probe
 from pemt_core.comparison.scale import ROWS as OFFICIAL, rows_of as official_rows
 from pemt_core.comparison.shared import Shared
 from pemt_core.comparison.work import CellWork, TargetRows, rows_of
@@ -43,6 +43,7 @@ class Forecast:
     columns: Mapping[str, ColumnForecast]
     targets: Mapping[str, tuple[int, int]]  # cells and missing cells
     sources: Mapping[str, tuple[int, int]]  # by variant: source adapters, and those to train
+    source_seconds: float | None  # of the processor, for those to train; None: unknown
     workers: int
     scoring_seconds: float | None
     unchecked: int  # cells counted as missing that exist; whether they fit is unknown until stage 1 is made or checked
@@ -51,10 +52,8 @@ class Forecast:
     @property
     def seconds(self) -> float | None:
         """The time of training and scoring cells on this machine; None if that of some column is unknown."""
-        known = [column.seconds for column in self.columns.values() if column.missing]
-        if None in known or self.scoring_seconds is None:
-            return None
-        return sum(each for each in known if each is not None) / self.workers + self.scoring_seconds
+        training = _sum([column.seconds for column in self.columns.values() if column.missing])
+        return _sum([None if training is None else training / self.workers, self.scoring_seconds])
 
 
 def forecast(
@@ -64,7 +63,8 @@ def forecast(
     shared = Shared(plan, folders, project, checkpoints)
     columns: dict[str, ColumnForecast] = {}
     targets: dict[str, tuple[int, int]] = {}
-    sources, memory, scoring, unchecked = {}, list[int](), list[float | None](), 0
+    sources, memory, unchecked = {}, list[int](), 0
+    stage_1, scoring = list[float | None](), list[float | None]()
     for variant in plan.variants:
         to_train = _sources_to_train(shared, variant)
         sources[variant.name] = len(variant.train_source), len(to_train)
@@ -74,13 +74,20 @@ def forecast(
         times = _Times(variant, folders, {cell.method for cell in missing})
         columns |= _columns(plan, variant, missing, times)
         memory += [cost.peak_memory_mib for costs in times.costs.values() for cost in costs]
+        stage_1.append(times.stage_1(to_train))
         scoring.append(times.scoring(missing))
         for cell in variant.cells:
             count, left = targets.get(cell.task, (0, 0))
             targets[cell.task] = count + 1, left + (cell in missing)
-    total = None if None in scoring else sum(each for each in scoring if each is not None)
     peak = max(memory, default=None)
-    return Forecast(columns, targets, sources, workers or usable_cores(), total, unchecked, peak)
+    cores = workers or usable_cores()
+    return Forecast(columns, targets, sources, _sum(stage_1), cores, _sum(scoring), unchecked, peak)
+
+
+def _sum(seconds: Sequence[float | None]) -> float | None:
+    """The sum; None if a part is unknown."""
+    known = [each for each in seconds if each is not None]
+    return sum(known) if len(known) == len(seconds) else None
 
 
 def _exists(variant: VariantPlan, cell: Cell, folders: Folders) -> bool:
@@ -108,7 +115,7 @@ def _columns(
             missing=len(left),
             configurations=sum(each.configurations for each in work),
             steps=sum(each.steps for each in work),
-            seconds=None if None in seconds else sum(each for each in seconds if each is not None),
+            seconds=_sum(seconds),
             measured=method in times.costs,
         )
     return found
@@ -123,10 +130,10 @@ class _Times:
         self._rows: dict[str, TargetRows] = {}
 
     @cached_property
-    def probed(self) -> Mapping[str, Speed]:
-        """By method; empty before there is a backbone to probe."""
+    def probed(self) -> Speeds | None:
+        """None before there is a backbone to probe."""
         model = backbone_to_probe(self.variant, self.folders.backbone(self.variant.own_backbone))
-        return {} if model is None else probe(self.variant, sorted(self.methods), model)
+        return None if model is None else probe(self.variant, sorted(self.methods), model)
 
     def rows(self, target: str) -> TargetRows:
         if target not in self._rows:
@@ -144,21 +151,35 @@ class _Times:
         work = self.work(cell)
         if measured := self.costs.get(cell.method):
             return work.steps * sum(cost.seconds for cost in measured) / sum(cost.steps for cost in measured)
-        if cell.method not in self.probed:
+        if self.probed is None:
             return None
-        speed, method = self.probed[cell.method], self.variant.settings.method(cell.method)
-        share = (method.training.batch_size if cell.k == "full" else int(cell.k)) / ROWS
-        return work.steps * speed.step * share + work.answers * speed.answer
+        speed, method = self.probed.methods[cell.method], self.variant.settings.method(cell.method)
+        batch = method.training.batch_size if cell.k == "full" else int(cell.k)
+        return work.steps * speed.step * batch + work.answers * speed.answer
+
+    def stage_1(self, sources: Sequence[str]) -> float | None:
+        """Processor seconds in which `sources` are trained; None if nothing is known."""
+        if not sources:
+            return 0.0
+        if self.probed is None:
+            return None
+        speed, seconds = self.probed.stage_1, 0.0
+        for name in sources:
+            step = self.variant.train_source[name]
+            for how in (step.train_source.training, *([step.prompt.training] if step.prompt else [])):
+                work = CellWork.of_source(how, self.rows(name))
+                seconds += work.steps * speed.step * how.batch_size + work.answers * speed.answer
+        return seconds
 
     def scoring(self, cells: Sequence[Cell]) -> float | None:
         """Seconds in which `cells` are scored, one after another; None if nothing is known."""
         if not cells:
             return 0.0
-        if not self.probed:
+        if self.probed is None:
             return None
         most = self.variant.settings.evaluate.max_rows
         rows = [most or self.rows(cell.task).validation for cell in cells]
-        return sum(each * self.probed[cell.method].answer for each, cell in zip(rows, cells, strict=True))
+        return sum(each * self.probed.methods[cell.method].answer for each, cell in zip(rows, cells, strict=True))
 
 
 def _costs(targets: Path, costs: Path) -> dict[str, list[TrainingCost]]:

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pemt_core.artifacts.files import atomic_directory, sha256_of_file, sha256_of_json
+from pemt_core.backbone.package import packaged_file
 from pemt_core.backbone.store import recorded_fingerprint
 from pemt_core.comparison.folders import Folders
 from pemt_core.comparison.made import Stage, content_of
 from pemt_core.comparison.plan import ComparisonPlan, VariantPlan
 from pemt_core.comparison.source_seconds import SourceSeconds
 from pemt_core.data.prepared import PreparedTask
-from pemt_core.settings import TokenizerSettings
+from pemt_core.settings import BackboneSettings, TokenizerSettings
 from pemt_core.settings.steps import StepSettings, as_text
 from pemt_core.steps.backbone import make_backbone
 from pemt_core.steps.collect_experts import collect_experts, import_experts
@@ -47,11 +48,11 @@ class Shared:
         """The backbone of a variant, fetched or pretrained, with its tokenizer: that of the data if it shares one."""
         settings, own = variant.steps.backbone, variant.own_backbone
         folder, tokenizer = self.folders.backbone(own), self.folders.tokenizer(own)
-        corpus, checkpoint = self.folders.data / "corpus.parquet", Path(settings.backbone.name)
+        corpus = self.folders.data / "corpus.parquet"
         inputs = {
             "tokenizer": content_of(self.folders.tokenizer(None)),
             "corpus": sha256_of_file(corpus),
-            "checkpoint": content_of(checkpoint) if settings.backbone.kind == "hub" and checkpoint.is_dir() else "",
+            "checkpoint": _checkpoint_hash(settings.backbone),
         }
 
         def build() -> None:
@@ -123,6 +124,14 @@ class Shared:
 
 def _made_of(settings: StepSettings, inputs: Mapping[str, object]) -> dict[str, object]:
     return {"settings": as_text(settings), "inputs": dict(inputs)}
+
+
+def _checkpoint_hash(settings: BackboneSettings) -> str:
+    """A hash of a checkpoint on this machine; empty for one on the hub, and for a backbone that is pretrained here."""
+    if settings.kind == "package":
+        return sha256_of_file(packaged_file(settings.name).path)
+    folder = Path(settings.name)
+    return content_of(folder) if settings.kind == "hub" and folder.is_dir() else ""
 
 
 def _listing_hash(folder: Path | None) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from pemt_core.comparison.experiments import FOLDER, Experiment, Experiments
+from pemt_core.comparison.experiments import Experiment, Experiments
 from pemt_core.comparison.forecast import ColumnForecast, Forecast
 from pemt_core.comparison.paper import LAUNCH, PEAKS, SHARE, PaperForecast
 
@@ -12,7 +12,7 @@ def show_experiments(experiments: Experiments) -> str:
     lines = {name: each.definition.about for name, each in experiments.items()}
     lines |= {name: f"error: {error}" for name, error in experiments.broken.items()}
     width = max(map(len, lines), default=0)
-    ignored = [f"{FOLDER}/{name} is ignored: rename it to {name.removesuffix('.yml')}.yaml"
+    ignored = [f"{experiments.folder}/{name} is ignored: rename it to {name.removesuffix('.yml')}.yaml"
                for name in experiments.ignored]  # fmt: skip
     return "\n".join([*(f"{name.ljust(width)}  {lines[name]}" for name in sorted(lines)), *ignored])
 
@@ -26,6 +26,8 @@ def show_forecast(experiment: Experiment, forecast: Forecast) -> str:
     cells = sum(each.cells for each in forecast.columns.values())
     missing = sum(each.missing for each in forecast.columns.values())
     stages = [f"stage 1 of {name}: {left} of {all_} sources to make" for name, (all_, left) in forecast.sources.items()]
+    if forecast.source_seconds:
+        stages.append(f"time of stage 1: about {duration(forecast.source_seconds)} of one core *")
     return "\n".join(
         [
             f"{experiment.name}: {experiment.definition.title}",

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pemt_core.backbone.text_ids import answer_ids, cut_text_ids, text_ids
+from pemt_core.backbone.text_ids import answer_ids, cut_input_ids, input_ids
 from pemt_core.data.prepared import TaskDescription
 
 IGNORED_LABEL = -100
@@ -54,7 +54,7 @@ class TokenizedTexts:
         rows: list[NDArray[np.int32]] = []
         truncated: list[bool] = []
         for start in range(0, len(texts), CHUNK):
-            ids, cut = cut_text_ids(tokenizer, texts[start : start + CHUNK], max_length)
+            ids, cut = cut_input_ids(tokenizer, texts[start : start + CHUNK], max_length)
             rows += [np.asarray(row, dtype=np.int32) for row in ids]
             truncated += cut
         return cls(Ragged.of(rows), np.array(truncated, dtype=np.bool_), tokenizer.pad_token_id)
@@ -87,7 +87,7 @@ def tokenize(
 ) -> TokenizedSplit:
     """Tokenize a split, with each text cut to the given length including the closing token."""
     return TokenizedSplit(
-        _ragged(text_ids, tokenizer, sources, source_length),
+        _ragged(input_ids, tokenizer, sources, source_length),
         _ragged(answer_ids, tokenizer, targets, target_length),
         tokenizer.pad_token_id,
     )

@@ -78,5 +78,4 @@ def _count(method: Method, backbone: Any, shapes: Sequence[_Shapes], num_tokens:
 
     experts = [each.expert(backbone, num_tokens) for each in shapes]
     ids = torch.zeros(num_tokens, dtype=torch.long)
-    tensors = method.initial_tensors(backbone, ids, experts, torch.Generator().manual_seed(0))
-    return sum(tensor.numel() for tensor in tensors.values())
+    return method.num_trained(method.initial_tensors(backbone, ids, experts, torch.Generator().manual_seed(0)))

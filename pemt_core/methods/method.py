@@ -69,6 +69,10 @@ class Method(Group):
             experts: the experts of the sources that it draws on.
         """
 
+    def num_trained(self, tensors: "Mapping[str, Tensor]") -> int:
+        """How many numbers of the model's own part, `tensors`, are trained."""
+        return sum(tensor.numel() for tensor in tensors.values())
+
     @abstractmethod
     def build(
         self,

@@ -38,6 +38,7 @@ class Pemt(GateSettings, SourceChoice, Method):
     sparsity_gradient: Literal["full", "cosines_detached", "weights_detached"] = "full"
     description: Annotated[str, Field(min_length=1, max_length=2000)] | None = None  # None: the target's
     guided_prompt: bool = True  # false: the target's prompt is read without the sources'
+    guide: Literal["sum", "mean"] = "sum"  # over the sources, of what they add to a guided prompt
     target_adapter: bool = True
     norms: Literal["trained", "frozen"] = "trained"
     source_adapters: Literal["own", "permuted", "random"] = "own"  # permuted: each source has the next one's
@@ -91,6 +92,7 @@ class Pemt(GateSettings, SourceChoice, Method):
             sparsity_positions=self.sparsity_positions,
             sparsity_gradient=self.sparsity_gradient,
             guided_prompt=self.guided_prompt,
+            guide=self.guide,
             target_adapter=self.target_adapter,
             norms=self.norms == "trained",
             gates=self.gates(),
@@ -125,7 +127,7 @@ class Pemt(GateSettings, SourceChoice, Method):
     def about_parts(self) -> list[str]:
         """Phrases about everything that is not as published, besides gates and sources."""
         parts = [*self._about_sparsity(), *self._about_prompt()]
-        parts += [] if self.guided_prompt else ["without a guided prompt"]
+        parts += self._about_guide()
         parts += [] if self.target_adapter else ["without target adapters"]
         return parts if self.norms == "trained" else [*parts, "with frozen layer norms"]
 
@@ -148,6 +150,11 @@ class Pemt(GateSettings, SourceChoice, Method):
         if self.prompt_init == "normal":
             return ["with a random prompt at the start"]
         return [] if self.description is None else ["with a prompt that starts from another text"]
+
+    def _about_guide(self) -> list[str]:
+        if not self.guided_prompt:
+            return ["without a guided prompt"]
+        return [] if self.guide == "sum" else ["with the mean of the sources' prompts as guide"]
 
     def about_control(self) -> list[str]:
         """Phrases about what is not the sources' own."""

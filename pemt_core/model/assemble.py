@@ -25,7 +25,7 @@ from pemt_core.model.experts import FoldedExperts
 from pemt_core.model.gate import PUBLISHED, Gates, is_of_gate
 from pemt_core.model.layer_norm import initial_scales, trained_norms
 from pemt_core.model.mixture import MixedLinear, MixtureOutput, SparsityGradient, SparsityPositions
-from pemt_core.model.prompt import CorrelationGuidedPrompt, TaskPrompt
+from pemt_core.model.prompt import CorrelationGuidedPrompt, Guide, TaskPrompt
 from pemt_core.model.prompted import PromptedModel
 from pemt_core.model.prompting import prompted
 from pemt_core.model.signal import ForwardSignal
@@ -152,6 +152,7 @@ def build_target_model(
     sparsity_positions: SparsityPositions = "all",
     sparsity_gradient: SparsityGradient = "full",
     guided_prompt: bool = True,
+    guide: Guide = "sum",
     target_adapter: bool = True,
     norms: bool = True,
     gates: Gates = PUBLISHED,
@@ -166,7 +167,7 @@ def build_target_model(
     if folded is None:
         folded = fold_experts(backbone, experts)
     signal, tensors = ForwardSignal(), copied(tensors, backbone)
-    prompt = _target_prompt(tensors["prompt"], experts if guided_prompt else (), prompt_dropout)
+    prompt = _target_prompt(tensors["prompt"], experts if guided_prompt else (), prompt_dropout, guide)
     weights = {name: nn.Parameter(tensor) for name, tensor in tensors.items() if is_of_gate(name)}
     mixture = partial(MixtureOutput, sparsity_positions=sparsity_positions, sparsity_gradient=sparsity_gradient)
     trained = {"prompt": prompt.vectors}
@@ -192,12 +193,12 @@ def build_target_model(
 
 
 def _target_prompt(
-    vectors: Float[Tensor, "P D"], guides: Sequence[Expert], dropout: float
+    vectors: Float[Tensor, "P D"], guides: Sequence[Expert], dropout: float, guide: Guide
 ) -> TaskPrompt | CorrelationGuidedPrompt:
     if not guides:
         return TaskPrompt(vectors)
     sources = [expert.tensors["prompt"].to(vectors.device) for expert in guides]
-    return CorrelationGuidedPrompt(vectors, sources, dropout=dropout)
+    return CorrelationGuidedPrompt(vectors, sources, dropout=dropout, guide=guide)
 
 
 def _of_layer(weights: Mapping[str, _Weight], key: str) -> dict[str, _Weight]:

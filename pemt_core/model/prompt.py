@@ -4,10 +4,13 @@ A task prompt is P vectors in front of the text (stage 1); its correlation-guide
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+Guide = Literal["sum", "mean"]
 
 
 class Prompt(nn.Module):
@@ -44,7 +47,9 @@ class TaskPrompt(Prompt):
 
 
 class CorrelationGuidedPrompt(Prompt):
-    """Q + sum_k softmax(Q S_k^T) S_k: the target's prompt, guided by the frozen prompts of all sources (stage 2).
+    """Q + w sum_k softmax(Q S_k^T) S_k: the target's prompt, guided by the frozen prompts of all E sources (stage 2).
+
+    w is 1, as published, or 1/E for the mean: the sum grows with the sources, away from what the backbone reads.
 
     Attention is computed per source and summed, without scaling and with dropout on its probabilities. The sources'
     prompts differ in length, so they are padded and stacked once; padding gets no probability.
@@ -54,10 +59,16 @@ class CorrelationGuidedPrompt(Prompt):
     is_padding: Tensor
 
     def __init__(
-        self, vectors: Float[Tensor, "P D"], sources: Sequence[Float[Tensor, "_ D"]], *, dropout: float
+        self,
+        vectors: Float[Tensor, "P D"],
+        sources: Sequence[Float[Tensor, "_ D"]],
+        *,
+        dropout: float,
+        guide: Guide = "sum",
     ) -> None:
         super().__init__()
         self.vectors = nn.Parameter(vectors)
+        self.divisor = len(sources) if guide == "mean" else 1
         longest = max(len(source) for source in sources)
         padding = torch.tensor([[row >= len(source) for row in range(longest)] for source in sources])
         self.register_buffer("sources", nn.utils.rnn.pad_sequence(list(sources), batch_first=True), persistent=False)
@@ -68,4 +79,5 @@ class CorrelationGuidedPrompt(Prompt):
         scores = torch.einsum("pd,ekd->epk", self.vectors, self.sources).float()
         scores = scores.masked_fill(self.is_padding.unsqueeze(1), -torch.inf)
         attention = self.dropout(scores.softmax(dim=-1)).to(self.sources.dtype)
-        return self.vectors + torch.einsum("epk,ekd->pd", attention, self.sources)
+        guidance = torch.einsum("epk,ekd->pd", attention, self.sources)
+        return self.vectors + (guidance if self.divisor == 1 else guidance / self.divisor)

@@ -1,10 +1,12 @@
 """The backbone's tokenizer, if it can be read without a network and without training."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pemt_core.artifacts.files import read_json
-from pemt_core.backbone.tokenizer import TRAINED, load_tokenizer
+from pemt_core.backbone.tokenizer import TRAINED, load_tokenizer, obtain_tokenizer
 from pemt_core.errors import PemtError
 from pemt_core.settings import TokenizerSettings
 
@@ -13,14 +15,20 @@ def tokenizer_at_hand(settings: TokenizerSettings, folder: Path) -> Any | None:
     """Return the tokenizer that `prepare` would use in the project `folder`, None if it is not there yet."""
     if settings.kind == "scratch" and settings.tokenizer == TRAINED:
         return None  # it will be trained on the new task's labels too
-    name = settings.name if settings.kind == "hub" else settings.tokenizer
-    for place in (folder / name, _prepared(settings, folder), _cached(name, settings.revision)):
-        if place is not None and place.is_dir():
-            try:
-                return load_tokenizer(str(place))
-            except PemtError:
-                continue  # `prepare` reports what is wrong with it
-    return None
+    if settings.kind == "package":
+        return _readable(lambda: obtain_tokenizer(settings, folder))
+    name = settings.tokenizer if settings.kind == "scratch" else settings.name
+    places = (folder / name, _prepared(settings, folder), _cached(name, settings.revision))
+    found = (_readable(partial(load_tokenizer, place)) for place in places if place is not None and place.is_dir())
+    return next((tokenizer for tokenizer in found if tokenizer is not None), None)
+
+
+def _readable(read: Callable[[], Any]) -> Any | None:
+    """Return what `read` does, or None if it cannot: `prepare` reports what is wrong with a tokenizer."""
+    try:
+        return read()
+    except PemtError:
+        return None
 
 
 def _prepared(settings: TokenizerSettings, folder: Path) -> Path | None:

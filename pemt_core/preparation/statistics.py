@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pemt_core.backbone.text_ids import answer_ids, text_ids
+from pemt_core.backbone.text_ids import answer_ids, input_ids
 from pemt_core.data.prepared import SPLITS, PreparedTask, TaskDescription
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def token_lengths(
 
 
 def _lengths_of_file(path: Path, tokenizer: "PreTrainedTokenizerBase", batch_size: int) -> dict[str, dict[str, int]]:
-    columns = {"source": text_ids, "target": answer_ids}
+    columns = {"source": input_ids, "target": answer_ids}
     lengths = {column: array("i") for column in columns}
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size, columns=list(columns)):

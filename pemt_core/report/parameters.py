@@ -18,6 +18,9 @@ from pemt_core.report.table import Tables
 GAP = 7  # points from a mark to its label
 
 
+FEWEST = 1_000  # trained parameters
+
+
 @dataclass(frozen=True)
 class Mark:
     """A mean over all targets: of a method and k, or, without a style, a published one."""
@@ -77,7 +80,7 @@ def _marks(tables: Tables, published: Sequence[Published]) -> list[Mark]:
 def _beside(marks: Sequence[Mark], size: float) -> float:
     """Return `size`, shifted a little if an earlier mark has it, so that intervals do not overlap."""
     while any(math.isclose(mark.parameters, size, rel_tol=0.05) for mark in marks):
-        size *= 1.1
+        size = size * 1.1 or FEWEST / 10
     return size
 
 
@@ -91,11 +94,19 @@ def _draw(axes: Axes, mark: Mark) -> None:
 
 
 def _scale(axes: Axes, parameters: Sequence[float], points: Sequence[float]) -> None:
-    """Fit the axes to marks and dots, with a logarithmic scale of parameters, labelled like "2 M"."""
+    """Fit the axes to marks and dots, with a logarithmic scale of parameters, labelled like "2 M".
+
+    A method that trains nothing is on the left of the scale, which is linear below FEWEST.
+    """
     low, high = min(parameters) / 2.2, max(parameters) * 2.2
     axes.set_ylim(min(points) - 4, max(points) + 4)
-    axes.set_xscale("log")
-    axes.set_xlim(low, high)
+    if low > 0:
+        axes.set_xscale("log")
+        axes.set_xlim(low, high)
+    else:
+        low = FEWEST
+        axes.set_xscale("symlog", linthresh=FEWEST, linscale=0.4)
+        axes.set_xlim(-FEWEST / 2, max(high, 2 * FEWEST))
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 1000 else (1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(EngFormatter(sep="\N{NARROW NO-BREAK SPACE}"))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -84,11 +84,12 @@ class PrepareSettings(Group):
 class TokenizerSettings(Group):
     """The part of the group `backbone` that determines its tokenizer."""
 
-    kind: Literal["hub", "scratch"]
+    kind: Literal["hub", "package", "scratch"]
     name: str
     revision: str
     tokenizer: str
     vocab_size: Annotated[int, Field(ge=300, le=LARGEST)]
+    chat: bool
 
 
 class BackboneSettings(TokenizerSettings):
@@ -109,7 +110,7 @@ class BackboneSettings(TokenizerSettings):
     @property
     def title(self) -> str:
         """The name of the checkpoint, or what was pretrained from scratch; the layout if it is not the default."""
-        title = self.name if self.kind == "hub" else f"{self.size} {self.family}, pretrained here"
+        title = f"{self.size} {self.family}, pretrained here" if self.kind == "scratch" else self.name
         return title if self.layout == "auto" else f"{title}, layout {self.layout}"
 
     @property

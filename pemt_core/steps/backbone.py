@@ -1,4 +1,4 @@
-"""backbone: fetch or pretrain the model that everything is attached to."""
+"""backbone: fetch, convert or pretrain the model that everything is attached to."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from pemt_core.artifacts.files import sha256_of_file
 from pemt_core.artifacts.run_info import RunInfo
 from pemt_core.backbone.adopt import adopt
-from pemt_core.backbone.checkpoint import fetch_checkpoint
+from pemt_core.backbone.checkpoint import fetch_backbone
 from pemt_core.backbone.store import save_backbone
 from pemt_core.backbone.tokenizer import load_tokenizer, tokenizer_content
 from pemt_core.pretraining.scratch import Pretraining, new_model, read_corpus, validation_loss
@@ -28,12 +28,11 @@ def make_backbone(
     checkpoint_dir: Path,
     open_run: OpenRun,
 ) -> dict[str, Any]:
-    """Write the backbone's folder. Returns facts for its provenance: fingerprint, resolved commit or losses."""
+    """Write the backbone's folder. Returns facts for its provenance: fingerprint, and origin or losses."""
     tokenizer = load_tokenizer(str(tokenizer_dir))
-    if settings.kind == "hub":
-        model, commit = fetch_checkpoint(settings.name, settings.revision, settings.dtype)
-        adopt(model, tokenizer, settings.layout)
-        return {"fingerprint": save_backbone(output_dir, model, tokenizer), "name": settings.name, "revision": commit}
+    if settings.kind != "scratch":
+        model, origin = fetch_backbone(settings, tokenizer)
+        return {"fingerprint": save_backbone(output_dir, model, tokenizer), **origin}
     training, validation = read_corpus(corpus_path, tokenizer, settings)
     model = new_model(settings, tokenizer)
     adopt(model, tokenizer, settings.layout)

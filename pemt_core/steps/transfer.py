@@ -165,7 +165,7 @@ class _Work:
         chosen, state = search.chosen
         for error in search.errors.values():
             logger.warning("%s; it is not chosen", error)
-        size = sum(tensor.numel() for tensor in state.best_tensors.values())
+        size = chosen.option.num_trained(state.best_tensors)
         record = state.record(chosen.learning_rate, size, search.trials)
         if not self.is_main:
             return

@@ -90,7 +90,8 @@ class Trainer:
         steps_per_epoch = len(data.batches(0))
         if not steps_per_epoch:
             raise TrainingError(f"{title}: there are no training rows")
-        self.total_steps = min(settings.epochs * steps_per_epoch, settings.max_steps or sys.maxsize)
+        most = sys.maxsize if settings.max_steps is None else settings.max_steps
+        self.total_steps = min(settings.epochs * steps_per_epoch, most)
         self.steps_per_evaluation = (
             steps_per_epoch if settings.evaluate_every == "epoch" else int(settings.evaluate_every)
         )
@@ -129,6 +130,8 @@ class Trainer:
 
     def _train(self) -> None:
         with self._progress_bar() as bar:
+            if not (self.total_steps or self._has_ended):
+                self._after_step(bar)
             for rows in self._remaining_batches():
                 self._step(rows)
                 bar.update()

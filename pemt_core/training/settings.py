@@ -15,7 +15,7 @@ class TrainingSettings(Group):
     batch_size: Count
     gradient_accumulation: Count
     epochs: Count
-    max_steps: Bound
+    max_steps: Natural | None  # 0: a single evaluation of the start
     warmup_steps: Natural
     max_grad_norm: Rate
     precision: Precision
