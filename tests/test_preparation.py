@@ -374,9 +374,9 @@ def test_corpus(tmp_path: Path, prepare: Prepare) -> None:
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
     """Build a tokenizer with one token per word."""
-    tokenizer = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+    tokenizer = Tokenizer(models.WordLevel({"?": 0, "</s>": 1}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?", eos_token="</s>")
 
 
 def test_token_lengths_against_numpy(tmp_path: Path, prepare: Prepare) -> None:
@@ -386,7 +386,7 @@ def test_token_lengths_against_numpy(tmp_path: Path, prepare: Prepare) -> None:
     lengths = np.sort([len(source.split()) for source in column(prepared, "train", "source")])
     ranks = {"p50": 30, "p95": 57, "p99": 60, "max": 60}  # ceil(q * 60)
     assert found["source"] == {name: lengths[rank - 1] for name, rank in ranks.items()}
-    assert found["target"] == dict.fromkeys(ranks, 1)
+    assert found["target"] == dict.fromkeys(ranks, 2)  # a word, and the EOS with which every answer ends
 
 
 def test_prepared_parquet_is_written_in_batches(tmp_path: Path, prepare: Prepare) -> None:
