@@ -21,7 +21,7 @@ from pemt_core.artifacts.experts import ExpertBank, ImportedExpert, load_experts
 from pemt_core.artifacts.target import load_target, restore_target
 from pemt_core.backbone.adopt import adopt
 from pemt_core.backbone.store import Backbone, load_backbone, save_backbone
-from pemt_core.backbone.text_ids import text_ids
+from pemt_core.backbone.text_ids import input_ids, text_ids
 from pemt_core.methods import method_of
 from pemt_core.model.assemble import build_source_model
 from pemt_core.model.gate import is_of_gate
@@ -50,6 +50,7 @@ BACKBONES = {
     "t5gemma": ("t5gemma", "auto"),
     "t5gemma2": ("t5gemma2", "auto"),
     "llama behind": ("llama", "behind"),
+    "llama with a chat": ("llama chat", "behind"),
     "qwen3 on both sides": ("qwen3", "both"),
     "gemma3 in front": ("gemma3", "front"),
 }
@@ -111,7 +112,7 @@ class Place:
 
     def check_page(self, page: Path, model: PromptedModel, length: int) -> Any:
         """Run a page's code: it reads and generates what `model` does for the same text. Returns its model."""
-        names, ids = run_page(page), torch.tensor(text_ids(self.backbone.tokenizer, [TEXT], 256))
+        names, ids = run_page(page), torch.tensor(input_ids(self.backbone.tokenizer, [TEXT], 256))
         with model, torch.no_grad():
             written = model.generate(ids, torch.ones_like(ids), max_new_tokens=length, do_sample=False)
             assert torch.equal(names["ids"], written)
@@ -123,7 +124,9 @@ def model_of(folder: Path, kind: str) -> tuple[Any, Any]:
     if kind == "t5":
         tokenizer = tiny_tokenizer(folder)
         return tiny_t5(vocab_size=len(tokenizer)), tokenizer
+    kind, _, chat = kind.partition(" ")
     tokenizer = byte_tokenizer(folder / "tokenizer", bos=kind != "qwen3", pad=kind != "qwen3")
+    tokenizer.chat_template = "Read: {{ messages[0]['content'] }} Answer:" if chat else None
     return tiny_model(kind, vocab_size=len(tokenizer), spread=0.2), tokenizer
 
 

@@ -13,12 +13,11 @@ from tiny_tokenizers import byte_tokenizer
 
 from pemt_core.answering.answers import Answerer
 from pemt_core.backbone.adopt import adopt
-from pemt_core.backbone.text_ids import answer_ids, closes_texts, cut_text_ids, text_ids
+from pemt_core.backbone.text_ids import answer_ids, closes_texts, cut_input_ids, input_ids, text_ids
 from pemt_core.backbone.tokenizer import load_tokenizer
 from pemt_core.data.prepared import TaskDescription
 from pemt_core.data.tokenized import TokenizedTexts, tokenize
 from pemt_core.labels import check_label_words
-from pemt_core.labels.error import LabelError
 from pemt_core.model.assemble import initial_prompt
 from pemt_core.model.prompt_tuning import build_prompt_model
 
@@ -91,13 +90,13 @@ def test_answers_are_tokenized_as_words_within_a_text(tokenizers: dict[str, Any]
 @pytest.mark.parametrize("length", [1, 3, 5, 100])
 def test_cut_texts_are_marked_and_keep_the_closing_token(tokenizer: Any, length: int) -> None:
     whole = text_ids(tokenizer, TEXTS)
-    ids, cut = cut_text_ids(tokenizer, TEXTS, length)
+    ids, cut = cut_input_ids(tokenizer, TEXTS, length)
     assert cut == [len(row) > length for row in whole]
     closing = [tokenizer.eos_token_id] if closes_texts(tokenizer) else []
     for row, short in zip(whole, ids, strict=True):
         kept = row[: len(row) - len(closing)][: length - len(closing)]
         assert short == [*kept, *closing]
-    assert text_ids(tokenizer, TEXTS, length) == ids
+    assert input_ids(tokenizer, TEXTS, length) == ids
     assert text_ids(tokenizer, TEXTS) == whole  # the limit does not stay in the tokenizer
     texts = TokenizedTexts.of(TEXTS, tokenizer, length)
     assert texts.truncated.tolist() == cut
@@ -107,7 +106,7 @@ def test_cut_texts_are_marked_and_keep_the_closing_token(tokenizer: Any, length:
 def test_a_tokenized_split_pads_and_masks(tokenizer: Any) -> None:
     split = tokenize(TEXTS, ["red", "not red", "blue"], tokenizer, source_length=6, target_length=9)
     batch = split.batch(np.array([1, 2]))
-    lengths = [len(row) for row in text_ids(tokenizer, TEXTS[1:], 6)]
+    lengths = [len(row) for row in input_ids(tokenizer, TEXTS[1:], 6)]
     assert batch["attention_mask"].sum(1).tolist() == lengths
     for row, answer in zip(batch["labels"], answer_ids(tokenizer, ["not red", "blue"], 9), strict=True):
         assert row[row != -100].tolist() == answer
@@ -116,8 +115,7 @@ def test_a_tokenized_split_pads_and_masks(tokenizer: Any) -> None:
 def test_label_words_survive(tokenizers: dict[str, Any]) -> None:
     for name in (*KINDS, "ByT5"):
         check_label_words(task(LABELS), tokenizers[name])
-    with pytest.raises(LabelError, match="the backbone cannot write the label"):
-        check_label_words(task([*LABELS[:3], "你好 - très bien"], 6), tokenizers["bytes"])
+    check_label_words(task([*LABELS[:3], "你好 - très bien"], 6), tokenizers["bytes"])  # answers may be longer than 6
 
 
 @pytest.mark.parametrize("name", KINDS)

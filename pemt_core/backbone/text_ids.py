@@ -27,7 +27,7 @@ def input_ids(tokenizer: Any, texts: Sequence[str], max_length: int | None = Non
 
 def cut_input_ids(tokenizer: Any, texts: Sequence[str], max_length: int | None) -> tuple[list[list[int]], list[bool]]:
     """The ids of texts as from `input_ids`, and which texts were cut."""
-    before, behind = _chat_frame(tokenizer)
+    before, behind = chat_frame(tokenizer)
     room = None if max_length is None else max(1, max_length - len(before) - len(behind))
     rows, cut = _ids(tokenizer, texts, room, add_special_tokens=closes_texts(tokenizer))
     return [[*before, *row, *behind] for row in rows] if before or behind else rows, cut
@@ -48,7 +48,7 @@ def closes_texts(tokenizer: Any) -> bool:
     return last == tokenizer.eos_token_id
 
 
-def _chat_frame(tokenizer: Any) -> tuple[list[int], list[int]]:
+def chat_frame(tokenizer: Any) -> tuple[list[int], list[int]]:
     """What the tokenizer's chat template puts before and behind a user's message, without a BOS; empty without one."""
     if not tokenizer.chat_template:
         return [], []

@@ -2,7 +2,7 @@
 
 from pemt_core.backbone.families import family_of
 from pemt_core.backbone.store import Backbone
-from pemt_core.backbone.text_ids import closes_texts
+from pemt_core.backbone.text_ids import chat_frame, closes_texts
 
 CODE = """\
 import torch
@@ -43,7 +43,8 @@ def usage(
         tokenizer: folder or name of the backbone's.
         prompt: the file of the prompt.
     """
-    options = [f"truncation=True, max_length={source_length}"]
+    frame = sum(map(len, chat_frame(backbone.tokenizer)))
+    options = [f"truncation=True, max_length={source_length - frame}"]
     options += [] if closes_texts(backbone.tokenizer) else ["add_special_tokens=False"]
     generation = [f"max_new_tokens={generation_length}", "do_sample=False"]
     depths = {len(backbone.model.get_submodule(stack.layers)) for stack in family_of(backbone.model).stacks}
@@ -65,6 +66,11 @@ def _parts(backbone: Backbone) -> list[str]:
     """What the model reads before its answer, in order."""
     family, config = family_of(backbone.model), backbone.model.config
     layout = family.layouts[0] if family.has_encoder else config.prompt_layout
-    parts = [f"embed(torch.tensor([[{config.bos_token_id}]]))"] if family.starts_with_bos else []
+    before, behind = ([_embedded(ids)] if ids else [] for ids in chat_frame(backbone.tokenizer))
+    parts = [_embedded([config.bos_token_id])] if family.starts_with_bos else []
     parts += ["prompt"] if layout in ("front", "both") else []
-    return [*parts, "embed(text)", *(["prompt"] if layout in ("behind", "both") else [])]
+    return [*parts, *before, "embed(text)", *behind, *(["prompt"] if layout in ("behind", "both") else [])]
+
+
+def _embedded(ids: list[int]) -> str:
+    return f"embed(torch.tensor([{ids}]))"
