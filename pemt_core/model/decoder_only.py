@@ -79,8 +79,8 @@ class PrefixRows(ReadRows):
     num_start_tokens = 0
 
     def __init__(self, backbone: Any, signal: ForwardSignal, prefix: Prefix) -> None:
-        self.backbone, self.signal, self.prefix = backbone, signal, prefix
-        self.num_rows, self.device = len(prefix.mask), prefix.mask.device
+        super().__init__(backbone, prefix.mask)
+        self.signal, self.prefix = signal, prefix
 
     @torch.no_grad()
     def generate(self, **options: Any) -> Int[Tensor, "B L"]:
@@ -90,9 +90,9 @@ class PrefixRows(ReadRows):
         return ids
 
     @torch.no_grad()
-    def log_probabilities(self, candidates: Int[Tensor, "B C L"]) -> Float[Tensor, "B C"]:
+    def _log_probabilities(self, candidates: Int[Tensor, "B C L"]) -> Float[Tensor, "B C"]:
         """All candidates continue the cache of one pass over the prefix."""
-        mask, num_candidates, labels = self.prefix.mask, candidates.shape[1], candidates.flatten(0, 1)
+        mask, num_candidates, labels = self.mask, candidates.shape[1], candidates.flatten(0, 1)
         read, kept = self._read
         first = read.logits.repeat_interleave(num_candidates, dim=0)
         if labels.shape[1] == 1:

@@ -50,8 +50,8 @@ class EncodedRows(ReadRows):
     num_start_tokens = 1
 
     def __init__(self, backbone: Any, state: Float[Tensor, "B S D"], mask: Int[Tensor, "B S"]) -> None:
-        self.backbone, self.state, self.mask = backbone, state, mask
-        self.num_rows, self.device = len(state), state.device
+        super().__init__(backbone, mask)
+        self.state = state
 
     @torch.no_grad()
     def generate(self, **options: Any) -> Int[Tensor, "B L"]:
@@ -64,7 +64,7 @@ class EncodedRows(ReadRows):
         return ids
 
     @torch.no_grad()
-    def log_probabilities(self, candidates: Int[Tensor, "B C L"]) -> Float[Tensor, "B C"]:
+    def _log_probabilities(self, candidates: Int[Tensor, "B C L"]) -> Float[Tensor, "B C"]:
         num_candidates, labels = candidates.shape[1], candidates.flatten(0, 1)
         logits = self.backbone(
             encoder_outputs=BaseModelOutput(last_hidden_state=self.state.repeat_interleave(num_candidates, dim=0)),

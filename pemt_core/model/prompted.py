@@ -15,6 +15,7 @@ from pemt_core.model.attachment import Attachment
 from pemt_core.model.prompt import Prompt
 from pemt_core.model.signal import ForwardSignal
 
+MOST_LOGITS = 2**27  # of candidates that are scored at a time: 512 MiB in float32
 IGNORED_LABEL = -100  # the label that transformers and torch ignore: padding
 
 
@@ -41,16 +42,27 @@ class Prefix(NamedTuple):
 class ReadRows:
     """A batch of rows whose prefix is read, ready to be answered; valid while `PromptedModel.encoded` is open."""
 
-    device: torch.device
-    num_rows: int
     num_start_tokens: int  # of what `generate` returns, before the answer
+
+    def __init__(self, backbone: Any, mask: Int[Tensor, "B S"] | Bool[Tensor, "B S"]) -> None:
+        """`mask`: False or 0 where what was read is padding."""
+        self.backbone, self.mask = backbone, mask
+        self.num_rows, self.device = len(mask), mask.device
 
     def generate(self, **options: Any) -> Int[Tensor, "B L"]:
         """Call transformers' `generate` with `options`. It is greedy unless they say otherwise."""
         raise NotImplementedError
 
     def log_probabilities(self, candidates: Int[Tensor, "B C L"]) -> Float[Tensor, "B C"]:
-        """log p(candidate | text) of C candidates per row, closing tokens included; -100 is padding."""
+        """log p(candidate | text) of C candidates per row, closing tokens included; -100 is padding.
+
+        With a large vocabulary, candidates pass in several parts, so that their logits fit into memory.
+        """
+        one = self.num_rows * candidates.shape[2] * len(self.backbone.get_output_embeddings().weight)
+        parts = candidates.split(max(1, MOST_LOGITS // one), dim=1)
+        return torch.cat([self._log_probabilities(part) for part in parts], dim=1)
+
+    def _log_probabilities(self, candidates: Int[Tensor, "B C L"]) -> Float[Tensor, "B C"]:
         raise NotImplementedError
 
 
