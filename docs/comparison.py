@@ -1,7 +1,8 @@
 """Write docs/comparison.md and the files beside it from the reports of `pemt compare`.
 
-`python docs/comparison.py` in the folder that has `comparison/`, or `python docs/comparison.py --project FOLDER`. An
-experiment without a report of all its targets and seeds is left as it is in docs/comparison/, or is named as not run.
+`python docs/comparison.py` in the folder that has `comparison/`, or `python docs/comparison.py --project FOLDER`. The
+report of a part of an experiment is taken if there is none of the whole. An experiment without any is left as it is in
+docs/comparison/, or is named as not run.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pandas as pd
 from ruamel.yaml import YAML
 
 DOCS = Path(__file__).parent
@@ -25,7 +27,7 @@ HEAD = """\
 # The comparison on the embedded suite
 
 Every number here comes from `pemt compare` on generated data and the embedded backbone of about a million parameters:
-17 targets, seeds 51, 52 and 53, which played no part in development, and k = 32 examples per class unless another k is
+17 targets, seeds from 51 on, which played no part in development, and k = 32 examples per class unless another k is
 named. They show how the methods compare under equal conditions, not what they reach on real language.
 [comparing.md](comparing.md) has the rules, the statistics and how to trace a number. The learning rates of all methods
 were found by `pemt compare learning_rates` on other seeds. `python docs/comparison.py` writes this page.
@@ -37,9 +39,10 @@ def main() -> None:
     parser.add_argument("--project", type=Path, default=Path(), help="folder that has comparison/ (%(default)s)")
     project = parser.parse_args().project
     for name in EXPERIMENTS:
-        report = project / "comparison" / name
-        if (report / "report.html").is_file():
-            keep(report, FILES / name, project)
+        whole = project / "comparison" / name
+        for report in (whole / "part", whole):
+            if (report / "report.html").is_file():
+                keep(report, FILES / name, project)
     PAGE.write_text(page(), encoding="utf-8")
 
 
@@ -65,7 +68,11 @@ def made(report: Path, project: Path) -> str:
     day = datetime.fromtimestamp((report / "report.html").stat().st_mtime, UTC).date()
     cores = len(os.sched_getaffinity(0))
     memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
-    return f"{day}, commit {commit}; {platform.machine()}, {cores} cores, {memory} GiB, no GPU.\n"
+    rows = pd.read_csv(report / "rows.csv")
+    seeds = sorted(rows["seed"].unique())
+    done = f"{rows['target'].nunique()} targets, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    part = " This is a part: the other seeds are still to run." if report.name == "part" else ""
+    return f"{done}; {day}, commit {commit}; {platform.machine()}, {cores} cores, {memory} GiB, no GPU.{part}\n"
 
 
 def section(name: str) -> str:
