@@ -26,12 +26,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 PLACES = [("llama", "behind"), ("gemma3", "both"), ("t5gemma", "front")]
 LENGTH = 4  # of prompts
 PROMPTLESS = ("full", "adapter", "lora", "lora_wo", "ia3", "bitfit", "norms")
+UNTRAINED = ("zero_shot", "source")
 FROM_PROMPTS = ("prompt_tuning", "spot", "mpt", "dept")
 ENTRIES: dict[str, dict[str, Any]] = {
     **{kind: {} for kind in kinds()},
     "lora": {"places": ["q", "k", "v", "o", "wi", "wo"], "rank": 3, "biases": True, "dropout": 0.0},
     "single": {"source": "source1"},
     "sequential": {"source": "source1"},
+    "source": {"source": "source1"},
     "prompt_tuning": {"length": LENGTH},
     "spot": {"source": "source1"},
     "dept": {"length": LENGTH, "rank": 2, "source_length": 9},
@@ -130,7 +132,8 @@ def test_counts_from_shapes_are_those_of_the_tensors(name: str, kind: str, layou
     tensors = start(name, backbone)
     if name == "sequential":  # its prompt is as long as the source's
         tensors["prompt"] = torch.empty(5, width(backbone))
-    assert count == sum(tensor.numel() for tensor in tensors.values())
+    assert count == chosen.num_trained(tensors)
+    assert name in UNTRAINED or count == sum(tensor.numel() for tensor in tensors.values())
 
 
 # --- PEFT

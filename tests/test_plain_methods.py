@@ -580,10 +580,14 @@ def test_a_fully_trained_model_is_registered_and_served(project: Project) -> Non
     )
 
 
-def test_an_export_of_a_target_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_export_of_a_target_without_a_mixture_is_refused(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     cell = project.folder / "targets" / "cb" / f"lora_wo-{CELL}"
     arguments = [cell, "--backbone", project.folder / "backbone", "--output", tmp_path / "lora"]
-    assert "not the description of a source" in run_here(monkeypatch, "export_adapter", *arguments)
+    assert "its method is of the kind 'lora_wo': expected pemt, single" in run_here(
+        monkeypatch, "export_adapter", *arguments
+    )
 
 
 def test_the_command_lists_counts_without_a_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

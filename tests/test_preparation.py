@@ -257,7 +257,7 @@ def test_bad_rows_are_named_and_nothing_is_written(tmp_path: Path, prepare: Prep
 
 def test_earlier_data_stays_until_all_tasks_are_prepared(tmp_path: Path) -> None:
     """A bad row in the last task and a task that is no longer listed."""
-    tokenizer = TokenizerSettings(kind="scratch", name="", revision="", tokenizer="train", vocab_size=400)
+    tokenizer = TokenizerSettings(kind="scratch", name="", revision="", tokenizer="train", vocab_size=400, chat=False)
     cb = cb_folder(tmp_path / "m", train=cb_rows(9), validation=cb_rows(4))
     rte = [{"sentence1": f"{n}", "sentence2": f"{n}", "label": n % 2, "idx": n} for n in range(9)]
     write_repository(tmp_path / "m", "nyu-mll/glue", {"rte": {"train": rte, "validation": rte}})

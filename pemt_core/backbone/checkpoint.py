@@ -67,7 +67,7 @@ def convert(file: PackagedFile, dtype: Dtype = "float32") -> Any:
     model_class = architecture_class(config.model_type, str(file.path))
     try:
         read, report = model_class.from_pretrained(
-            file.folder, dtype=torch.float32, output_loading_info=True, **file.options
+            file.folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **file.options
         )
         model = model_class(config)  # transformers refuses to save the one that it read
         model.load_state_dict(read.state_dict())
