@@ -73,12 +73,12 @@ def imported_ranks(settings: Settings, model: Any, folder: Path) -> dict[str, di
 
 def prompt_tokens(settings: Settings, backbone: Path, folder: Path) -> dict[str, int]:
     """Return the number of tokens in each target's description, for this backbone's tokenizer."""
-    from pemt_core.backbone.text_ids import text_ids
+    from pemt_core.backbone.text_ids import description_ids
     from pemt_core.backbone.tokenizer import load_tokenizer
 
     tokenizer, known = load_tokenizer(str(backbone)), known_tasks(settings.own_tasks, folder)
     texts = {target: get_task(target, known).description for target in settings.tasks.targets}
-    return {target: len(text_ids(tokenizer, [text])[0]) for target, text in texts.items()}
+    return {target: len(description_ids(tokenizer, text)) for target, text in texts.items()}
 
 
 def table(described: dict[str, Any]) -> str:

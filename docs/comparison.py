@@ -28,7 +28,8 @@ HEAD = """\
 
 Every number here comes from `pemt compare` on generated data and the embedded backbone of about a million parameters:
 17 targets, seeds from 51 on, which played no part in development, and k = 32 examples per class unless another k is
-named. They show how the methods compare under equal conditions, not what they reach on real language.
+named. They show how the methods compare under equal conditions, not what they reach on real language. Where points are
+drawn against trained parameters, methods with nearly equal numbers stand side by side; the tables have the numbers.
 [comparing.md](comparing.md) has the rules, the statistics and how to trace a number. The learning rates of all methods
 were found by `pemt compare learning_rates` on other seeds. `python docs/comparison.py` writes this page.
 """

@@ -10,7 +10,7 @@ from pemt_core.artifacts.adapter import TENSORS, Adapter, load_adapter
 from pemt_core.artifacts.description import LonePromptDescription, SourceDescription, lone_prompt_folder
 from pemt_core.artifacts.tensors import check_shapes
 from pemt_core.backbone.store import Backbone
-from pemt_core.backbone.text_ids import text_ids
+from pemt_core.backbone.text_ids import description_ids
 from pemt_core.errors import ArtifactError
 from pemt_core.model.assemble import source_shapes
 from pemt_core.model.stacks import width
@@ -23,7 +23,7 @@ def load_source(directory: Path, backbone: Backbone) -> Adapter[SourceDescriptio
     """
     adapter = load_adapter(directory, backbone.fingerprint, SourceDescription)
     rank = _setting(directory, adapter.description, "rank")
-    num_tokens = len(text_ids(backbone.tokenizer, [adapter.description.prompt])[0])
+    num_tokens = len(description_ids(backbone.tokenizer, adapter.description.prompt))
     expected = source_shapes(backbone.model, num_tokens, lambda _: rank)
     check_shapes(directory / TENSORS, adapter.tensors, expected, "its backbone and settings")
     return adapter

@@ -10,7 +10,7 @@ from pemt_core.artifacts.description import TargetDescription, load_training_rec
 from pemt_core.artifacts.experts import ExpertBank
 from pemt_core.artifacts.tensors import check_shapes
 from pemt_core.backbone.store import Backbone
-from pemt_core.backbone.text_ids import text_ids
+from pemt_core.backbone.text_ids import description_ids
 from pemt_core.errors import ArtifactError, PemtError
 from pemt_core.methods import Method, stored_method
 from pemt_core.model.assemble import FoldedLayers
@@ -29,7 +29,7 @@ def load_target(directory: Path, task: str, backbone: Backbone, bank: ExpertBank
         raise ArtifactError(f"{directory}: is a cell of '{description.task}', expected one of '{task}'")
     method = _method(description)
     bank.check(directory, description, method.needs_lone_prompts)
-    ids = torch.tensor(text_ids(backbone.tokenizer, [method.prompt_text(description.prompt)])[0])
+    ids = torch.tensor(description_ids(backbone.tokenizer, method.prompt_text(description.prompt)))
     generator = torch.Generator().manual_seed(0)
     initial = method.initial_tensors(backbone.model, ids, bank.select(description.sources), generator)
     expected = {name: tensor.shape for name, tensor in initial.items()}

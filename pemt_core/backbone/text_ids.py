@@ -20,6 +20,11 @@ def text_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return _ids(tokenizer, texts, None, add_special_tokens=closes_texts(tokenizer))[0]
 
 
+def description_ids(tokenizer: Any, description: str) -> list[int]:
+    """The ids of a task's description, a vector of a prompt for each."""
+    return text_ids(tokenizer, [description])[0]
+
+
 def input_ids(tokenizer: Any, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
     """The ids of texts to be read, each cut to `max_length` tokens, the closing one or the chat's frame included."""
     return cut_input_ids(tokenizer, texts, max_length)[0]

@@ -30,7 +30,7 @@ def draw_points(study: Study) -> Figure:
     _scale(axes, lines)
     for line, mark in zip(lines, marks, strict=True):
         _draw(axes, line, mark)
-    axes.set_xlabel("trained parameters per target (log scale)")
+    axes.set_xlabel("trained parameters per target (log scale; nearly equal numbers side by side)")
     axes.set_ylabel(f"main metric on test (points), mean over {len(study.targets)} targets")
     drop_frame(axes)
     _legend(figure, axes, lines)

@@ -13,7 +13,7 @@ from pemt_core.artifacts.adapter import check_backbone
 from pemt_core.artifacts.experts import ImportedExpert
 from pemt_core.artifacts.files import sha256_of_file
 from pemt_core.backbone.store import Backbone
-from pemt_core.backbone.text_ids import text_ids
+from pemt_core.backbone.text_ids import description_ids
 from pemt_core.errors import ArtifactError, cut, nearest, shown
 from pemt_core.lora.config import Shape, read_config
 from pemt_core.lora.layout import (
@@ -179,5 +179,5 @@ def _prompt(directory: Path, description: str | None, backbone: Backbone) -> Ten
 
 
 def _described(description: str, backbone: Backbone) -> Tensor:
-    ids = torch.tensor(text_ids(backbone.tokenizer, [description])[0])
+    ids = torch.tensor(description_ids(backbone.tokenizer, description))
     return initial_prompt(backbone.model, ids, "vocab", torch.Generator())

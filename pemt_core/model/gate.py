@@ -66,19 +66,25 @@ class LinearGate(Gate):
         return (read @ self.weight).float().softmax(dim=-1)
 
 
-class InputGate(LinearGate):
-    """Reads the input of its layer's `wo` at the prompt's positions, or at another part's: C = F."""
+class SequenceGate(LinearGate):
+    """Weighs for a whole sequence, from the mean over the positions of its prompt or its text."""
 
-    part: Part = "prompt"
+    def __init__(
+        self, weight: nn.Parameter, signal: ForwardSignal, *, normalised: bool = False, part: Part = "prompt"
+    ) -> None:
+        super().__init__(weight, signal, normalised=normalised)
+        self.part = part
+
+
+class InputGate(SequenceGate):
+    """Reads the input of its linear layer: C = F at `wo`."""
 
     def gate_input(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B C"]:
         return self.signal.prefix_mean(self, self.part, x)
 
 
-class EncodedGate(LinearGate):
-    """Reads the encoder's final output at the prompt's positions, or at another part's: C = D of the encoder."""
-
-    part: Part = "prompt"
+class EncodedGate(SequenceGate):
+    """Reads the encoder's final output: C = D of the encoder."""
 
     def gate_input(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B C"]:
         return self.signal.encoder_mean(self.part, len(x))
@@ -121,9 +127,7 @@ def build(
 ) -> Gate:
     """Build the published gate of one layer, or one that reads another part."""
     kind = InputGate if place.encoder_width is None else EncodedGate
-    gate = kind(parameters[f"{place.key}.gate"], signal, normalised=normalised)
-    gate.part = part
-    return gate
+    return kind(parameters[f"{place.key}.gate"], signal, normalised=normalised, part=part)
 
 
 PUBLISHED = Gates(initial_tensors, build)

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pemt_core.backbone.text_ids import text_ids
+from pemt_core.backbone.text_ids import description_ids
 from pemt_core.data.few_shot import few_shot_rows
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.errors import DataError
@@ -91,7 +91,7 @@ def _read_labels(prepared: PreparedTask, settings: Settings, folder: Path) -> li
     if tokenizer is None:
         return ["`prepare` will check the labels with the backbone's tokenizer"] if prepared.task.labels else []
     check_written(prepared.task, tokenizer)
-    num_tokens = len(text_ids(tokenizer, [prepared.task.description])[0])
+    num_tokens = len(description_ids(tokenizer, prepared.task.description))
     many = f"the description has {num_tokens} tokens, each of which is one of the prompt: a sentence is enough"
     return [many] if num_tokens > _MANY_TOKENS else []
 

@@ -17,7 +17,7 @@ from pemt_core.artifacts.description import (
 )
 from pemt_core.artifacts.files import atomic_directory
 from pemt_core.backbone.store import Backbone, load_backbone
-from pemt_core.backbone.text_ids import text_ids
+from pemt_core.backbone.text_ids import description_ids
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.labels import check_label_words
 from pemt_core.model.assemble import build_source_model, initial_prompt, initial_source_tensors
@@ -121,4 +121,4 @@ def _new_prompt(prepared: PreparedTask, backbone: Backbone, settings: LonePrompt
 
 def _ids(prepared: PreparedTask, backbone: Backbone) -> torch.Tensor:
     """The tokens of the task's description, shape (P,)."""
-    return torch.tensor(text_ids(backbone.tokenizer, [prepared.task.description])[0])
+    return torch.tensor(description_ids(backbone.tokenizer, prepared.task.description))

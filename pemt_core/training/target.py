@@ -13,7 +13,7 @@ from pemt_core.artifacts.description import TargetDescription
 from pemt_core.artifacts.experts import ExpertBank
 from pemt_core.artifacts.files import sha256_of_json
 from pemt_core.backbone.store import Backbone
-from pemt_core.backbone.text_ids import text_ids
+from pemt_core.backbone.text_ids import description_ids
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.methods import Method
 from pemt_core.provenance.code import code_hash
@@ -159,6 +159,6 @@ class Target:
         option, description = configuration.option, configuration.description
         experts = self.bank.select(description.sources)
         generator = torch.Generator().manual_seed(description.seed)
-        ids = torch.tensor(text_ids(self.backbone.tokenizer, [option.prompt_text(description.prompt)])[0])
+        ids = torch.tensor(description_ids(self.backbone.tokenizer, option.prompt_text(description.prompt)))
         tensors = option.initial_tensors(self.backbone.model, ids, experts, generator)
         return option.build(self.backbone.model, tensors, experts)
