@@ -136,6 +136,18 @@ def test_counts_from_shapes_are_those_of_the_tensors(name: str, kind: str, layou
     assert name in UNTRAINED or count == sum(tensor.numel() for tensor in tensors.values())
 
 
+def test_attempt_reads_an_empty_text_as_zeros() -> None:
+    """Alone, when there is no position to pool, and beside another text; no other value becomes NaN."""
+    backbone = lively("llama", "behind")
+    ids, mask = torch.tensor([[5, 6, 7], [0, 0, 0]]), torch.tensor([[1, 1, 1], [0, 0, 0]])
+    labels = torch.tensor([[8, 1], [9, 1]])
+    with trained("attempt", backbone) as model, torch.no_grad():
+        both = model(ids, mask, labels).logits
+        alone = model(ids[1:, :0], mask[1:, :0], labels[1:]).logits
+    assert both.isfinite().all()
+    torch.testing.assert_close(alone[0], both[1], rtol=1e-4, atol=1e-4)
+
+
 # --- PEFT
 
 

@@ -68,7 +68,10 @@ class AttendedPrompt(Prompt):
         """The weights of K prompts for every text."""
         if self.pooling == "unpadded":
             text = text.masked_fill(~mask.bool().unsqueeze(-1), -torch.inf)
-        h = F.linear(F.silu(F.linear(text.amax(1), self.down)), self.up)
+        pooled = text.amax(1) if text.shape[1] else torch.zeros_like(text.sum(1))
+        if self.pooling == "unpadded":  # some tokenizers make no token of an empty text
+            pooled = pooled.masked_fill(~mask.bool().any(1, keepdim=True), 0.0)
+        h = F.linear(F.silu(F.linear(pooled, self.down)), self.up)
         h = F.layer_norm(h, h.shape[-1:], self.scale, self.shift, eps=NORM_FLOOR)
         return (h @ prompts.amax(1).T / self.temperature).softmax(-1)
 
