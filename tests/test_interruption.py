@@ -34,7 +34,7 @@ from pemt_core.settings import EvaluateSettings
 from pemt_core.settings.steps import TrainSource, as_text
 from pemt_core.steps import evaluate
 from pemt_core.steps.backbone import make_backbone
-from pemt_core.training.loop import Evaluation
+from pemt_core.training.course import Evaluation
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 

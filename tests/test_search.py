@@ -25,9 +25,9 @@ from pemt_core.methods import Method, kinds, method_of, registry
 from pemt_core.methods.count import trained_parameters
 from pemt_core.methods.pemt import Pemt
 from pemt_core.training.checkpoint import TrainingState
-from pemt_core.training.configuration import CellTraining, labels_of
+from pemt_core.training.configuration import FIRST_ROUND, CellTraining, labels_of
 from pemt_core.training.optimizer import make_optimizer
-from pemt_core.training.search import FIRST_ROUND, Search, better_half
+from pemt_core.training.search import Search, better_half
 from pemt_core.training.target import Target
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")

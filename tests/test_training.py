@@ -25,7 +25,8 @@ from pemt_core.data.batches import epoch_batches
 from pemt_core.errors import TrainingError
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore
-from pemt_core.training.loop import Evaluation, Trainer
+from pemt_core.training.course import Evaluation
+from pemt_core.training.loop import Trainer
 from pemt_core.training.optimizer import linear_schedule
 from pemt_core.training.settings import TrainingSettings
 
@@ -186,7 +187,7 @@ def test_max_steps_bounds_training_and_its_schedule(tmp_path: Path) -> None:
     model, data = Line(), Points.make(20, 4)
     evaluate, seen = scripted(model, [1.0, 2.0])
     run = trainer(model, data, tmp_path, evaluate, epochs=50, max_steps=7)
-    assert run.total_steps == 7
+    assert run.course.total_steps == 7
     state = run.fit()
     assert (state.step, state.epoch, state.finished) == (7, 1, True)
     reference = Line()
@@ -285,10 +286,10 @@ def test_a_nan_loss_stops_training_and_names_the_step(tmp_path: Path) -> None:
         "epoch 2",
         "learning rate 0.1",
         "the last good checkpoint is kept",
-        str(run.store.path),
+        str(run.course.store.path),
     ):
         assert part in message, message
-    kept = load_file(run.store.path)
+    kept = load_file(run.course.store.path)
     expected = plain_weights_until(data, 10, total=40)
     torch.testing.assert_close(kept["trained/weight"], expected)
     assert all(tensor.isfinite().all() for tensor in kept.values())
@@ -305,7 +306,7 @@ def test_an_infinite_gradient_is_found_before_the_checkpoint(tmp_path: Path) -> 
     run = trainer(Line(power=0.5), data, tmp_path, epochs=3, checkpoint_every=1)
     with pytest.raises(TrainingError, match=r"weight is no longer finite after step 1 of 3 .* no checkpoint yet"):
         run.fit()
-    assert not run.store.path.exists()
+    assert not run.course.store.path.exists()
 
 
 def test_training_without_rows_is_an_error(tmp_path: Path) -> None:

@@ -243,13 +243,14 @@ def transfer_settings(*, task: str = "gamma", answer: AnswerRule = "generate", *
         "select_by": "mean",
         "learning_rates": [1e-2],
         "search": "full",
+        "group": "auto",
         "training": dict(TRAINING),
     }
     values = _changed(values, changes)
-    methods, ks, seeds = (values.pop(name) for name in ("methods", "k", "seeds"))
+    methods, ks, seeds, group = (values.pop(name) for name in ("methods", "k", "seeds", "group"))
     entries = methods if isinstance(methods, dict) else {name: METHODS[name] for name in methods}
     resolved = {name: method_of(name, entry, values, name).model_dump() for name, entry in entries.items()}
-    return Transfer(target=task, methods=resolved, k=ks, seeds=seeds, answer=answer, code="")
+    return Transfer(target=task, methods=resolved, k=ks, seeds=seeds, answer=answer, group=group, code="")
 
 
 def _changed(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from pemt_core.artifacts.cell import FewShot
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.errors import PemtError
 from pemt_core.methods import Method
-from pemt_core.training.configuration import distinct
-from pemt_core.training.search import FIRST_ROUND
+from pemt_core.training.configuration import FIRST_ROUND, distinct
 from pemt_core.training.settings import TrainingSettings
 
 

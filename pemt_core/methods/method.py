@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # settings load without torch
     from torch import Tensor
 
     from pemt_core.model.assemble import Expert, FoldedLayers
+    from pemt_core.model.grouped.member import Member
     from pemt_core.model.prompted import PromptedModel
 
 
@@ -85,6 +86,10 @@ class Method(Group):
 
         `folded` is that of `pemt_core.model.assemble.build_target_model`.
         """
+
+    def member(self, tensors: "Mapping[str, Tensor]", experts: "Sequence[Expert]") -> "Member | None":
+        """The model that `build` makes of these as one of a group; None if it can only be computed alone."""
+        return None
 
     @property
     def code(self) -> tuple[str, ...]:

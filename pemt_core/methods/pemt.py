@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pemt_core.model.assemble import Expert, FoldedLayers
+    from pemt_core.model.grouped.member import Member
     from pemt_core.model.prompted import PromptedModel
 
 PUBLISHED_SPARSITY = 0.1
+GROUPED_GATES = ("input", "static", "uniform")  # those of `pemt_core.model.grouped`
 
 
 class Pemt(GateSettings, SourceChoice, Method):
@@ -97,6 +99,23 @@ class Pemt(GateSettings, SourceChoice, Method):
             norms=self.norms == "trained",
             gates=self.gates(),
             folded=folded if self.source_adapters == "own" else None,
+        )
+
+    def member(self, tensors: "Mapping[str, Tensor]", experts: "Sequence[Expert]") -> "Member | None":
+        from pemt_core.model.grouped.member import Member
+
+        own = self.source_adapters == "own" and self.source_prompts == "own"
+        published = self.gate_input == "published" and self.sparsity_gradient == "full"
+        if experts and not (own and published and self.gate in GROUPED_GATES):
+            return None
+        guidance = 1 / len(experts) if experts and self.guide == "mean" else 1.0
+        return Member(
+            tensors,
+            experts,
+            guidance=guidance if experts and self.guided_prompt else 0.0,
+            sparsity_coefficient=self.sparsity_coefficient if experts else 0.0,
+            sparsity_positions=self.sparsity_positions,
+            prompt_dropout=self.prompt_dropout,
         )
 
     def _controlled(self, experts: "Sequence[Expert]") -> "Sequence[Expert]":

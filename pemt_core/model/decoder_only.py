@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from pemt_core.model.encoder_decoder import beginning, sums_of_log_probabilities
+from pemt_core.model.encoder_decoder import beginning, padded_left, sums_of_log_probabilities
 from pemt_core.model.prompted import IGNORED_LABEL, Prefix, PromptedModel, ReadRows
 from pemt_core.model.signal import ForwardSignal, Kept
 
@@ -33,25 +33,22 @@ class DecoderOnly(PromptedModel):
         rows, text = self.prompt.embed(self.backbone.get_input_embeddings()(input_ids), attention_mask)
         before = beginning(self.backbone).expand(len(text), -1, -1)
         in_front = rows if layout in ("front", "both") else rows[:, :0]
-        is_text = F.pad(attention_mask.bool(), (before.shape[1] + in_front.shape[1], 0), value=False)
-        is_read = F.pad(attention_mask.bool(), (before.shape[1] + in_front.shape[1], 0), value=True)
-        order, mask = _padded_left(is_read)
-        read = torch.cat([before, in_front, text], dim=1)
-        read = read.gather(1, order.unsqueeze(-1).expand_as(read))
-        is_text = is_text.gather(1, order) & mask
-        prompt_mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=text.device)
-        if layout == "front":
-            padding = (~mask).sum(1, keepdim=True)
-            columns = padding + before.shape[1] + torch.arange(rows.shape[1], device=text.device)
-            return Prefix(read, mask, prompt_mask, columns, is_text)
-        length = read.shape[1]
-        return Prefix(
-            torch.cat([read, rows], dim=1),
-            torch.cat([mask, prompt_mask], dim=1),
-            prompt_mask,
-            slice(length, length + rows.shape[1]),
-            F.pad(is_text, (0, rows.shape[1]), value=False),
+        behind = rows if layout != "front" else rows[:, :0]
+        prompt_mask, num_prompt = self.prompt.mask(rows), rows.shape[1]
+        is_prompt = [prompt_mask[:, : part.shape[1]] for part in (in_front, behind)]
+        is_read = torch.cat(
+            [F.pad(is_prompt[0], (before.shape[1], 0), value=True), attention_mask.bool(), is_prompt[1]], dim=1
         )
+        sizes = before.shape[1] + in_front.shape[1], behind.shape[1]
+        is_text = F.pad(attention_mask.bool(), sizes, value=False)
+        order, mask = padded_left(is_read)
+        read = torch.cat([before, in_front, text, behind], dim=1)
+        read = read.gather(1, order.unsqueeze(-1).expand_as(read))
+        columns: slice | Tensor = slice(read.shape[1] - num_prompt, read.shape[1])
+        if layout == "front":
+            padding = (~mask).sum(1, keepdim=True) - (~prompt_mask).sum(1, keepdim=True)
+            columns = (padding + before.shape[1] + torch.arange(num_prompt, device=text.device)).clamp_min(0)
+        return Prefix(read, mask, prompt_mask, columns, is_text.gather(1, order) & mask)
 
     def logits(self, prefix: Prefix, labels: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
         answers = self.backbone.get_input_embeddings()(labels[:, :-1].clamp_min(0))
@@ -121,12 +118,6 @@ class PrefixRows(ReadRows):
             use_cache=True,
         )
         return output, self.signal.kept()
-
-
-def _padded_left(mask: Bool[Tensor, "B S"]) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"]]:
-    """For rows that are padded on the right: which position moves to each, and the mask after the move."""
-    positions = torch.arange(mask.shape[1], device=mask.device) - (~mask).sum(1, keepdim=True)
-    return positions.clamp_min(0), positions >= 0
 
 
 def _position_ids(mask: Bool[Tensor, "B S"]) -> Int[Tensor, "B S"]:

@@ -18,12 +18,16 @@ class EncoderDecoder(PromptedModel):
 
     def prefix(self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"]) -> Prefix:
         rows, text = self.prompt.embed(self.backbone.get_input_embeddings()(input_ids), attention_mask)
-        prompt_mask = torch.ones(rows.shape[:2], dtype=torch.bool, device=text.device)
-        before = beginning(self.backbone).expand(len(text), -1, -1)
-        start, end = before.shape[1], before.shape[1] + rows.shape[1]
-        mask = F.pad(attention_mask.bool(), (end, 0), value=True)
+        prompt_mask = self.prompt.mask(rows)
+        first, is_first = beginning(self.backbone).expand(len(text), -1, -1), prompt_mask
+        start, end = first.shape[1], first.shape[1] + rows.shape[1]
+        first = torch.cat([first, rows], dim=1)
+        if start:
+            order, is_first = padded_left(F.pad(prompt_mask, (start, 0), value=True))
+            first = first.gather(1, order.unsqueeze(-1).expand_as(first))
+        mask = torch.cat([is_first, attention_mask.bool()], dim=1)
         text_mask = F.pad(attention_mask.bool(), (end, 0), value=False)
-        return Prefix(torch.cat([before, rows, text], dim=1), mask, prompt_mask, slice(start, end), text_mask)
+        return Prefix(torch.cat([first, text], dim=1), mask, prompt_mask, slice(start, end), text_mask)
 
     def logits(self, prefix: Prefix, labels: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
         logits: Tensor = self.backbone(
@@ -81,6 +85,16 @@ def beginning(backbone: Any) -> Float[Tensor, "1 _ D"]:
     embedding = backbone.get_input_embeddings()
     vectors: Tensor = embedding(torch.tensor([ids], dtype=torch.long, device=embedding.weight.device))
     return vectors
+
+
+def padded_left(mask: Bool[Tensor, "B S"]) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"]]:
+    """For rows with padding anywhere: which position moves to each, so that padding is on the left, and the mask then.
+
+    Padding becomes a copy of the first position.
+    """
+    order = mask.long().argsort(dim=1, stable=True)
+    moved = mask.gather(1, order)
+    return order * moved, moved
 
 
 def sums_of_log_probabilities(logits: Float[Tensor, "N L V"], labels: Int[Tensor, "N L"]) -> Float[Tensor, " N"]:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from pemt_core.model.experts import FoldedExperts
 from pemt_core.model.gate import Gate, Mixed
 from pemt_core.model.signal import ForwardSignal
-from pemt_core.model.target_adapter import TargetAdapter
 
 SparsityPositions = Literal["all", "unpadded"]
 SparsityGradient = Literal["full", "cosines_detached", "weights_detached"]
@@ -53,7 +52,7 @@ class MixtureOutput(MixedLinear):
         gate: Gate,
         signal: ForwardSignal,
         *,
-        adapter: TargetAdapter | None,  # None: y is the mixture's output
+        adapter: nn.Module | None,  # the target's; None: y is the mixture's output
         sparsity_positions: SparsityPositions = "all",
         sparsity_gradient: SparsityGradient = "full",
     ) -> None:

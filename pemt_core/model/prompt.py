@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 Guide = Literal["sum", "mean"]
@@ -24,6 +24,10 @@ class Prompt(nn.Module):
     ) -> tuple[Float[Tensor, "B P D"], Float[Tensor, "B T D"]]:
         """The rows in front of every text, and the text's embeddings; `mask` has ones where a text is not padding."""
         return self().to(text.dtype).unsqueeze(0).expand(len(text), -1, -1), text
+
+    def mask(self, rows: Float[Tensor, "B P D"]) -> Bool[Tensor, "B P"]:
+        """Which of the rows that `embed` returned are not padding, which is on their left."""
+        return torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
 
 
 class NoPrompt(Prompt):
@@ -76,8 +80,12 @@ class CorrelationGuidedPrompt(Prompt):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self) -> Float[Tensor, "P D"]:
-        scores = torch.einsum("pd,ekd->epk", self.vectors, self.sources).float()
+        guidance = self.guidance(self.vectors)
+        return self.vectors + (guidance if self.divisor == 1 else guidance / self.divisor)
+
+    def guidance(self, vectors: Float[Tensor, "*G P D"]) -> Float[Tensor, "*G P D"]:
+        """sum_k softmax(Q S_k^T) S_k for a prompt Q, or for several."""
+        scores = torch.einsum("...pd,ekd->...epk", vectors, self.sources).float()
         scores = scores.masked_fill(self.is_padding.unsqueeze(1), -torch.inf)
         attention = self.dropout(scores.softmax(dim=-1)).to(self.sources.dtype)
-        guidance = torch.einsum("epk,ekd->pd", attention, self.sources)
-        return self.vectors + (guidance if self.divisor == 1 else guidance / self.divisor)
+        return torch.einsum("...epk,ekd->...pd", attention, self.sources)

@@ -155,7 +155,7 @@ class PromptedModel(nn.Module):
         """Cross-entropy over the labels that are not -100, the sparsity loss times its coefficient, and the penalty."""
         prefix = self.prefix(input_ids, attention_mask)
         collects = self.sparsity_coefficient > 0
-        with self._open(prefix, self.positions(prefix, labels), collects_sparsity=collects) as signal:
+        with self.opened(prefix, self.positions(prefix, labels), collects_sparsity=collects) as signal:
             logits = self.logits(prefix, labels)
             sparsity = torch.stack(signal.sparsity).mean() if signal.sparsity else None
         lm_loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL)
@@ -169,7 +169,7 @@ class PromptedModel(nn.Module):
         with torch.no_grad():
             prefix = self.prefix(input_ids, attention_mask)
             stack = family_of(self.backbone).stacks[0].name
-            with self._open(prefix, {stack: prefix.mask}):
+            with self.opened(prefix, {stack: prefix.mask}):
                 yield self.read(prefix)
 
     def generate(
@@ -180,9 +180,10 @@ class PromptedModel(nn.Module):
             return rows.generate(**options)
 
     @contextmanager
-    def _open(
+    def opened(
         self, prefix: Prefix, positions: Mapping[str, Bool[Tensor, "B _"]], *, collects_sparsity: bool = False
     ) -> Iterator[ForwardSignal]:
+        """Open a pass over this prefix; `positions` are those that are not padding, per stack."""
         opened = self.signal.open(
             prefix.prompt_mask,
             positions,

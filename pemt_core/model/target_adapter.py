@@ -44,7 +44,7 @@ def adapter_of(tensors: Mapping[str, Tensor], key: str) -> tuple[TargetAdapter, 
 class AdaptedOutput(nn.Module):
     """The target adapter after a plain `wo`, for stage 2 without sources."""
 
-    def __init__(self, base_layer: nn.Linear, adapter: TargetAdapter) -> None:
+    def __init__(self, base_layer: nn.Linear, adapter: nn.Module) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.adapter = adapter

@@ -124,15 +124,14 @@ def _predictions(
     probabilities, shown = cast("Probabilities", batch.probabilities), target.task.shown_as  # asked for above
     for place, text in enumerate(batch.texts):
         layers = {name: layer[place] for name, layer in weights.items()}
+        labels = probabilities.labels[place]
         means = np.mean(list(layers.values()), axis=0).tolist() if layers else []
         yield Prediction(
             task=target.task.name,
             prediction=shown(text),
             answer=rule,
             score=probabilities.answers[place],
-            scores={shown(word): p for word, p in probabilities.labels[place].items()}
-            if probabilities.labels
-            else None,
+            scores=None if labels is None else {shown(word): p for word, p in labels.items()},
             expert_weights=dict(zip(target.adapter.description.sources, means, strict=True)) if layers else {},
             truncated=bool(truncated[place]),
             layers={name: layer.tolist() for name, layer in layers.items()},

@@ -20,7 +20,7 @@ from pemt_core.pretraining.llama import new_llama
 from pemt_core.pretraining.objectives import chunks, continuation, corrupt, followed, middle, noise_counts, noise_mask
 from pemt_core.pretraining.t5 import new_t5
 from pemt_core.settings import BackboneSettings
-from pemt_core.training.loop import Evaluation
+from pemt_core.training.course import Evaluation
 
 SHORTEST = 4  # tokens; shorter texts teach nothing and are left out
 VALIDATION_SHARE = 20  # one piece of text in this many is held out, to tell learning from memory

@@ -23,7 +23,7 @@ from pemt_core.schema.numbers import (
     Short,
 )
 from pemt_core.tasks import JOINT
-from pemt_core.training.settings import FixedRateTraining, Search, SelectBy, TrainingSettings
+from pemt_core.training.settings import FixedRateTraining, GroupRows, Search, SelectBy, TrainingSettings
 
 HUB, EMBEDDED = "hub", "embedded"  # values of prepare.source that are not folders
 
@@ -134,6 +134,7 @@ class TransferSettings(Group):
     select_by: SelectBy
     learning_rates: Annotated[list[Rate], Field(min_length=1)]
     search: Search
+    group: GroupRows
     training: TrainingSettings
 
 

@@ -24,7 +24,12 @@ from pemt_core.settings.groups import (
 from pemt_core.settings.sources import ImportedSource, LonePromptSettings, TrainSourceGroup, TrainSourceSettings
 from pemt_core.tasks.entry import OwnTask
 
-NOT_OF_A_METHOD = ("methods", "seeds", "k")  # keys of the group `transfer` that determine the cells
+NOT_OF_A_METHOD = (
+    "methods",
+    "seeds",
+    "k",
+    "group",
+)  # keys of `transfer` that say which cells there are, and how they train
 
 Entries = Mapping[str, Mapping[str, Any]]
 

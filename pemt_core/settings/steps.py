@@ -30,6 +30,7 @@ from pemt_core.settings.groups import (
 from pemt_core.settings.settings import cells_of
 from pemt_core.settings.sources import ImportedSource, LonePromptSettings, TrainSourceSettings
 from pemt_core.tasks.entry import OwnTask
+from pemt_core.training.settings import GroupRows
 
 StepType = TypeVar("StepType", bound=Group)
 
@@ -73,6 +74,7 @@ class Transfer(StepSettings):
     k: list[FewShot]
     seeds: list[Seed]
     answer: AnswerRule
+    group: GroupRows
 
     @property
     def cells(self) -> list[Cell]:

@@ -164,6 +164,7 @@ def _transfer(settings: Settings, name: str) -> Transfer:
         k=list(dict.fromkeys(cells.k)),
         seeds=list(dict.fromkeys(cells.seeds)),
         answer=settings.evaluate.answer,
+        group=cells.group,
         code=code_hash("pemt_core.steps.transfer", *_code_of(methods)),
     )
 

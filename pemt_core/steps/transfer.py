@@ -2,7 +2,8 @@
 
 The output is kept: a cell that came from the same settings, data, backbone, experts and code is not trained again. A
 training is one cell in one configuration: an option of its method at a learning rate. On a CPU several run at a time in
-worker processes, and the parent reads each result from the checkpoint that the worker leaves.
+worker processes, on a GPU in groups that share each pass of the backbone; each result is read from the checkpoint that
+the training leaves.
 """
 
 import logging
@@ -33,7 +34,9 @@ from pemt_core.training.configuration import CellTraining, Trial
 from pemt_core.training.lock import training_lock, training_locks
 from pemt_core.training.run import OpenRun, Run, run_of
 from pemt_core.training.search import Search, num_trials
+from pemt_core.training.settings import GroupRows
 from pemt_core.training.target import Target
+from pemt_core.training.together import Job, rows_of, train_together
 from pemt_core.training.workers import Schedule, forked_workers
 
 logger = logging.getLogger(__name__)
@@ -91,7 +94,7 @@ def transfer(
     work = _Work(target, output_dir, costs_dir, open_run, is_main)
     with training_locks(map(target.folder, missing), is_main), schedule.threads():
         target.load_data(missing)
-        memory = work.train(missing, schedule.workers)
+        memory = work.train(missing, schedule.workers, settings.group)
     work.check_complete(len(trainings))
     if is_main and not keep_others:
         _remove_others(output_dir, [each.cell.name for each in trainings])
@@ -111,8 +114,12 @@ class _Work:
     is_main: bool
     failed: dict[Cell, PemtError] = field(default_factory=dict)
 
-    def train(self, trainings: Sequence[CellTraining], workers: int) -> int:
-        """Train all cells, in workers if there are several; returns the workers' memory in MiB."""
+    def train(self, trainings: Sequence[CellTraining], workers: int, group: GroupRows) -> int:
+        """Train all cells, in groups or in workers if there are several; returns the workers' memory in MiB."""
+        rows = rows_of(group, self.target.backbone.model, [each.method for each in trainings])
+        if rows:
+            self.train_in_groups(trainings, rows)
+            return 0
         if workers > 1:
             return self.train_in_workers(trainings, workers)
         self.train_here(trainings)
@@ -137,6 +144,17 @@ class _Work:
             return search.ended(trial, self.target.train(trial, run.log))
         except TrainingError as error:
             return search.diverged(trial, error)
+
+    def train_in_groups(self, trainings: Sequence[CellTraining], most_rows: int) -> None:
+        """Train all cells in groups of up to `most_rows` rows, logging each training when it ends."""
+        searches = {training.cell: Search(training) for training in trainings}
+        with ExitStack() as all_runs:
+            under_way = {c: all_runs.enter_context(_OpenCell(s, self)) for c, s in searches.items()}
+            trials = [trial for search in searches.values() for trial in search.first_trials]
+            while trials:
+                jobs, trials = [Job(self.target, trial) for trial in trials], []
+                for job, error in train_together(jobs, most_rows):
+                    trials += under_way[job.trial.training.cell].trial_ended(job.trial, error)
 
     def train_in_workers(self, trainings: Sequence[CellTraining], workers: int) -> int:
         """Train all cells in workers, logging each training when it ends; returns the workers' memory in MiB.
@@ -184,7 +202,7 @@ class _Work:
 
 
 class _OpenCell:
-    """One cell's run while worker processes train it; it ends with the last training."""
+    """One cell's run while workers or a group train it; it ends with the last training."""
 
     def __init__(self, search: Search, work: _Work) -> None:
         self.search, self.work = search, work
@@ -210,7 +228,7 @@ class _OpenCell:
         return following
 
     def _logged(self, trial: Trial) -> TrainingState:
-        """The state in which a worker left a training, once its curve is logged."""
+        """The state in which a training was left, once its curve is logged."""
         state = self.work.target.store(trial.configuration).load()
         for point in state.history[self.logged[trial.place] :]:
             self.run.log(int(point["step"]), {name: value for name, value in point.items() if name != "step"})

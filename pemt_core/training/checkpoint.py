@@ -12,13 +12,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from pemt_core.artifacts.description import TrainingRecord
 from pemt_core.artifacts.files import atomic_file, sha256_of_json
@@ -68,13 +68,19 @@ class TrainingState:
         )
 
 
+class HasMoments(Protocol):
+    """An optimizer as torch has it: of each trained tensor, `exp_avg`, `exp_avg_sq` and `step`."""
+
+    state: Any  # by tensor
+
+
 class CheckpointStore:
     """Stores the state of one training in `root`/<key>, where the key is a hash of `inputs`."""
 
     def __init__(self, root: Path, inputs: Any) -> None:
         self.path = Path(root) / sha256_of_json(inputs)[:32] / FILE
 
-    def save(self, state: TrainingState, trained: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    def save(self, state: TrainingState, trained: Mapping[str, Tensor], optimizer: HasMoments) -> None:
         tensors = {f"trained/{name}": parameter.detach().cpu().contiguous() for name, parameter in trained.items()}
         tensors |= {f"best/{name}": tensor for name, tensor in state.best_tensors.items()}
         for name, parameter in trained.items():
@@ -86,7 +92,7 @@ class CheckpointStore:
         with atomic_file(self.path) as temporary:
             save_file(tensors, temporary, metadata={"state": f"{_hash(tensors, counters)} {counters}"})
 
-    def restore(self, trained: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> TrainingState | None:
+    def restore(self, trained: Mapping[str, Tensor], optimizer: HasMoments) -> TrainingState | None:
         """Copy the stored state to `trained` and `optimizer`, and return it; None if nothing is stored.
 
         A state that is damaged, or of other tensors, is removed with a warning, so that the training starts anew.
@@ -144,7 +150,7 @@ def _hash(tensors: Mapping[str, Tensor], counters: str) -> str:
     return digest.hexdigest()
 
 
-def _check_fits(path: Path, tensors: Mapping[str, Tensor], trained: Mapping[str, nn.Parameter]) -> None:
+def _check_fits(path: Path, tensors: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> None:
     """Raise ArtifactError unless a state's tensors are those of a training of the tensors `trained`."""
     stepped = [name for name in trained if f"{MOMENTS[0]}/{name}" in tensors]
     kinds = {"trained": list(trained), **dict.fromkeys(MOMENTS, stepped)}
@@ -162,8 +168,8 @@ def _check_fits(path: Path, tensors: Mapping[str, Tensor], trained: Mapping[str,
 def _write_back(
     tensors: Mapping[str, Tensor],
     state: TrainingState,
-    trained: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    trained: Mapping[str, Tensor],
+    optimizer: HasMoments,
 ) -> None:
     with torch.no_grad():
         for name, parameter in trained.items():

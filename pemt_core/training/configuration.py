@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.description import TargetDescription
 from pemt_core.methods import Method
 from pemt_core.settings.dotted import flatten
+
+FIRST_ROUND = Fraction(1, 3)  # the share of the steps that all configurations of `halving` take
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class Trial:
     training: CellTraining
     place: int  # of the configuration
     to_end: bool
+
+    @property
+    def until(self) -> Fraction | None:
+        """The share of the steps after which it stops; None: the end."""
+        return None if self.to_end else FIRST_ROUND
 
     @property
     def configuration(self) -> Configuration:

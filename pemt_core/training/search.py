@@ -8,14 +8,11 @@ as it does with `full`.
 
 import math
 from collections.abc import Sequence
-from fractions import Fraction
 
 from pemt_core.artifacts.cost import TrainingCost
 from pemt_core.errors import TrainingError
 from pemt_core.training.checkpoint import TrainingState
 from pemt_core.training.configuration import CellTraining, Configuration, Trial
-
-FIRST_ROUND = Fraction(1, 3)  # the share of the steps that all configurations of `halving` take
 
 
 def better_half(scores: Sequence[float]) -> list[int]:

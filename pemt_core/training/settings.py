@@ -7,6 +7,7 @@ from pemt_core.schema.numbers import Bound, Count, Natural, Precision, Rate
 
 SelectBy = Literal["mean", "main"]
 Search = Literal["full", "halving"]
+GroupRows = Literal["auto", "off"] | Count  # the most rows of a step that several trainings share
 
 
 class TrainingSettings(Group):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pemt_core.answering.rule import AnswerRule, rule_for
 from pemt_core.artifacts.cell import Cell
@@ -16,13 +17,14 @@ from pemt_core.backbone.store import Backbone
 from pemt_core.backbone.text_ids import description_ids
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.methods import Method
+from pemt_core.model.assemble import Expert
 from pemt_core.provenance.code import code_hash
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore, TrainingState
 from pemt_core.training.configuration import CellTraining, Configuration, Trial, distinct, labels_of
-from pemt_core.training.loop import Log, Trainer
+from pemt_core.training.course import Log
+from pemt_core.training.loop import Trainer
 from pemt_core.training.run import SilentRun
-from pemt_core.training.search import FIRST_ROUND
 from pemt_core.training.task_data import TaskData, TaskRows
 
 
@@ -94,7 +96,7 @@ class Target:
         """
         for training in trainings:
             for configuration in training.configurations:
-                self._rows(configuration)
+                self.rows(configuration)
 
     def data(self, method: Method) -> TaskData:
         """The target's rows as a method reads them."""
@@ -104,7 +106,7 @@ class Target:
             self._data[key] = loaded
         return self._data[key]
 
-    def _rows(self, configuration: Configuration) -> TaskRows:
+    def rows(self, configuration: Configuration) -> TaskRows:
         """The rows of a cell, all or the few-shot sample of its seed."""
         option, cell = configuration.option, configuration.description.cell
         return self.data(option).rows(option.training, cell.seed, cell.k, option.rare_class)
@@ -135,7 +137,7 @@ class Target:
         with self._new_model(configuration) as model:
             return Trainer(
                 model,
-                self._rows(configuration),
+                self.rows(configuration),
                 lambda: data.evaluate(
                     model,
                     self.backbone.tokenizer,
@@ -153,12 +155,15 @@ class Target:
                 title=f"transfer {cell.task} {cell.name}",
                 progress_bar=progress_bar,
                 learning_rate_factors=option.learning_rate_factors(list(model.trained)),
-            ).fit(None if trial.to_end else FIRST_ROUND)
+            ).fit(trial.until)
 
     def _new_model(self, configuration: Configuration) -> Any:
+        return configuration.option.build(self.backbone.model, *self.initial(configuration))
+
+    def initial(self, configuration: Configuration) -> tuple[dict[str, Tensor], list[Expert]]:
+        """The tensors of a configuration at step 0, and the experts that its method uses."""
         option, description = configuration.option, configuration.description
         experts = self.bank.select(description.sources)
         generator = torch.Generator().manual_seed(description.seed)
         ids = torch.tensor(description_ids(self.backbone.tokenizer, option.prompt_text(description.prompt)))
-        tensors = option.initial_tensors(self.backbone.model, ids, experts, generator)
-        return option.build(self.backbone.model, tensors, experts)
+        return option.initial_tensors(self.backbone.model, ids, experts, generator), experts

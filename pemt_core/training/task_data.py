@@ -15,7 +15,7 @@ from pemt_core.data.few_shot import few_shot_rows
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.data.tokenized import TokenizedSplit, answer_length, tokenize
 from pemt_core.model.prompted import PromptedModel
-from pemt_core.training.loop import Evaluation
+from pemt_core.training.course import Evaluation
 from pemt_core.training.settings import SelectBy, TrainingSettings
 
 FewShot = Literal["full"] | int
@@ -86,8 +86,12 @@ class TaskData:
         batch_size: int,
         rule: AnswerRule,
     ) -> Evaluation:
-        """Score validation, answered by `rule`; the mean of the task's metrics or the main one selects."""
-        texts = predict(model, self.validation, tokenizer, accelerator, rule=rule, batch_size=batch_size).texts
+        """Score validation, answered by `rule`."""
+        found = predict(model, self.validation, tokenizer, accelerator, rule=rule, batch_size=batch_size)
+        return self.evaluation(found.texts, select_by)
+
+    def evaluation(self, texts: list[str], select_by: SelectBy) -> Evaluation:
+        """The scores of these answers to validation; the mean of the task's metrics or the main one selects."""
         metrics = self.validation.metrics(texts)
         values = list(metrics.values())
         selected = float(np.mean(values)) if select_by == "mean" else values[0]

@@ -1,0 +1,164 @@
+"""Trainings that share their steps: as each alone up to rounding, and resumed, stopped and searched as alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import World
+from torch import nn
+
+from pemt_core.artifacts.cost import load_cost
+from pemt_core.artifacts.description import load_training_record
+from pemt_core.errors import TrainingError
+from pemt_core.interruption import Interrupted
+from pemt_core.training import group as group_module
+from pemt_core.training.optimizer import GroupedAdamW, linear_schedule, make_optimizer
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerator")
+
+METHODS = {
+    "pemt": {"kind": "pemt"},
+    "control": {"kind": "pemt", "sources": []},
+    "token": {"kind": "pemt", "gate": "token"},  # only alone
+}
+SEARCH: dict[str, Any] = {
+    "methods": METHODS, "seeds": [1, 2], "k": ["full"], "learning_rates": [0.05, 0.2], "prompt_dropout": 0.0,
+    "epochs": 3, "evaluate_every": 6,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A world whose backbone has no dropout, which a group draws for all its trainings at once."""
+    return World.make(tmp_path_factory.mktemp("still"), dropout=0.0)
+
+
+def cells(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    return {each.name: load_file(each / "adapter.safetensors") for each in sorted(folder.iterdir())}
+
+
+def assert_near(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Adam's steps of tiny gradients turn on rounding, so single numbers may differ, but not whole tensors."""
+    assert float((found - expected).norm()) <= 1e-2 * float(expected.norm()) + 1e-3
+
+
+@pytest.fixture(scope="module")
+def both(still: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same cells one by one and in groups, the latter of at most four trainings and of any number."""
+    folder = tmp_path_factory.mktemp("both")
+    for name, rows in (("alone", "off"), ("some", 24), ("all", 10_000)):
+        still.transfer(
+            folder / name / "out", group=rows, log=folder / f"{name}.jsonl", costs=folder / name / "costs", **SEARCH
+        )
+    return folder
+
+
+@pytest.mark.parametrize("name", ["some", "all"])
+def test_a_group_trains_what_each_training_does_alone(both: Path, name: str) -> None:
+    expected, found = cells(both / "alone" / "out"), cells(both / name / "out")
+    assert expected.keys() == found.keys()
+    for cell, tensors in expected.items():
+        assert [*found[cell]] == [*tensors]
+        for key, tensor in tensors.items():
+            assert_near(found[cell][key], tensor)
+        records = [load_training_record(both / each / "out" / cell) for each in ("alone", name)]
+        assert records[0].trials == records[1].trials
+        assert records[0].steps == records[1].steps
+        assert records[0].learning_rate == records[1].learning_rate
+        losses = [[point.get("train/loss", 0.0) for point in record.history] for record in records]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3, abs=1e-3)
+
+
+def test_only_rounding_differs(both: Path) -> None:
+    """Methods that can only be trained alone are the same to the bit."""
+    expected, found = cells(both / "alone" / "out"), cells(both / "all" / "out")
+    for cell in expected:
+        if cell.startswith("token"):
+            assert all(torch.equal(found[cell][key], tensor) for key, tensor in expected[cell].items())
+
+
+def test_curves_are_logged_once(both: Path) -> None:
+    points = {}
+    for name in ("alone", "all"):
+        lines = [json.loads(line) for line in (both / f"{name}.jsonl").read_text().splitlines()]
+        points[name] = sorted((line["cell"], line["step"], "train/loss" in line) for line in lines)
+    assert points["alone"] == points["all"]
+
+
+def test_costs_are_shares(both: Path) -> None:
+    for folder in (both / "all" / "out").iterdir():
+        alone, grouped = (
+            load_cost(both / name / "costs", both / name / "out" / folder.name) for name in ("alone", "all")
+        )
+        assert (alone.configurations, alone.steps) == (grouped.configurations, grouped.steps)
+        assert 0 < grouped.seconds < 100
+
+
+def test_a_group_is_searched_by_halves(still: World, tmp_path: Path) -> None:
+    changes = {**SEARCH, "methods": {"pemt": METHODS["pemt"]}, "learning_rates": [1e-7, 0.05, 0.2, 1e-8]}
+    for name, rows in (("alone", "off"), ("together", 10_000)):
+        still.transfer(tmp_path / name, group=rows, search="halving", **changes)
+    for cell in (tmp_path / "alone").iterdir():
+        records = [load_training_record(tmp_path / each / cell.name) for each in ("alone", "together")]
+        assert records[0].trials == records[1].trials
+        assert records[0].steps == records[1].steps == 18
+
+
+def test_an_interrupted_group_goes_on_from_its_states(
+    still: World, both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after some steps, then trained alone, then in a group: the same as without interruptions."""
+    changes = {**SEARCH, "methods": {name: METHODS[name] for name in ("pemt", "control")}}
+    asked = iter([None] * 4 + [Interrupted(15)])
+    monkeypatch.setattr(group_module, "asked_for", lambda: next(asked, None))
+    with pytest.raises(Interrupted, match="the states of 8 trainings are saved"):
+        still.transfer(tmp_path / "out", group=10_000, **changes)
+    assert len(list((tmp_path / "checkpoints").glob("*/state.safetensors"))) == 8
+    monkeypatch.undo()
+    still.transfer(tmp_path / "out", group=10_000, **changes)
+    expected, found = cells(both / "all" / "out"), cells(tmp_path / "out")
+    assert [*found] == [cell for cell in expected if cell.startswith(("pemt", "control"))]
+    for cell, tensors in found.items():
+        for key, tensor in tensors.items():
+            assert_near(tensor, expected[cell][key])
+
+
+def test_a_training_that_diverges_leaves_the_others(still: World, tmp_path: Path) -> None:
+    changes = {**SEARCH, "methods": {"pemt": METHODS["pemt"]}, "seeds": [1], "learning_rates": [0.05, 1e30]}
+    still.transfer(tmp_path / "out", group=10_000, **changes)
+    record = load_training_record(tmp_path / "out" / "pemt-kfull-seed1")
+    assert record.learning_rate == 0.05
+    assert record.trials["1e+30"] is None
+    with pytest.raises(TrainingError, match=r"pemt-kfull-seed2: .*(loss is|no longer finite)"):
+        still.transfer(tmp_path / "other", group=10_000, **{**changes, "seeds": [2], "learning_rates": [1e30]})
+
+
+def test_the_optimizer_is_torchs_for_every_row() -> None:
+    """Rows with their own rates, numbers of steps and norms of gradients, of which some sit out."""
+    torch.manual_seed(0)
+    sizes, schedule = (3, 5), [(0.1, 4), (0.03, 6), (0.5, 2)]
+    rows = [[torch.randn(size) for size in sizes] for _ in schedule]
+    values = nn.Parameter(torch.stack([torch.cat(row) for row in rows]))
+    grouped = GroupedAdamW(values, torch.ones_like(values, dtype=torch.bool))
+    alone = [{str(n): nn.Parameter(t.clone()) for n, t in enumerate(row)} for row in rows]
+    optimizers = [make_optimizer(own, rate, {}) for own, (rate, _) in zip(alone, schedule, strict=True)]
+    for step in range(6):
+        gradients = torch.randn(3, 8) * torch.tensor([0.01, 1.0, 30.0]).unsqueeze(1)
+        moves = torch.tensor([step < total for _, total in schedule])
+        rates = torch.tensor([rate * linear_schedule(step, 1, total) for rate, total in schedule])
+        values.grad = gradients.clone()
+        grouped.step(rates, torch.full((3,), step + 1.0), 1.0, moves)
+        for row, (own, optimizer) in enumerate(zip(alone, optimizers, strict=True)):
+            if not moves[row]:
+                continue
+            for parameter, gradient in zip(own.values(), gradients[row].split(sizes), strict=True):
+                parameter.grad = gradient.clone()
+            nn.utils.clip_grad_norm_(own.values(), 1.0)
+            optimizer.param_groups[0]["lr"] = rates[row].item()
+            optimizer.step()
+        expected = torch.stack([torch.cat([p.detach() for p in own.values()]) for own in alone])
+        torch.testing.assert_close(values.detach(), expected, rtol=1e-4, atol=1e-5)
+    assert values.grad is None
