@@ -20,7 +20,7 @@ from pemt_core.errors import ArtifactError
 from pemt_core.model.assemble import FoldedLayers, fold_experts
 from pemt_core.prediction.model_folder import MODEL, read_model_description
 from pemt_core.prediction.predictor import Predictor, TrainedTarget
-from pemt_core.tracking.models import BACKBONE_DIR, FINGERPRINT, Version, fetch_version
+from pemt_core.tracking.models import BACKBONE_DIR, FINGERPRINT, Version, fetch_part
 from pemt_core.tracking.store import Store
 
 
@@ -34,9 +34,9 @@ class VersionLoader:
         """
         self._store = store
         with TemporaryDirectory() as temporary:
-            batch_size = read_model_description(fetch_version(store, first, Path(temporary), MODEL).parent).batch_size
+            batch_size = read_model_description(fetch_part(store, first, MODEL, Path(temporary)).parent).batch_size
             referred = backbone_dir or (Path(first.tags[BACKBONE_DIR]) if BACKBONE_DIR in first.tags else None)
-            directory = referred or fetch_version(store, first, Path(temporary), "backbone")
+            directory = referred or fetch_part(store, first, "backbone", Path(temporary))
             if not directory.is_dir():
                 raise ArtifactError(f"{directory}: no such folder; it is the backbone of the targets to serve")
             backbone, self._outline = load_backbone(directory), outline(directory)
@@ -62,13 +62,13 @@ class VersionLoader:
         Raises ArtifactError if it is missing, altered, not of this backbone, or written by code that differs.
         """
         with TemporaryDirectory() as temporary:
-            folder = fetch_version(self._store, version, Path(temporary), MODEL).parent
+            folder = fetch_part(self._store, version, MODEL, Path(temporary)).parent
             description = read_model_description(folder)
             if target not in description.targets:
                 raise ArtifactError(f"the version has {', '.join(description.targets)}, expected {target}")
             for part in (f"targets/{target}", f"tasks/{target}", f"experts/{MANIFEST}"):
-                fetch_version(self._store, version, Path(temporary), part)
-            bank = self._experts(version, folder, Path(temporary))
+                fetch_part(self._store, version, part, folder)
+            bank = self._experts(version, folder)
             adapter = load_target(folder / "targets" / target, target, self._outline, bank)
             task = load_task_description(folder / "tasks" / target, target)
         sources = adapter.description.sources
@@ -88,9 +88,9 @@ class VersionLoader:
         self._users = {target: key for target, key in self._users.items() if target in served}
         self._folded = {key: self._folded[key] for key in {*self._users.values()}}
 
-    def _experts(self, version: Version, folder: Path, temporary: Path) -> ExpertBank:
+    def _experts(self, version: Version, folder: Path) -> ExpertBank:
         content = sha256_of_file(folder / "experts" / MANIFEST)
         if self._bank is None or self._bank[0] != content:
-            fetch_version(self._store, version, temporary, f"experts/{TENSORS}")
+            fetch_part(self._store, version, f"experts/{TENSORS}", folder)
             self._bank = content, load_experts(folder / "experts", self._outline)
         return self._bank[1]

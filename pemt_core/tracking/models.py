@@ -135,10 +135,19 @@ def version_at(store: Store, name: str, number: int) -> Version:
 
 
 @request
-def fetch_version(store: Store, version: Version, folder: Path, part: str = "") -> Path:
-    """Copy `Package.folder` of a version, or the file or folder `part` of it, into `folder` and return its path."""
-    place = f"{MODEL}/data/{FOLDER}/{part}".rstrip("/")
-    return Path(store.client.download_artifacts(version.run_id, place, str(folder)))
+def fetch_version(store: Store, version: Version, folder: Path) -> Path:
+    """Copy `Package.folder` of a version into `folder` and return its path."""
+    return Path(store.client.download_artifacts(version.run_id, f"{MODEL}/data/{FOLDER}", str(folder)))
+
+
+@request
+def fetch_part(store: Store, version: Version, part: str, folder: Path) -> Path:
+    """Copy the file or folder `part` of `Package.folder` of a version to `folder`/`part`, and return this path."""
+    place = folder / part
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder) as temporary:
+        found = store.client.download_artifacts(version.run_id, f"{MODEL}/data/{FOLDER}/{part}", temporary)
+        return Path(found).rename(place)
 
 
 def rejected_input(message: str) -> Exception:
