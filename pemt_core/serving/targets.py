@@ -72,10 +72,13 @@ class ServedTargets:
         if not targets:
             raise UnknownTargetError("no target is served now; POST /targets/<name> adds one")
         rows = rows_of(body, content_type, _number_columns(targets))
-        known = known_columns(each.conversion for each in targets.values())
-        if not any(column in row for row in rows for column in known):
+        known, names_needed = (
+            known_columns(t.conversion for t in targets.values()),
+            [*targets] != [*self.wanted.targets],
+        )
+        if not any(column in row for row in rows for column in (*known, *([TASK] if names_needed else []))):
             raise DataError(f"no row has a known column; expected some of: {', '.join(known)}")
-        if len(targets) == 1 and list(targets) != list(self.wanted.targets):
+        if len(targets) == 1 and names_needed:
             _check_named(rows, targets)
         return self.predictor.read(rows)
 

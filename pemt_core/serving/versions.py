@@ -4,7 +4,8 @@ The code of this project loads them, not the code in each version: a version tha
 `mlflow models serve` still serves it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -61,7 +62,7 @@ class VersionLoader:
 
         Raises ArtifactError if it is missing, altered, not of this backbone, or written by code that differs.
         """
-        with TemporaryDirectory() as temporary:
+        with TemporaryDirectory() as temporary, _without_path(temporary):
             folder = fetch_part(self._store, version, MODEL, Path(temporary)).parent
             description = read_model_description(folder)
             if target not in description.targets:
@@ -94,3 +95,12 @@ class VersionLoader:
             fetch_part(self._store, version, f"experts/{TENSORS}", folder)
             self._bank = content, load_experts(folder / "experts", self._outline)
         return self._bank[1]
+
+
+@contextmanager
+def _without_path(folder: str) -> Iterator[None]:
+    """Name files of a version in errors as the version does, not by the temporary folder that they were copied to."""
+    try:
+        yield
+    except ArtifactError as error:
+        raise ArtifactError(str(error).replace(f"{folder}/", "")) from error
