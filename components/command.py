@@ -120,12 +120,12 @@ def flush_output() -> None:
         raise FileError(f"cannot write to the standard output: {error.strerror}") from error
 
 
-def check_port(port: int) -> None:
+def check_port(port: int, host: str = HOST) -> None:
     """Raise PortError, which names a free port, if a server could not listen on this one."""
     with socket.socket() as probe, socket.socket() as other:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the port of a server that just ended is free
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except (OSError, OverflowError) as error:
             other.bind((HOST, 0))
             reason = error.strerror if isinstance(error, OSError) else error

@@ -1,50 +1,126 @@
-"""Serve a target's registered model over HTTP, to this machine only. Stop it with Ctrl-C.
+"""Serve trained targets over HTTP, all on one backbone in memory. Stop it with Ctrl-C.
 
-It checks model, alias, backbone and port, and then runs MLflow's scoring server.
+pemt serve                    every target of the experiment whose model has the alias
+pemt serve cb rte             these
+pemt serve --manifests k8s    write resources of Kubernetes that run it, and end
+
+The column "task" of a row names its target. When the alias moves in the registry, the server follows without a restart.
 """
 
 import argparse
-import json
-import os
+import logging
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from components.command import HOST, add_params, check_port, explained, run
-from components.server import run_server
-from pemt_core.errors import ArtifactError
-from pemt_core.settings import load_settings
+from components.command import HOST, OutputFolder, add_params, check_port, explained, run
+from pemt_core.errors import ArtifactError, SettingsError
+from pemt_core.settings import Settings, load_settings
 
-APP = "components.scoring_app:make_app"
-MODEL = "__pyfunc_model_path__"  # the variable that tells MLflow's app which model it serves
+if TYPE_CHECKING:  # loaded when they are needed
+    from pemt_core.serving.wanted import Wanted
+    from pemt_core.tracking.store import Store
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-def main(arguments: argparse.Namespace) -> int:
-    from pemt_core.tracking.models import BACKBONE, BACKBONE_DIR, check_servable, find_version
-    from pemt_core.tracking.store import open_store, tracking_dir, tracking_uri
+def main(arguments: argparse.Namespace) -> None:
+    from pemt_core.serving.wanted import Wanted
+    from pemt_core.tracking.store import ANY_EXPERIMENT, open_store, tracking_dir, tracking_uri
 
-    settings, folder = load_settings(arguments.params), tracking_dir(arguments.params)
-    model = f"{settings.tracking.experiment}-{arguments.target}"
-    uri = f"models:/{model}@{arguments.alias or settings.models.alias}"
-    store = open_store(tracking_uri(settings.tracking.uri), settings.tracking.experiment, folder)
-    backbone = find_version(store, uri).tags.get(BACKBONE_DIR)
-    if backbone and not Path(backbone).is_dir():
-        raise ArtifactError(
-            f"{backbone}: no such folder; {uri} needs it as its backbone. Restore it by `dvc pull backbone` or `dvc "
-            "repro backbone`, or set models.backbone: include to store it in the next version"
+    settings = None if arguments.experiment and not arguments.params.is_file() else load_settings(arguments.params)
+    experiment, alias = _names(arguments, settings)
+    wanted = Wanted(experiment, alias, tuple(dict.fromkeys(arguments.targets)), arguments.backbone)
+    if arguments.manifests:
+        _write_manifests(arguments, wanted)
+        return
+    _check(arguments)
+    uri = tracking_uri(settings.tracking.uri if settings else "")
+    if not uri:
+        raise SettingsError(
+            f"{arguments.params}: no such file, and MLFLOW_TRACKING_URI is not set: where are the models?"
         )
-    check_servable(store)
-    check_port(arguments.port)
-    print(f"http://{HOST}:{arguments.port}/invocations answers for {uri}", flush=True)
-    variables = {"MLFLOW_TRACKING_URI": store.uri, "MLFLOW_DISABLE_TELEMETRY": "true", MODEL: uri}
-    if backbone:  # in a copied project, its own; the version's files name the original's
-        variables["SERVING_MODEL_CONFIG"] = os.environ.get("SERVING_MODEL_CONFIG") or json.dumps({BACKBONE: backbone})
-    return run_server(["uvicorn", "--factory", APP, "--host", HOST, "--port", str(arguments.port)], variables)
+    store = open_store(uri, ANY_EXPERIMENT, tracking_dir(arguments.params))
+    wanted.versions(store)  # before torch is loaded
+    check_port(arguments.port, arguments.host)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("pemt_core.serving").setLevel(logging.INFO)
+    _serve(store, wanted, arguments)
+
+
+def _names(arguments: argparse.Namespace, settings: Settings | None) -> tuple[str, str]:
+    """The experiment and the alias; those of the settings unless flags give them."""
+    alias = arguments.alias or (settings.models.alias if settings else None)
+    if alias is None:
+        raise SettingsError(f"{arguments.params}: no such file; give --alias beside --experiment")
+    return arguments.experiment or (settings.tracking.experiment if settings else ""), alias
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    for flag in ("wait", "poll"):
+        if getattr(arguments, flag) < 0:
+            raise SettingsError(f"--{flag} is {getattr(arguments, flag):g}, expected 0 or more")
+    for flag in ("queue", "batch"):
+        if getattr(arguments, flag) < 1:
+            raise SettingsError(f"--{flag} is {getattr(arguments, flag)}, expected 1 or more")
+    if arguments.backbone and not arguments.backbone.is_dir():
+        raise ArtifactError(f"--backbone is {arguments.backbone}: no such folder")
+
+
+def _serve(store: "Store", wanted: "Wanted", arguments: argparse.Namespace) -> None:
+    from pemt_core.serving.batching import QueueLimits
+    from pemt_core.serving.server import Options, serve
+
+    url = f"http://{arguments.host}:{arguments.port}"
+    allowed = arguments.host in LOOPBACK if arguments.admin is None else arguments.admin
+    limits = QueueLimits(arguments.wait / 1000, arguments.queue, arguments.batch)
+    options = Options(arguments.host, arguments.port, limits, arguments.poll, allowed)
+    serve(store, wanted, options, lambda names: print(f"{url}/invocations answers for {names}; {url}/docs", flush=True))
+
+
+def _write_manifests(arguments: argparse.Namespace, wanted: "Wanted") -> None:
+    from pemt_core.provenance.image import image_name
+    from pemt_core.serving.manifests import Place, write_manifests
+
+    kubeflow = load_settings(arguments.params).kubeflow
+    place = Place(kubeflow, arguments.image or image_name(kubeflow), kubeflow.resources["evaluate"])
+    for path in write_manifests(arguments.manifests, wanted, place):
+        print(path)
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = explained(__doc__, "serve")
-    parser.add_argument("target", metavar="TASK", help="target whose model is served")
-    parser.add_argument("--alias", help="alias of the version to serve (default: models.alias)")
-    parser.add_argument("--port", type=int, default=5056, help="port to listen on (default: %(default)s)")
+    add = parser.add_argument
+    add("targets", nargs="*", metavar="TASK", help="targets to serve (default: all whose model has the alias)")
+    add("--alias", help="alias of the versions to serve (default: models.alias)")
+    add("--experiment", help="whose models to serve (default: tracking.experiment); with --alias and "
+        "MLFLOW_TRACKING_URI, no params.yaml is needed")  # fmt: skip
+    add("--backbone", type=Path, metavar="FOLDER", help="backbone (default: the one that the versions name or contain)")
+    add("--host", default=HOST, help="address to listen on; 0.0.0.0 for all (default: %(default)s)")
+    add("--port", type=int, default=5056, help="port to listen on (default: %(default)s)")
+    add(
+        "--wait",
+        type=float,
+        default=3.0,
+        metavar="MS",
+        help="milliseconds that rows wait for others (default: %(default)g)",
+    )
+    add("--batch", type=int, default=256, metavar="ROWS", help="most rows answered together (default: %(default)s)")
+    add("--queue", type=int, default=1024, metavar="ROWS", help="most rows that wait (default: %(default)s)")
+    add(
+        "--poll",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="seconds between looks at the registry; 0: none (default: %(default)g)",
+    )
+    add(
+        "--admin",
+        action=argparse.BooleanOptionalAction,
+        help="take calls that change the targets (default: if --host is this machine)",
+    )
+    add("--manifests", type=OutputFolder, metavar="FOLDER", help="write manifests for Kubernetes there, and end")
+    add("--image", help="image in the manifests (default: kubeflow.image, tagged by its content)")
     add_params(parser)
     return parser
 

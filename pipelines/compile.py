@@ -16,9 +16,9 @@ from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
 from pemt_core.artifacts.files import atomic_file
 from pemt_core.errors import PemtError
+from pemt_core.provenance.image import image_name
 from pemt_core.settings import Settings
 from pipelines.command import add_params, load, run, unfit_for_a_cluster
-from pipelines.image import image_name
 from pipelines.pipeline import NAME, make_pipeline
 
 

@@ -5,65 +5,24 @@ pemt image --push     also pushes it to the registry in its name (kubeflow.image
 """
 
 import argparse
-import hashlib
 import os
 import subprocess
 from pathlib import Path
 
 from pemt_core import __version__
-from pemt_core.errors import PemtError
-from pemt_core.settings import KubeflowSettings
+from pemt_core.provenance.image import REPOSITORY, ImageError, content_commit, image_name
 from pipelines.command import add_params, load, run
 
-CONTENT = ("Dockerfile", ".dockerignore", "constraints.txt", "pyproject.toml", "pemt_core", "components")
-REPOSITORY = Path(__file__).parents[1]
 TORCH_BUILDS = "https://download.pytorch.org/whl"
-
-
-class ImageError(PemtError):
-    """The image cannot be named or built."""
-
-
-def image_name(kubeflow: KubeflowSettings) -> str:
-    """Return the image's name with its tag.
-
-    The tag has the last commit that changed the content, a hash of uncommitted changes, and the builds of torch unless
-    they are for the CPU.
-    """
-    commit, changes = _commit()
-    builds = "" if kubeflow.torch == "cpu" else f"-{kubeflow.torch}"
-    return f"{kubeflow.image}:{commit[:12]}{changes}{builds}"
 
 
 def build(image: str, torch_index: str, *, base_image: str | None, ca: Path | None) -> None:
     """Run `docker build` and show its output. ImageError if it fails."""
-    revision = "".join(_commit())
+    revision = "".join(content_commit())
     given = {"BASE_IMAGE": base_image, "TORCH_INDEX": torch_index, "VERSION": __version__, "COMMIT": revision}
     arguments = [word for key, value in given.items() if value for word in ("--build-arg", f"{key}={value}")]
     secret = ["--secret", f"id=ca,src={ca}"] if ca else []
     _docker("build", "--network", "host", *arguments, *secret, "--tag", image, str(REPOSITORY))
-
-
-def _commit() -> tuple[str, str]:
-    """Return the last commit that changed the content, and "-" with a hash of uncommitted changes, if any."""
-    changed = _changes()
-    suffix = f"-{hashlib.sha256(changed).hexdigest()[:8]}" if changed else ""
-    return _git("log", "-1", "--format=%H", "--", *CONTENT).strip(), suffix
-
-
-def _changes() -> bytes:
-    """Return the uncommitted changes, including the content of new files; empty if there are none."""
-    new = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *CONTENT).split("\0")
-    contents = [name.encode() + b"\0" + (REPOSITORY / name).read_bytes() for name in sorted(filter(None, new))]
-    return _git("diff", "HEAD", "--", *CONTENT).encode() + b"".join(contents)
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise ImageError(f"{REPOSITORY}: the image's tag needs git, which failed: {error}") from error
-    return done.stdout
 
 
 def _docker(*arguments: str) -> None:

@@ -22,12 +22,12 @@ from kfp.local import docker_task_handler
 
 from pemt_core.errors import PemtError
 from pemt_core.interruption import SIGNALS
+from pemt_core.provenance.image import image_name
 from pemt_core.settings import Settings
 from pemt_core.tracking.address import sqlite_uri
 from pipelines.cluster import IF_THERE, VOLUME
 from pipelines.command import add_choices, add_params, chosen, load, run, settings_of_run
 from pipelines.compile import compile_pipeline
-from pipelines.image import image_name
 
 DATABASE = "mlflow.db"
 NOISE = ("Applying expression selector", "After expression selector")  # kfp prints all settings of every branch

@@ -31,10 +31,10 @@ from kfp_server_api import (
 from urllib3.exceptions import HTTPError, MaxRetryError
 
 from pemt_core.errors import PemtError
+from pemt_core.provenance.image import image_name
 from pemt_core.settings import Settings
 from pipelines.command import add_choices, add_params, chosen, load, run, settings_of_run, unfit_for_a_cluster
 from pipelines.compile import compile_pipeline, version_name
-from pipelines.image import image_name
 from pipelines.pipeline import NAME
 
 ANSWER_SECONDS = (3.0, 10.0)  # to connect and to answer; each request is tried four times

@@ -47,8 +47,8 @@ def datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def engine_image() -> str:
     """The Docker image of the code under test; skips where no engine has it."""
+    from pemt_core.provenance.image import image_name
     from pemt_core.settings import load_settings
-    from pipelines.image import image_name
     from pipelines.local import LocalRunError, check_image
 
     image = image_name(load_settings(REPOSITORY / "params.yaml").kubeflow)

@@ -42,7 +42,6 @@ NOT_STEPS = (
     "components.trainer_job",
     "components.trainer_api",
     "components.trainer_manifest",
-    "components.scoring_app",
     "components.cli",
     *(command.module for command in COMMANDS.values()),  # interactive commands
 )

@@ -472,11 +472,10 @@ def test_a_request_needs_a_content_type(server: Server) -> None:
     assert answer.body["message"] == "the request has no content type, expected application/json"
 
 
-def test_mlflow_rejects_broken_csv_before_our_code_runs(server: Server) -> None:
-    """MLflow's answer contains a traceback, as docs/serving.md states."""
+def test_broken_csv_is_refused_with_its_line(server: Server) -> None:
     answer = server.ask(b'premise,hypothesis\na,"b\n', "text/csv")
-    assert answer.status == 400
-    assert "stack_trace" in answer.body
+    assert (answer.status, answer.body["error_code"]) == (400, "BAD_REQUEST")
+    assert answer.body["message"].startswith("the request, line 2: not readable as CSV (")
 
 
 def test_a_huge_text_is_truncated_and_answered(server: Server) -> None:

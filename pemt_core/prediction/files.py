@@ -4,7 +4,6 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from decimal import Decimal
 from itertools import chain, islice
 from pathlib import Path
@@ -14,7 +13,7 @@ from tqdm import tqdm
 
 from pemt_core.artifacts.files import atomic_file
 from pemt_core.errors import DataError, nearest
-from pemt_core.prediction.predictor import Prediction, Predictor
+from pemt_core.prediction.predictor import Predictor
 from pemt_core.prediction.rows import TASK, TEXT
 from pemt_core.prediction.writers import WRITERS, output_schema
 from pemt_core.tasks.files import Record, check_file, check_format, fixed_columns, place_of, read_records
@@ -84,15 +83,9 @@ def _answered(
         kept = [_kept(place, row, keep) for place, row in zip(places, given, strict=True)]
         answers = predictor.predict(given, task, places=places)
         pairs = enumerate(zip(kept, answers, strict=True), start=number)
-        yield [{"row": row, **columns, **_plain(answer)} for row, (columns, answer) in pairs]
+        yield [{"row": row, **columns, **answer.record()} for row, (columns, answer) in pairs]
         number += len(part)
         bar.update(len(part))
-
-
-def _plain(prediction: Prediction) -> dict[str, Any]:
-    values = asdict(prediction)
-    del values["layers"]
-    return values
 
 
 def _kept(place: str, row: Mapping[str, Any], keep: Sequence[str]) -> dict[str, str | None]:

@@ -13,10 +13,9 @@ from pemt_core.prediction.project import Project
 from pemt_core.settings import Settings, load_settings
 from pemt_core.tasks import get_task, known_tasks
 from pemt_core.tracking.models import BACKBONE_DIR, fetch_version, find_version
-from pemt_core.tracking.store import open_store, tracking_dir, tracking_uri
+from pemt_core.tracking.store import ANY_EXPERIMENT, open_store, tracking_dir, tracking_uri
 
 REGISTERED = "models:/"
-ANY_EXPERIMENT = "Default"  # every store has it, and reading the registry needs no other
 
 
 def load(

@@ -1,14 +1,16 @@
 """Several trained targets on one frozen backbone in memory.
 
 Each target's modules are attached only while its rows are answered, so answers do not depend on the rows of other
-targets in the call. Targets that mix the same experts share them.
+targets in the call. Targets that mix the same experts share them. Targets may be added, replaced and removed at any
+time: rows that were read before are still answered by the target that they were read for.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from threading import Lock
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ from pemt_core.artifacts.target import load_target, restore_target
 from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.batches import length_batches
 from pemt_core.data.prepared import TaskDescription, load_task_description
-from pemt_core.data.tokenized import TokenizedTexts
+from pemt_core.data.tokenized import Ragged, TokenizedTexts
 from pemt_core.errors import ArtifactError, DataError, nearest, shown
 from pemt_core.model.assemble import FoldedLayers, fold_experts
 from pemt_core.model.prompted import PromptedModel
@@ -45,8 +47,12 @@ class Prediction:
     truncated: bool  # the text was longer than the target's limit in training, and cut
     layers: dict[str, list[float]] = field(repr=False)  # expert weights by layer, "encoder.0" to (E,)
 
+    def record(self) -> dict[str, Any]:
+        """All but `layers`, as files and servers answer."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "layers"}
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class TrainedTarget:
     """One trained target, detached from the backbone."""
 
@@ -62,12 +68,38 @@ class TrainedTarget:
         return length
 
 
+@dataclass(frozen=True, eq=False)
+class ReadRow:
+    """A valid row, ready to be answered by the target that it was read for."""
+
+    target: TrainedTarget
+    ids: NDArray[np.int32]
+    truncated: bool
+
+
 class Predictor:
-    """Predicts for rows of all its targets; calls from several threads take turns."""
+    """Predicts for rows of all its targets; calls from several threads take turns on the backbone."""
 
     def __init__(self, backbone: Backbone, targets: Mapping[str, TrainedTarget], *, batch_size: int) -> None:
         self.backbone, self.targets, self.batch_size = backbone, dict(targets), batch_size
-        self._lock = Lock()
+        self._lock = Lock()  # of the backbone
+        self._tokenizer_lock = Lock()  # the tokenizer's last truncation is shared state
+
+    def add(self, name: str, target: TrainedTarget) -> None:
+        """Add a target, or replace the one of this name. Calls that run are not affected."""
+        self.targets = {**self.targets, name: target}
+
+    def remove(self, name: str) -> None:
+        """Remove a target. Calls that run are not affected. Raises KeyError if there is none of this name."""
+        if name not in self.targets:
+            raise KeyError(name)
+        self.targets = {other: target for other, target in self.targets.items() if other != name}
+
+    @contextmanager
+    def idle(self) -> Iterator[Backbone]:
+        """Hold other threads' rows back while the block builds a target on the backbone, which is as it was loaded."""
+        with self._lock:
+            yield self.backbone
 
     def predict(
         self, rows: Sequence[Row], task: str | None = None, *, places: Sequence[str] | None = None
@@ -78,42 +110,65 @@ class Predictor:
         names its target in the column "task", which a single target makes unnecessary. Raises DataError, with the row's
         place (`places`, or its number), if a row is not what its task expects.
         """
-        texts: dict[str, dict[int, str]] = {}
+        return self.answer(self.read(rows, task, places=places))
+
+    def read(
+        self, rows: Sequence[Row], task: str | None = None, *, places: Sequence[str] | None = None
+    ) -> list[ReadRow]:
+        """Check and tokenize rows, as `predict` does, without the backbone. Raises DataError like `predict`."""
+        targets, texts = self.targets, dict[str, dict[int, str]]()
         for number, row in enumerate(rows):
             place = places[number] if places else f"row {number}"
-            name = self._task_of(row, task, place)
-            text = text_of_row(row, self.targets[name].conversion, f"{place}, task {name}")
+            name = _task_of(row, task, place, targets)
+            text = text_of_row(row, targets[name].conversion, f"{place}, task {name}")
             texts.setdefault(name, {})[number] = text
-        found: dict[int, Prediction] = {}
+        found: dict[int, ReadRow] = {}
         for name, of_target in texts.items():
-            answers = self._predict_for(self.targets[name], list(of_target.values()))
-            found.update(zip(of_target, answers, strict=True))
+            target = targets[name]
+            with self._tokenizer_lock:
+                tokenized = TokenizedTexts.of([*of_target.values()], self.backbone.tokenizer, target.source_length)
+            for index, number in enumerate(of_target):
+                found[number] = ReadRow(target, tokenized.texts[index], bool(tokenized.truncated[index]))
         return [found[number] for number in range(len(rows))]
 
-    def _task_of(self, row: Row, task: str | None, place: str) -> str:
-        if not isinstance(row, str | Mapping):
-            raise DataError(f"{place}: is {shown(row)}: expected the columns of a task, or a finished text")
-        named = None if isinstance(row, str) else row.get(TASK)
-        name = task or (next(iter(self.targets)) if len(self.targets) == 1 else named)
-        if is_absent(name):
-            raise DataError(f"{place}: the column '{TASK}' must name its target: {', '.join(self.targets)}")
-        if not isinstance(name, str):
-            known = ", ".join(self.targets)
-            raise DataError(f"{place}: {RowError(TASK, name, f'the name of its target: {known}')}")
-        if name not in self.targets:
-            raise DataError(f"{place}: there is no target {name!r} here; {nearest(name, self.targets)}")
-        return name
-
-    def _predict_for(self, target: TrainedTarget, texts: Sequence[str]) -> list[Prediction]:
+    def answer(self, rows: Sequence[ReadRow]) -> list[Prediction]:
+        """Answer rows that `read` returned, in their order."""
+        places: dict[TrainedTarget, list[int]] = {}
+        for number, row in enumerate(rows):
+            places.setdefault(row.target, []).append(number)
         found: dict[int, Prediction] = {}
-        with self._lock, target.model.attached() as model:  # the tokenizer's last truncation is shared state
-            tokenized = TokenizedTexts.of(texts, self.backbone.tokenizer, target.source_length)
+        for target, numbers in places.items():
+            answers = self._answer_for(target, [rows[number] for number in numbers])
+            found.update(zip(numbers, answers, strict=True))
+        return [found[number] for number in range(len(rows))]
+
+    def _answer_for(self, target: TrainedTarget, rows: Sequence[ReadRow]) -> list[Prediction]:
+        found: dict[int, Prediction] = {}
+        tokenizer, truncated = self.backbone.tokenizer, np.array([row.truncated for row in rows], dtype=np.bool_)
+        tokenized = TokenizedTexts(Ragged.of([row.ids for row in rows]), truncated, tokenizer.pad_token_id)
+        with self._lock, target.model.attached() as model:
             batches = length_batches(tokenized.texts.lengths, self.batch_size)
-            answerer = Answerer(self.backbone.tokenizer, target.task, target.adapter.description.answer)
+            with self._tokenizer_lock:
+                answerer = Answerer(tokenizer, target.task, target.adapter.description.answer)
             for batch in answerer.answer(model, tokenized, batches, probabilities=True):
-                answers = _predictions(target, answerer.rule, batch, tokenized.truncated[batch.rows])
+                answers = _predictions(target, answerer.rule, batch, truncated[batch.rows])
                 found.update(zip(map(int, batch.rows), answers, strict=True))
-        return [found[row] for row in range(len(texts))]
+        return [found[row] for row in range(len(rows))]
+
+
+def _task_of(row: Row, task: str | None, place: str, targets: Mapping[str, TrainedTarget]) -> str:
+    if not isinstance(row, str | Mapping):
+        raise DataError(f"{place}: is {shown(row)}: expected the columns of a task, or a finished text")
+    named = None if isinstance(row, str) else row.get(TASK)
+    name = task or (next(iter(targets)) if len(targets) == 1 else named)
+    known = ", ".join(targets)
+    if is_absent(name):
+        raise DataError(f"{place}: the column '{TASK}' must name its target: {known}")
+    if not isinstance(name, str):
+        raise DataError(f"{place}: {RowError(TASK, name, f'the name of its target: {known}')}")
+    if name not in targets:
+        raise DataError(f"{place}: there is no target {name!r} here; {nearest(name, targets)}")
+    return name
 
 
 def _predictions(

@@ -1,6 +1,6 @@
 """A row to predict for: the raw columns of its task, or its text as training saw it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,11 @@ def text_of_row(row: Row, conversion: RowConversion, place: str) -> str:
         f"{place}: there is no value in column '{missing[0]}': {hint}; "
         f"the task reads {', '.join(conversion.inputs)}, or the finished text in the column '{TEXT}'"
     )
+
+
+def known_columns(conversions: Iterable[RowConversion]) -> list[str]:
+    """The columns that rows of these targets may have, in order: those that they read, and the finished text."""
+    return list(dict.fromkeys(column for each in conversions for column in (*each.inputs, TEXT)))
 
 
 def _source(values: Mapping[str, Any], conversion: RowConversion) -> str:

@@ -1,14 +1,13 @@
 """Load a model folder by MLflow's pyfunc flavour: `mlflow models serve`, `mlflow.pyfunc.load_model`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pemt_core.errors import DataError, PemtError
 from pemt_core.prediction.model_folder import load_model_folder
 from pemt_core.prediction.predictor import Predictor
-from pemt_core.prediction.rows import TEXT
+from pemt_core.prediction.rows import known_columns
 from pemt_core.tracking.models import BACKBONE, rejected_input
 
 
@@ -28,15 +27,14 @@ class ServedModel:
             predictions = self.predictor.predict(self._rows(model_input))
         except PemtError as error:
             raise rejected_input(str(error)) from error
-        return [{name: value for name, value in asdict(p).items() if name != "layers"} for p in predictions]
+        return [prediction.record() for prediction in predictions]
 
     def _rows(self, model_input: Any) -> Sequence[Any]:
         if not hasattr(model_input, "to_dict"):
             return list(model_input)
         if not len(model_input.columns):  # MLflow drops unknown columns, so nothing is left of these rows
-            conversions = [target.conversion for target in self.predictor.targets.values()]
-            known = dict.fromkeys(column for conversion in conversions for column in (*conversion.inputs, TEXT))
-            raise DataError(f"no row has a known column; expected some of: {', '.join(known)}")
+            known = ", ".join(known_columns(target.conversion for target in self.predictor.targets.values()))
+            raise DataError(f"no row has a known column; expected some of: {known}")
         rows: list[Any] = model_input.to_dict("records")
         return rows
 

@@ -23,6 +23,7 @@ from pemt_core.tasks.entry import OwnTask
 from pemt_core.tracking import ARTIFACT, CELL, KEY, Tracker, TrackingError
 from pemt_core.tracking.models import (
     BACKBONE_DIR,
+    FINGERPRINT,
     FOLDER,
     Package,
     Version,
@@ -39,9 +40,15 @@ REQUIREMENTS = (  # what a served model imports
     "huggingface-hub", "jaxtyping", "mlflow", "numpy", "pyarrow", "pydantic", "regex", "ruamel.yaml", "safetensors",
     "scikit-learn", "scipy", "SQLAlchemy", "tokenizers", "torch", "transformers",
 )  # fmt: skip
-NOT_SERVED = ("embedded", "preparation", "report", "__pycache__")  # parts of pemt_core that a model does not need
-# Tags of a version, beside CELL and ARTIFACT
-SCORE, DATA, BACKBONE, ANSWER = "pemt.validation", "pemt.data", "pemt.backbone", "pemt.answer"
+NOT_SERVED = (
+    "embedded",
+    "preparation",
+    "report",
+    "serving",
+    "__pycache__",
+)  # parts of pemt_core that a model does not need
+# Tags of a version, beside CELL, ARTIFACT and FINGERPRINT
+SCORE, DATA, ANSWER = "pemt.validation", "pemt.data", "pemt.answer"
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ class _Model:
             KEY: description.key,
             ARTIFACT: artifact,
             DATA: description.data,
-            BACKBONE: description.backbone,
+            FINGERPRINT: description.backbone,
             ANSWER: description.answer,
             SCORE: f"{load_training_record(self.cell_dir).validation[self.settings.metric]:.4f}",
             "pemt.metric": self.settings.metric,

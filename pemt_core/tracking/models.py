@@ -10,13 +10,17 @@ from typing import Any
 from pemt_core.errors import nearest
 from pemt_core.tasks.pairs import Kind
 from pemt_core.tracking.address import TrackingError
-from pemt_core.tracking.failures import file_of
 from pemt_core.tracking.store import Store, request
 
 MODEL, FOLDER = "model", "folder"  # a run's artifact folder with a version; the package's folder in it
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<number>\d+))")
 BACKBONE_DIR = "pemt.backbone_dir"  # tag: where a version's backbone is, unless the version contains it
+FINGERPRINT = "pemt.backbone"  # tag: the fingerprint of the backbone that a version was trained on
 BACKBONE = "backbone"  # key of a model's configuration: the backbone's folder, as a server may set it
+
+
+class UnknownModelError(TrackingError):
+    """The registry has no such model, alias or version; the message names the nearest."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def aliases_of(store: Store, name: str) -> dict[str, int]:
     found = {model.name: model.aliases for model in store.client.search_registered_models()}
     if name not in found:
         hint = nearest(name, found) if found else "no model is registered; run `dvc repro register`"
-        raise TrackingError(f"{store.place}: there is no registered model '{name}'; {hint}")
+        raise UnknownModelError(f"{store.place}: there is no registered model '{name}'; {hint}")
     return {alias: int(number) for alias, number in found[name].items()}
 
 
@@ -105,11 +109,29 @@ def find_version(store: Store, uri: str) -> Version:
     aliases, versions = aliases_of(store, name), {each.number: each for each in versions_of(store, name)}
     if alias and alias not in aliases:
         hint = nearest(alias, aliases) if aliases else "it has none"
-        raise TrackingError(f"the model {name} has no alias '{alias}'; {hint}")
+        raise UnknownModelError(f"the model {name} has no alias '{alias}'; {hint}")
     number = aliases[alias] if alias else int(match["number"])
     if number not in versions:
-        raise TrackingError(f"the model {name} has no version {number}; {nearest(str(number), map(str, versions))}")
+        raise UnknownModelError(f"the model {name} has no version {number}; {nearest(str(number), map(str, versions))}")
     return versions[number]
+
+
+@request
+def versions_with(store: Store, alias: str, prefix: str) -> dict[str, int]:
+    """Return the number of the version that has `alias`, by model, of all models whose names begin with `prefix`."""
+    found, page = dict[str, int](), None
+    while page != "":
+        models = store.client.search_registered_models(f"name LIKE '{prefix}%'", page_token=page)
+        found |= {model.name: int(model.aliases[alias]) for model in models if alias in model.aliases}
+        page = models.token or ""
+    return {name: number for name, number in found.items() if name.startswith(prefix)}  # _ in LIKE is any character
+
+
+@request
+def version_at(store: Store, name: str, number: int) -> Version:
+    """Return a version that exists. Raises TrackingError if it is gone."""
+    found = store.client.get_model_version(name, str(number))
+    return Version(int(found.version), found.run_id or "", found.tags)
 
 
 @request
@@ -118,17 +140,14 @@ def fetch_version(store: Store, version: Version, folder: Path) -> Path:
     return Path(store.client.download_artifacts(version.run_id, f"{MODEL}/data/{FOLDER}", str(folder)))
 
 
-def check_servable(store: Store) -> None:
-    """Raise TrackingError if MLflow could not load a model from its place in this store.
-
-    MLflow reads the path of a model's folder as a URI, in which % and two digits are another character.
-    """
-    code = re.search("%[0-9a-fA-F]{2}", store.place) if file_of(store.uri) else None
-    if code:
-        raise TrackingError(
-            f"{store.place}: MLflow cannot serve models from a folder with '{code[0]}' in its name; rename the folder, "
-            "or predict from files by `pemt predict`"
-        )
+@request
+def fetch_part(store: Store, version: Version, part: str, folder: Path) -> Path:
+    """Copy the file or folder `part` of `Package.folder` of a version to `folder`/`part`, and return this path."""
+    place = folder / part
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder) as temporary:
+        found = store.client.download_artifacts(version.run_id, f"{MODEL}/data/{FOLDER}/{part}", temporary)
+        return Path(found).rename(place)
 
 
 def rejected_input(message: str) -> Exception:

@@ -31,6 +31,7 @@ from pemt_core.tracking.moved import ARTIFACTS
 from pemt_core.tracking.patience import locked, patiently
 
 METRICS_PER_BATCH, OTHERS_PER_BATCH = 1000, 100  # MLflow's limits for one request
+ANY_EXPERIMENT = "Default"  # every store has it, and reading the registry needs no other
 DIGEST = 12  # characters of a dataset's hash that are kept; MLflow takes 36 at most
 
 Point = tuple[str, float, int]  # metric, value, step

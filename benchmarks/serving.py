@@ -1,0 +1,311 @@
+"""Measure the server of all targets against MLflow's scoring server of one, as ratios of one run.
+
+    python benchmarks/serving.py [--targets 17] [--seconds 10] [--clients 8] [--seed 1]
+
+It makes a project in a temporary folder (the backbone of the repository, random source adapters, untrained targets of
+the embedded datasets, all registered), starts real servers on it and prints Markdown. Servers that are compared take
+turns, so that other load on the machine affects them alike.
+"""
+
+import argparse
+import itertools
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import psutil
+import torch
+
+from pemt_core.artifacts.adapter import Adapter, save_adapter
+from pemt_core.artifacts.description import SourceDescription, TargetDescription, TrainingRecord
+from pemt_core.artifacts.experts import load_experts, save_experts
+from pemt_core.artifacts.run_info import target_run
+from pemt_core.backbone.store import Backbone, load_backbone
+from pemt_core.backbone.text_ids import description_ids
+from pemt_core.data.prepared import PreparedTask
+from pemt_core.model.assemble import initial_prompt, initial_source_tensors
+from pemt_core.preparation import prepare_task
+from pemt_core.settings import Settings, load_settings
+from pemt_core.settings.steps import Register
+from pemt_core.steps.register import Folders, register
+from pemt_core.tasks import get_task
+from pemt_core.tracking import ARTIFACT, connect
+
+REPOSITORY = Path(__file__).parents[1]
+BACKBONE = REPOSITORY / "pemt_core/embedded/backbone"
+ROWS: dict[str, int | None] = {"train": 8, "validation": 8, "test": 64}
+ROUNDS = 3  # in which servers take turns
+REQUEST_ROWS = 64  # of the requests by which throughput in rows is measured
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Project:
+    """Registered targets, and texts for each."""
+
+    folder: Path
+    settings: Settings
+    texts: dict[str, list[str]]
+
+    @property
+    def uri(self) -> str:
+        return f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    def rows(self, targets: Sequence[str]) -> list[Row]:
+        """As many rows as a large request has, the targets in turn."""
+        numbered = [(number, target) for number in range(REQUEST_ROWS) for target in targets]
+        return [{"task": t, "source": self.texts[t][n % len(self.texts[t])]} for n, t in numbered][:REQUEST_ROWS]
+
+
+def make_project(folder: Path, targets: Sequence[str], seed: int) -> Project:
+    """Write experts, cells and versions as the pipeline's steps do, without training; the first target has two."""
+    settings, backbone = load_settings(REPOSITORY / "params.yaml"), load_backbone(BACKBONE)
+    generator = torch.Generator().manual_seed(seed)
+    folders = Folders(folder / "targets", folder / "data", BACKBONE, folder / "experts")
+    make_experts(folders.experts, settings, backbone, generator)
+    bank = load_experts(folders.experts, backbone)
+    project = Project(folder, settings, {})
+    tracker = connect(project.uri, "pemt", folder, "stop")
+    for target in targets:
+        places: dict[str, Any] = {"source": "embedded", "embedded_seed": 23, "split_seed": 42, "max_rows": ROWS}
+        prepare_task(get_task(target), **places, output_dir=folders.data / target)
+        prepared = PreparedTask.load(folders.data / target, target)
+        project.texts[target] = prepared.rows("test")["source"].to_pylist()
+        description, method = prepared.task.description, settings.methods_for(target)["pemt"]
+        ids = torch.tensor(description_ids(backbone.tokenizer, description))
+        options = {**method.model_dump(), "source_length": settings.transfer.source_length}
+        experts = bank.mixture_hash(bank.sources)
+        for number in (1, 2) if target == targets[0] else (1,):
+            tensors = method.initial_tensors(backbone.model, ids, bank.select(bank.sources), generator)
+            described = TargetDescription(
+                target, description, backbone.fingerprint, "made here", "pemt", options, "generate", 32, number,
+                bank.sources, experts, f"{target} {number}",
+            )  # fmt: skip
+            record = TrainingRecord(0.01, {"main": 50.0 + number}, 1, 1, [], 0)
+            artifact = save_adapter(folders.adapters / target / described.cell.name, described, tensors, record)
+            with tracker.open_run(target_run(described)) as run:
+                run.tag({ARTIFACT: artifact})
+            register_target(folders, settings, tracker, target)
+    return project
+
+
+def make_experts(folder: Path, settings: Settings, backbone: Backbone, generator: torch.Generator) -> None:
+    """Write random source adapters."""
+    group, adapters = settings.train_source, []
+    for source in settings.tasks.sources:
+        ids = torch.tensor(description_ids(backbone.tokenizer, get_task(source).description))
+        prompt = initial_prompt(backbone.model, ids, "vocab", generator)
+        tensors = initial_source_tensors(backbone.model, prompt, rank=group.rank, init="kaiming", generator=generator)
+        scale = group.alpha / group.rank
+        about = SourceDescription(source, "", backbone.fingerprint, "none", 1, {}, "generate", scale)
+        adapters.append(Adapter(about, tensors, source))
+    save_experts(folder, adapters)
+
+
+def register_target(folders: Folders, settings: Settings, tracker: Any, target: str) -> None:
+    shared: dict[str, Any] = {"own_tasks": {}, "batch_size": settings.evaluate.batch_size, "prefix": "pemt", "code": ""}
+    register(folders, Register(targets=[target], methods=["pemt"], models=settings.models, **shared), tracker)
+
+
+# Servers
+
+
+@dataclass(frozen=True)
+class Server:
+    process: psutil.Process
+    url: str
+    seconds: float  # from its start until it answers
+    cpu_seconds: float  # of it and its children until then
+
+    @property
+    def mebibytes(self) -> float:
+        return sum(each.memory_info().rss for each in (self.process, *self.process.children(recursive=True))) / 2**20
+
+
+@contextmanager
+def serving(project: Project, *words: str, ready: str = "/ready") -> Iterator[Server]:
+    """Start `python -m WORDS`, and yield it once it answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    begin, variables = time.perf_counter(), {"MLFLOW_TRACKING_URI": project.uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    program = subprocess.Popen(
+        [sys.executable, "-m", *words, "--port", str(port)],
+        cwd=REPOSITORY, env={**os.environ, **variables, "PATH": path}, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    process, url = psutil.Process(program.pid), f"http://127.0.0.1:{port}"
+    try:
+        while not is_ready(url + ready):
+            assert program.poll() is None, f"{' '.join(words)} ended"
+            time.sleep(0.02)
+        seconds = time.perf_counter() - begin
+        yield Server(process, url, seconds, cpu_of(process))
+    finally:
+        for each in (*process.children(recursive=True), process):
+            each.terminate()
+        program.wait()
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx2.get(url, timeout=5).status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+def cpu_of(process: psutil.Process) -> float:
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return sum(each.user + each.system + each.children_user + each.children_system for each in times)
+
+
+def load(server: Server, rows: Callable[[int], list[Row]], seconds: float, clients: int) -> tuple[list[float], int]:
+    """Let clients ask one request after another.
+
+    Returns the seconds of each request that was answered, and the number of the others.
+    """
+    deadline, taken, lost = time.perf_counter() + seconds, list[float](), list[int]()
+
+    def ask(client_number: int) -> None:
+        with httpx2.Client(base_url=server.url, timeout=60) as client:
+            for number in itertools.count(client_number, clients):
+                begin = time.perf_counter()
+                if begin > deadline:
+                    return
+                answer = client.post("/invocations", json={"dataframe_records": rows(number)})
+                if answer.status_code == 200:
+                    taken.append(time.perf_counter() - begin)
+                else:
+                    lost.append(number)
+
+    with ThreadPoolExecutor(clients) as threads:
+        list(threads.map(ask, range(clients)))
+    return taken, len(lost)
+
+
+# Measurements
+
+
+@dataclass
+class Loaded:
+    """What a server did under load."""
+
+    request_seconds: list[float]
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+def show(what: str, new: float, old: float, digits: int = 1) -> None:
+    print(f"| {what} | {new:.{digits}f} | {old:.{digits}f} | {new / old:.2f} |", flush=True)
+
+
+def compare(loads: Sequence[tuple[Server, Callable[[int], list[Row]]]], seconds: float, clients: int) -> list[Loaded]:
+    """Load servers in turn."""
+    found = [Loaded([]) for _ in loads]
+    for _, (loaded, (server, rows)) in itertools.product(range(ROUNDS), list(zip(found, loads, strict=True))):
+        begin, before = time.perf_counter(), cpu_of(server.process)
+        loaded.request_seconds += load(server, rows, seconds / ROUNDS, clients)[0]
+        loaded.seconds += time.perf_counter() - begin
+        loaded.cpu_seconds += cpu_of(server.process) - before
+    return found
+
+
+def compare_rates(project: Project, server: Server, targets: Sequence[str], seconds: float) -> None:
+    """Rows per second of requests for all targets, and of requests for one."""
+    rows = [project.rows(targets), project.rows(targets[:1])]
+    found = compare([(server, lambda _: rows[0]), (server, lambda _: rows[1])], seconds, 1)
+    counts = [REQUEST_ROWS * len(each.request_seconds) for each in found]
+    show(f"rows/s, {len(targets)} targets mixed; one", *(n / e.seconds for n, e in zip(counts, found, strict=True)))
+    show("rows per CPU second", *(n / e.cpu_seconds for n, e in zip(counts, found, strict=True)))
+
+
+def compare_clients(project: Project, new: Server, old: Server, target: str, seconds: float, clients: int) -> None:
+    """Requests of one row each, by several clients at a time."""
+    texts = project.texts[target]
+
+    def rows(number: int) -> list[Row]:
+        return [{"source": texts[number % len(texts)]}]
+
+    found = compare([(new, rows), (old, rows)], seconds, clients)
+    show(f"requests/s, {clients} clients; MLflow's server", *(len(e.request_seconds) / e.seconds for e in found))
+    show("requests per CPU second", *(len(e.request_seconds) / e.cpu_seconds for e in found))
+    for share in (50, 95):
+        show(f"p{share} in ms", *(1000 * float(np.percentile(e.request_seconds, share)) for e in found))
+
+
+def replace_under_load(project: Project, server: Server, target: str, seconds: float, clients: int) -> None:
+    """Move a target between two versions all the time, while clients ask for it."""
+    done, times = threading.Event(), list[float]()
+
+    def replace() -> None:
+        for number in itertools.cycle((1, 2)):
+            if done.is_set():
+                return
+            begin = time.perf_counter()
+            answer = httpx2.post(f"{server.url}/targets/{target}", json={"version": number}, timeout=60)
+            assert answer.status_code == 200, answer.text
+            times.append(time.perf_counter() - begin)
+
+    texts, changing = project.texts[target], threading.Thread(target=replace)
+    changing.start()
+    try:
+        taken, lost = load(server, lambda n: [{"task": target, "source": texts[n % len(texts)]}], seconds, clients)
+    finally:
+        done.set()
+        changing.join()
+    median = 1000 * float(np.median(times))
+    print(f"\n{len(times)} replacements, {median:.0f} ms at the median: {len(taken):,} requests answered, {lost} lost.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--targets", type=int, default=17)
+    parser.add_argument("--seconds", type=float, default=10, help="of load for each server")
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        targets = load_settings(REPOSITORY / "params.yaml").tasks.targets[: given.targets]
+        project, one = make_project(Path(temporary), targets, given.seed), targets[0]
+        program = ("mlflow", "models", "serve", "--env-manager", "local", "--model-uri", f"models:/pemt-{one}@champion")
+        with (
+            serving(project, "components.serve") as whole,
+            serving(project, "components.serve", one) as single,
+            serving(project, *program, ready="/ping") as old,
+        ):
+            measure(project, (whole, single, old), targets, given)
+
+
+def measure(project: Project, servers: Sequence[Server], targets: Sequence[str], given: argparse.Namespace) -> None:
+    """Print the table: all targets, one, and MLflow's server of one."""
+    (whole, single, old), count = servers, len(targets)
+    print("\n| | | compared with | ratio |\n| --- | ---: | ---: | ---: |")
+    show(f"start in s, {count} targets; MLflow's server of one", whole.seconds, old.seconds)
+    show(f"start in CPU seconds, {count} targets; MLflow's server of one", whole.cpu_seconds, old.cpu_seconds)
+    show("start in CPU seconds, one target; MLflow's server of one", single.cpu_seconds, old.cpu_seconds)
+    for server in servers:
+        rows = project.rows(targets if server is whole else targets[:1])
+        load(server, lambda _, rows=rows: rows, 1, 1)  # type: ignore[misc]
+    show(f"memory in MiB, {count} targets; one", whole.mebibytes, single.mebibytes, 0)
+    show(f"memory in MiB, {count} targets; MLflow's server of one", whole.mebibytes, old.mebibytes, 0)
+    compare_rates(project, whole, targets, given.seconds)
+    compare_clients(project, single, old, targets[0], given.seconds, given.clients)
+    replace_under_load(project, whole, targets[0], given.seconds, given.clients)
+
+
+if __name__ == "__main__":
+    main()
