@@ -62,12 +62,26 @@ class TrainedTarget:
         return length
 
 
+@dataclass(frozen=True)
+class TokenizedRows:
+    """Rows as their targets read them: by target, the rows' numbers and their token ids."""
+
+    of_target: dict[str, tuple[list[int], TokenizedTexts]]
+
+    def __len__(self) -> int:
+        return sum(len(numbers) for numbers, _ in self.of_target.values())
+
+
 class Predictor:
-    """Predicts for rows of all its targets; calls from several threads take turns."""
+    """Predicts for rows of all its targets; calls from several threads take turns.
+
+    `predict` is `answer` of what `tokenize` returns: one thread can tokenize the next rows while another one answers.
+    """
 
     def __init__(self, backbone: Backbone, targets: Mapping[str, TrainedTarget], *, batch_size: int) -> None:
         self.backbone, self.targets, self.batch_size = backbone, dict(targets), batch_size
         self._lock = Lock()
+        self._tokenizing = Lock()  # the tokenizer's last truncation is shared state
 
     def predict(
         self, rows: Sequence[Row], task: str | None = None, *, places: Sequence[str] | None = None
@@ -78,17 +92,32 @@ class Predictor:
         names its target in the column "task", which a single target makes unnecessary. Raises DataError, with the row's
         place (`places`, or its number), if a row is not what its task expects.
         """
+        return self.answer(self.tokenize(rows, task, places=places))
+
+    def tokenize(
+        self, rows: Sequence[Row], task: str | None = None, *, places: Sequence[str] | None = None
+    ) -> TokenizedRows:
+        """The token ids of rows, as `predict` takes them; raises as it does."""
         texts: dict[str, dict[int, str]] = {}
         for number, row in enumerate(rows):
             place = places[number] if places else f"row {number}"
             name = self._task_of(row, task, place)
             text = text_of_row(row, self.targets[name].conversion, f"{place}, task {name}")
             texts.setdefault(name, {})[number] = text
+        return TokenizedRows(
+            {name: (list(of_target), self._ids(name, list(of_target.values()))) for name, of_target in texts.items()}
+        )
+
+    def answer(self, rows: TokenizedRows) -> list[Prediction]:
+        """Answer tokenized rows, in their order."""
         found: dict[int, Prediction] = {}
-        for name, of_target in texts.items():
-            answers = self._predict_for(self.targets[name], list(of_target.values()))
-            found.update(zip(of_target, answers, strict=True))
+        for name, (numbers, texts) in rows.of_target.items():
+            found.update(zip(numbers, self._answers(self.targets[name], texts), strict=True))
         return [found[number] for number in range(len(rows))]
+
+    def _ids(self, target: str, texts: Sequence[str]) -> TokenizedTexts:
+        with self._tokenizing:
+            return TokenizedTexts.of(texts, self.backbone.tokenizer, self.targets[target].source_length)
 
     def _task_of(self, row: Row, task: str | None, place: str) -> str:
         if not isinstance(row, str | Mapping):
@@ -104,16 +133,16 @@ class Predictor:
             raise DataError(f"{place}: there is no target {name!r} here; {nearest(name, self.targets)}")
         return name
 
-    def _predict_for(self, target: TrainedTarget, texts: Sequence[str]) -> list[Prediction]:
+    def _answers(self, target: TrainedTarget, tokenized: TokenizedTexts) -> list[Prediction]:
         found: dict[int, Prediction] = {}
-        with self._lock, target.model.attached() as model:  # the tokenizer's last truncation is shared state
-            tokenized = TokenizedTexts.of(texts, self.backbone.tokenizer, target.source_length)
-            batches = length_batches(tokenized.texts.lengths, self.batch_size)
+        with self._tokenizing:
             answerer = Answerer(self.backbone.tokenizer, target.task, target.adapter.description.answer)
+        with self._lock, target.model.attached() as model:
+            batches = length_batches(tokenized.texts.lengths, self.batch_size)
             for batch in answerer.answer(model, tokenized, batches, probabilities=True):
                 answers = _predictions(target, answerer.rule, batch, tokenized.truncated[batch.rows])
                 found.update(zip(map(int, batch.rows), answers, strict=True))
-        return [found[row] for row in range(len(texts))]
+        return [found[row] for row in range(len(tokenized.texts))]
 
 
 def _predictions(
