@@ -25,6 +25,7 @@ from typing import NamedTuple
 from pemt_core.artifacts.experts import load_experts
 from pemt_core.backbone.store import load_backbone
 from pemt_core.data.prepared import PreparedTask
+from pemt_core.processes.schedule import Schedule
 from pemt_core.settings import Settings, load_settings
 from pemt_core.settings.settings import cells_of
 from pemt_core.training.accelerator import make_accelerator
@@ -32,7 +33,6 @@ from pemt_core.training.configuration import CellTraining, Trial
 from pemt_core.training.run import SilentRun
 from pemt_core.training.search import better_half
 from pemt_core.training.target import Target
-from pemt_core.training.workers import Schedule
 
 
 class Training(NamedTuple):

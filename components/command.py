@@ -48,6 +48,13 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print a single JSON document")
 
 
+def worker_count(text: str) -> int:
+    """Parse --workers, before anything is done."""
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}': expected at least 1")
+
+
 def run(main: Main, parser: argparse.ArgumentParser) -> None:
     """Parse the flags and call `main`, which may return an exit code.
 

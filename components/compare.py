@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 
-from components.command import OutputFolder, add_params, explained, run
+from components.command import OutputFolder, add_params, explained, run, worker_count
 from components.program import open_tracker
 from pemt_core.comparison.experiments import Experiment, Experiments, find_experiment, read_experiments
 from pemt_core.errors import SettingsError
@@ -92,13 +92,6 @@ def few_shot(text: str) -> int | str:
     if text == "full" or text.isdecimal():
         return text if text == "full" else int(text)
     raise argparse.ArgumentTypeError(f"'{text}': expected full, or a number of rows per class")
-
-
-def worker_count(text: str) -> int:
-    """Parse --workers, before stage 1 trains for nothing."""
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"'{text}': expected at least 1")
 
 
 def make_parser() -> argparse.ArgumentParser:

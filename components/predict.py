@@ -2,12 +2,15 @@
 
 A row has the columns of its task, or its complete text in the column "source". The output has one row for each, with
 task, prediction, answer, score, scores, expert_weights and truncated.
+
+On a CPU, worker processes with one thread each answer the rows of a small backbone. A large one answers in one process
+on all cores, unless workers are asked for. The file is the same for any number of workers. A GPU has one process.
 """
 
 import argparse
 from pathlib import Path
 
-from components.command import add_params, explained, run
+from components.command import add_params, explained, run, worker_count
 from pemt_core.prediction.project import Project
 
 FOLDERS = ("adapters", "data", "backbone", "experts")
@@ -20,7 +23,9 @@ def main(arguments: argparse.Namespace) -> None:
     check_files(arguments.input, arguments.output, arguments.keep)  # before a model is loaded
     project = Project(**{name: getattr(arguments, name) for name in ("params", *FOLDERS)})
     predictor = load(arguments.target or arguments.model, project=project, cell=arguments.cell)
-    num_rows = predict_file(predictor, arguments.input, arguments.output, keep=arguments.keep)
+    num_rows = predict_file(
+        predictor, arguments.input, arguments.output, keep=arguments.keep, workers=arguments.workers
+    )
     print(f"{arguments.output}: {num_rows:,} rows")
 
 
@@ -38,6 +43,8 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("--model", help="models:/<name>@<alias>, models:/<name>/<version>, or a model's folder")
     parser.add_argument("--cell", help="cell, such as pemt-k32-seed31 (default: the target's best on validation)")
     parser.add_argument("--keep", nargs="+", default=[], metavar="COLUMN", help="input columns to copy to the output")
+    help_text = "number of processes that answer at a time (default: what suits the machine)"
+    parser.add_argument("--workers", type=worker_count, metavar="N", help=help_text)
     for name in FOLDERS:
         default = getattr(Project, name)
         parser.add_argument(f"--{name}", type=Path, default=default, help="with --target: folder to read (%(default)s)")

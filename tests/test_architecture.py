@@ -115,7 +115,7 @@ def test_only_two_modules_use_environment_variables() -> None:
     """MLflow and tokenizers can be configured in some respects only through environment variables."""
     reading = re.compile(r"\bos\.environ|\bgetenv\b|\bputenv\b|import environ\b")
     found = {module for module in CORE if reading.search((REPOSITORY / path_of(module)).read_text())}
-    assert found == {"pemt_core.tracking.store", "pemt_core.training.workers"}
+    assert found == {"pemt_core.tracking.store", "pemt_core.processes.forked"}
 
 
 def test_components_import_the_standard_library_and_the_core() -> None:

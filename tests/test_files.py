@@ -21,7 +21,8 @@ from pemt_core.backbone.store import load_backbone
 from pemt_core.errors import DataError, PemtError
 from pemt_core.new_task import add_own_task
 from pemt_core.prediction.files import predict_file
-from pemt_core.prediction.predictor import Predictor, TrainedTarget
+from pemt_core.prediction.predictor import Predictor
+from pemt_core.prediction.trained import TrainedTarget
 from pemt_core.preparation import prepare_task
 from pemt_core.schema.validation import validate
 from pemt_core.tasks import own_task
@@ -150,7 +151,7 @@ def predictor(world: World) -> Predictor:
     """Files are read before the first answer, so the target needs no model."""
     untrained: Any = None
     conversion = columns_as_text(ENTRY["text"], "queue", None, None)
-    target = TrainedTarget(untrained, conversion, untrained, untrained)
+    target = TrainedTarget(untrained, conversion, untrained, untrained, None, None)
     return Predictor(load_backbone(world.folder / "backbone"), {"tickets": target}, batch_size=1)
 
 

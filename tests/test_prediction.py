@@ -3,12 +3,15 @@
 import csv
 import json
 import math
+import multiprocessing
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
@@ -18,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -27,6 +31,7 @@ from source_code import REPOSITORY
 from tiny import World, change_record, write_task
 from workspace import write_params
 
+import pemt_core.prediction.files
 from pemt_core.answering.rule import AnswerRule
 from pemt_core.answering.split import EvaluationSplit, predict
 from pemt_core.artifacts.adapter import best_on_validation, load_adapter
@@ -39,8 +44,10 @@ from pemt_core.errors import ArtifactError, DataError, PemtError, SettingsError
 from pemt_core.model.stacks import feed_forwards
 from pemt_core.prediction.files import predict_file
 from pemt_core.prediction.model_folder import load_model_folder, write_model_folder
-from pemt_core.prediction.predictor import Prediction, Predictor, load_predictor
+from pemt_core.prediction.predictor import Predictor, load_predictor
 from pemt_core.prediction.rows import text_of_row
+from pemt_core.prediction.trained import Prediction, ReadRow
+from pemt_core.processes.schedule import SINGLE_THREADED, Schedule
 from pemt_core.tasks import get_task
 from pemt_core.tasks.rows import columns_as_text
 
@@ -514,18 +521,18 @@ import resource, sys
 from components.predict import main, make_parser
 
 main(make_parser().parse_args(sys.argv[1:]))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 """
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(trained: World, tmp_path: Path) -> None:
-    """The file grows tenfold; benchmarks/prediction_memory.py goes up to 100,000 rows."""
+    """The file grows fourfold; benchmarks/prediction_memory.py goes up to 100,000 rows."""
     write_model(trained, tmp_path / "model", batch_size=500)
     peaks = []
-    for num_rows in (1_000, 10_000):
+    for num_rows in (2_500, 10_000):
         rows = write_csv(tmp_path / "rows.csv", [{"task": "cb", "source": f"text: red {n}"} for n in range(num_rows)])
-        words = [rows, "--output", tmp_path / "answers.csv", "--model", tmp_path / "model"]
+        words = [rows, "--output", tmp_path / "answers.csv", "--model", tmp_path / "model", "--workers", 2]
         command = [sys.executable, "-c", PEAK, *map(str, words)]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[0] == f"{tmp_path / 'answers.csv'}: {num_rows:,} rows"
@@ -631,3 +638,162 @@ def test_the_path_that_is_meant_is_named(trained: World, tmp_path: Path) -> None
     ):
         with pytest.raises(PemtError, match=message):
             predict_file(predictor, input_path, output_path)
+
+
+def rows_file(folder: Path, num_rows: int) -> Path:
+    """Rows of all targets in turn, of different lengths."""
+    tasks = list(CELLS)
+    rows = [
+        {"task": tasks[n % 3], "name": f"n{n}", "source": "text: red" + " stone" * (n % 7)} for n in range(num_rows)
+    ]
+    return write_jsonl(folder / "rows.jsonl", rows)
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of three rows, so that a file of some rows has many."""
+    monkeypatch.setattr("pemt_core.prediction.files.CHUNK_ROWS", 3)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("ending", WRITERS)
+def test_the_file_is_the_same_for_any_number_of_workers(trained: World, tmp_path: Path, ending: str) -> None:
+    """Rows are in their order, and the answers are those of each part alone."""
+    predictor, given = load(trained, *CELLS), rows_file(tmp_path, 32)
+    written = []
+    for workers in (1, 2, 3, None):
+        path = tmp_path / f"answers-{workers}{ending}"
+        assert predict_file(predictor, given, path, keep=["name"], workers=workers) == 32
+        written.append(path.read_bytes())
+    assert written == [written[0]] * 4
+    rows, found = read_rows(given), read_rows(path)
+    expected = [each for n in range(0, 32, 3) for each in predictor.predict(rows[n : n + 3])]
+    assert [row["name"] for row in found] == [row["name"] for row in rows]
+    assert [(row["row"], row["prediction"], row["score"]) for row in found] == [
+        (n, each.prediction, each.score) for n, each in enumerate(expected)
+    ]
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_far_into_the_file_is_the_first_one_and_nothing_is_written(
+    trained: World, tmp_path: Path, workers: int
+) -> None:
+    given = rows_file(tmp_path, 20)
+    with given.open("a") as file:
+        file.write('{"task": "rt", "source": "text: red"}\nnot json\n')
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 21: there is no target 'rt' here; did you mean 'rte'\?"):
+        predict_file(load(trained, *CELLS), given, tmp_path / "answers.csv", workers=workers)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_large_file_is_read_only_a_few_parts_ahead(
+    trained: World, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever a part is written, few parts that are read are unwritten, so that memory is bounded."""
+    predictor, read, ahead = load(trained, *CELLS), [0], []
+    tokenize = predictor.read
+
+    def counted(*given: Any, **options: Any) -> list[ReadRow]:
+        read[0] += 1
+        return tokenize(*given, **options)
+
+    def write(parts: Iterator[list[dict[str, Any]]], schema: pa.Schema, path: Path) -> int:
+        ahead.extend(read[0] - written for written, _ in enumerate(parts))
+        return path.write_bytes(b"")
+
+    monkeypatch.setattr(predictor, "read", counted)
+    monkeypatch.setitem(pemt_core.prediction.files.WRITERS, ".csv", write)  # type: ignore[arg-type]
+    predict_file(predictor, rows_file(tmp_path, 90), tmp_path / "answers.csv", workers=workers)
+    assert (len(ahead), read[0]) == (30, 30)
+    assert max(ahead) <= 2 * workers + 2
+    assert ahead[0] > 1  # the next part is tokenized ahead
+
+
+STOPPED = """
+import os, sys
+from pathlib import Path
+from components.command import run
+from components.predict import main, make_parser
+import pemt_core.prediction.files, pemt_core.prediction.parts
+from pemt_core.prediction.predictor import Predictor
+
+pemt_core.prediction.files.CHUNK_ROWS = 3
+answer = Predictor.answer
+
+def slow(*given):
+    Path("pids", str(os.getpid())).touch()
+    Path("held").open().read()  # a pipe that nobody writes to
+    return answer(*given)
+
+Predictor.answer = slow
+run(main, make_parser())
+"""
+
+
+@pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_workers_end_with_the_program_and_a_killed_one_is_named(
+    trained: World, tmp_path: Path, ends: signal.Signals
+) -> None:
+    """SIGINT reaches the program and its workers, as from a terminal; SIGKILL reaches one worker."""
+    write_model(trained, tmp_path / "model")
+    rows_file(tmp_path, 30)
+    (tmp_path / "pids").mkdir()
+    os.mkfifo(tmp_path / "held")
+    words = ["rows.jsonl", "--output", "answers.csv", "--model", "model", "--workers", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED, *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        env=environment, start_new_session=True,
+    ) as program:  # fmt: skip
+        while len(found := list((tmp_path / "pids").iterdir())) < 2:
+            assert program.poll() is None, program.stderr and program.stderr.read()
+            time.sleep(0.05)
+        workers = [psutil.Process(int(path.name)) for path in found]
+        if ends == signal.SIGKILL:
+            workers[0].kill()
+        elif ends == signal.SIGINT:
+            os.killpg(program.pid, ends)
+        else:
+            program.send_signal(ends)
+        _, errors = program.communicate(timeout=60)
+    code, message = {
+        signal.SIGINT: (130, "stopped by SIGINT"),
+        signal.SIGTERM: (143, "stopped by SIGTERM"),
+        signal.SIGKILL: (
+            1,
+            "error: a worker was killed, perhaps for lack of memory; nothing is written. Ask for fewer",
+        ),
+    }[ends]
+    assert program.returncode == code
+    assert (message in errors) == (ends == signal.SIGKILL)
+    assert "Traceback" not in errors
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
+    assert not (tmp_path / "answers.csv").exists()
+    assert not list(tmp_path.glob(".answers*"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "parameters", "planned"),
+    [
+        (None, SINGLE_THREADED - 1, Schedule(4, True)),
+        (1, SINGLE_THREADED - 1, Schedule(1, True)),
+        (None, SINGLE_THREADED, Schedule(1, False)),
+        (1, SINGLE_THREADED, Schedule(1, True)),
+        (3, SINGLE_THREADED, Schedule(3, True)),
+    ],
+)
+def test_workers_that_are_asked_for_have_one_thread(
+    asked: int | None, parameters: int, planned: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("joblib.cpu_count", lambda: 4)
+    assert Schedule.of_predictions(asked, parameters, torch.device("cpu")) == planned
+    assert Schedule.of_predictions(None, parameters, torch.device("cuda")) == Schedule(1, False)
+    with pytest.raises(SettingsError, match="workers is 2: expected 1, as the model is on cuda"):
+        Schedule.of_predictions(2, parameters, torch.device("cuda"))
+    with pytest.raises(SettingsError, match="workers is 0: expected at least 1"):
+        Schedule.of_predictions(0, parameters, torch.device("cpu"))

@@ -31,6 +31,7 @@ from pemt_core.backbone.shapes import outline
 from pemt_core.backbone.store import load_backbone
 from pemt_core.data.prepared import PreparedTask, load_task_description, write_description
 from pemt_core.errors import ArtifactError, DataError, SettingsError, TrainingError
+from pemt_core.processes.schedule import SINGLE_THREADED, Schedule
 from pemt_core.settings import EvaluateSettings
 from pemt_core.steps import evaluate as evaluate_module
 from pemt_core.steps.collect_experts import collect_experts
@@ -40,7 +41,6 @@ from pemt_core.training import target as target_module
 from pemt_core.training.run import SilentRun
 from pemt_core.training.target import Target
 from pemt_core.training.task_data import TaskData
-from pemt_core.training.workers import SINGLE_THREADED, Schedule
 
 CELLS = ["pemt-kfull-seed1", "pemt-kfull-seed2"]
 BRIEFLY: dict[str, Any] = {"learning_rates": [0.1], "epochs": 8, "evaluate_every": 100}  # gets some labels right

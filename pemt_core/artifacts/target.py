@@ -27,7 +27,7 @@ def load_target(directory: Path, task: str, backbone: Backbone, bank: ExpertBank
     description = adapter.description
     if description.task != task:
         raise ArtifactError(f"{directory}: is a cell of '{description.task}', expected one of '{task}'")
-    method = _method(description)
+    method = method_of_cell(description)
     bank.check(directory, description, method.needs_lone_prompts)
     ids = torch.tensor(description_ids(backbone.tokenizer, method.prompt_text(description.prompt)))
     generator = torch.Generator().manual_seed(0)
@@ -63,8 +63,9 @@ def restore_target(
     SettingsError if the cell's kind of method is unknown.
     """
     sources = adapter.description.sources
-    return _method(adapter.description).build(backbone, adapter.tensors, bank.select(sources), folded)
+    return method_of_cell(adapter.description).build(backbone, adapter.tensors, bank.select(sources), folded)
 
 
-def _method(description: TargetDescription) -> Method:
+def method_of_cell(description: TargetDescription) -> Method:
+    """The method by which a cell was trained. Raises SettingsError if its kind is unknown."""
     return stored_method(description.settings, f"the method {description.method} of {description.task}")

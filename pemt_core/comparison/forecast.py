@@ -19,9 +19,9 @@ from pemt_core.comparison.scale import ROWS as OFFICIAL, rows_of as official_row
 from pemt_core.comparison.shared import Shared
 from pemt_core.comparison.work import CellWork, TargetRows, rows_of
 from pemt_core.errors import ArtifactError
+from pemt_core.processes.schedule import usable_cores
 from pemt_core.tasks import TASKS
 from pemt_core.training.run import silent_runs
-from pemt_core.training.workers import usable_cores
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from pemt_core.methods import Method
 from pemt_core.model.assemble import Expert, build_source_model, initial_source_tensors
 from pemt_core.model.prompted import PromptedModel
 from pemt_core.model.stacks import width
+from pemt_core.processes.schedule import SINGLE_THREADED
 from pemt_core.settings import EMBEDDED, Settings
-from pemt_core.training.workers import SINGLE_THREADED
 
 ROWS, FEW_ROWS = 32, 8  # of a probed batch; few with a backbone that is not small
 EMBEDDED_TOKENS, ANSWER = 48, 6  # of a text of the embedded suite, and of an answer

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from pemt_core.artifacts.files import atomic_file
 from pemt_core.errors import DataError, nearest
+from pemt_core.prediction.parts import AnsweredPart, Part, answering
 from pemt_core.prediction.predictor import Predictor
 from pemt_core.prediction.rows import TASK, TEXT
 from pemt_core.prediction.writers import WRITERS, output_schema
@@ -23,16 +24,25 @@ CHUNK_ROWS = 1_000  # held in memory at a time; rows of similar length are batch
 
 
 def predict_file(
-    predictor: Predictor, input_path: Path, output_path: Path, *, task: str | None = None, keep: Sequence[str] = ()
+    predictor: Predictor,
+    input_path: Path,
+    output_path: Path,
+    *,
+    task: str | None = None,
+    keep: Sequence[str] = (),
+    workers: int | None = None,
 ) -> int:
     """Write a prediction for every row of `input_path`, in order and in constant memory; returns the number of rows.
 
     The files' extensions give their formats: .csv, .jsonl or .parquet, in UTF-8. The output has the columns of
     `output_schema`; `keep` names columns of the input to copy to it as text. It is written whole or not at all.
+    `workers` processes answer at a time (None: as many as suit the machine); the file is the same for any number.
 
     Raises:
+        SettingsError: this machine cannot run `workers`.
         DataError: a file is missing, of another format, unreadable or empty, or a row is not what its task expects;
             the message names the file and the place in it.
+        PredictionError: a worker was killed.
     """
     check_files(input_path, output_path, keep)
     write, schema = WRITERS[output_path.suffix.lower()], output_schema(keep)
@@ -46,7 +56,9 @@ def predict_file(
             closing(read_records(input_path, needed)) as records,
         ):
             rows = (Record(number, {**unread, **values}) for number, values in records)
-            return write(_answered(predictor, input_path, rows, task, keep, bar), schema, temporary)
+            parts = _parts(predictor, input_path, rows, task, keep)
+            with answering(predictor, parts, workers) as answered:
+                return write(_output(answered, bar), schema, temporary)
     except OSError as error:
         raise DataError(f"{output_path}: cannot be written ({error.strerror or error})") from error
 
@@ -73,19 +85,24 @@ def _known_columns(predictor: Predictor, keep: Sequence[str]) -> list[str]:
     return list(dict.fromkeys((TASK, TEXT, *keep, *inputs)))
 
 
-def _answered(
-    predictor: Predictor, path: Path, records: Iterator[Record], task: str | None, keep: Sequence[str], bar: Any
-) -> Iterator[list[dict[str, Any]]]:
+def _parts(
+    predictor: Predictor, path: Path, records: Iterator[Record], task: str | None, keep: Sequence[str]
+) -> Iterator[Part]:
+    """Yield the rows of the input in parts, tokenized."""
+    while chunk := list(islice(records, CHUNK_ROWS)):
+        places, given = [place_of(path, record.number) for record in chunk], [record.values for record in chunk]
+        kept = [_kept(place, row, keep) for place, row in zip(places, given, strict=True)]
+        yield Part(predictor.read(given, task, places=places), kept)
+
+
+def _output(answered: Iterator[AnsweredPart], bar: Any) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows of the output in parts."""
     number = 0
-    while part := list(islice(records, CHUNK_ROWS)):
-        places, given = [place_of(path, record.number) for record in part], [record.values for record in part]
-        kept = [_kept(place, row, keep) for place, row in zip(places, given, strict=True)]
-        answers = predictor.predict(given, task, places=places)
-        pairs = enumerate(zip(kept, answers, strict=True), start=number)
-        yield [{"row": row, **columns, **answer.record()} for row, (columns, answer) in pairs]
-        number += len(part)
-        bar.update(len(part))
+    for part, answers in answered:
+        pairs = enumerate(zip(part.kept, answers, strict=True), start=number)
+        yield [{"row": row, **columns, **answer} for row, (columns, answer) in pairs]
+        number += len(answers)
+        bar.update(len(answers))
 
 
 def _kept(place: str, row: Mapping[str, Any], keep: Sequence[str]) -> dict[str, str | None]:

@@ -1,80 +1,46 @@
 """Several trained targets on one frozen backbone in memory.
 
-Each target's modules are attached only while its rows are answered, so answers do not depend on the rows of other
-targets in the call. Targets that mix the same experts share them. Targets may be added, replaced and removed at any
-time: rows that were read before are still answered by the target that they were read for.
+The rows of a call are answered together, each with the modules of its target, as `pemt_core.model.grouped` explains;
+targets that cannot be computed together take turns. Targets that mix the same experts share them. Targets may be added,
+replaced and removed at any time: rows that were read before are still answered by the target that they were read for.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from pemt_core.answering.answers import AnsweredBatch, Answerer, Probabilities
-from pemt_core.answering.rule import AnswerRule
-from pemt_core.artifacts.adapter import Adapter
-from pemt_core.artifacts.description import TargetDescription
+from pemt_core.answering.answers import Answerer, answer_read
 from pemt_core.artifacts.experts import load_experts
-from pemt_core.artifacts.target import load_target, restore_target
+from pemt_core.artifacts.target import load_target
 from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.batches import length_batches
-from pemt_core.data.prepared import TaskDescription, load_task_description
+from pemt_core.data.prepared import load_task_description
 from pemt_core.data.tokenized import Ragged, TokenizedTexts
 from pemt_core.errors import ArtifactError, DataError, nearest, shown
-from pemt_core.model.assemble import FoldedLayers, fold_experts
+from pemt_core.model.grouped.member import partition
+from pemt_core.model.grouped.model import GroupedModel, build_grouped_model
 from pemt_core.model.prompted import PromptedModel
 from pemt_core.prediction.rows import TASK, Row, text_of_row
+from pemt_core.prediction.trained import MixedExperts, Prediction, ReadRow, TrainedTarget, predictions
 from pemt_core.tasks.pairs import RowConversion
 from pemt_core.tasks.values import RowError, is_absent
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """The answer for one row."""
+class _Together:
+    """Targets whose rows are computed in one pass, detached from the backbone."""
 
-    task: str
-    prediction: str  # the generated text, or the most probable label
-    answer: AnswerRule  # the rule that answered, by which validation selected the target; free text is always generated
-    score: float  # its probability: of the text as a whole, or among the label words
-    scores: dict[str, float] | None  # of every label, adding up to 1; None for free text
-    expert_weights: dict[str, float]  # by source, the mean over all layers; empty if the method mixes no experts
-    truncated: bool  # the text was longer than the target's limit in training, and cut
-    layers: dict[str, list[float]] = field(repr=False)  # expert weights by layer, "encoder.0" to (E,)
-
-    def record(self) -> dict[str, Any]:
-        """All but `layers`, as files and servers answer."""
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "layers"}
-
-
-@dataclass(frozen=True, eq=False)
-class TrainedTarget:
-    """One trained target, detached from the backbone."""
-
-    task: TaskDescription
-    conversion: RowConversion
-    adapter: Adapter[TargetDescription]
-    model: PromptedModel
+    model: GroupedModel | PromptedModel
+    answerers: dict[TrainedTarget, Answerer]  # in the order of the group
 
     @property
-    def source_length(self) -> int:
-        """The most tokens of a text, as in training."""
-        length: int = self.adapter.description.settings["source_length"]
-        return length
-
-
-@dataclass(frozen=True, eq=False)
-class ReadRow:
-    """A valid row, ready to be answered by the target that it was read for."""
-
-    target: TrainedTarget
-    ids: NDArray[np.int32]
-    truncated: bool
+    def prompted(self) -> PromptedModel:
+        return self.model.model if isinstance(self.model, GroupedModel) else self.model
 
 
 class Predictor:
@@ -84,16 +50,18 @@ class Predictor:
         self.backbone, self.targets, self.batch_size = backbone, dict(targets), batch_size
         self._lock = Lock()  # of the backbone
         self._tokenizer_lock = Lock()  # the tokenizer's last truncation is shared state
+        self._together: list[_Together] = []  # all targets, once rows are to be answered
 
     def add(self, name: str, target: TrainedTarget) -> None:
         """Add a target, or replace the one of this name. Calls that run are not affected."""
-        self.targets = {**self.targets, name: target}
+        self.targets, self._together = {**self.targets, name: target}, []
 
     def remove(self, name: str) -> None:
         """Remove a target. Calls that run are not affected. Raises KeyError if there is none of this name."""
         if name not in self.targets:
             raise KeyError(name)
         self.targets = {other: target for other, target in self.targets.items() if other != name}
+        self._together = []
 
     @contextmanager
     def idle(self) -> Iterator[Backbone]:
@@ -133,27 +101,63 @@ class Predictor:
 
     def answer(self, rows: Sequence[ReadRow]) -> list[Prediction]:
         """Answer rows that `read` returned, in their order."""
-        places: dict[TrainedTarget, list[int]] = {}
-        for number, row in enumerate(rows):
-            places.setdefault(row.target, []).append(number)
         found: dict[int, Prediction] = {}
-        for target, numbers in places.items():
-            answers = self._answer_for(target, [rows[number] for number in numbers])
-            found.update(zip(numbers, answers, strict=True))
-        return [found[number] for number in range(len(rows))]
+        with self._lock:
+            for together in self._of_targets({row.target for row in rows}):
+                places = [place for place, row in enumerate(rows) if row.target in together.answerers]
+                with together.prompted.attached():
+                    for batch in self._batches(together, rows, places):
+                        own = [rows[place] for place in batch]
+                        found.update(zip(batch, self._answered(together, own), strict=True))
+        return [found[place] for place in range(len(rows))]
 
-    def _answer_for(self, target: TrainedTarget, rows: Sequence[ReadRow]) -> list[Prediction]:
-        found: dict[int, Prediction] = {}
-        tokenizer, truncated = self.backbone.tokenizer, np.array([row.truncated for row in rows], dtype=np.bool_)
-        tokenized = TokenizedTexts(Ragged.of([row.ids for row in rows]), truncated, tokenizer.pad_token_id)
-        with self._lock, target.model.attached() as model:
-            batches = length_batches(tokenized.texts.lengths, self.batch_size)
-            with self._tokenizer_lock:
-                answerer = Answerer(tokenizer, target.task, target.adapter.description.answer)
-            for batch in answerer.answer(model, tokenized, batches, probabilities=True):
-                answers = _predictions(target, answerer.rule, batch, truncated[batch.rows])
-                found.update(zip(map(int, batch.rows), answers, strict=True))
-        return [found[row] for row in range(len(rows))]
+    def _of_targets(self, targets: set[TrainedTarget]) -> list[_Together]:
+        """What computes these targets, which may have been replaced since their rows were read."""
+        known = {target for together in self._together for target in together.answerers}
+        if not targets <= known:
+            self._together = list(self._made(dict.fromkeys([*self.targets.values(), *targets])))
+        return [together for together in self._together if targets & together.answerers.keys()]
+
+    def _made(self, targets: Mapping[TrainedTarget, None]) -> Iterator[_Together]:
+        with self._tokenizer_lock:
+            answerers = {
+                each: Answerer(self.backbone.tokenizer, each.task, each.adapter.description.answer) for each in targets
+            }
+        members = {each: each.member for each in targets if each.member is not None}
+        for group in partition(list(members.values())):
+            own = [[*members][place] for place in group]
+            folded = next((each.mixed.folded for each in own if each.mixed.experts), None)
+            model = build_grouped_model(self.backbone.model, [members[each] for each in own], folded)
+            model.model.detach()
+            yield _Together(model, {each: answerers[each] for each in own})
+        yield from (_Together(each.model, {each: answerers[each]}) for each in targets if each.model is not None)
+
+    def _batches(self, together: _Together, rows: Sequence[ReadRow], places: Sequence[int]) -> Iterator[list[int]]:
+        """The places of rows that are computed at a time: of one rule and similar length, labels apart from text."""
+        kinds: dict[tuple[str, bool], list[int]] = {}
+        for place in places:
+            answerer = together.answerers[rows[place].target]
+            kinds.setdefault((answerer.rule, answerer.task.labels is not None), []).append(place)
+        for of_kind in kinds.values():
+            lengths = np.array([len(rows[place].ids) for place in of_kind])
+            yield from ([of_kind[each] for each in batch] for batch in length_batches(lengths, self.batch_size))
+
+    def _answered(self, together: _Together, rows: Sequence[ReadRow]) -> Iterator[Prediction]:
+        """Yield the answers of one batch."""
+        model, device = together.prompted.eval(), self.backbone.model.device
+        truncated, numbers = np.array([row.truncated for row in rows]), np.arange(len(rows))
+        texts = TokenizedTexts(Ragged.of([row.ids for row in rows]), truncated, self.backbone.tokenizer.pad_token_id)
+        ids, mask = (part.to(device) for part in texts.batch(numbers))
+        answerers = [together.answerers[row.target] for row in rows]
+        if isinstance(together.model, GroupedModel):
+            places = {target: place for place, target in enumerate(together.answerers)}
+            models = torch.tensor([places[row.target] for row in rows], device=device)
+            opened = together.model.encoded(ids, mask, models)
+        else:
+            opened = together.model.encoded(ids, mask)
+        with opened as encoded:
+            batch = answer_read(model.signal, encoded, numbers, answerers, probabilities=True)
+        yield from predictions(rows, answerers[0].rule, batch)
 
 
 def _task_of(row: Row, task: str | None, place: str, targets: Mapping[str, TrainedTarget]) -> str:
@@ -169,28 +173,6 @@ def _task_of(row: Row, task: str | None, place: str, targets: Mapping[str, Train
     if name not in targets:
         raise DataError(f"{place}: there is no target {name!r} here; {nearest(name, targets)}")
     return name
-
-
-def _predictions(
-    target: TrainedTarget, rule: AnswerRule, batch: AnsweredBatch, truncated: NDArray[np.bool_]
-) -> Iterator[Prediction]:
-    """Yield the prediction of each row of a batch."""
-    weights = {name: layer.cpu().double().numpy() for name, layer in batch.expert_weights.items()}
-    probabilities, shown = cast("Probabilities", batch.probabilities), target.task.shown_as  # asked for above
-    for place, text in enumerate(batch.texts):
-        layers = {name: layer[place] for name, layer in weights.items()}
-        labels = probabilities.labels[place]
-        means = np.mean(list(layers.values()), axis=0).tolist() if layers else []
-        yield Prediction(
-            task=target.task.name,
-            prediction=shown(text),
-            answer=rule,
-            score=probabilities.answers[place],
-            scores=None if labels is None else {shown(word): p for word, p in labels.items()},
-            expert_weights=dict(zip(target.adapter.description.sources, means, strict=True)) if layers else {},
-            truncated=bool(truncated[place]),
-            layers={name: layer.tolist() for name, layer in layers.items()},
-        )
 
 
 def load_predictor(
@@ -215,17 +197,15 @@ def load_predictor(
     backbone = _load_backbone(backbone_dir, adapter_dirs)
     backbone.model.to("cuda" if torch.cuda.is_available() else "cpu")
     bank = load_experts(experts_dir, backbone)
-    folded: dict[tuple[str, ...], FoldedLayers] = {}
+    mixed: dict[tuple[str, ...], MixedExperts] = {}
     targets = {}
     for name, directory in adapter_dirs.items():
         adapter = load_target(directory, name, backbone, bank)
         sources = tuple(adapter.description.sources)
-        if sources not in folded:
-            folded[sources] = fold_experts(backbone.model, bank.select(sources))
-        model = restore_target(backbone.model, adapter, bank, folded[sources])
-        model.detach()
+        if sources not in mixed:
+            mixed[sources] = MixedExperts.of(backbone.model, bank.select(sources))
         task = load_task_description(task_dirs[name], name)
-        targets[name] = TrainedTarget(task, conversions[name], adapter, model)
+        targets[name] = TrainedTarget.make(backbone.model, adapter, mixed[sources], task, conversions[name])
     return Predictor(backbone, targets, batch_size=batch_size)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from pemt_core.prediction.predictor import Prediction, ReadRow
+from pemt_core.prediction.trained import Prediction, ReadRow
 from pemt_core.serving.errors import BusyError, TooLargeError
 
 logger = logging.getLogger(__name__)

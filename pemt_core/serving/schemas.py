@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pemt_core.prediction.predictor import TrainedTarget
 from pemt_core.prediction.rows import TASK, TEXT
+from pemt_core.prediction.trained import TrainedTarget
 from pemt_core.serving.requests import CSV, JSON, RECORDS, SPLIT
 from pemt_core.tasks.pairs import Kind
 

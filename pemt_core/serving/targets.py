@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pemt_core.errors import DataError, PemtError, nearest
-from pemt_core.prediction.predictor import Predictor, ReadRow, TrainedTarget
+from pemt_core.prediction.predictor import Predictor
 from pemt_core.prediction.rows import TASK, known_columns
+from pemt_core.prediction.trained import ReadRow, TrainedTarget
 from pemt_core.serving.errors import BusyError, UnknownTargetError, VersionError
 from pemt_core.serving.metrics import Metrics
 from pemt_core.serving.requests import rows_of

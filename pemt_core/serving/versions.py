@@ -13,14 +13,14 @@ import torch
 
 from pemt_core.artifacts.experts import MANIFEST, TENSORS, ExpertBank, load_experts
 from pemt_core.artifacts.files import sha256_of_file
-from pemt_core.artifacts.target import load_target, restore_target
+from pemt_core.artifacts.target import load_target
 from pemt_core.backbone.shapes import outline
 from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.prepared import load_task_description
 from pemt_core.errors import ArtifactError
-from pemt_core.model.assemble import FoldedLayers, fold_experts
 from pemt_core.prediction.model_folder import MODEL, read_model_description
-from pemt_core.prediction.predictor import Predictor, TrainedTarget
+from pemt_core.prediction.predictor import Predictor
+from pemt_core.prediction.trained import MixedExperts, TrainedTarget
 from pemt_core.tracking.models import BACKBONE_DIR, FINGERPRINT, Version, fetch_part
 from pemt_core.tracking.store import Store
 
@@ -49,7 +49,7 @@ class VersionLoader:
             )
         backbone.model.to("cuda" if torch.cuda.is_available() else "cpu")
         self.predictor = Predictor(backbone, {}, batch_size=batch_size)
-        self._folded: dict[str, FoldedLayers] = {}  # by the hash of the experts
+        self._mixed: dict[str, MixedExperts] = {}  # by the hash of the experts
         self._users: dict[TrainedTarget, str] = {}
         self._bank: tuple[str, ExpertBank] | None = None  # the last, by the hash of its manifest
 
@@ -75,11 +75,10 @@ class VersionLoader:
         sources = adapter.description.sources
         key = bank.mixture_hash(sources)
         with self.predictor.idle() as backbone:
-            if key not in self._folded:
-                self._folded[key] = fold_experts(backbone.model, bank.select(sources))
-            model = restore_target(backbone.model, adapter, bank, self._folded[key])
-            model.detach()
-        made = TrainedTarget(task, description.conversion(target), adapter, model)
+            if key not in self._mixed:
+                self._mixed[key] = MixedExperts.of(backbone.model, bank.select(sources))
+            mixed, conversion = self._mixed[key], description.conversion(target)
+            made = TrainedTarget.make(backbone.model, adapter, mixed, task, conversion)
         self._users[made] = key
         return made
 
@@ -87,7 +86,7 @@ class VersionLoader:
         """Free what only targets other than those `served` use."""
         self._bank = None
         self._users = {target: key for target, key in self._users.items() if target in served}
-        self._folded = {key: self._folded[key] for key in {*self._users.values()}}
+        self._mixed = {key: self._mixed[key] for key in {*self._users.values()}}
 
     def _experts(self, version: Version, folder: Path) -> ExpertBank:
         content = sha256_of_file(folder / "experts" / MANIFEST)

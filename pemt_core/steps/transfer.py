@@ -27,6 +27,7 @@ from pemt_core.backbone.store import load_backbone
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.errors import PemtError, TrainingError
 from pemt_core.labels import check_label_words
+from pemt_core.processes.schedule import Schedule
 from pemt_core.settings.steps import Transfer
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import TrainingState
@@ -37,7 +38,7 @@ from pemt_core.training.search import Search, num_trials
 from pemt_core.training.settings import GroupRows
 from pemt_core.training.target import Target
 from pemt_core.training.together import Job, rows_of, train_together
-from pemt_core.training.workers import Schedule, forked_workers
+from pemt_core.training.workers import forked_trainings
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def transfer(
 
     Cells that are not listed are removed once all others exist, unless `keep_others`. What each cell took is written to
     `costs_dir`, if given, for `pemt_core.artifacts.cost.load_cost`. `workers` is how many trainings run at a time
-    (None: as many as suit the machine); `pemt_core.training.workers` explains when the numbers do not depend on it.
+    (None: as many as suit the machine); `pemt_core.processes.schedule` explains when the numbers do not depend on it.
     An interrupted transfer resumes from its last checkpoints; finished trainings are not repeated.
 
     Raises:
@@ -165,7 +166,7 @@ class _Work:
         trials = [trial for search in searches.values() for trial in search.first_trials]
         with (
             ExitStack() as all_runs,
-            forked_workers(self.target.train_silently, trials, workers, TrainingError) as done,
+            forked_trainings(self.target.train_silently, trials, workers) as done,
         ):
             under_way = {c: all_runs.enter_context(_OpenCell(s, self)) for c, s in searches.items()}
             total = sum(map(num_trials, trainings))

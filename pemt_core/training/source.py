@@ -22,6 +22,7 @@ from pemt_core.artifacts.run_info import ARTIFACT_TAG, source_run
 from pemt_core.backbone.store import Backbone
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.model.prompted import PromptedModel
+from pemt_core.processes.schedule import Schedule
 from pemt_core.settings import LonePromptSettings, TrainSourceSettings
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore
@@ -29,7 +30,6 @@ from pemt_core.training.lock import training_locks
 from pemt_core.training.loop import Trainer
 from pemt_core.training.run import OpenRun, Run, run_of
 from pemt_core.training.task_data import TaskData
-from pemt_core.training.workers import Schedule
 
 NewModel = Callable[[], AbstractContextManager[PromptedModel]]
 

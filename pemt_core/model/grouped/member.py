@@ -14,20 +14,16 @@ class Member:
     """One model of stage 2 with a gate that reads its layer's input, is static or uniform, or without sources."""
 
     tensors: Mapping[str, Tensor]  # all that it trains, by names in artifacts
-    experts: Sequence[Expert]  # that it mixes; none: without sources
+    experts: Sequence[Expert]  # that it mixes, the same objects in models that share them; none: without sources
     guidance: float  # factor of the sources' guide in its prompt; 0: a plain prompt
     sparsity_coefficient: float
     sparsity_positions: SparsityPositions
     prompt_dropout: float
 
     @property
-    def sources(self) -> tuple[str, ...]:
-        return tuple(expert.task for expert in self.experts)
-
-    @property
     def mixture(self) -> Hashable:
         """What two models that mix sources must have in common to be computed together."""
-        return self.sources, self.sparsity_positions, self.prompt_dropout if self.guidance else 0.0
+        return tuple(map(id, self.experts)), self.sparsity_positions, self.prompt_dropout if self.guidance else 0.0
 
     @property
     def adapter(self) -> Hashable:
