@@ -27,13 +27,15 @@ import httpx2
 import numpy as np
 import psutil
 import torch
+from transformers import AutoModelForSeq2SeqLM
 
 from pemt_core.artifacts.adapter import Adapter, save_adapter
 from pemt_core.artifacts.description import SourceDescription, TargetDescription, TrainingRecord
 from pemt_core.artifacts.experts import load_experts, save_experts
 from pemt_core.artifacts.run_info import target_run
-from pemt_core.backbone.store import Backbone, load_backbone
+from pemt_core.backbone.store import Backbone, load_backbone, save_backbone
 from pemt_core.backbone.text_ids import description_ids
+from pemt_core.backbone.tokenizer import load_tokenizer
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.model.assemble import initial_prompt, initial_source_tensors
 from pemt_core.preparation import prepare_task
@@ -44,7 +46,6 @@ from pemt_core.tasks import get_task
 from pemt_core.tracking import ARTIFACT, connect
 
 REPOSITORY = Path(__file__).parents[1]
-BACKBONE = REPOSITORY / "pemt_core/embedded/backbone"
 ROWS: dict[str, int | None] = {"train": 8, "validation": 8, "test": 64}
 ROUNDS = 3  # in which servers take turns
 REQUEST_ROWS = 64  # of the requests by which throughput in rows is measured
@@ -72,9 +73,11 @@ class Project:
 
 def make_project(folder: Path, targets: Sequence[str], seed: int) -> Project:
     """Write experts, cells and versions as the pipeline's steps do, without training; the first target has two."""
-    settings, backbone = load_settings(REPOSITORY / "params.yaml"), load_backbone(BACKBONE)
+    settings, embedded = load_settings(REPOSITORY / "params.yaml"), REPOSITORY / "pemt_core/embedded/backbone"
+    save_backbone(folder / "backbone", AutoModelForSeq2SeqLM.from_pretrained(embedded), load_tokenizer(str(embedded)))
+    backbone = load_backbone(folder / "backbone")
     generator = torch.Generator().manual_seed(seed)
-    folders = Folders(folder / "targets", folder / "data", BACKBONE, folder / "experts")
+    folders = Folders(folder / "targets", folder / "data", folder / "backbone", folder / "experts")
     make_experts(folders.experts, settings, backbone, generator)
     bank = load_experts(folders.experts, backbone)
     project = Project(folder, settings, {})
