@@ -155,7 +155,7 @@ def serving(project: Project, *words: str, ready: str = "/ready") -> Iterator[Se
     try:
         while not is_ready(url + ready):
             assert program.poll() is None, f"{' '.join(words)} ended"
-            time.sleep(0.02)
+            time.sleep(0.1)
         seconds = time.perf_counter() - begin
         yield Server(process, url, seconds, cpu_of(process))
     finally:
@@ -228,11 +228,14 @@ def compare(loads: Sequence[tuple[Server, Callable[[int], list[Row]]]], seconds:
 
 
 def compare_rates(project: Project, server: Server, targets: Sequence[str], seconds: float) -> None:
-    """Rows per second of requests for all targets, and of requests for one."""
-    rows = [project.rows(targets), project.rows(targets[:1])]
-    found = compare([(server, lambda _: rows[0]), (server, lambda _: rows[1])], seconds, 1)
+    """Rows per second of requests that mix all targets, and of requests for one target each, all in turn."""
+    mixed, single = project.rows(targets), [project.rows([target]) for target in targets]
+    found = compare([(server, lambda _: mixed), (server, lambda number: single[number % len(single)])], seconds, 1)
     counts = [REQUEST_ROWS * len(each.request_seconds) for each in found]
-    show(f"rows/s, {len(targets)} targets mixed; one", *(n / e.seconds for n, e in zip(counts, found, strict=True)))
+    show(
+        f"rows/s, {len(targets)} targets mixed; one after the other",
+        *(n / e.seconds for n, e in zip(counts, found, strict=True)),
+    )
     show("rows per CPU second", *(n / e.cpu_seconds for n, e in zip(counts, found, strict=True)))
 
 
