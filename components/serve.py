@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # loaded when they are needed
     from pemt_core.serving.wanted import Wanted
     from pemt_core.tracking.store import Store
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", HOST)
 
 
 def main(arguments: argparse.Namespace) -> None:
