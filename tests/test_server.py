@@ -552,7 +552,7 @@ def test_the_command_of_the_manifests_is_understood(project: Project, tmp_path: 
     from pemt_core.settings import load_settings
 
     kubeflow = load_settings(REPOSITORY / "params.yaml").kubeflow
-    place = Place(kubeflow, "pemt:1", kubeflow.resources["evaluate"])
+    place = Place(kubeflow, "pemt:1", "components.serve", kubeflow.resources["evaluate"])
     path, *_ = write_manifests(tmp_path / "k8s", Wanted("team", "best", (), Path("/pemt/backbone")), place)
     (container,) = YAML(typ="safe").load(path)["spec"]["template"]["spec"]["containers"]
     flags = make_parser().parse_args(container["args"])
