@@ -27,13 +27,15 @@ import httpx2
 import numpy as np
 import psutil
 import torch
+from transformers import AutoModelForSeq2SeqLM
 
 from pemt_core.artifacts.adapter import Adapter, save_adapter
 from pemt_core.artifacts.description import SourceDescription, TargetDescription, TrainingRecord
 from pemt_core.artifacts.experts import load_experts, save_experts
 from pemt_core.artifacts.run_info import target_run
-from pemt_core.backbone.store import Backbone, load_backbone
+from pemt_core.backbone.store import Backbone, load_backbone, save_backbone
 from pemt_core.backbone.text_ids import description_ids
+from pemt_core.backbone.tokenizer import load_tokenizer
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.model.assemble import initial_prompt, initial_source_tensors
 from pemt_core.preparation import prepare_task
@@ -44,7 +46,6 @@ from pemt_core.tasks import get_task
 from pemt_core.tracking import ARTIFACT, connect
 
 REPOSITORY = Path(__file__).parents[1]
-BACKBONE = REPOSITORY / "pemt_core/embedded/backbone"
 ROWS: dict[str, int | None] = {"train": 8, "validation": 8, "test": 64}
 ROUNDS = 3  # in which servers take turns
 REQUEST_ROWS = 64  # of the requests by which throughput in rows is measured
@@ -72,9 +73,11 @@ class Project:
 
 def make_project(folder: Path, targets: Sequence[str], seed: int) -> Project:
     """Write experts, cells and versions as the pipeline's steps do, without training; the first target has two."""
-    settings, backbone = load_settings(REPOSITORY / "params.yaml"), load_backbone(BACKBONE)
+    settings, embedded = load_settings(REPOSITORY / "params.yaml"), REPOSITORY / "pemt_core/embedded/backbone"
+    save_backbone(folder / "backbone", AutoModelForSeq2SeqLM.from_pretrained(embedded), load_tokenizer(str(embedded)))
+    backbone = load_backbone(folder / "backbone")
     generator = torch.Generator().manual_seed(seed)
-    folders = Folders(folder / "targets", folder / "data", BACKBONE, folder / "experts")
+    folders = Folders(folder / "targets", folder / "data", folder / "backbone", folder / "experts")
     make_experts(folders.experts, settings, backbone, generator)
     bank = load_experts(folders.experts, backbone)
     project = Project(folder, settings, {})
@@ -152,7 +155,7 @@ def serving(project: Project, *words: str, ready: str = "/ready") -> Iterator[Se
     try:
         while not is_ready(url + ready):
             assert program.poll() is None, f"{' '.join(words)} ended"
-            time.sleep(0.02)
+            time.sleep(0.1)
         seconds = time.perf_counter() - begin
         yield Server(process, url, seconds, cpu_of(process))
     finally:
@@ -225,11 +228,14 @@ def compare(loads: Sequence[tuple[Server, Callable[[int], list[Row]]]], seconds:
 
 
 def compare_rates(project: Project, server: Server, targets: Sequence[str], seconds: float) -> None:
-    """Rows per second of requests for all targets, and of requests for one."""
-    rows = [project.rows(targets), project.rows(targets[:1])]
-    found = compare([(server, lambda _: rows[0]), (server, lambda _: rows[1])], seconds, 1)
+    """Rows per second of requests that mix all targets, and of requests for one target each, all in turn."""
+    mixed, single = project.rows(targets), [project.rows([target]) for target in targets]
+    found = compare([(server, lambda _: mixed), (server, lambda number: single[number % len(single)])], seconds, 1)
     counts = [REQUEST_ROWS * len(each.request_seconds) for each in found]
-    show(f"rows/s, {len(targets)} targets mixed; one", *(n / e.seconds for n, e in zip(counts, found, strict=True)))
+    show(
+        f"rows/s, {len(targets)} targets mixed; one after the other",
+        *(n / e.seconds for n, e in zip(counts, found, strict=True)),
+    )
     show("rows per CPU second", *(n / e.cpu_seconds for n, e in zip(counts, found, strict=True)))
 
 

@@ -51,7 +51,7 @@ COMMANDS = {
     "compare": Command("components.compare", "run an experiment, which compares methods"),
     "report": Command("components.results", "show the results"),
     "predict": Command("components.predict", "predict the rows of a file"),
-    "serve": Command("components.serve", "serve a trained target over HTTP"),
+    "serve": Command("components.serve", "serve trained targets over HTTP"),
     "export": Command("components.export_adapter", "write an adapter for PEFT, or a target for transformers"),
     "ui": Command("components.ui", "show the runs in MLflow"),
     "image": Command("pipelines.image", "build the container image of all steps", "kubeflow"),

@@ -136,4 +136,5 @@ def check_port(port: int, host: str = HOST) -> None:
         except (OSError, OverflowError) as error:
             other.bind((HOST, 0))
             reason = error.strerror if isinstance(error, OSError) else error
-            raise PortError(f"--port is {port}: {reason}; {other.getsockname()[1]} is free") from error
+            place = f"--port is {port}" if host == HOST else f"--host is {host}, --port is {port}"
+            raise PortError(f"{place}: {reason}; {other.getsockname()[1]} is free") from error

@@ -21,7 +21,8 @@ if TYPE_CHECKING:  # loaded when they are needed
     from pemt_core.serving.wanted import Wanted
     from pemt_core.tracking.store import Store
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+PROGRAM = "components.serve"
+LOOPBACK = ("localhost", HOST)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -83,7 +84,7 @@ def _write_manifests(arguments: argparse.Namespace, wanted: "Wanted") -> None:
     from pemt_core.serving.manifests import Place, write_manifests
 
     kubeflow = load_settings(arguments.params).kubeflow
-    place = Place(kubeflow, arguments.image or image_name(kubeflow), kubeflow.resources["evaluate"])
+    place = Place(kubeflow, arguments.image or image_name(kubeflow), PROGRAM, kubeflow.resources["evaluate"])
     for path in write_manifests(arguments.manifests, wanted, place):
         print(path)
 

@@ -25,6 +25,7 @@ class Place:
 
     kubeflow: KubeflowSettings
     image: str
+    program: str  # the module that the command `pemt serve` runs
     resources: Resources
     replicas: int = 2
 
@@ -102,7 +103,7 @@ def _container(name: str, wanted: Wanted, place: Place) -> dict[str, Any]:
     return {
         "name": name,
         "image": place.image,
-        "command": ["python", "-m", "components.serve"],
+        "command": ["python", "-m", place.program],
         "args": [
             *wanted.targets, "--experiment", wanted.experiment, "--alias", wanted.alias, *backbone,
             "--host", "0.0.0.0", "--port", str(PORT),

@@ -1,5 +1,6 @@
 """The server as a process: the port opens at once, the targets are loaded behind it, and a signal ends it tidily."""
 
+import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -65,7 +66,7 @@ def serve(store: Store, wanted: Wanted, options: Options, announce: Callable[[st
         threading.Thread(target=load_and_follow, name="targets", daemon=True).start()
         yield
         stopped.set()
-        queue.close()
+        await asyncio.to_thread(queue.close)
 
     app.router.lifespan_context = lifespan
     server = uvicorn.Server(_config(app, options))

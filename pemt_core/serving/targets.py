@@ -73,13 +73,11 @@ class ServedTargets:
         if not targets:
             raise UnknownTargetError("no target is served now; POST /targets/<name> adds one")
         rows = rows_of(body, content_type, _number_columns(targets))
-        known, names_needed = (
-            known_columns(t.conversion for t in targets.values()),
-            [*targets] != [*self.wanted.targets],
-        )
-        if not any(column in row for row in rows for column in (*known, *([TASK] if names_needed else []))):
+        known = known_columns(target.conversion for target in targets.values())
+        is_single = [*targets] == [*self.wanted.targets] and len(targets) == 1  # its rows need no name
+        if not any(column in row for row in rows for column in (known if is_single else [*known, TASK])):
             raise DataError(f"no row has a known column; expected some of: {', '.join(known)}")
-        if len(targets) == 1 and names_needed:
+        if len(targets) == 1 and not is_single:
             _check_named(rows, targets)
         return self.predictor.read(rows)
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ from pemt_core.errors import ArtifactError
 from pemt_core.prediction.model_folder import MODEL, read_model_description
 from pemt_core.prediction.predictor import Predictor
 from pemt_core.prediction.trained import MixedExperts, TrainedTarget
-from pemt_core.tracking.models import BACKBONE_DIR, FINGERPRINT, Version, fetch_part
+from pemt_core.tracking.models import BACKBONE_DIR, FINGERPRINT, Version, fetch_part, files_of
 from pemt_core.tracking.store import Store
 
 
@@ -35,9 +36,10 @@ class VersionLoader:
         """
         self._store = store
         with TemporaryDirectory() as temporary:
-            batch_size = read_model_description(fetch_part(store, first, MODEL, Path(temporary)).parent).batch_size
+            files = files_of(store, first)
+            batch_size = read_model_description(fetch_part(store, files, MODEL, Path(temporary)).parent).batch_size
             referred = backbone_dir or (Path(first.tags[BACKBONE_DIR]) if BACKBONE_DIR in first.tags else None)
-            directory = referred or fetch_part(store, first, "backbone", Path(temporary))
+            directory = referred or fetch_part(store, files, "backbone", Path(temporary))
             if not directory.is_dir():
                 raise ArtifactError(f"{directory}: no such folder; it is the backbone of the targets to serve")
             backbone, self._outline = load_backbone(directory), outline(directory)
@@ -63,13 +65,14 @@ class VersionLoader:
         Raises ArtifactError if it is missing, altered, not of this backbone, or written by code that differs.
         """
         with TemporaryDirectory() as temporary, _without_path(temporary):
-            folder = fetch_part(self._store, version, MODEL, Path(temporary)).parent
+            files = files_of(self._store, version)
+            folder = fetch_part(self._store, files, MODEL, Path(temporary)).parent
             description = read_model_description(folder)
             if target not in description.targets:
                 raise ArtifactError(f"the version has {', '.join(description.targets)}, expected {target}")
             for part in (f"targets/{target}", f"tasks/{target}", f"experts/{MANIFEST}"):
-                fetch_part(self._store, version, part, folder)
-            bank = self._experts(version, folder)
+                fetch_part(self._store, files, part, folder)
+            bank = self._experts(files, folder)
             adapter = load_target(folder / "targets" / target, target, self._outline, bank)
             task = load_task_description(folder / "tasks" / target, target)
         sources = adapter.description.sources
@@ -88,10 +91,10 @@ class VersionLoader:
         self._users = {target: key for target, key in self._users.items() if target in served}
         self._mixed = {key: self._mixed[key] for key in {*self._users.values()}}
 
-    def _experts(self, version: Version, folder: Path) -> ExpertBank:
+    def _experts(self, files: Any, folder: Path) -> ExpertBank:
         content = sha256_of_file(folder / "experts" / MANIFEST)
         if self._bank is None or self._bank[0] != content:
-            fetch_part(self._store, version, f"experts/{TENSORS}", folder)
+            fetch_part(self._store, files, f"experts/{TENSORS}", folder)
             self._bank = content, load_experts(folder / "experts", self._outline)
         return self._bank[1]
 

@@ -141,13 +141,20 @@ def fetch_version(store: Store, version: Version, folder: Path) -> Path:
 
 
 @request
-def fetch_part(store: Store, version: Version, part: str, folder: Path) -> Path:
-    """Copy the file or folder `part` of `Package.folder` of a version to `folder`/`part`, and return this path."""
+def files_of(store: Store, version: Version) -> Any:
+    """Return MLflow's repository of the artifacts of a version's run, for `fetch_part`."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(store.client.get_run(version.run_id).info.artifact_uri, tracking_uri=store.uri)
+
+
+@request
+def fetch_part(store: Store, files: Any, part: str, folder: Path) -> Path:
+    """Copy the file or folder `part` of a version's `Package.folder` to `folder`/`part`, and return this path."""
     place = folder / part
     place.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder) as temporary:
-        found = store.client.download_artifacts(version.run_id, f"{MODEL}/data/{FOLDER}/{part}", temporary)
-        return Path(found).rename(place)
+        return Path(files.download_artifacts(f"{MODEL}/data/{FOLDER}/{part}", temporary)).rename(place)
 
 
 def rejected_input(message: str) -> Exception:
