@@ -72,12 +72,13 @@ class Trainer:
         title: str,
         progress_bar: bool = True,
         learning_rate_factors: Mapping[str, float] | None = None,
+        flush: Callable[[], None] = lambda: None,
     ) -> None:
-        """`learning_rate_factors` multiply the learning rate of the trained tensors by name; the default is 1."""
+        """`learning_rate_factors` are by name of a trained tensor, or 1; `flush` is called after each checkpoint."""
         self.model, self.data, self.evaluate = model, data, evaluate
         self.settings, self.accelerator, self.store = settings, accelerator, store
         self.learning_rate, self.seed, self.log, self.title = learning_rate, seed, log, title
-        self.progress_bar = progress_bar
+        self.progress_bar, self.flush = progress_bar, flush
         self.trained: dict[str, nn.Parameter] = model.trained
         optimizer = make_optimizer(self.trained, learning_rate, learning_rate_factors or {})
         self.prepared, self.optimizer = accelerator.prepare(model, optimizer)
@@ -208,6 +209,7 @@ class Trainer:
             state.early_score = state.best_score
         if (saves or self._has_ended) and self.accelerator.is_main_process:
             self._save([])
+            self.flush()
 
     def _save(self, unread: list[tuple[int, list[int], list[float]]]) -> None:
         self.state.unread = unread
