@@ -1,8 +1,9 @@
-"""Measure `pemt predict` by rows per second: one and two workers, and two threads in one process.
+"""Measure `pemt predict` in rows per second, and per second of the processors: one and two workers, and two threads.
 
-Each is alone at first, then beside a busy process that is bound to one of the cores. Run it in a trained project, as
-after `make demo`: python benchmarks/predict_files.py [--target cb] [--rows 4000] [--repetitions 3]. It prints a
-Markdown table with medians and their ratios to one worker alone; the repetitions of all variants take turns.
+Each is alone at first (the left columns), then beside a busy process that is bound to one of the cores. Run it in a trained project, as
+after `make demo`: python benchmarks/predict_files.py [--target cb] [--rows 1000] [--repetitions 3]. It prints a
+Markdown table with medians and their ratios to one worker alone; the repetitions of all variants take turns. Seconds of
+the processors count what is computed, and what threads spend on waiting for one another.
 """
 
 import argparse
@@ -24,32 +25,33 @@ import pyarrow.parquet as pq
 VARIANTS = {"1 worker": 1, "2 workers": 2, "2 threads in one process": None}
 
 PREDICT = """
-import json, sys, time
+import json, os, sys, time
 from pathlib import Path
 import torch
 import pemt_core
-from pemt_core.prediction.files import predict_file
+from pemt_core.prediction import files
 from pemt_core.processes import schedule
 
 target, rows, answers, workers = json.loads(sys.argv[1])
+files.CHUNK_ROWS = 100  # so that a short file has many parts
 if workers is None:
     schedule.SINGLE_THREADED = 0  # every backbone counts as large
     torch.set_num_threads(2)
 predictor = pemt_core.load([target])
 predictor.predict(["text: a few words"] * 8)
-begin = time.perf_counter()
-number = predict_file(predictor, Path(rows), Path(answers), workers=workers)
-print(number / (time.perf_counter() - begin))
+begin, before = time.perf_counter(), sum(os.times()[:4])
+number = files.predict_file(predictor, Path(rows), Path(answers), workers=workers)
+print(json.dumps([number / (time.perf_counter() - begin), number / (sum(os.times()[:4]) - before)]))
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="cb", help="one of the trained targets (%(default)s)")
-    parser.add_argument("--rows", type=int, default=4_000, help="rows of the file (%(default)s)")
+    parser.add_argument("--rows", type=int, default=1_000, help="rows of the file (%(default)s)")
     parser.add_argument("--repetitions", type=int, default=3, help="of each variant (%(default)s)")
     arguments = parser.parse_args()
-    found: dict[tuple[str, bool], list[float]] = {(name, busy): [] for busy in (False, True) for name in VARIANTS}
+    found: dict[tuple[str, bool], list[list[float]]] = {(name, busy): [] for busy in (False, True) for name in VARIANTS}
     with tempfile.TemporaryDirectory() as folder:
         rows = write_rows(Path(folder, "rows.csv"), arguments.target, arguments.rows)
         for _ in range(arguments.repetitions):
@@ -57,13 +59,13 @@ def main() -> None:
                 words = json.dumps([arguments.target, str(rows), str(Path(folder, "answers.csv")), VARIANTS[name]])
                 with busy_process() if busy else nullcontext():
                     speeds.append(rows_per_second(words))
-    medians = {key: statistics.median(speeds) for key, speeds in found.items()}
-    print("| variant | rows/s alone | ratio | rows/s beside a busy process | ratio |")
-    print("| --- | ---: | ---: | ---: | ---: |")
+    print(f"| variant |{' rows/s | ratio | rows per processor second | ratio |' * 2}")
+    print(f"| --- |{' ---: |' * 8}")
+    medians = {key: [statistics.median(values) for values in zip(*each, strict=True)] for key, each in found.items()}
     first = next(iter(medians.values()))
     for name in VARIANTS:
-        cells = [f"{medians[name, busy]:.0f} | {medians[name, busy] / first:.2f}" for busy in (False, True)]
-        print(f"| {name} | {' | '.join(cells)} |")
+        both = zip([*medians[name, False], *medians[name, True]], [*first, *first], strict=True)
+        print(f"| {name} | {' | '.join(f'{value:.0f} | {value / one:.2f}' for value, one in both)} |")
 
 
 def write_rows(path: Path, target: str, num_rows: int) -> Path:
@@ -76,13 +78,14 @@ def write_rows(path: Path, target: str, num_rows: int) -> Path:
     return path
 
 
-def rows_per_second(words: str) -> float:
+def rows_per_second(words: str) -> list[float]:
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     command = [sys.executable, "-c", PREDICT, words]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         sys.exit(done.stderr)
-    return float(done.stdout.splitlines()[-1])
+    found: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 @contextmanager
