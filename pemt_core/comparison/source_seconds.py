@@ -75,6 +75,9 @@ class _Tagged:
         self.tags.update(tags)
         self.run.tag(tags)
 
+    def flush(self) -> None:
+        self.run.flush()
+
 
 def _read(path: Path, default: float | None) -> float | None:
     """The number in a file; the default without the file, None if it has none."""

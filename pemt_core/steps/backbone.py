@@ -59,6 +59,7 @@ def make_backbone(
             learning_rate=settings.training.learning_rate,
             seed=settings.seed,
             log=run.log,
+            flush=run.flush,
             title="backbone",
             learning_rate_factors=pretraining.learning_rate_factors(),
         ).fit()

@@ -142,7 +142,7 @@ class _Work:
     def _tried(self, search: Search, trial: Trial, run: Run) -> list[Trial]:
         """Train one configuration; returns the trials that follow."""
         try:
-            return search.ended(trial, self.target.train(trial, run.log))
+            return search.ended(trial, self.target.train(trial, run.log, flush=run.flush))
         except TrainingError as error:
             return search.diverged(trial, error)
 

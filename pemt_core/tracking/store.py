@@ -35,6 +35,7 @@ ANY_EXPERIMENT = "Default"  # every store has it, and reading the registry needs
 DIGEST = 12  # characters of a dataset's hash that are kept; MLflow takes 36 at most
 
 Point = tuple[str, float, int]  # metric, value, step
+TimedPoint = tuple[str, float, int, int]  # and milliseconds since the epoch
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 
@@ -152,11 +153,15 @@ class Store:
 
     def add_metrics(self, run_id: str, points: Sequence[Point]) -> None:
         """Add points to a run's curves."""
+        now = int(time.time() * 1000)
+        self.add_timed(run_id, [(*point, now) for point in points])
+
+    def add_timed(self, run_id: str, points: Sequence[TimedPoint]) -> None:
+        """Add points with their times to a run's curves. A point that is added again stays one point."""
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
         for part in _parts(points, METRICS_PER_BATCH):
-            self._log(run_id, metrics=[Metric(name, float(value), now, step) for name, value, step in part])
+            self._log(run_id, metrics=[Metric(name, float(value), now, step) for name, value, step, now in part])
 
     def add_params(self, run_id: str, params: Mapping[str, str]) -> None:
         """Set parameters of a run, which can be set only once."""

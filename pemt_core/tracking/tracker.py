@@ -20,6 +20,7 @@ from pemt_core.artifacts.run_info import ARTIFACT_TAG, RunInfo
 from pemt_core.provenance.commit import git_commit
 from pemt_core.settings.dotted import flatten
 from pemt_core.tracking.address import TrackingError
+from pemt_core.tracking.outbox import Outbox, Unsent
 from pemt_core.tracking.store import Point, Store, StoredRun, open_store
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 CELL, ARTIFACT, RESULT = "pemt.cell", ARTIFACT_TAG, "pemt.result"  # tags: which cell, what was trained and shown
 KEY = "pemt.key"  # tag: the hash of everything that a target's cell depends on; other runs have none
 PLAN, ERROR = "pemt.plan", "pemt.error"  # tags: the key of a cluster run's branch; why a run failed
+CHECKPOINT_SECONDS = 1.0  # that a training waits for its points to be sent, after it has saved its state
+END_SECONDS, KILLED_SECONDS = 60.0, 3.0  # that the end of a run waits; the second after a signal
 LONGEST_TAG = 1000  # characters; longer error messages are cut
 LONGEST_PARAM = 500  # characters; longer values are cut, and the whole parameters become the file params.json
 
@@ -48,22 +51,25 @@ class RunRecord:
 
 
 class LiveRun:
-    """A run while its cell trains; does nothing without tracking."""
+    """A run while its cell trains; does nothing without tracking. What is written to it is sent in the background."""
 
-    def __init__(self, tracker: "Tracker", run_id: str) -> None:
-        self._tracker, self._run_id = tracker, run_id
+    def __init__(self, outbox: Outbox | None, unsent: Unsent) -> None:
+        self._outbox, self._unsent = outbox, unsent
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add one point to the curve of each of `metrics`."""
-        with self._tracker.tolerance() as store:
-            if store:
-                store.add_metrics(self._run_id, [(name, value, step) for name, value in metrics.items()])
+        if self._outbox:
+            self._outbox.log(self._unsent, step, metrics)
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags. With ARTIFACT set, `Tracker.record` completes this run instead of replacing it."""
-        with self._tracker.tolerance() as store:
-            if store:
-                store.set_tags(self._run_id, tags)
+        if self._outbox:
+            self._outbox.tag(self._unsent, tags)
+
+    def flush(self) -> None:
+        """Have everything sent, and wait for that briefly. Raises TrackingError if the store failed, with "stop"."""
+        if self._outbox:
+            self._outbox.flush(self._unsent, CHECKPOINT_SECONDS, retries=False)
 
 
 class Tracker:
@@ -74,6 +80,7 @@ class Tracker:
     ) -> None:
         self._store, self._on_unreachable, self._plan = store, on_unreachable, plan
         self._tags = {PLAN: plan} if plan else {}  # of every run that is opened or recorded
+        self._outbox = Outbox(store, keeps_trying=on_unreachable == "continue") if store else None
 
     @property
     def active(self) -> bool:
@@ -97,25 +104,41 @@ class Tracker:
     ) -> Iterator[LiveRun]:
         """Open a run of `cell` that replaces those with this key.
 
-        It ends FINISHED, or FAILED if the body raises an error, or KILLED if a signal interrupts it.
+        It ends FINISHED, or FAILED if the body raises an error, or KILLED if a signal interrupts it. If the store fails
+        meanwhile, this raises TrackingError or, with "continue", sends the rest when the store answers again.
         """
-        run_id = ""
+        outbox, unsent = self._outbox, Unsent(partial(self._create, cell, name, tags, params, key))
+        if outbox is None:
+            yield LiveRun(None, unsent)
+            return
         try:
-            with interruption.deferred(), self.tolerance() as store:
-                if store:
-                    for old in self._runs_of(store, cell, key):
-                        store.delete(old.run_id)
-                    run_id = store.create(name, _identity(cell, key))
-                    store.set_tags(run_id, {**tags, **self._tags})
-                    add_params(store, run_id, params, already=())
-            with interruption.last_words(partial(self._abandon, run_id, None)):
-                yield LiveRun(self, run_id)
+            with interruption.deferred():
+                outbox.open(unsent)
+            with interruption.last_words(partial(outbox.end_at_once, unsent, "KILLED")):
+                yield LiveRun(outbox, unsent)
+                outbox.flush(unsent, END_SECONDS)
         except BaseException as error:
-            self._abandon(run_id, error)
+            self._abandon(outbox, unsent, error)
             raise
-        with interruption.deferred(), self.tolerance() as store:
-            if store:
-                store.end(run_id, "FINISHED")
+        with interruption.deferred():
+            if not outbox.end(unsent, "FINISHED", END_SECONDS):
+                self._report_incomplete(cell)
+
+    def _create(
+        self,
+        cell: str,
+        name: str,
+        tags: Mapping[str, str],
+        params: Mapping[str, Any],
+        key: str,
+        unsent: Unsent,
+        store: Store,
+    ) -> None:
+        for old in self._runs_of(store, cell, key):
+            store.delete(old.run_id)
+        unsent.run_id = store.create(name, _identity(cell, key))
+        store.set_tags(unsent.run_id, {**tags, **self._tags})
+        add_params(store, unsent.run_id, params, already=())
 
     def open_run(self, info: RunInfo) -> AbstractContextManager[LiveRun]:
         """Open the `run` that `info` describes."""
@@ -168,16 +191,30 @@ class Tracker:
         runs = [run for run in store.runs_with(CELL, cell) if run.tags.get(PLAN) == self._plan]
         return runs if key is None else _with_key(runs, key)
 
-    def _abandon(self, run_id: str, error: BaseException | None) -> None:
+    def _abandon(self, outbox: Outbox, unsent: Unsent, error: BaseException) -> None:
         """Mark a run FAILED with the reason, or KILLED by a signal; an error of the store must not hide the reason."""
+        failed = not isinstance(error, KeyboardInterrupt)
+        stops = self._on_unreachable == "stop"
+        if stops and not unsent.run_id:
+            return
+        if stops:
+            unsent.opening = None  # if it failed halfway, the run is marked as it is
         try:
-            if self._store and run_id:
-                failed = not isinstance(error, KeyboardInterrupt | None)
-                if failed:
-                    self._store.set_tags(run_id, {ERROR: (str(error) or type(error).__name__)[:LONGEST_TAG]})
-                self._store.end(run_id, "FAILED" if failed else "KILLED")
-        except TrackingError as error:
-            logger.warning("%s", error)
+            if failed:
+                outbox.tag(unsent, {ERROR: (str(error) or type(error).__name__)[:LONGEST_TAG]})
+            outbox.end(unsent, "FAILED" if failed else "KILLED", END_SECONDS if failed else KILLED_SECONDS)
+        except TrackingError as problem:
+            logger.warning("%s", problem)
+        if stops:
+            outbox.forget(unsent)
+
+    def _report_incomplete(self, cell: str) -> None:
+        """Say that a run could not be sent as a whole, by an error or a warning."""
+        place = self._store.place if self._store else "the tracking store"
+        late = f"{place}: does not have all of the run of {cell} yet"
+        if self._on_unreachable == "stop":
+            raise TrackingError(f"{late}, after {END_SECONDS:.0f} s; run this again when it answers in time")
+        logger.warning("%s; if it stays so, `dvc repro -f -s record` completes it", late)
 
 
 def connect(uri: str, experiment: str, base_dir: Path, on_unreachable: Literal["stop", "continue"]) -> Tracker:

@@ -62,13 +62,14 @@ class Course:
         seed: int,
         log: Log,
         title: str,
+        flush: Callable[[], None] = lambda: None,
         until: Fraction | None = None,
     ) -> None:
-        """`until` ends the training earlier, at the first evaluation at or after this share of the steps."""
+        """`flush` is called after each checkpoint; `until` ends it at the first evaluation after this share of it."""
         self.trained, self.data, self.evaluate = trained, data, evaluate
         self.settings, self.accelerator, self.store = settings, accelerator, store
         self.learning_rate, self.seed, self.log, self.title = learning_rate, seed, log, title
-        self.until = until
+        self.flush, self.until = flush, until
         self.optimizer: Any = None
         self.state = TrainingState()
         self.pending: list[tuple[int, NDArray[np.int64], Tensor]] = []
@@ -144,6 +145,7 @@ class Course:
             state.early_score = state.best_score
         if (saves or self.has_ended) and self.accelerator.is_main_process:
             self._save([])
+            self.flush()
 
     def _save(self, unread: list[tuple[int, list[int], list[float]]]) -> None:
         self.state.unread = unread

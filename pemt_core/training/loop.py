@@ -47,8 +47,9 @@ class Trainer:
         title: str,
         progress_bar: bool = True,
         learning_rate_factors: Mapping[str, float] | None = None,
+        flush: Callable[[], None] = lambda: None,
     ) -> None:
-        """`learning_rate_factors` multiply the learning rate of the trained tensors by name; the default is 1."""
+        """`learning_rate_factors` are by name of a trained tensor, or 1; `flush` is called after each checkpoint."""
         self.accelerator, self.settings, self.progress_bar = accelerator, settings, progress_bar
         self.trained: dict[str, nn.Parameter] = model.trained
         optimizer = make_optimizer(self.trained, learning_rate, learning_rate_factors or {})
@@ -63,6 +64,7 @@ class Trainer:
             learning_rate=learning_rate,
             seed=seed,
             log=log,
+            flush=flush,
             title=title,
         )
 

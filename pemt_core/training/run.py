@@ -16,6 +16,9 @@ class Run(Protocol):
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
 
+    def flush(self) -> None:
+        """Have the points written, as after a checkpoint; this waits briefly, if at all."""
+
 
 OpenRun = Callable[[RunInfo], AbstractContextManager[Run]]
 
@@ -27,6 +30,9 @@ class SilentRun:
         pass
 
     def tag(self, tags: Mapping[str, str]) -> None:
+        pass
+
+    def flush(self) -> None:
         pass
 
 

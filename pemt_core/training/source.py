@@ -109,6 +109,7 @@ class SourceTraining:
                 learning_rate=settings.training.learning_rate,
                 seed=settings.seed,
                 log=run.log,
+                flush=run.flush,
                 title=self.title,
             ).fit()
             record = state.record(settings.training.learning_rate, model.num_trained_parameters())

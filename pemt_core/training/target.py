@@ -1,6 +1,6 @@
 """The trainings of one target: its cells, each trained by one method in one or several configurations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,9 @@ class Target:
         """Train without logging, and leave the result in the checkpoint."""
         self.train(trial, SilentRun().log, progress_bar=False)
 
-    def train(self, trial: Trial, log: Log, *, progress_bar: bool = True) -> TrainingState:
+    def train(
+        self, trial: Trial, log: Log, *, progress_bar: bool = True, flush: Callable[[], None] = lambda: None
+    ) -> TrainingState:
         """Train a configuration as far as the trial says. Raises TrainingError if the loss is not finite."""
         configuration = trial.configuration
         option, cell = configuration.option, configuration.description.cell
@@ -155,6 +157,7 @@ class Target:
                 title=f"transfer {cell.task} {cell.name}",
                 progress_bar=progress_bar,
                 learning_rate_factors=option.learning_rate_factors(list(model.trained)),
+                flush=flush,
             ).fit(trial.until)
 
     def _new_model(self, configuration: Configuration) -> Any:
