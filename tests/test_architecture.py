@@ -38,6 +38,7 @@ NOT_STEPS = (
     "components.program",
     "components.executor",
     "components.command",
+    "components.fork_server",
     "components.server",
     "components.trainer_job",
     "components.trainer_api",
