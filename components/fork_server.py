@@ -13,46 +13,16 @@ import runpy
 import selectors
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
+from components.handover import ADDRESS, LENGTH
 from pemt_core.errors import PemtError
-
-ADDRESS = "PEMT_FORK_SERVER"  # the socket's path, in the environment of the command
-PRELOADED = {  # by program, the step that it imports
-    "components.train_source": "pemt_core.steps.train_source",
-    "components.transfer": "pemt_core.steps.transfer",
-}
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-LENGTH = struct.Struct("!I")  # of a request, before it
-
-
-def hand_over(module: str) -> None:
-    """Have the server run this program, and exit as it does; return if no server runs, or none that preloads it."""
-    address = os.environ.get(ADDRESS)
-    if address is None or module not in PRELOADED:
-        return
-    request = {"module": module, "arguments": sys.argv, "folder": os.getcwd(), "environment": dict(os.environ)}
-    content = json.dumps(request).encode()
-    with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            connection.connect(address)
-        except OSError:  # it has ended
-            return
-        socket.send_fds(connection, [LENGTH.pack(len(content))], [0, 1, 2])
-        connection.sendall(content)
-        for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, lambda received, _: connection.sendall(bytes([received])))
-        answer = connection.recv(LENGTH.size, socket.MSG_WAITALL)
-    sys.exit(LENGTH.unpack(answer)[0] if answer else f"error: {module}: the fork server ended")
 
 
 class ForkServer:
@@ -149,8 +119,8 @@ def run_here(request: dict[str, Any], files: Sequence[int]) -> NoReturn:
 
 def preload(backbone: Path) -> None:
     """Import what the programs need, the backbone's architecture included, without starting a thread."""
-    for step in PRELOADED.values():
-        import_module(step)
+    import pemt_core.steps.train_source
+    import pemt_core.steps.transfer  # noqa: F401
     from pemt_core.backbone.store import load_backbone
     from pemt_core.tracking.store import import_mlflow
 

@@ -14,7 +14,7 @@ from typing import Generic
 
 from components.command import OutputFile, OutputFolder, check_paths, collect_rarely, explained, flush_output
 from components.executor import Executor, Outcome
-from components.fork_server import hand_over
+from components.handover import hand_over
 from pemt_core.errors import PemtError, file_errors_named
 from pemt_core.interruption import Interrupted, stoppable
 from pemt_core.schema.values import check_words

@@ -12,11 +12,10 @@ from source_code import REPOSITORY
 
 PROGRAM = """
 import os, sys, time
-from components import fork_server
-fork_server.PRELOADED = {"program": "program"}
+from components.handover import hand_over
 
 if __name__ == "__main__":
-    fork_server.hand_over("program")
+    hand_over("program")
     print("ran in", os.getppid(), os.getcwd(), os.environ["COLOUR"], sys.argv[1:], sys.stdin.read(), flush=True)
     if sys.argv[1] == "wait":
         from pemt_core.interruption import stoppable
@@ -29,7 +28,8 @@ if __name__ == "__main__":
 """
 SERVER = """
 import os, socket, sys
-from components.fork_server import ADDRESS, ForkServer
+from components.fork_server import ForkServer
+from components.handover import ADDRESS
 with socket.socket(socket.AF_UNIX) as listener:
     listener.bind("socket")
     listener.listen()
