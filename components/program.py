@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic
 
-from components.command import OutputFile, OutputFolder, check_paths, explained, flush_output
+from components.command import OutputFile, OutputFolder, check_paths, collect_rarely, explained, flush_output
 from components.executor import Executor, Outcome
+from components.handover import hand_over
 from pemt_core.errors import PemtError, file_errors_named
 from pemt_core.interruption import Interrupted, stoppable
 from pemt_core.schema.values import check_words
@@ -74,6 +75,7 @@ def run(main: Main[StepType], parser: argparse.ArgumentParser, kind: type[StepTy
     """Parse the flags, read the step's settings and call `main`."""
 
     step = parser.prog.rpartition(".")[2]
+    hand_over(parser.prog.rpartition(" ")[2])
 
     def read(arguments: argparse.Namespace, executor: Executor | None) -> Outcome | None:
         settings = read_step(kind, arguments.settings, step)
@@ -92,6 +94,7 @@ def run_program(
     and exit codes 130 and 143.
     """
     arguments = parser.parse_args()
+    collect_rarely()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for chatty in ("httpx", "alembic", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

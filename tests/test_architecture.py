@@ -38,6 +38,8 @@ NOT_STEPS = (
     "components.program",
     "components.executor",
     "components.command",
+    "components.fork_server",
+    "components.handover",
     "components.server",
     "components.trainer_job",
     "components.trainer_api",
@@ -120,7 +122,7 @@ def test_only_two_modules_use_environment_variables() -> None:
 
 def test_components_import_the_standard_library_and_the_core() -> None:
     def allowed(name: str) -> bool:
-        shared = ("program", "command", "server", "executor", "trainer_api", "trainer_manifest")
+        shared = ("program", "command", "handover", "server", "executor", "trainer_api", "trainer_manifest")
         return name.split(".")[0] in {*sys.stdlib_module_names, "pemt_core"} or name in map(
             "components.{}".format, shared
         )

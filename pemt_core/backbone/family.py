@@ -60,6 +60,8 @@ class Family:
     fingerprint: tuple[str, ...]  # keys of a config (part) that affect outputs in evaluation
     dropout: str = "dropout_rate"  # the key of a config with the probability in training
     config_parts: tuple[str, ...] = ("",)  # paths of the configs that have these keys
+    # whether the decoder attends by distances between positions, and takes a mask with a value for each pair of them
+    has_relative_decoder: bool = False
     run_on: tuple[str, ...] = ()  # what the project ran on models of this family
 
     @property

@@ -11,6 +11,9 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from pemt_core.backbone.families import family_of
 from pemt_core.model.prompted import IGNORED_LABEL, Prefix, PromptedModel, ReadRows
+from pemt_core.model.signal import ForwardSignal
+
+MOST_POSITIONS = 64  # of candidates that are read side by side: their attention grows with the square
 
 
 class EncoderDecoder(PromptedModel):
@@ -45,7 +48,7 @@ class EncoderDecoder(PromptedModel):
         mask = prefix.mask.long()
         encoder = self.backbone.get_encoder()
         state = encoder(inputs_embeds=prefix.embeddings, attention_mask=mask).last_hidden_state
-        return EncodedRows(self.backbone, state, mask)
+        return EncodedRows(self.backbone, self.signal, state, mask)
 
 
 class EncodedRows(ReadRows):
@@ -53,9 +56,11 @@ class EncodedRows(ReadRows):
 
     num_start_tokens = 1
 
-    def __init__(self, backbone: Any, state: Float[Tensor, "B S D"], mask: Int[Tensor, "B S"]) -> None:
+    def __init__(
+        self, backbone: Any, signal: ForwardSignal, state: Float[Tensor, "B S D"], mask: Int[Tensor, "B S"]
+    ) -> None:
         super().__init__(backbone, mask)
-        self.state = state
+        self.signal, self.state = signal, state
 
     @torch.no_grad()
     def generate(self, **options: Any) -> Int[Tensor, "B L"]:
@@ -69,6 +74,37 @@ class EncodedRows(ReadRows):
 
     @torch.no_grad()
     def _log_probabilities(self, candidates: Int[Tensor, "B C L"]) -> Float[Tensor, "B C"]:
+        if candidates.shape[1] == 1 or not family_of(self.backbone).has_relative_decoder:
+            return self._in_rows(candidates)
+        parts = candidates.split(max(1, MOST_POSITIONS // candidates.shape[2]), dim=1)
+        return torch.cat([self._side_by_side(part) for part in parts], dim=1)
+
+    def _side_by_side(self, candidates: Int[Tensor, "B C L"]) -> Float[Tensor, "B C"]:
+        """Read all candidates of a row as one sequence, in which each sees itself alone.
+
+        The keys and values of the encoder's output are then computed once per row, and not once per candidate. Layers
+        with a gate per position show the weights of the first candidate.
+        """
+        num_rows, num_candidates, length = candidates.shape
+        labels = candidates.flatten(0, 1)
+        ids = self.backbone.prepare_decoder_input_ids_from_labels(labels=labels).view(num_rows, -1)
+        sees = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
+        hidden = ~torch.block_diag(*[sees] * num_candidates)
+        mask = torch.zeros(hidden.shape, dtype=self.state.dtype, device=ids.device)
+        mask = mask.masked_fill(hidden, torch.finfo(mask.dtype).min).expand(num_rows, 1, -1, -1)
+        first = F.pad(candidates[:, 0] != IGNORED_LABEL, (0, ids.shape[1] - length), value=False)
+        with self.signal.counting("decoder", first):
+            logits = self.backbone(
+                encoder_outputs=BaseModelOutput(last_hidden_state=self.state),
+                attention_mask=self.mask,
+                decoder_input_ids=ids,
+                decoder_attention_mask=mask,
+                use_cache=False,
+            ).logits
+        return sums_of_log_probabilities(logits.view(*labels.shape, -1), labels).view(num_rows, num_candidates)
+
+    def _in_rows(self, candidates: Int[Tensor, "B C L"]) -> Float[Tensor, "B C"]:
+        """Read every candidate as a row, with a copy of the encoder's output."""
         num_candidates, labels = candidates.shape[1], candidates.flatten(0, 1)
         logits = self.backbone(
             encoder_outputs=BaseModelOutput(last_hidden_state=self.state.repeat_interleave(num_candidates, dim=0)),

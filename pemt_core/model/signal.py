@@ -74,6 +74,15 @@ class ForwardSignal:
         finally:
             self._close()
 
+    @contextmanager
+    def counting(self, stack: str, positions: Bool[Tensor, "B _"]) -> Iterator[None]:
+        """For one call of a stack, record the weights of these positions alone."""
+        before, self.positions = self.positions, {**self.positions, stack: positions}
+        try:
+            yield
+        finally:
+            self.positions = before
+
     def prompt_mean(self, x: Float[Tensor, "B S C"]) -> Float[Tensor, "B C"]:
         """The mean of x over each sequence's prompt positions. Raises RuntimeError if there are none."""
         mask = _rows(self._open_prompt_mask(), len(x))

@@ -260,6 +260,12 @@ def _opened(uri: str, experiment: str, artifacts: Path | None) -> Store:
     return Store(client, _experiment_id(client, experiment, artifacts.as_uri() if artifacts else None), uri)
 
 
+def import_mlflow() -> None:
+    """Import what opening a store needs, for processes that are forked later."""
+    _prepare_import()
+    from mlflow.store.tracking import sqlalchemy_store  # noqa: F401
+
+
 def _prepare_import() -> None:
     """Set defaults of environment variables that MLflow reads on import or later; the user's values stay."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
