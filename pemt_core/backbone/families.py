@@ -69,6 +69,7 @@ T5 = Family(
         "eos_token_id",
         "decoder_start_token_id",
     ),
+    broadcasts_masks=True,
     run_on=(TINY, "the generated world (docs/demo.md)"),
 )
 

@@ -60,6 +60,7 @@ class Family:
     fingerprint: tuple[str, ...]  # keys of a config (part) that affect outputs in evaluation
     dropout: str = "dropout_rate"  # the key of a config with the probability in training
     config_parts: tuple[str, ...] = ("",)  # paths of the configs that have these keys
+    broadcasts_masks: bool = False  # attentions differ in no mask, so that one of the keys alone serves all
     run_on: tuple[str, ...] = ()  # what the project ran on models of this family
 
     @property

@@ -254,8 +254,9 @@ class Trainer:
 
     def _check_tensors(self) -> None:
         """Check that all are finite: the last step may have had a finite loss and an infinite gradient."""
-        for name, parameter in self.trained.items():
-            if not parameter.isfinite().all():
+        finite = torch.stack([parameter.isfinite().all() for parameter in self.trained.values()]).tolist()
+        for name, is_finite in zip(self.trained, finite, strict=True):
+            if not is_finite:
                 raise self._divergence(f"{name} is no longer finite after", self.state.step)
 
     def _divergence(self, problem: str, step: int) -> TrainingError:
