@@ -33,19 +33,21 @@ class TargetLayerNorm(nn.Module):
         scale = self.offset + self.weight if self.offset else self.weight
         if x.is_cuda:  # one kernel
             return F.rms_norm(x.float(), scale.shape, scale, self.epsilon).to(x.dtype)
-        normed: Tensor = _ScaledNorm.apply(x.float(), scale, self.epsilon)
+        read = x.float()
+        normed: Tensor = _ScaledNorm.apply(read, read, scale, self.epsilon)
         return normed.to(x.dtype)
 
 
 class _ScaledNorm(torch.autograd.Function):
     """x / rms(x) * scale, which keeps x for the backward pass but not x / rms(x), as torch's own operators do.
 
-    Operations and their order are those of autograd on `rms_norm`, so gradients are equal to the bit.
+    Operations and their order are those of autograd on `rms_norm`, so gradients are equal to the bit. That is why x is
+    given twice: its gradient has two parts, which are added to that of the residual stream one after the other.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Float[Tensor, "*batch D"], scale: Float[Tensor, " D"], epsilon: float
+        ctx: Any, x: Float[Tensor, "*batch D"], _: Float[Tensor, "*batch D"], scale: Float[Tensor, " D"], epsilon: float
     ) -> Float[Tensor, "*batch D"]:
         factor = (x.pow(2).mean(-1, keepdim=True) + epsilon).rsqrt()
         ctx.save_for_backward(x, scale, factor)
@@ -55,13 +57,13 @@ class _ScaledNorm(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any, gradient: Float[Tensor, "*batch D"]
-    ) -> tuple[Float[Tensor, "*batch D"], Float[Tensor, " D"], None]:
+    ) -> tuple[Float[Tensor, "*batch D"], Float[Tensor, "*batch D"], Float[Tensor, " D"], None]:
         x, scale, factor = ctx.saved_tensors
         of_scale = (gradient * (x * factor)).sum(tuple(range(x.ndim - 1)))
         of_normed = gradient * scale
         of_factor = (of_normed * x).sum(-1, keepdim=True)
         of_mean = -0.5 * of_factor * factor.pow(3) / x.shape[-1]
-        return of_normed.mul_(factor).add_(x * 2 * of_mean), of_scale, None
+        return of_normed.mul_(factor), (x * 2).mul_(of_mean), of_scale, None
 
 
 def initial_scales(backbone: Any) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from tqdm import tqdm
 from pemt_core.errors import TrainingError
 from pemt_core.interruption import Interrupted, asked_for, deferred
 from pemt_core.training.checkpoint import CheckpointStore, TrainingState
+from pemt_core.training.loader import Loader, TrainingData
 from pemt_core.training.meter import Meter
 from pemt_core.training.optimizer import linear_schedule, make_optimizer
 from pemt_core.training.settings import TrainingSettings
@@ -41,14 +42,6 @@ class Evaluation:
 
     score: float
     metrics: dict[str, float]
-
-
-class TrainingData(Protocol):
-    """Rows in batches: the rows of each batch, and their tensors."""
-
-    def batches(self, epoch: int) -> list[NDArray[np.int64]]: ...
-
-    def collate(self, rows: NDArray[np.int64], epoch: int) -> dict[str, Tensor]: ...
 
 
 class Trainer:
@@ -75,6 +68,7 @@ class Trainer:
     ) -> None:
         """`learning_rate_factors` multiply the learning rate of the trained tensors by name; the default is 1."""
         self.model, self.data, self.evaluate = model, data, evaluate
+        self.loader = Loader(data, accelerator.device, ahead=accelerator.device.type == "cuda")
         self.settings, self.accelerator, self.store = settings, accelerator, store
         self.learning_rate, self.seed, self.log, self.title = learning_rate, seed, log, title
         self.progress_bar = progress_bar
@@ -112,6 +106,8 @@ class Trainer:
                 self._train()
         except Interrupted as stopped:
             raise self._explained(stopped) from None
+        finally:
+            self.loader.close()
         self.accelerator.wait_for_everyone()
         with torch.no_grad():
             for name, tensor in self.state.best_tensors.items():
@@ -147,6 +143,8 @@ class Trainer:
         while not self._has_ended:
             batches = self.data.batches(state.epoch)
             while state.batch < len(batches):
+                for following in batches[state.batch + 1 : state.batch + 2]:
+                    self.loader.announce(self._parts(following), state.epoch)
                 yield batches[state.batch]
             state.epoch, state.batch = state.epoch + 1, 0
 
@@ -156,32 +154,32 @@ class Trainer:
 
     def _step(self, rows: NDArray[np.int64]) -> None:
         """Take one optimizer step over `rows`, in as many parts as are accumulated."""
-        state, accelerator = self.state, self.accelerator
-        shard = rows[accelerator.process_index :: accelerator.num_processes]
-        shard = shard if len(shard) else rows[:1]  # every process must take part in the exchange of gradients
-        parts = np.array_split(shard, min(self.settings.gradient_accumulation, len(shard)))
+        state, accelerator, parts = self.state, self.accelerator, self._parts(rows)
         self.prepared.train()
         seed = np.random.SeedSequence([self.seed, state.step, accelerator.process_index]).generate_state(1)
         torch.manual_seed(int(seed[0]))  # dropout depends on (seed, step) alone: a resumed run repeats it
         schedule = linear_schedule(state.step, self.settings.warmup_steps, self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * schedule * group["factor"]
-        losses: list[Tensor] = []
+        losses, num_rows = [], sum(map(len, parts))
         for index, part in enumerate(parts):
-            if index < len(parts) - 1:
-                with accelerator.no_sync(self.prepared):
-                    losses.append(self._backward(part, len(part) / len(shard)))
-            else:
-                losses.append(self._backward(part, len(part) / len(shard)))
+            with accelerator.no_sync(self.prepared) if index < len(parts) - 1 else nullcontext():
+                losses.append(self._backward(part, len(part) / num_rows))
         accelerator.clip_grad_norm_(self.trained.values(), self.settings.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.pending.append((state.step, rows, torch.stack(losses).sum(0)))
         state.step, state.batch = state.step + 1, state.batch + 1
 
+    def _parts(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """The rows of a step that this process takes, in as many parts as are accumulated."""
+        shard = rows[self.accelerator.process_index :: self.accelerator.num_processes]
+        shard = shard if len(shard) else rows[:1]  # every process must take part in the exchange of gradients
+        return np.array_split(shard, min(self.settings.gradient_accumulation, len(shard)))
+
     def _backward(self, rows: NDArray[np.int64], share: float) -> Tensor:
         """Run forward and backward on one part; returns [loss, sparsity loss] times its share, on the device."""
-        batch = {n: t.to(self.accelerator.device) for n, t in self.data.collate(rows, self.state.epoch).items()}
+        batch = self.loader.load(rows, self.state.epoch)
         with self.accelerator.autocast():
             output = self.prepared(**batch)
         self.meter.sample()  # with all that the backward pass needs
@@ -255,9 +253,9 @@ class Trainer:
     def _check_tensors(self) -> None:
         """Check that all are finite: the last step may have had a finite loss and an infinite gradient."""
         finite = torch.stack([parameter.isfinite().all() for parameter in self.trained.values()]).tolist()
-        for name, is_finite in zip(self.trained, finite, strict=True):
-            if not is_finite:
-                raise self._divergence(f"{name} is no longer finite after", self.state.step)
+        if not all(finite):
+            name = list(self.trained)[finite.index(False)]
+            raise self._divergence(f"{name} is no longer finite after", self.state.step)
 
     def _divergence(self, problem: str, step: int) -> TrainingError:
         kept = "the last good checkpoint is kept" if self.store.path.is_file() else "there is no checkpoint yet"
