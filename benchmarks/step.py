@@ -23,12 +23,13 @@ from torch import Tensor, nn
 class Step:
     """A model with its optimizer: a call takes one optimizer step."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model, self.parameters = model.train(), trained(model)
+    def __init__(self, model: nn.Module, *, bfloat16: bool = False) -> None:
+        self.model, self.parameters, self.bfloat16 = model.train(), trained(model), bfloat16
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-3, weight_decay=0.0, fused=True)
 
     def __call__(self, batch: Batch) -> Tensor:
-        loss: Tensor = self.model(**batch).loss
+        with torch.autocast(batch["labels"].device.type, torch.bfloat16, enabled=self.bfloat16):
+            loss: Tensor = self.model(**batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
