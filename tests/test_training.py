@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from pemt_core.errors import TrainingError
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore
 from pemt_core.training.course import Evaluation
+from pemt_core.training.loader import Loader
 from pemt_core.training.loop import Trainer
 from pemt_core.training.optimizer import linear_schedule
 from pemt_core.training.settings import TrainingSettings
@@ -181,6 +183,55 @@ def test_accumulated_parts_are_one_batch(tmp_path: Path, parts: int) -> None:
         trainer(model, Points.make(24, 8), tmp_path / str(accumulation), gradient_accumulation=accumulation).fit()
         weights.append(model.weight.detach())
     torch.testing.assert_close(*weights)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_batches_that_are_made_ahead_change_nothing(tmp_path: Path, parts: int) -> None:
+    """With a thread, as for a GPU."""
+    data, weights = Points.make(rows=50, batch_size=8), []
+    for ahead in (False, True):
+        model = Line()
+        for steps in (5, 16):
+            trained = trainer(
+                model, data, tmp_path / str(ahead), epochs=3, max_steps=steps, gradient_accumulation=parts
+            )
+            trained.loader = Loader(data, torch.device("cpu"), ahead=ahead)
+            trained.fit()
+        weights.append(model.weight.detach().clone())
+    assert torch.equal(*weights)
+
+
+def test_a_loader_gives_what_was_announced_and_what_was_not() -> None:
+    data, taken = Points.make(rows=9, batch_size=3), []
+
+    class Watched(Points):
+        def collate(self, rows: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
+            taken.append((rows.tolist(), threading.current_thread() is threading.main_thread()))
+            return super().collate(rows, epoch)
+
+    loader = Loader(Watched(data.x, data.y, 3), torch.device("cpu"), ahead=True)
+    first, second, third = (np.arange(start, start + 3) for start in (0, 3, 6))
+    loader.announce([first, second], 0)
+    for rows in (second, first, third):
+        assert torch.equal(loader.load(rows, 0)["x"], data.x[rows])
+    loader.close()
+    loader.announce([first], 0)
+    assert torch.equal(loader.load(first, 0)["y"], data.y[:3])
+    assert sorted(taken) == [([0, 1, 2], False), ([0, 1, 2], True), ([3, 4, 5], False), ([6, 7, 8], True)]
+
+
+def test_an_error_in_the_thread_reaches_the_training(tmp_path: Path) -> None:
+    class Broken(Points):
+        def collate(self, rows: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
+            if threading.current_thread() is not threading.main_thread():
+                raise OSError("the disk is gone")
+            return super().collate(rows, epoch)
+
+    points = Points.make(rows=9, batch_size=3)
+    failing = trainer(Line(), Broken(points.x, points.y, 3), tmp_path, epochs=1)
+    failing.loader = Loader(failing.data, torch.device("cpu"), ahead=True)
+    with pytest.raises(OSError, match="the disk is gone"):
+        failing.fit()
 
 
 def test_max_steps_bounds_training_and_its_schedule(tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ T5 = Family(
         "decoder_start_token_id",
     ),
     has_relative_decoder=True,
+    broadcasts_masks=True,
     run_on=(TINY, "the generated world (docs/demo.md)"),
 )
 

@@ -62,6 +62,7 @@ class Family:
     config_parts: tuple[str, ...] = ("",)  # paths of the configs that have these keys
     # whether the decoder attends by distances between positions, and takes a mask with a value for each pair of them
     has_relative_decoder: bool = False
+    broadcasts_masks: bool = False  # attentions differ in no mask, so that one of the keys alone serves all
     run_on: tuple[str, ...] = ()  # what the project ran on models of this family
 
     @property

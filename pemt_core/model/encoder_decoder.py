@@ -35,11 +35,15 @@ class EncoderDecoder(PromptedModel):
     def logits(self, prefix: Prefix, labels: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
         logits: Tensor = self.backbone(
             inputs_embeds=prefix.embeddings,
-            attention_mask=prefix.mask.long(),
+            attention_mask=self._attention_mask(prefix.mask),
             decoder_input_ids=self.backbone.prepare_decoder_input_ids_from_labels(labels=labels),
             use_cache=False,
         ).logits
         return logits
+
+    def _attention_mask(self, mask: Bool[Tensor, "B S"]) -> Bool[Tensor, "B 1 1 S"] | Int[Tensor, "B S"]:
+        """The mask as transformers reads it: with two dimensions, a GPU would wait while it looks for padding."""
+        return mask[:, None, None] if mask.is_cuda and broadcasts_masks(self.backbone) else mask.long()
 
     def positions(self, prefix: Prefix, labels: Int[Tensor, "B L"]) -> dict[str, Bool[Tensor, "B _"]]:
         return {"encoder": prefix.mask, "decoder": labels != IGNORED_LABEL}
@@ -115,11 +119,16 @@ class EncodedRows(ReadRows):
         return sums_of_log_probabilities(logits, labels).view(candidates.shape[:2])
 
 
+def broadcasts_masks(backbone: Any) -> bool:
+    """Whether all attentions take a mask of the keys alone: there are no windows, and torch's own attention runs."""
+    return family_of(backbone).broadcasts_masks and backbone.config._attn_implementation == "sdpa"
+
+
 def beginning(backbone: Any) -> Float[Tensor, "1 _ D"]:
     """The embedding of the BOS with which texts begin, or no position in a family without."""
-    ids = [backbone.config.bos_token_id] if family_of(backbone).starts_with_bos else []
-    embedding = backbone.get_input_embeddings()
-    vectors: Tensor = embedding(torch.tensor([ids], dtype=torch.long, device=embedding.weight.device))
+    count, embedding = int(family_of(backbone).starts_with_bos), backbone.get_input_embeddings()
+    bos = backbone.config.bos_token_id if count else 0
+    vectors: Tensor = embedding(torch.full((1, count), bos, device=embedding.weight.device))  # no copy from the CPU
     return vectors
 
 

@@ -82,7 +82,10 @@ class MixtureOutput(MixedLinear):
         """
         cosines = self.experts.cosines(y, channels)
         unpadded = self.signal.positions[self.stack] if self.sparsity_positions == "unpadded" else None
-        mean = cosines.mean((0, 1)) if unpadded is None else cosines[unpadded].mean(0)
+        if unpadded is None:
+            mean = cosines.mean((0, 1))
+        else:  # indexing by the mask would make a GPU wait for the number of positions
+            mean = cosines.masked_fill(~unpadded.unsqueeze(-1), 0.0).sum((0, 1)) / unpadded.sum()
         if weights.ndim == 3:
             shares = torch.ones_like(weights[..., :1]) if unpadded is None else unpadded.unsqueeze(-1)
             weights = (weights * shares).sum(1) / shares.sum(1)

@@ -1,7 +1,7 @@
 """A frozen backbone behind a task prompt: what all families share of the forward pass and of generation."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from pemt_core.backbone.families import family_of
 from pemt_core.model.attachment import Attachment
+from pemt_core.model.frozen_products import frozen_products
 from pemt_core.model.prompt import Prompt
 from pemt_core.model.signal import ForwardSignal
 
@@ -197,4 +198,4 @@ class PromptedModel(nn.Module):
     def _computing(self) -> AbstractContextManager[Any]:
         """A backbone in bfloat16 computes in bfloat16; what is trained beside it stays in float32."""
         reduced = self.backbone.dtype == torch.bfloat16
-        return torch.autocast(self.backbone.device.type, torch.bfloat16) if reduced else nullcontext()
+        return torch.autocast(self.backbone.device.type, torch.bfloat16) if reduced else frozen_products(self.backbone)

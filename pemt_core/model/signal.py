@@ -102,7 +102,9 @@ class ForwardSignal:
         text = _rows(F.pad(self._text, (0, x.shape[1] - self._text.shape[1])), len(x))
         weights = text.unsqueeze(-1).to(x.dtype)
         means = (x * weights).sum(1) / weights.sum(1).clamp_min(1)
-        return means if text.any(1).all() else torch.where(text.any(1, keepdim=True), means, self.prompt_mean(x))
+        if not self._open_prompt_mask().shape[1] and bool(text.any(1).all()):  # a GPU waits here, but not with a prompt
+            return means
+        return torch.where(text.any(1, keepdim=True), means, self.prompt_mean(x))
 
     def prefix_mean(self, reader: nn.Module, part: Part, x: Float[Tensor, "B S C"]) -> Float[Tensor, "B C"]:
         """The mean of x over the prompt or the text, which `reader` keeps for the positions that are generated next."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from pemt_core.errors import TrainingError
 from pemt_core.interruption import Interrupted
 from pemt_core.training.checkpoint import CheckpointStore, TrainingState
+from pemt_core.training.loader import TrainingData
 from pemt_core.training.meter import Meter
 from pemt_core.training.optimizer import linear_schedule
 from pemt_core.training.settings import TrainingSettings
@@ -33,14 +34,6 @@ class Evaluation:
 
     score: float
     metrics: dict[str, float]
-
-
-class TrainingData(Protocol):
-    """Rows in batches: the rows of each batch, and their tensors."""
-
-    def batches(self, epoch: int) -> list[NDArray[np.int64]]: ...
-
-    def collate(self, rows: NDArray[np.int64], epoch: int) -> dict[str, Tensor]: ...
 
 
 class Course:
@@ -103,6 +96,10 @@ class Course:
         while state.batch >= len(self._batches_of(state.epoch)):
             state.epoch, state.batch = state.epoch + 1, 0
         return self._batches_of(state.epoch)[state.batch]
+
+    def rows_after_next(self) -> list[NDArray[np.int64]]:
+        """The rows of the step after the next one, in a list; it is empty at the end of an epoch."""
+        return self._batches_of(self.state.epoch)[self.state.batch + 1 : self.state.batch + 2]
 
     def _batches_of(self, epoch: int) -> list[NDArray[np.int64]]:
         if self._batches[0] != epoch:
@@ -192,9 +189,10 @@ class Course:
 
     def _check_tensors(self) -> None:
         """Check that all are finite: the last step may have had a finite loss and an infinite gradient."""
-        for name, parameter in self.trained.items():
-            if not parameter.isfinite().all():
-                raise self._divergence(f"{name} is no longer finite after", self.state.step)
+        finite = torch.stack([parameter.isfinite().all() for parameter in self.trained.values()]).tolist()
+        if not all(finite):
+            name = list(self.trained)[finite.index(False)]
+            raise self._divergence(f"{name} is no longer finite after", self.state.step)
 
     def _divergence(self, problem: str, step: int) -> TrainingError:
         kept = "the last good checkpoint is kept" if self.store.path.is_file() else "there is no checkpoint yet"

@@ -6,6 +6,7 @@ answers equal those alone up to rounding; dropout is drawn for the group as a wh
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from pemt_core.interruption import Interrupted, asked_for, deferred
 from pemt_core.model.grouped.matrix import TensorMatrix
 from pemt_core.model.grouped.model import GroupedModel
 from pemt_core.training.course import Course, Evaluation
+from pemt_core.training.loader import Loader
 from pemt_core.training.meter import Meter
 from pemt_core.training.optimizer import GroupedAdamW
 
@@ -43,6 +45,8 @@ class GroupTrainer:
         """The courses train the rows of `group.matrix`, in its order. `evaluate` scores the models at some places."""
         self.group, self.courses, self.evaluate = group, courses, evaluate
         self.accelerator, self.max_grad_norm, self.title = accelerator, max_grad_norm, title
+        ahead = accelerator.device.type == "cuda"
+        self.loaders = [Loader(course.data, accelerator.device, ahead=ahead) for course in courses]
         self.optimizer = GroupedAdamW(group.matrix.values, group.matrix.is_trained)
         self.errors: dict[int, TrainingError] = {}
         self.meter, self.shares = Meter(accelerator.device), [_Share() for _ in courses]
@@ -52,7 +56,9 @@ class GroupTrainer:
         for place, course in enumerate(self.courses):
             course.meter = self.shares[place]
             course.resume(_RowMoments(self.group.matrix, self.optimizer, place, course.trained))
-        with deferred(), self._progress_bar() as bar:
+        with deferred(), self._progress_bar() as bar, ExitStack() as loaders:
+            for loader in self.loaders:
+                loaders.callback(loader.close)
             while active := self._active():
                 self._step(active)
                 self._after_step(active, bar)
@@ -74,9 +80,11 @@ class GroupTrainer:
         seeds = [number for course in courses for number in (course.seed, course.state.step)]
         torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
         rows = [course.next_rows() for course in courses]
+        for place, course in zip(active, courses, strict=True):
+            self.loaders[place].announce(course.rows_after_next(), course.state.epoch)
         batches = [
-            {name: tensor.to(device) for name, tensor in course.data.collate(own, course.state.epoch).items()}
-            for course, own in zip(courses, rows, strict=True)
+            self.loaders[place].load(own, course.state.epoch)
+            for place, course, own in zip(active, courses, rows, strict=True)
         ]
         models = None if len(active) == len(self.courses) else torch.tensor(active, device=device)
         with self.accelerator.autocast():

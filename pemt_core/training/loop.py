@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from pemt_core.interruption import Interrupted, asked_for, deferred
 from pemt_core.training.checkpoint import CheckpointStore, TrainingState
-from pemt_core.training.course import Course, Evaluation, Log, TrainingData
+from pemt_core.training.course import Course, Evaluation, Log
+from pemt_core.training.loader import Loader, TrainingData
 from pemt_core.training.optimizer import make_optimizer
 from pemt_core.training.settings import TrainingSettings
 
@@ -51,6 +52,7 @@ class Trainer:
     ) -> None:
         """`learning_rate_factors` are by name of a trained tensor, or 1; `flush` is called after each checkpoint."""
         self.accelerator, self.settings, self.progress_bar = accelerator, settings, progress_bar
+        self.loader = Loader(data, accelerator.device, ahead=accelerator.device.type == "cuda")
         self.trained: dict[str, nn.Parameter] = model.trained
         optimizer = make_optimizer(self.trained, learning_rate, learning_rate_factors or {})
         self.prepared, self.optimizer = accelerator.prepare(model, optimizer)
@@ -84,6 +86,8 @@ class Trainer:
                 self._train()
         except Interrupted as stopped:
             raise self.course.explained(stopped) from None
+        finally:
+            self.loader.close()
         self.accelerator.wait_for_everyone()
         self.course.keep_best()
         self.accelerator.free_memory()
@@ -95,6 +99,8 @@ class Trainer:
             if not (course.total_steps or course.has_ended):
                 course.after_step(bar)
             while not course.has_ended:
+                for following in course.rows_after_next():
+                    self.loader.announce(self._parts(following), course.state.epoch)
                 self._step(course.next_rows())
                 bar.update()
                 course.after_step(bar)
@@ -104,34 +110,33 @@ class Trainer:
 
     def _step(self, rows: NDArray[np.int64]) -> None:
         """Take one optimizer step over `rows`, in as many parts as are accumulated."""
-        course, accelerator = self.course, self.accelerator
-        shard = rows[accelerator.process_index :: accelerator.num_processes]
-        shard = shard if len(shard) else rows[:1]  # every process must take part in the exchange of gradients
-        parts = np.array_split(shard, min(self.settings.gradient_accumulation, len(shard)))
+        course, accelerator, parts = self.course, self.accelerator, self._parts(rows)
         self.prepared.train()
         seed = np.random.SeedSequence([course.seed, course.state.step, accelerator.process_index]).generate_state(1)
         torch.manual_seed(int(seed[0]))  # dropout depends on (seed, step) alone: a resumed run repeats it
         for group in self.optimizer.param_groups:
             group["lr"] = course.rate * group["factor"]
-        losses: list[Tensor] = []
+        losses, num_rows = [], sum(map(len, parts))
         for index, part in enumerate(parts):
-            if index < len(parts) - 1:
-                with accelerator.no_sync(self.prepared):
-                    losses.append(self._backward(part, len(part) / len(shard)))
-            else:
-                losses.append(self._backward(part, len(part) / len(shard)))
+            with accelerator.no_sync(self.prepared) if index < len(parts) - 1 else nullcontext():
+                losses.append(self._backward(part, len(part) / num_rows))
         accelerator.clip_grad_norm_(self.trained.values(), self.settings.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         course.stepped(rows, torch.stack(losses).sum(0))
 
+    def _parts(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """The rows of a step that this process takes, in as many parts as are accumulated."""
+        shard = rows[self.accelerator.process_index :: self.accelerator.num_processes]
+        shard = shard if len(shard) else rows[:1]  # every process must take part in the exchange of gradients
+        return np.array_split(shard, min(self.settings.gradient_accumulation, len(shard)))
+
     def _backward(self, rows: NDArray[np.int64], share: float) -> Tensor:
         """Run forward and backward on one part; returns [loss, sparsity loss] times its share, on the device."""
-        course = self.course
-        batch = {n: t.to(self.accelerator.device) for n, t in course.data.collate(rows, course.state.epoch).items()}
+        batch = self.loader.load(rows, self.course.state.epoch)
         with self.accelerator.autocast():
             output = self.prepared(**batch)
-        course.meter.sample()  # with all that the backward pass needs
+        self.course.meter.sample()  # with all that the backward pass needs
         self.accelerator.backward(output.loss * share)
         sparsity = getattr(output, "sparsity_loss", None)
         parts = [output.loss.detach(), torch.zeros_like(output.loss) if sparsity is None else sparsity.detach()]
