@@ -23,7 +23,8 @@ JOBS ?= 2
 side_by_side = dvc stage list --name-only | grep '^$(1)@' | OMP_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 python -m components.fork_server xargs -P $(JOBS) -n 3 dvc repro --single-item
 
 # DVC runs one stage at a time. Stages of one kind are independent, so $(JOBS) processes of `dvc repro` share them, each
-# with one thread, which suits the small backbone of the embedded suite
+# with one thread, which suits the small backbone of the embedded suite. Their programs are forks of a process that has
+# imported everything
 define stages
 dvc repro backbone
 $(call side_by_side,train_source)

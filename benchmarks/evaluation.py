@@ -3,9 +3,10 @@
     python benchmarks/evaluation.py [--target cb]... [--repeats 5]
 
 For each target, PEMT with random experts is trained a few steps on the embedded backbone, so that it writes label words
-and ends them. It then answers the test rows in three ways, in turn: `score`; `generate`; and `generate` with a second
-forward pass over text and answer, which finds how probable the answer is, as `score` does. Prints a Markdown table with
-rows per processor second of the fastest repeat, and the ratio of the first to the last.
+and ends them. It then answers the test rows, in turn, by `score`, by `generate`, and by `generate` with another full
+forward pass: over the text and the generated answer, whose probability it finds, or over the text with each label,
+which finds the probabilities that `score` does. Prints a Markdown table with rows per processor second in the fastest
+repeat, and the ratios of `score` to both.
 """
 
 import argparse
@@ -44,8 +45,9 @@ def main() -> None:
     torch.set_num_threads(1)
     settings = load_settings(Path("params.yaml"))
     backbone = embedded_backbone(settings)
-    print("| target | labels | rows | score | generate | generate, forward | ratio | equal answers |")
-    print(f"| --- |{' ---: |' * 7}")
+    ways = ["score", "generate", "with a forward pass", "with one per label"]
+    print(f"| target | labels | rows | {' | '.join(ways)} | ratios | equal answers |")
+    print(f"| --- |{' ---: |' * 8}")
     for target in arguments.target or ["cb", "rte", "mrpc", "boolq"]:
         with TemporaryDirectory() as folder, few_shot_model(target, settings, backbone, Path(folder)) as model:
             split = test_split(Path(folder), settings, backbone)
@@ -112,7 +114,8 @@ def row_of(model: PromptedModel, split: EvaluationSplit, backbone: Backbone, bat
     ways: dict[str, Callable[[], list[str]]] = {
         "score": lambda: answers(model, split, backbone, batches, "score"),
         "generate": lambda: answers(model, split, backbone, batches, "generate"),
-        "both": lambda: generated_and_read(model, split, backbone, batches),
+        "answer": lambda: generated_and_read(model, split, backbone, batches),
+        "labels": lambda: generated_and_read(model, split, backbone, batches, split.task.labels),
     }
     seconds, texts = dict.fromkeys(ways, float("inf")), {}
     for _ in range(repeats):
@@ -122,9 +125,9 @@ def row_of(model: PromptedModel, split: EvaluationSplit, backbone: Backbone, bat
             seconds[name] = min(seconds[name], time.process_time() - begin)
     same = sum(one == other for one, other in zip(texts["score"], texts["generate"], strict=True))
     speeds = [f"{len(split) / seconds[name]:.0f}" for name in ways]
-    ratio = seconds["both"] / seconds["score"]
+    ratios = ", ".join(f"{seconds[name] / seconds['score']:.1f}" for name in ("answer", "labels"))
     sizes = [str(len(split.task.labels or [])), str(len(split))]
-    return f"| {' | '.join([split.task.name, *sizes, *speeds, f'{ratio:.2f}', str(same)])} |"
+    return f"| {' | '.join([split.task.name, *sizes, *speeds, ratios, str(same)])} |"
 
 
 def answers(model: PromptedModel, split: EvaluationSplit, backbone: Backbone, batches: Batches, rule: str) -> list[str]:
@@ -132,16 +135,22 @@ def answers(model: PromptedModel, split: EvaluationSplit, backbone: Backbone, ba
     return [t for batch in answerer.answer(model, split.texts, batches, probabilities=False) for t in batch.texts]
 
 
-def generated_and_read(model: PromptedModel, split: EvaluationSplit, backbone: Backbone, batches: Batches) -> list[str]:
-    """Generate, then find the answers' probabilities by a forward pass over texts and answers."""
+def generated_and_read(
+    model: PromptedModel,
+    split: EvaluationSplit,
+    backbone: Backbone,
+    batches: Batches,
+    labels: Sequence[str] | None = None,
+) -> list[str]:
+    """Generate, then pass texts and answers through the model, or texts and each of the labels."""
     found = []
     answerer = Answerer(backbone.tokenizer, split.task, "generate")
     for batch in answerer.answer(model, split.texts, batches, probabilities=False):
-        pairs = tokenize(batch.texts, batch.texts, backbone.tokenizer, source_length=1, target_length=16)
-        labels = pairs.batch(np.arange(len(batch.texts)))["labels"]
-        with torch.no_grad():
-            logits = model(*split.texts.batch(batch.rows), labels).logits
-        torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
+        inputs = split.texts.batch(batch.rows)
+        for answers in [[label] * len(batch.texts) for label in labels or []] or [batch.texts]:
+            pairs = tokenize(answers, answers, backbone.tokenizer, source_length=1, target_length=16)
+            with torch.no_grad():
+                model(*inputs, pairs.batch(np.arange(len(answers)))["labels"])
         found += batch.texts
     return found
 
