@@ -1,6 +1,7 @@
 """The benchmarks of speed on tiny sizes: their parts, their time limits, and that what they compare is the same."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ SMALL = gpu_parts.Setting.of("cpu", small=True)
 
 
 def test_the_program_measures_every_part() -> None:
-    """A process, as a user runs it; compiling has a test of its own, since it takes most of the time."""
+    """A process, as a user runs it. Compiling takes longer than all others together, so it is left out."""
     parts = [name for name in gpu_parts.PARTS if name != "compiled step"]
     command = [sys.executable, str(REPOSITORY / "benchmarks" / "gpu.py"), "--small", "--parts", *parts]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=gpu_environment())
@@ -38,8 +39,6 @@ def test_the_program_measures_every_part() -> None:
 
 
 def gpu_environment() -> dict[str, str]:
-    import os
-
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
 
 
