@@ -10,10 +10,27 @@ from typing import Any
 
 import torch
 from step import Step
-from step_models import SMALL, Batch, PlainTarget, Sizes, backbone_of, batch_of, batches_of, experts_of, shared, stage2
+from step_models import (
+    SMALL,
+    Batch,
+    PlainTarget,
+    Sizes,
+    backbone_of,
+    batch_of,
+    batches_of,
+    experts_of,
+    shared,
+    stage2,
+    target_tensors,
+)
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from pemt_core.model.grouped.member import Member
+from pemt_core.model.grouped.model import build_grouped_model
+from pemt_core.training.optimizer import GroupedAdamW
+
+CELLS = 15  # of a group
 FULL = replace(Sizes(), rows=32, tokens=236)  # 256 positions with the prompt
 
 
@@ -197,11 +214,39 @@ def compiled_step(setting: Setting) -> dict[str, Any]:
     return {"eager": plain, "compiled": compiled, "with compilation": whole, "ratio": ratio(compiled, plain)}
 
 
+def group_of_cells(setting: Setting) -> dict[str, Any]:
+    """A step of one cell in bfloat16, alone and among others that share it, each with a quarter of the rows."""
+    cells = 3 if setting.device == "cpu" else CELLS
+    setting = replace(setting, sizes=replace(setting.sizes, rows=max(1, setting.sizes.rows // 4)))
+    sizes, backbone = setting.sizes, backbone_of(setting.sizes, setting.device)
+    experts = experts_of(backbone, sizes)
+    alone = timed_step(setting, stage2(shared(backbone), sizes, experts), bfloat16=True)
+    members = [
+        Member(target_tensors(backbone, sizes, experts, seed), experts, 1.0, 0.1, "all", 0.0) for seed in range(cells)
+    ]
+    batches = [batch_of(sizes, setting.device, seed) for seed in range(cells)]
+    with build_grouped_model(backbone, members) as group:
+        optimizer = GroupedAdamW(group.matrix.values, group.matrix.is_trained)
+        rates = torch.full((cells,), 1e-3, device=setting.device)
+        steps = torch.ones(cells, device=setting.device)
+
+        def step() -> None:
+            with torch.autocast(setting.device, torch.bfloat16):
+                loss = group.losses(batches).loss.sum()
+            loss.backward()
+            optimizer.step(rates, steps, 1.0, steps.bool())
+
+        together = {"seconds": setting.seconds(step)}
+        if setting.device == "cuda":
+            together["peak_memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    return {"cells": cells, "alone": alone, "group": together, "cells per hour, ratio": cells / ratio(together, alone)}
+
+
 def ratio(first: dict[str, float], second: dict[str, float]) -> float:
     return first["seconds"] / second["seconds"]
 
 
-# Name, seconds that a part may take, and what it does; a part for groups of cells belongs at the end
+# Name, seconds that a part may take, and what it does
 PARTS: dict[str, tuple[int, Callable[[Setting], Any]]] = {
     "device": (10, device),
     "matrix rates": (30, matrix_rates),
@@ -211,5 +256,6 @@ PARTS: dict[str, tuple[int, Callable[[Setting], Any]]] = {
     "answers": (60, answer_rates),
     "loss curves": (110, curves),
     "answers with a static cache": (40, partial(answer_rates, cache_implementation="static")),
+    "group of cells": (60, group_of_cells),
     "compiled step": (240, compiled_step),  # what is left of the time: each layer is a graph of its own
 }
