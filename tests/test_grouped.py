@@ -1,6 +1,7 @@
 """Models computed together equal each alone: losses, gradients, generated tokens, probabilities, in every family."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pemt_core.methods.gate_settings import GateSettings
-from pemt_core.model.assemble import build_target_model, initial_prompt, initial_target_tensors
+from pemt_core.model.assemble import Expert, build_target_model, initial_prompt, initial_target_tensors
 from pemt_core.model.gate import Gates
 from pemt_core.model.grouped.member import Member, partition
 from pemt_core.model.grouped.model import build_grouped_model
@@ -27,10 +28,16 @@ def gates_of(kind: str) -> Gates:
     return GateSettings(gate="input" if kind == "none" else kind).gates()
 
 
+@cache
+def shared_experts(backbone: Any) -> list[Expert]:
+    """Those that all models of a group mix."""
+    return random_experts(backbone, 3)
+
+
 def member(backbone: Any, place: int, kind: str, **changes: Any) -> Member:
     """A model whose prompt has 3 + place vectors, and whose tensors are all away from their start."""
     generator = torch.Generator().manual_seed(place)
-    experts = [] if kind == "none" else random_experts(backbone, 3)
+    experts = [] if kind == "none" else shared_experts(backbone)
     prompt = initial_prompt(backbone, torch.arange(3, 6 + place), "vocab", generator)
     tensors = initial_target_tensors(
         backbone, prompt, experts, reduction_factor=4, generator=generator, gates=gates_of(kind)

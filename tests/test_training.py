@@ -229,7 +229,7 @@ def test_an_error_in_the_thread_reaches_the_training(tmp_path: Path) -> None:
 
     points = Points.make(rows=9, batch_size=3)
     failing = trainer(Line(), Broken(points.x, points.y, 3), tmp_path, epochs=1)
-    failing.loader = Loader(failing.data, torch.device("cpu"), ahead=True)
+    failing.loader = Loader(failing.course.data, torch.device("cpu"), ahead=True)
     with pytest.raises(OSError, match="the disk is gone"):
         failing.fit()
 

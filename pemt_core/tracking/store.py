@@ -5,7 +5,6 @@ It uses MLflow's client directly, since the fluent functions keep one active run
 
 import functools
 import json
-import logging
 import os
 import sqlite3
 import time
@@ -27,6 +26,7 @@ from pemt_core.tracking.address import (
 )
 from pemt_core.tracking.database import alone, with_driver
 from pemt_core.tracking.failures import explain, file_of
+from pemt_core.tracking.mlflow_defaults import set_defaults
 from pemt_core.tracking.moved import ARTIFACTS
 from pemt_core.tracking.patience import locked, patiently
 
@@ -217,7 +217,7 @@ def open_store(uri: str, experiment: str, base_dir: Path) -> Store:
     A sqlite path is relative to `base_dir`. Artifacts of a sqlite store go to the folder `mlartifacts` beside its file,
     those of a database server to `base_dir`/mlartifacts; an MLflow server decides about its own.
     """
-    _prepare_import()
+    set_defaults()
     path = sqlite_path(uri, base_dir)
     if path is not None:
         return _open_file(path, experiment)
@@ -262,19 +262,8 @@ def _opened(uri: str, experiment: str, artifacts: Path | None) -> Store:
 
 def import_mlflow() -> None:
     """Import what opening a store needs, for processes that are forked later."""
-    _prepare_import()
+    set_defaults()
     from mlflow.store.tracking import sqlalchemy_store  # noqa: F401
-
-
-def _prepare_import() -> None:
-    """Set defaults of environment variables that MLflow reads on import or later; the user's values stay."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the default of 7 waits for minutes
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs tracebacks of what it raises too
 
 
 def _experiment_id(client: Any, name: str, artifacts: str | None) -> str:
