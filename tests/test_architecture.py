@@ -113,11 +113,11 @@ def test_only_two_modules_import_mlflow() -> None:
     assert found == {"pemt_core.tracking.store", "pemt_core.tracking.models"}
 
 
-def test_only_two_modules_use_environment_variables() -> None:
+def test_few_modules_use_environment_variables() -> None:
     """MLflow and tokenizers can be configured in some respects only through environment variables."""
     reading = re.compile(r"\bos\.environ|\bgetenv\b|\bputenv\b|import environ\b")
     found = {module for module in CORE if reading.search((REPOSITORY / path_of(module)).read_text())}
-    assert found == {"pemt_core.tracking.store", "pemt_core.processes.forked"}
+    assert found == {"pemt_core.tracking.mlflow_defaults", "pemt_core.tracking.store", "pemt_core.processes.forked"}
 
 
 def test_components_import_the_standard_library_and_the_core() -> None:
