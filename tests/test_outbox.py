@@ -197,7 +197,7 @@ def test_with_stop_the_error_comes_after_the_next_checkpoint(
             line = trainer(
                 Line(), Points.make(32, 4), tmp_path, log=log, epochs=50, evaluate_every=1, checkpoint_every=6
             )
-            line.flush = run.flush
+            line.course.flush = run.flush
             line.fit()
 
     with caplog.at_level(logging.WARNING), pytest.raises(TrackingError, match=rf"^{proxy.uri}: .*") as caught:
