@@ -73,7 +73,7 @@ def batches() -> list[Batch]:
     return [tiny_batch(2 + n % 3, length=5 + n, label_length=2 + n % 3, vocab_size=100, seed=n) for n in range(5)]
 
 
-def mixed(own: list[Batch], seed: int = 0) -> tuple[Tensor, Tensor, Tensor, list[tuple[int, int]]]:
+def mixed(own: list[Batch], seed: int = 0) -> tuple[Tensor, Tensor, list[int], list[tuple[int, int]]]:
     """All rows in any order: ids, mask, the model of each, and where each comes from."""
     places = [(model, row) for model, batch in enumerate(own) for row in range(len(batch["labels"]))]
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -83,7 +83,7 @@ def mixed(own: list[Batch], seed: int = 0) -> tuple[Tensor, Tensor, Tensor, list
         for name in ("input_ids", "attention_mask")
     )
     origins = [places[each] for each in order]
-    return ids, mask, torch.tensor([model for model, _ in origins]), origins
+    return ids, mask, [model for model, _ in origins], origins
 
 
 @pytest.mark.parametrize(("kind", "layout"), LAYOUTS, ids=lambda each: str(each))
@@ -131,7 +131,7 @@ def test_models_that_sit_out_change_nothing() -> None:
     own = batches()
     with build_grouped_model(backbone, members(backbone)) as group:
         whole = group.losses(own)
-        some = group.losses([own[4], own[1]], torch.tensor([4, 1]))
+        some = group.losses([own[4], own[1]], [4, 1])
         torch.testing.assert_close(some.loss, whole.loss[[4, 1]], rtol=1e-5, atol=1e-5)
         some.loss.sum().backward()
         gradient = group.matrix.values.grad
@@ -141,10 +141,10 @@ def test_models_that_sit_out_change_nothing() -> None:
         with group.encoded(ids, mask, models) as rows:
             rows.generate(**GREEDY)
             weights = group.model.signal.expert_weights
+        of_row = torch.tensor(models)
         for layer in weights.values():
-            sums = layer.sum(1)
-            torch.testing.assert_close(sums, (models != 1).float())  # model 1 has no sources
-            assert torch.equal(layer[models == 2], torch.full_like(layer[models == 2], 1 / 3))
+            torch.testing.assert_close(layer.sum(1), (of_row != 1).float())  # model 1 has no sources
+            assert torch.equal(layer[of_row == 2], torch.full_like(layer[of_row == 2], 1 / 3))
 
 
 def test_the_backbone_is_as_it_was() -> None:

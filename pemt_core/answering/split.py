@@ -143,8 +143,7 @@ def _answered_together(
     width = max(ids.shape[1] for ids, _ in parts)
     ids, mask = (torch.cat([F.pad(part[side], (0, width - part[side].shape[1])) for part in parts]) for side in (0, 1))
     of_rows = [answerers[place] for place in padded for _ in range(most)]
-    models = torch.tensor([*padded], device=device)
-    with group.encoded(ids.to(device), mask.to(device), models) as encoded:
+    with group.encoded(ids.to(device), mask.to(device), [*padded]) as encoded:
         numbers = np.concatenate(list(padded.values()))
         texts = answer_read(group.model.signal, encoded, numbers, of_rows, probabilities=False).texts
     for start, (place, rows) in enumerate(batch.items()):

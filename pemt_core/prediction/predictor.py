@@ -139,7 +139,7 @@ class Predictor:
             answerer = together.answerers[rows[place].target]
             kinds.setdefault((answerer.rule, answerer.task.labels is not None), []).append(place)
         for of_kind in kinds.values():
-            lengths = np.array([len(rows[place].ids) for place in of_kind])
+            lengths = np.array([len(rows[place].ids) + rows[place].target.prompt_length for place in of_kind])
             yield from ([of_kind[each] for each in batch] for batch in length_batches(lengths, self.batch_size))
 
     def _answered(self, together: _Together, rows: Sequence[ReadRow]) -> Iterator[Prediction]:
@@ -151,8 +151,7 @@ class Predictor:
         answerers = [together.answerers[row.target] for row in rows]
         if isinstance(together.model, GroupedModel):
             places = {target: place for place, target in enumerate(together.answerers)}
-            models = torch.tensor([places[row.target] for row in rows], device=device)
-            opened = together.model.encoded(ids, mask, models)
+            opened = together.model.encoded(ids, mask, [places[row.target] for row in rows])
         else:
             opened = together.model.encoded(ids, mask)
         with opened as encoded:

@@ -82,6 +82,11 @@ class TrainedTarget:
         length: int = self.adapter.description.settings["source_length"]
         return length
 
+    @property
+    def prompt_length(self) -> int:
+        """P; 0 if the method has no prompt."""
+        return len(self.adapter.tensors.get("prompt", ()))
+
 
 @dataclass(frozen=True, eq=False)
 class ReadRow:

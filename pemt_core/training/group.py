@@ -75,7 +75,7 @@ class GroupTrainer:
 
     def _step(self, active: Sequence[int]) -> None:
         """Take a step of every active training."""
-        courses, device = [self.courses[place] for place in active], self.accelerator.device
+        courses = [self.courses[place] for place in active]
         self.group.model.train()
         seeds = [number for course in courses for number in (course.seed, course.state.step)]
         torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
@@ -86,7 +86,7 @@ class GroupTrainer:
             self.loaders[place].load(own, course.state.epoch)
             for place, course, own in zip(active, courses, rows, strict=True)
         ]
-        models = None if len(active) == len(self.courses) else torch.tensor(active, device=device)
+        models = None if len(active) == len(self.courses) else active
         with self.accelerator.autocast():
             output = self.group.losses(batches, models)
         self.meter.sample()  # with all that the backward pass needs

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,7 +42,7 @@ class TensorMatrix(nn.Module):
         self.register_buffer("prompt_mask", positions.to(self.values.device), persistent=False)
         self._picked: dict[_Piece, Tensor] = {}
         self._models: Tensor | None = None
-        self.num_blocks = 0
+        self.num_blocks = self.prompt_length = 0  # of a pass
 
     def _row(self, tensors: Mapping[str, Tensor], neutral: Mapping[str, Tensor]) -> Float[Tensor, " W"]:
         device = tensors[PROMPT].device
@@ -82,16 +82,18 @@ class TensorMatrix(nn.Module):
         return {name: found[name] for name in self._names[number]}
 
     @contextmanager
-    def opened(self, models: Int[Tensor, " G"] | None) -> Iterator[None]:
+    def opened(self, models: Sequence[int] | None) -> Iterator[None]:
         """Pick the tensors of G blocks for one pass. None: a block for each of the N models, in their order."""
-        values = self.values if models is None else self.values.index_select(0, models)
-        self._models, self.num_blocks = models, len(values)
+        self._models = None if models is None else torch.tensor(models, device=self.values.device)
+        values = self.of_blocks(self.values)
+        self.num_blocks = len(values)
+        self.prompt_length = max(self.lengths if models is None else [self.lengths[model] for model in models])
         parts = values.split(self._sizes, dim=1)
         self._picked = {piece: part.unflatten(1, piece[1]) for piece, part in zip(self._pieces, parts, strict=True)}
         try:
             yield
         finally:
-            self._picked, self._models, self.num_blocks = {}, None, 0
+            self._picked, self._models, self.num_blocks, self.prompt_length = {}, None, 0, 0
 
     def picked(self, name: str, shape: torch.Size) -> Float[Tensor, "G ..."]:
         """A tensor of every block. Raises RuntimeError outside of a pass."""

@@ -68,7 +68,7 @@ class GroupedModel:
     def __exit__(self, *raised: object) -> None:
         self.model.detach()
 
-    def losses(self, batches: Sequence[Mapping[str, Tensor]], models: Int[Tensor, " G"] | None = None) -> GroupedOutput:
+    def losses(self, batches: Sequence[Mapping[str, Tensor]], models: Sequence[int] | None = None) -> GroupedOutput:
         """Compute the losses of G models, each over its own batch of `input_ids`, `attention_mask` and `labels`.
 
         `models`: whose batches they are; None: those of all models, in their order.
@@ -94,7 +94,7 @@ class GroupedModel:
 
     @contextmanager
     def encoded(
-        self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"], models: Int[Tensor, " G"] | None = None
+        self, input_ids: Int[Tensor, "B T"], attention_mask: Int[Tensor, "B T"], models: Sequence[int] | None = None
     ) -> Iterator[ReadRows]:
         """Read rows as `PromptedModel.encoded` does: G equal blocks of rows, each for one of `models`.
 

@@ -31,14 +31,14 @@ class GroupedPrompt(Prompt):
         self, text: Float[Tensor, "B T D"], mask: Int[Tensor, "B T"]
     ) -> tuple[Float[Tensor, "B P D"], Float[Tensor, "B T D"]]:
         (shape,) = self.matrix.shapes(PROMPT)
-        vectors = self.matrix.picked(PROMPT, shape)
+        vectors = self.matrix.picked(PROMPT, shape)[:, -self.matrix.prompt_length :]
         if self.guide is not None:
             factors = self.matrix.of_blocks(self.guidance)
             vectors = vectors + factors[:, None, None] * self.guide.guidance(vectors)
         return vectors.to(text.dtype).repeat_interleave(len(text) // len(vectors), dim=0), text
 
     def mask(self, rows: Float[Tensor, "B P D"]) -> Bool[Tensor, "B P"]:
-        mask: Tensor = self.matrix.of_blocks(self.matrix.prompt_mask)
+        mask: Tensor = self.matrix.of_blocks(self.matrix.prompt_mask)[:, -self.matrix.prompt_length :]
         return mask.repeat_interleave(len(rows) // len(mask), dim=0)
 
 
