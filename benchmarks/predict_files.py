@@ -1,7 +1,10 @@
 """Measure `pemt predict` in rows per second, and per second of the processors: one and two workers, and two threads.
 
 Each is alone at first (the left columns), then beside a busy process that is bound to one of the cores. Run it in a
-trained project, as after `make demo`: python benchmarks/predict_files.py [--target cb] [--rows 1000] [--repetitions 3].
+trained project, as after `make demo`:
+
+    python benchmarks/predict_files.py [--target cb] [--rows 1000] [--repetitions 3]
+
 It prints a Markdown table with medians and their ratios to one worker alone; repetitions of all variants take turns.
 Seconds of the processors count what is computed, and what threads spend on waiting for one another.
 """
