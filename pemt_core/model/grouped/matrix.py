@@ -34,9 +34,9 @@ class TensorMatrix(nn.Module):
         padded = [{**tensors, PROMPT: _padded_left(tensors[PROMPT], longest)} for tensors in models]
         self._pieces = list(dict.fromkeys((name, tensor.shape) for each in padded for name, tensor in each.items()))
         self._sizes = [shape.numel() for _, shape in self._pieces]
-        self._names = [list(tensors) for tensors in models]
+        self._own = [{name: tensor.shape for name, tensor in tensors.items()} for tensors in padded]  # by model
         self.values = nn.Parameter(torch.stack([self._row(tensors, neutral) for tensors in padded]))
-        trained = torch.stack([self._trained_columns(tensors) for tensors in padded])
+        trained = torch.stack([self._trained_columns(own) for own in self._own])
         positions = torch.arange(longest) >= longest - torch.tensor(self.lengths).unsqueeze(1)
         self.register_buffer("is_trained", trained.to(self.values.device), persistent=False)
         self.register_buffer("prompt_mask", positions.to(self.values.device), persistent=False)
@@ -54,32 +54,20 @@ class TensorMatrix(nn.Module):
             values.append(own.detach().to(device).float().flatten())
         return torch.cat(values)
 
-    def _trained_columns(self, tensors: Mapping[str, Tensor]) -> Bool[Tensor, " W"]:
-        has = [name in tensors and tensors[name].shape == shape for name, shape in self._pieces]
+    def _trained_columns(self, own: Mapping[str, torch.Size]) -> Bool[Tensor, " W"]:
+        has = [own.get(name) == shape for name, shape in self._pieces]
         return torch.tensor(has).repeat_interleave(torch.tensor(self._sizes))
-
-    def __len__(self) -> int:
-        return len(self.lengths)
 
     def shapes(self, name: str) -> list[torch.Size]:
         """The shapes that tensors of this name have: none if no model has one."""
         return [shape for found, shape in self._pieces if found == name]
 
-    def names(self) -> list[str]:
-        """The names of all tensors."""
-        return list(dict.fromkeys(name for name, _ in self._pieces))
-
     def tensors(self, number: int, of: Float[Tensor, "N W"] | None = None) -> dict[str, Tensor]:
         """Views of the tensors of one model, by name, in the matrix or in another of its shape, such as moments."""
-        row = (self.values.detach() if of is None else of)[number]
-        found = {}
-        for (name, shape), values, trained in zip(
-            self._pieces, row.split(self._sizes), self.is_trained[number].split(self._sizes), strict=True
-        ):
-            if trained[0]:
-                tensor = values.view(shape)
-                found[name] = tensor[-self.lengths[number] :] if name == PROMPT else tensor
-        return {name: found[name] for name in self._names[number]}
+        row, own = (self.values.detach() if of is None else of)[number], self._own[number]
+        parts = dict(zip(self._pieces, row.split(self._sizes), strict=True))
+        found = {name: parts[name, shape].view(shape) for name, shape in own.items()}
+        return {**found, PROMPT: found[PROMPT][-self.lengths[number] :]}
 
     @contextmanager
     def opened(self, models: Sequence[int] | None) -> Iterator[None]:
