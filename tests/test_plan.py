@@ -184,7 +184,7 @@ CHANGES: list[tuple[dict[str, Any], set[Pair]]] = [
     ({"imported_sources": {"own": {"adapter": "/pemt/own", "description": "A task."}}}, {("collect_experts", "")}),
     ({"evaluate": {"max_rows": 7}}, SCORING),
     (
-        {"evaluate": {"answer": "score"}},  # training selects checkpoints by it too
+        {"recipes": {"demo": {"evaluate": {"answer": "generate"}}}},  # training selects checkpoints by it too
         {*SCORING, ("transfer", "cb"), ("transfer", "rte"), *(("train_source", n) for n in VALUES["tasks"]["sources"])},
     ),
 ]
