@@ -329,7 +329,7 @@ def test_candidates_share_one_pass_over_the_prefix(kind: str, layout: str) -> No
     assert read_once == 1
 
 
-@pytest.mark.parametrize(("kind", "layout"), [("t5gemma", "front"), ("llama", "behind")])
+@pytest.mark.parametrize(("kind", "layout"), [("t5", "front"), ("t5gemma", "front"), ("llama", "behind")])
 def test_candidates_that_pass_in_parts_have_the_same_scores(
     kind: str, layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +337,8 @@ def test_candidates_that_pass_in_parts_have_the_same_scores(
     candidates = torch.randint(3, 120, (3, 5, 4), generator=torch.Generator().manual_seed(6))
     with model.encoded(batch["input_ids"], batch["attention_mask"]) as rows:
         whole = rows.log_probabilities(candidates)
+        monkeypatch.setattr("pemt_core.model.encoder_decoder.MOST_POSITIONS", 8)  # two candidates side by side
+        torch.testing.assert_close(rows.log_probabilities(candidates), whole)
         monkeypatch.setattr("pemt_core.model.prompted.MOST_LOGITS", 2 * 3 * 4 * 120)  # two candidates, then one
         torch.testing.assert_close(rows.log_probabilities(candidates), whole)
         monkeypatch.setattr("pemt_core.model.prompted.MOST_LOGITS", 1)

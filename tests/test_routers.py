@@ -479,6 +479,23 @@ def test_generation_with_and_without_a_cache_agrees(gate: str) -> None:
             torch.testing.assert_close(weights[name], weight, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("gate", GATES)
+def test_scored_candidates_show_the_weights_of_the_first(gate: str) -> None:
+    """Its log-probabilities and its weights are those of a forward pass, whatever is read beside it."""
+    batch, model = tiny_batch(rows=4), trained_model(gate)
+    others = batch["labels"].flip(0).masked_fill(batch["labels"].flip(0) != -100, 5)
+    candidates = torch.stack([batch["labels"], others, others.roll(1, 0)], dim=1)
+    with torch.no_grad():
+        found = model(**batch)
+        weights = dict(model.signal.expert_weights)
+    losses = F.cross_entropy(found.logits.flatten(0, 1), batch["labels"].flatten(), reduction="none").view(4, -1)
+    with model.encoded(batch["input_ids"], batch["attention_mask"]) as rows:
+        scored = rows.log_probabilities(candidates)
+    torch.testing.assert_close(scored[:, 0], -losses.sum(-1), rtol=1e-4, atol=1e-4)
+    for name, weight in model.signal.expert_weights.items():
+        torch.testing.assert_close(weight, weights[name], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("gate", GATES)
 def test_a_model_is_built_again_from_its_tensors(gate: str, kind: str) -> None:
