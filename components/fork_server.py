@@ -7,6 +7,7 @@ command starts sends its arguments, its environment and its open files here. The
 the program ends as the fork does.
 """
 
+import argparse
 import json
 import os
 import runpy
@@ -21,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
+from components.command import explained
 from components.handover import ADDRESS, LENGTH
 from pemt_core.errors import PemtError
 
@@ -128,9 +130,17 @@ def preload(backbone: Path) -> None:
     load_backbone(backbone)
 
 
+def make_parser() -> argparse.ArgumentParser:
+    parser = explained(__doc__, "fork_server")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="what to run, with its flags")
+    return parser
+
+
 def main() -> None:
-    if not sys.argv[1:]:
-        sys.exit(f"error: a command is missing\n\n{__doc__}")
+    parser = make_parser()
+    command = parser.parse_args().command
+    if not command:
+        parser.error("a command is missing")
     try:
         preload(Path("backbone"))
     except PemtError as error:
@@ -139,7 +149,7 @@ def main() -> None:
         address = str(Path(folder) / "socket")
         listener.bind(address)
         listener.listen()
-        code = ForkServer(listener).serve(sys.argv[1:], {**os.environ, ADDRESS: address})
+        code = ForkServer(listener).serve(command, {**os.environ, ADDRESS: address})
     sys.exit(code)
 
 

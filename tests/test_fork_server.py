@@ -98,5 +98,5 @@ def test_a_missing_command_is_named() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "components.fork_server"], capture_output=True, text=True, cwd=REPOSITORY
     )
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: a command is missing")
+    assert done.returncode == 2
+    assert done.stderr.endswith("error: a command is missing\n")
