@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from saved import saved_bytes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -56,36 +57,18 @@ class Layer:
         return h, torch.stack([F.cosine_similarity(h, output, dim=-1) for output in outputs], dim=-1)
 
 
-def saved_bytes(run: Callable[[], Tensor], constants: set[int]) -> int:
-    """The bytes that autograd keeps for the backward pass, each storage once, without the layer's weights."""
-    storages: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in constants:
-            storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = run()
-    total = sum(storages.values())
-    result.backward()
-    return total
-
-
 def measure(
     layer: Layer, variants: dict[str, Variant], x: Tensor, weights: Tensor, *, sparsity: bool, repeats: int
 ) -> dict[str, dict[str, float]]:
     """The shortest time of each variant and the bytes it saves; they take turns, so other load affects all alike."""
     tensors = [layer.wo.weight, *layer.downs, *layer.ups, layer.stack, *layer.experts.buffers()]
-    constants = {tensor.untyped_storage().data_ptr() for tensor in tensors}
 
     def forward(variant: Variant) -> Tensor:
         h, cosines = variant(x, weights, sparsity)
         return h.square().mean() if cosines is None else h.square().mean() + cosines.mean()
 
     found = {
-        name: {"seconds": float("inf"), "saved_mib": saved_bytes(partial(forward, variant), constants) / 2**20}
+        name: {"seconds": float("inf"), "saved_mib": saved_bytes(partial(forward, variant), tensors) / 2**20}
         for name, variant in variants.items()
     }
     for _ in range(repeats):

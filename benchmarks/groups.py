@@ -18,13 +18,15 @@ from typing import NamedTuple
 
 import torch
 from evaluation import embedded_backbone
-from growth import ANSWER, LENGTH, PROMPT, SEED, SOURCES, random_expert, saved_bytes, slope
+from growth import ANSWER, LENGTH, PROMPT, SEED, SOURCES, random_expert, slope
+from saved import saved_bytes
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from pemt_core.backbone.store import Backbone
 from pemt_core.model.assemble import Expert, fold_experts
 from pemt_core.model.grouped.model import GroupedModel, build_grouped_model
+from pemt_core.model.prompted import PromptedModel
 from pemt_core.settings import Settings, load_settings
 from pemt_core.training.optimizer import GroupedAdamW, make_optimizer
 
@@ -74,7 +76,7 @@ class Bench:
                 optimizer.step()
                 optimizer.zero_grad()
 
-            return cost(step, saved_bytes(model, lambda: model(**batch).loss), repeats)
+            return cost(step, saved_bytes(lambda: model(**batch).loss, constants_of(model)), repeats)
 
     def together(self, cells: int, repeats: int) -> Cost:
         """A cell among `cells` of a group."""
@@ -88,8 +90,12 @@ class Bench:
                 group.losses(batches).loss.sum().backward()
                 optimizer.step(rates, torch.ones(cells), 1.0, moves)
 
-            whole = cost(step, saved_bytes(group.model, lambda: loss_of(group, batches)), repeats)
+            whole = cost(step, saved_bytes(lambda: loss_of(group, batches), constants_of(group.model)), repeats)
         return Cost(*(each / cells for each in whole))
+
+
+def constants_of(model: PromptedModel) -> tuple[Tensor, ...]:
+    return (*model.parameters(), *model.buffers())
 
 
 def loss_of(group: GroupedModel, batches: Sequence[Batch]) -> Tensor:

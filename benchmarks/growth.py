@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from evaluation import embedded_backbone
-from torch import Tensor
+from saved import saved_bytes
 
 from pemt_core.backbone.store import Backbone
 from pemt_core.model.assemble import Expert, initial_source_tensors
@@ -84,7 +84,9 @@ def cost_of_step(settings: Settings, backbone: Backbone, shape: Shape, repeats: 
             optimizer.zero_grad()
             if repeat:
                 seconds = min(seconds, time.process_time() - begin)
-        saved = saved_bytes(model, lambda: model(ids, torch.ones_like(ids), labels).loss)
+        saved = saved_bytes(
+            lambda: model(ids, torch.ones_like(ids), labels).loss, (*model.parameters(), *model.buffers())
+        )
     return Cost(seconds, saved / 2**20)
 
 
@@ -104,22 +106,6 @@ def random_expert(name: str, backbone: Backbone, generator: torch.Generator) -> 
     return Expert(
         name, {n: tensor + 0.02 * torch.randn(tensor.shape, generator=generator) for n, tensor in tensors.items()}, 1.0
     )
-
-
-def saved_bytes(model: PromptedModel, forward: Callable[[], Tensor]) -> int:
-    """The bytes that autograd keeps of a forward pass, each storage once, without parameters and buffers."""
-    constants = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    storages: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in constants:
-            storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        forward()
-    return sum(storages.values())
 
 
 def print_table(name: str, values: Sequence[int], measure: Callable[[int], Cost]) -> None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable
 
 import torch
+from saved import saved_bytes
 from step_models import SMALL, Batch, Sizes, batches_of, trained, variants_of
 from torch import Tensor, nn
 
@@ -38,22 +39,8 @@ class Step:
 
 
 def saved_mib(model: nn.Module, batch: Batch) -> float:
-    """What autograd keeps for the backward pass, each storage once, without weights."""
-    constants = {each.untyped_storage().data_ptr() for each in tensors_of(model)}
-    storages: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in constants:
-            storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = model(**batch).loss
-    total = sum(storages.values())
-    loss.backward()
-    model.zero_grad()
-    return total / 2**20
+    """What autograd keeps for the backward pass, without weights."""
+    return saved_bytes(lambda: model(**batch).loss, tensors_of(model)) / 2**20
 
 
 def tensors_of(model: nn.Module) -> Iterable[Tensor]:

@@ -113,10 +113,10 @@ class Predictor:
 
     def _of_targets(self, targets: set[TrainedTarget]) -> list[_Together]:
         """What computes these targets, which may have been replaced since their rows were read."""
-        known = {target for together in self._together for target in together.answerers}
-        if not targets <= known:
-            self._together = list(self._made(dict.fromkeys([*self.targets.values(), *targets])))
-        return [together for together in self._together if targets & together.answerers.keys()]
+        found = self._together  # another thread may replace it by an empty one at any time
+        if not targets <= {target for together in found for target in together.answerers}:
+            found = self._together = list(self._made(dict.fromkeys([*self.targets.values(), *targets])))
+        return [together for together in found if targets & together.answerers.keys()]
 
     def _made(self, targets: Mapping[TrainedTarget, None]) -> Iterator[_Together]:
         with self._tokenizer_lock:
