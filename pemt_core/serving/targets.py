@@ -156,7 +156,7 @@ class ServedTargets:
             for target in [t for t, state in self._states.items() if state.follows_alias and t not in numbers]:
                 self._drop(loader, target, f"{self.wanted.model(target)} has no alias '{self.wanted.alias}' now")
             for target, number in numbers.items():
-                if (known := self._states.get(target)) and known.error and known.version == number:  # the alias is back
+                if (known := self._states.get(target)) and known.refused and known.version == number:  # it is back
                     self._states = {**self._states, target: replace(known, error=None, refused=None)}
             for target, version in changed.items():
                 if not is_of(version, target):
@@ -200,7 +200,8 @@ class ServedTargets:
             reason = str(error) if isinstance(error, PemtError) else f"{type(error).__name__}: {error}"
             kept = f"; version {state.version} stays" if state.version else ""
             message = f"{place} cannot be served: {reason}{kept}"
-            refused = None if isinstance(error, TrackingError) else version.number  # a failing store is asked again
+            asks_again = isinstance(error, TrackingError) or not follows_alias  # of a failing store, or after a call
+            refused = None if asks_again else version.number
             self._states = {**self._states, target: replace(state, error=message, refused=refused)}
             self.metrics.failures.labels(target).inc()
             logger.warning("serve: %s", message, exc_info=not isinstance(error, PemtError))
