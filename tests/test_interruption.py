@@ -94,8 +94,8 @@ def train_source(world: World, folder: Path) -> None:
 
 
 def transfer(workers: int, world: World, folder: Path) -> None:
-    changes = {**LONG, "seeds": [1, 2]}
-    world.transfer(folder / "out", log=folder / "log.jsonl", workers=workers, **changes)
+    seeds = list(range(1, workers + 2))  # workers log a training when it ends; another is then left
+    world.transfer(folder / "out", log=folder / "log.jsonl", workers=workers, **LONG, seeds=seeds)
 
 
 def backbone(world: World, folder: Path) -> None:

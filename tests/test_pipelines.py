@@ -86,7 +86,7 @@ def test_every_program_has_a_container_with_resources(compiled: Compile) -> None
     document, _ = compiled({})
     programs = {path.stem for path in (REPOSITORY / "components").glob("*.py") if "def make_parser" in path.read_text()}
     for_people = {command.module.removeprefix("components.") for command in COMMANDS.values()}
-    assert set(containers(document)) == set(STEPS) == programs - {"trainer_job", "cli"} - for_people
+    assert set(containers(document)) == set(STEPS) == programs - {"trainer_job", "cli", "fork_server"} - for_people
     differences = read_params(PARAMS)["kubeflow"]["resources"]
     every_step = differences.pop("every_step")
     assert 0 < len(differences) < len(STEPS)
