@@ -43,15 +43,16 @@ def jobs_of(plan: Plan, work: Callable[[str], float], overhead: Callable[[str], 
     jobs += [job(name, name, "backbone", loop="sources", item=name) for name in sources]
     jobs.append(job("collect_experts", "collect_experts", *sources))
     for branch in plan.branches:
-        transfer, seed = f"transfer/{branch.target}", f"/{branch.seed}"
+        (target,) = branch.targets
+        transfer, seed = f"transfer/{target}", f"/{branch.seed}"
         names = [transfer + seed + f"/{part}" * (parts > 1) for part in range(parts)]
         jobs += [
             job(name, transfer, "collect_experts", share=parts, loop="branches", item=name.removeprefix("transfer/"))
             for name in names
         ]
         for step in BRANCH_STEPS:
-            name = f"{step}/{branch.target}"
-            jobs.append(job(name + seed, name, *names, loop="branches", item=branch.target + seed))
+            name = f"{step}/{target}"
+            jobs.append(job(name + seed, name, *names, loop="branches", item=target + seed))
             names = [name + seed]
     return [*jobs, job("report", "report", *(one.name for one in jobs))]
 
@@ -145,7 +146,7 @@ class Study:
         known |= {name: work.seconds for name, work in self.works.items()}
         plan = self.plan
         if longest_first:
-            plan.branches.sort(key=lambda branch: -known[f"transfer/{branch.target}"])
+            plan.branches.sort(key=lambda branch: -known[f"transfer/{branch.targets[0]}"])
         seconds = {step: self.start + self.moved(step) / self.bandwidth for step in STEPS}
         return jobs_of(plan, known.__getitem__, seconds.__getitem__, parts)
 

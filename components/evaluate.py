@@ -8,7 +8,7 @@ from pathlib import Path
 
 from components.command import OutputFolder
 from components.executor import Outcome
-from components.program import Job, add_settings, new_parser, run
+from components.program import Job, add_settings, add_targets, new_parser, run
 from pemt_core.provenance.provenance import provenance
 from pemt_core.settings.steps import Evaluate
 
@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace, job: Job[Evaluate]) -> Outcome:
 def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "evaluate")
     add_settings(parser)
-    parser.add_argument("--targets", nargs="+", help="target tasks (default: all in the settings)")
+    add_targets(parser)
     parser.add_argument("--adapters", type=Path, required=True, help="folder with one folder of cells per target")
     parser.add_argument("--data", type=Path, required=True, help="folder that prepare wrote")
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")

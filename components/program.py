@@ -4,13 +4,15 @@ Programs import their step within `main`, so that --help and errors in the setti
 """
 
 import argparse
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
 from components.command import OutputFile, OutputFolder, check_paths, collect_rarely, explained, flush_output
 from components.executor import Executor, Outcome
@@ -51,6 +53,22 @@ def new_parser(module_doc: str | None, step: str) -> argparse.ArgumentParser:
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add the flag for the settings of a step."""
     parser.add_argument("--settings", metavar="FILE|JSON", required=True, help="settings that plan wrote for this step")
+
+
+def add_targets(parser: argparse.ArgumentParser) -> None:
+    """Add the flag for a part of the targets, as words or, from Kubeflow, as a JSON list in one word."""
+    parser.add_argument(
+        "--targets", nargs="+", action=_Names, metavar="TASK", help="target tasks (default: all in the settings)"
+    )
+
+
+class _Names(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: object) -> None:
+        """Store the names. A list that is not one of texts is taken for a name, and unknown as such."""
+        with suppress(ValueError):
+            listed = json.loads(values[0]) if len(values) == 1 else None
+            values = listed if isinstance(listed, list) and all(isinstance(name, str) for name in listed) else values
+        setattr(namespace, self.dest, values)
 
 
 def add_tracking(parser: argparse.ArgumentParser) -> None:

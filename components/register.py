@@ -6,7 +6,7 @@ Reads ADAPTERS/<target>/<cell> and what it was trained on; the group `models` of
 import argparse
 from pathlib import Path
 
-from components.program import Job, add_settings, add_tracking, new_parser, run, tracker_of
+from components.program import Job, add_settings, add_targets, add_tracking, new_parser, run, tracker_of
 from pemt_core.provenance.provenance import provenance
 from pemt_core.settings.steps import Register
 
@@ -22,7 +22,7 @@ def main(arguments: argparse.Namespace, job: Job[Register]) -> None:
 def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "register")
     add_settings(parser)
-    parser.add_argument("--targets", nargs="+", help="target tasks (default: all in the settings)")
+    add_targets(parser)
     parser.add_argument("--adapters", type=Path, required=True, help="folder with one folder of cells per target")
     parser.add_argument("--data", type=Path, required=True, help="folder that prepare wrote")
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")

@@ -48,11 +48,11 @@ def make_pipeline(settings: Settings, params: str, image: str, *, cache: bool = 
 
             with dsl.ParallelFor(planned["branches"], parallelism=on.parallelism) as branch:
                 runs = {"plan": branch.key, "tracking": planned["tracking"]}
-                target = {"target": branch.target, **shared}
-                transferred = on.run(steps.transfer, settings=branch.transfer, **runs, **target)
-                target["adapters"] = transferred.outputs["adapters"]
-                scores = on.run(steps.evaluate, settings=planned["evaluate"], **target).outputs["scores"]
+                of_targets = {"targets": branch.targets, **shared}
+                transferred = on.run(steps.transfer, settings=branch.transfer, **runs, **shared)
+                of_targets["adapters"] = transferred.outputs["adapters"]
+                scores = on.run(steps.evaluate, settings=planned["evaluate"], **of_targets).outputs["scores"]
                 recorded = on.run(steps.record, settings=planned["record"], scores=scores, **runs).outputs["recorded"]
-                on.run(steps.register, settings=planned["register"], recorded=recorded, **runs, **target)
+                on.run(steps.register, settings=planned["register"], recorded=recorded, **runs, **of_targets)
 
     return pemt

@@ -103,7 +103,6 @@ def collect_experts(
 
 @dsl.container_component
 def transfer(
-    target: str,
     plan: str,
     settings: str,
     tracking: str,
@@ -114,16 +113,16 @@ def transfer(
     adapters: Output[Model],
     provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
-    """Stage 2 for one target task and seed."""
+    """Stage 2 for one seed of some targets."""
     what = ["--settings", settings, "--tracking", tracking, "--plan", plan, "--processes", processes]
-    inputs = ["--data", f"{data.path}/{target}", "--backbone", backbone.path, "--experts", experts.path]
-    outputs = ["--output", f"{adapters.path}/{target}", "--checkpoints", CHECKPOINTS, "--provenance", provenance.path]
+    inputs = ["--data", data.path, "--backbone", backbone.path, "--experts", experts.path]
+    outputs = ["--output", adapters.path, "--checkpoints", CHECKPOINTS, "--provenance", provenance.path]
     return _program("transfer", *what, *inputs, *outputs)
 
 
 @dsl.container_component
 def evaluate(
-    target: str,
+    targets: str,
     settings: str,
     data: Input[Dataset],
     backbone: Input[Model],
@@ -133,10 +132,10 @@ def evaluate(
     metrics: Output[Metrics],
     provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
-    """Score one target task and seed on the test split."""
+    """Score one seed of some targets on their test splits; `targets` is a JSON list."""
     inputs = ["--data", data.path, "--backbone", backbone.path, "--experts", experts.path, "--adapters", adapters.path]
     outputs = ["--output", scores.path, "--provenance", provenance.path]
-    return _program("evaluate", "--targets", target, "--settings", settings, *inputs, *outputs)
+    return _program("evaluate", "--targets", targets, "--settings", settings, *inputs, *outputs)
 
 
 @dsl.container_component
@@ -148,7 +147,7 @@ def record(
     recorded: Output[Artifact],
     provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
-    """Record the results of one target task and seed in tracking."""
+    """Record the results of one seed of some targets in tracking."""
     what = ["--settings", settings, "--tracking", tracking, "--plan", plan]
     outputs = ["--output", recorded.path, "--provenance", provenance.path]
     return _program("record", *what, "--scores", scores.path, *outputs)
@@ -156,7 +155,7 @@ def record(
 
 @dsl.container_component
 def register(
-    target: str,
+    targets: str,
     plan: str,
     settings: str,
     tracking: str,
@@ -167,8 +166,8 @@ def register(
     adapters: Input[Model],
     provenance: Output[Artifact],
 ) -> dsl.ContainerSpec:
-    """Register the best cell of one target task and seed in MLflow, once it has a run."""
-    what = ["--targets", target, "--settings", settings, "--tracking", tracking, "--plan", plan]
+    """Register the best cell of each of some targets with one seed in MLflow, once it has a run."""
+    what = ["--targets", targets, "--settings", settings, "--tracking", tracking, "--plan", plan]
     inputs = ["--data", data.path, "--backbone", backbone.path, "--experts", experts.path, "--adapters", adapters.path]
     after = ["--recorded", recorded.path]
     return _program("register", *what, *inputs, *after, "--provenance", provenance.path)

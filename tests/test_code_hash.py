@@ -40,7 +40,7 @@ def after(old: str, added: str) -> Callable[[str], str]:
     [
         (TRANSFER, GATE, after('"""', "In other words: "), True),
         (TRANSFER, GATE, at_the_end("# a comment with é\n\n"), True),
-        (TRANSFER, "steps/transfer.py", after("import shutil", "  # a reason"), True),
+        (TRANSFER, "steps/transfer.py", after("import logging", "  # a reason"), True),
         (TRANSFER, "report/table.py", at_the_end("NUMBER = 1"), True),
         (TRANSFER, "tracking/store.py", at_the_end("NUMBER = 1"), True),
         (TRANSFER, "tasks/revisions.json", after("{", "\n"), True),

@@ -35,9 +35,9 @@ from pemt_core.interruption import Interrupted
 from pemt_core.methods import method_of
 from pemt_core.pretraining.llama import new_llama
 from pemt_core.settings import load_settings
-from pemt_core.steps import transfer
 from pemt_core.tasks import TASKS
 from pemt_core.tracking import Tracker, connect
+from pemt_core.training import target_cells
 from pemt_core.training.run import OpenRun, silent_runs
 
 REPOSITORY = Path(__file__).parent.parent
@@ -99,7 +99,7 @@ def untracked(experiment: Experiment) -> Callable[[str], Tracker]:
 @pytest.fixture
 def saving(monkeypatch: pytest.MonkeyPatch) -> Saving:
     saving = Saving()
-    monkeypatch.setattr(transfer, "save_adapter", saving)
+    monkeypatch.setattr(target_cells, "save_adapter", saving)
     return saving
 
 

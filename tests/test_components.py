@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from source_code import REPOSITORY
-from tiny import World, source_settings, tiny_t5, transfer_settings
+from tiny import World, source_settings, tiny_t5, transfer_text
 from workspace import write_params
 
 from pemt_core.backbone.store import save_backbone
@@ -81,10 +81,10 @@ def run_here(monkeypatch: pytest.MonkeyPatch, step: str, *arguments: object) -> 
 def transfer_arguments(world: World, tmp_path: Path, **changes: object) -> list[object]:
     """The flags of a short training of the world's target, with `changes`."""
     values: dict[str, object] = {
-        "settings": as_text(transfer_settings(**SHORT)),
+        "settings": transfer_text(**SHORT),
         "tracking": tracking_in(tmp_path),
         "provenance": tmp_path / "provenance.json",
-        "data": world.folder / "data" / World.TARGET,
+        "data": world.folder / "data",
         "backbone": world.folder / "backbone",
         "experts": world.folder / "experts",
         "output": tmp_path / "adapters",
@@ -237,12 +237,12 @@ def test_a_transfer_in_two_workers_is_tracked_and_accounted_for(
     """Only the parent writes to the store, one finished run per cell; provenance includes the workers' memory."""
     from mlflow import MlflowClient
 
-    text = as_text(transfer_settings(methods=["pemt", "without_alpha"], **SHORT))
+    text = transfer_text(methods=["pemt", "without_alpha"], **SHORT)
     arguments = transfer_arguments(world, tmp_path, settings=text, workers=2)
     assert run_here(monkeypatch, "transfer", *arguments) == ""
     facts = json.loads((tmp_path / "provenance.json").read_text())
     assert facts["workers"] == 2
-    assert facts["trained"] == ["pemt-kfull-seed4096", "without_alpha-kfull-seed4096"]
+    assert facts["trained"] == ["gamma/pemt-kfull-seed4096", "gamma/without_alpha-kfull-seed4096"]
     assert 0 < facts["workers_memory_mib"] < facts["peak_memory_mib"]
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
@@ -265,7 +265,7 @@ def test_zero_workers_is_an_error(world: World, tmp_path: Path, monkeypatch: pyt
 
 def test_an_unreachable_server_stops_before_anything_is_read(tmp_path: Path) -> None:
     uri = f"http://127.0.0.1:{free_port()}"
-    for step, settings in (("train_source", source_text("alpha")), ("transfer", as_text(transfer_settings()))):
+    for step, settings in (("train_source", source_text("alpha")), ("transfer", transfer_text())):
         flags = ["--settings", settings, "--tracking", tracking_in(tmp_path, uri=uri)]
         common = ["--data", "no", "--backbone", "no", "--output", tmp_path / "out", "--provenance", tmp_path / "p.json"]
         done = component(step, *flags, *common, *(["--experts", "no"] if step == "transfer" else []))
@@ -281,7 +281,7 @@ def test_training_continues_without_a_server_if_configured(
     tracking = tracking_in(tmp_path, uri=uri, on_unreachable="continue")
     assert run_here(monkeypatch, "transfer", *transfer_arguments(world, tmp_path, tracking=tracking)) == ""
     assert any("no tracking server answers" in message and "continuing" in message for message in caplog.messages)
-    assert (tmp_path / "adapters" / "pemt-kfull-seed4096" / "adapter.safetensors").is_file()
+    assert (tmp_path / "adapters" / "gamma" / "pemt-kfull-seed4096" / "adapter.safetensors").is_file()
     assert json.loads((tmp_path / "provenance.json").read_text())["seconds"] > 0
     assert not list(tmp_path.glob("mlflow*"))
 

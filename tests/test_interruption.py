@@ -23,7 +23,7 @@ import test_backbone
 from source_code import REPOSITORY
 from test_components import free_port, tracking_in
 from test_training import Line, Points, trainer
-from tiny import World, logging_runs, source_settings, transfer_settings
+from tiny import World, logging_runs, source_settings, transfer_text
 from tqdm import tqdm
 
 from pemt_core import interruption
@@ -400,10 +400,8 @@ def test_a_stopped_program_marks_its_run_and_says_how_to_continue(world: World, 
 @pytest.mark.slow
 def test_ctrl_c_in_a_terminal_stops_a_transfer_with_its_workers(world: World, tmp_path: Path) -> None:
     """The terminal sends the signal to all processes."""
-    settings = as_text(transfer_settings(**{**LONG, "epochs": 100_000}, seeds=[1, 2, 3]))
-    process = program(
-        world, "transfer", tmp_path, settings, "gamma", "--experts", world.folder / "experts", "--workers", 2
-    )
+    settings = transfer_text(**{**LONG, "epochs": 100_000}, seeds=[1, 2, 3])
+    process = program(world, "transfer", tmp_path, settings, "", "--experts", world.folder / "experts", "--workers", 2)
     wait_for(lambda: runs(tmp_path) == ["RUNNING"] * 3, process)
     time.sleep(random.uniform(0, 1))
     os.killpg(process.pid, signal.SIGINT)

@@ -237,7 +237,7 @@ def test_cells_are_trained_once(copy: Workspace) -> None:
         copy.change_settings(differences)
         executed = copy.repro(*(f"transfer@{target}" for target in TARGETS)).executed
         facts = {t: json.loads((copy.folder / "provenance" / "transfer" / f"{t}.json").read_text()) for t in TARGETS}
-        return {f"{t}/{cell}" for t in TARGETS if f"transfer@{t}" in executed for cell in facts[t]["trained"]}
+        return {cell for t in TARGETS if f"transfer@{t}" in executed for cell in facts[t]["trained"]}
 
     def cells(method: str, *seeds: int) -> set[str]:
         return {f"{target}/{method}-kfull-seed{seed}" for target in TARGETS for seed in seeds}

@@ -27,7 +27,7 @@ from pemt_core.settings.steps import (
     Prepare,
     StepType,
     TrainSource,
-    Transfer,
+    Transfers,
     as_text,
     read_step,
 )
@@ -162,9 +162,9 @@ def test_the_plan_writes_a_file_per_step(tmp_path: Path) -> None:
     written = {path.relative_to(tmp_path / "plan").with_suffix("").as_posix() for path in tmp_path.rglob("*.json")}
     assert written == {*plan.steps, "tracking", "transfer/cb", "transfer/rte", *(f"train_source/{n}" for n in sources)}
     path = tmp_path / "plan" / "transfer" / "cb.json"
-    assert read_step(Transfer, str(path), "transfer") == plan.transfer["cb"]
+    assert read_step(Transfers, str(path), "transfer").targets == [plan.transfer["cb"]]
     assert json.loads((tmp_path / "plan" / "collect_experts.json").read_text())["sources"] == sources
-    with pytest.raises(SettingsError, match=r"rte\.json: key 'source' is missing"):
+    with pytest.raises(SettingsError, match=r"rte\.json: .*key 'source' is missing"):
         read_step(TrainSource, str(path.with_name("rte.json")), "train_source")
 
 
@@ -200,8 +200,8 @@ def test_a_change_reaches_the_texts_of_the_steps_that_read_it(differences: dict[
     before, after = (plan_with({"targets": ["cb", "rte"]}, **changes) for changes in ({}, differences))
     texts = texts_of(after)
     assert {pair for pair, text in texts_of(before).items() if texts[pair] != text} == expected
-    keys = {branch.target: branch.key for branch in before.branches}
-    changed = {branch.target for branch in after.branches if branch.key != keys[branch.target]}
+    keys = {branch.targets[0]: branch.key for branch in before.branches}
+    changed = {branch.targets[0] for branch in after.branches if branch.key != keys[branch.targets[0]]}
     trained = {pair for pair in expected if pair[0] not in ("evaluate", "record", "register", "report")}
     assert changed == {target for step, name in trained for target in ([name] if step == "transfer" else ["cb", "rte"])}
 
@@ -215,9 +215,24 @@ def test_another_target_leaves_experts_and_other_branches_their_settings() -> No
 
 def test_every_target_and_seed_has_a_branch() -> None:
     plan = plan_with({"targets": ["cb", "rte"], "seeds": [1, 2, 1]})
-    assert [(branch.target, branch.seed) for branch in plan.branches] == [("cb", 1), ("cb", 2), ("rte", 1), ("rte", 2)]
-    assert [branch.transfer.seeds for branch in plan.branches] == [[1], [2], [1], [2]]
+    found = [(branch.targets, branch.seed) for branch in plan.branches]
+    assert found == [(["cb"], 1), (["cb"], 2), (["rte"], 1), (["rte"], 2)]
+    assert [each.seeds for branch in plan.branches for each in branch.transfers] == [[1], [2], [1], [2]]
     assert len({branch.key for branch in plan.branches}) == 4
+
+
+def test_a_branch_may_hold_several_targets() -> None:
+    """A target's own seeds decide in which branches it is."""
+    changes = {"kubeflow": {"targets_per_branch": 2}, "per_target": {"rte": {"seeds": [2]}}}
+    plan = plan_with({"targets": ["cb", "rte", "wic"], "seeds": [1, 2]}, **changes)
+    found = [(branch.targets, branch.seed) for branch in plan.branches]
+    assert found == [(["cb"], 1), (["cb", "rte"], 2), (["wic"], 1), (["wic"], 2)]
+    assert all(each.seeds == [branch.seed] for branch in plan.branches for each in branch.transfers)
+    assert {(key, cell.task, cell.seed) for key, cell in plan.cells} == {
+        (branch.key, target, branch.seed) for branch in plan.branches for target in branch.targets
+    }
+    (several,) = (each for each in plan.parameters()["branches"] if json.loads(each["targets"]) == ["cb", "rte"])
+    assert [each.target for each in read_step(Transfers, several["transfer"], "transfer").targets] == ["cb", "rte"]
 
 
 @pytest.mark.parametrize("role", ["sources", "targets"])
@@ -331,8 +346,8 @@ class BranchRun:
 
     def transfer(self, key: str, **changes: Any) -> str:
         """Run transfer; return its error, as the other methods do."""
-        settings = transfer_settings(**{"methods": ["pemt", "control"], **SHORT, **changes})
-        data, output = self.world.folder / "data" / World.TARGET, self.folder / "adapters" / World.TARGET
+        settings = Transfers(targets=[transfer_settings(**{"methods": ["pemt", "control"], **SHORT, **changes})])
+        data, output = self.world.folder / "data", self.folder / "adapters"
         flags = ["--data", data, "--checkpoints", self.folder / "checkpoints", "--output", output, *self._models]
         return self._run("transfer", settings, *flags, *self._tracked(key))
 
@@ -340,6 +355,7 @@ class BranchRun:
         """Run evaluate and then record."""
         data, scores = self.world.folder / "data", self.folder / "scores"
         flags = ["--data", data, "--adapters", self.folder / "adapters", "--output", scores, *self._models]
+        flags += ["--targets", json.dumps([World.TARGET])]  # as Kubeflow inserts a list
         error = self._run("evaluate", Evaluate(targets=[World.TARGET], evaluate=scoring, code=""), *flags)
         record = plan_with().record.model_copy(update={"evaluate": scoring})
         return error or self._run("record", record, "--scores", scores, *self._tracked(key))

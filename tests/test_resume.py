@@ -24,7 +24,7 @@ from pemt_core.artifacts.cost import load_cost
 from pemt_core.artifacts.description import trained_cells
 from pemt_core.errors import ArtifactError
 from pemt_core.steps.train_source import train_source
-from pemt_core.steps.transfer import transfer
+from pemt_core.steps.transfer import TargetTransfer, transfer
 from pemt_core.training import checkpoint, source
 from pemt_core.training.checkpoint import FILE, CheckpointStore, TrainingState
 from pemt_core.training.run import SilentRun
@@ -209,17 +209,19 @@ def test_a_search_resumes_exactly_from_any_point(world: World, tmp_path: Path, p
             if next(left, None) is None:
                 raise StopError
 
+    folder = tmp_path / "cut"
     with pytest.raises(StopError):
         transfer(
-            world.folder / "data" / "gamma",
+            [
+                TargetTransfer(
+                    transfer_settings(**changes), world.folder / "data" / "gamma", folder / "out", folder / "costs"
+                )
+            ],
             world.folder / "backbone",
             world.folder / "experts",
-            transfer_settings(**changes),
-            output_dir=tmp_path / "cut" / "out",
-            checkpoint_dir=tmp_path / "cut" / "checkpoints",
+            checkpoint_dir=folder / "checkpoints",
             open_run=lambda info: nullcontext(Run(None)),
             workers=1,
-            costs_dir=tmp_path / "cut" / "costs",
         )
     for name in ("cut", "whole"):
         world.transfer(tmp_path / name / "out", costs=tmp_path / name / "costs", **changes)

@@ -123,7 +123,7 @@ def test_the_files_have_no_empty_entries_per_task() -> None:
     """Listing any of the 23 tasks needs no edit elsewhere, so the files have no line per task."""
     files = [PARAMS, *PARAMS.parent.glob("recipes/*.yaml")]
     lines = [line for path in files for line in path.read_text().splitlines()]
-    assert len(lines) <= 159
+    assert len(lines) <= 160
     assert [line for line in lines if re.search(rf"\b({'|'.join(TASKS)}): {{}}", line)] == []
 
 

@@ -36,7 +36,7 @@ from pemt_core.settings import EvaluateSettings
 from pemt_core.steps import evaluate as evaluate_module
 from pemt_core.steps.collect_experts import collect_experts
 from pemt_core.steps.evaluate import evaluate
-from pemt_core.steps.transfer import transfer
+from pemt_core.steps.transfer import TargetTransfer, transfer
 from pemt_core.training import target as target_module
 from pemt_core.training.run import SilentRun
 from pemt_core.training.target import Target
@@ -358,14 +358,15 @@ def test_the_rule_selects_and_is_recorded(world: World, tmp_path: Path) -> None:
     }
     found = {}
     for name, (data, answer) in asked.items():
-        places = {"output_dir": tmp_path / name, "checkpoint_dir": tmp_path / "checkpoints"}
-        inputs = (
-            data,
+        settings = transfer_settings(task=data.name, answer=answer, max_steps=1)
+        transfer(
+            [TargetTransfer(settings, data, tmp_path / name)],
             world.folder / "backbone",
             world.folder / "experts",
-            transfer_settings(task=data.name, answer=answer, max_steps=1),
+            checkpoint_dir=tmp_path / "checkpoints",
+            open_run=RecordedRuns().open,
+            workers=1,
         )
-        transfer(*inputs, **places, open_run=RecordedRuns().open, workers=1)
         cell = tmp_path / name / "pemt-kfull-seed4096"
         found[name] = load_description(cell, TargetDescription)[0].answer, load_training_record(cell).validation["main"]
     assert {name: answer for name, (answer, _) in found.items()} == {
@@ -596,9 +597,14 @@ class RecordedRuns:
 
 def transfer_recorded(world: World, folder: Path, runs: RecordedRuns, workers: int = 2, **changes: Any) -> Any:
     """Run stage 2 with `runs` as the tracker."""
-    inputs = (world.folder / "data" / "gamma", world.folder / "backbone", world.folder / "experts")
-    places = {"output_dir": folder / "out", "checkpoint_dir": folder / "checkpoints"}
-    return transfer(*inputs, transfer_settings(**changes), **places, open_run=runs.open, workers=workers)
+    return transfer(
+        [TargetTransfer(transfer_settings(**changes), world.folder / "data" / "gamma", folder / "out")],
+        world.folder / "backbone",
+        world.folder / "experts",
+        checkpoint_dir=folder / "checkpoints",
+        open_run=runs.open,
+        workers=workers,
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -608,8 +614,7 @@ def test_a_sample_that_cannot_be_drawn_stops_all_cells_at_once(world: World, tmp
     with pytest.raises(DataError, match=r"^gamma: k=13 rows of 'red' are needed, but the training split has 12; "):
         transfer_recorded(world, tmp_path, runs, workers, methods=["control", "pemt"], k=[4, 13], seeds=[1, 2, 3])
     assert runs.ends == {}
-    assert list((tmp_path / "checkpoints").iterdir()) == []
-    assert not (tmp_path / "out").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -28,7 +28,7 @@ from kubernetes_server import Cluster, serve, wait_for
 from ruamel.yaml import YAML
 from source_code import REPOSITORY
 from test_training import CELL, close_adapters
-from tiny import World, source_settings, transfer_settings
+from tiny import World, source_settings, transfer_text
 
 from pemt_core.settings.steps import TrainSource, as_text
 
@@ -172,10 +172,10 @@ def test_two_nodes_train_what_one_process_trains(step: Step, still_world: World,
 
 @pytest.mark.slow
 def test_two_nodes_transfer(step: Step, world: World, tmp_path: Path) -> None:
-    data = ["--data", world.folder / "data" / World.TARGET, "--backbone", world.folder / "backbone"]
+    data = ["--data", world.folder / "data", "--backbone", world.folder / "backbone"]
     inputs = [*data, "--experts", world.folder / "experts", "--checkpoints", step.volume / "checkpoints"]
-    outputs = ["--output", step.artifact("adapters") / World.TARGET, "--provenance", step.artifact("provenance")]
-    given = ["--settings", as_text(transfer_settings()), "--tracking", tracking_text(tmp_path / "mlflow.db")]
+    outputs = ["--output", step.artifact("adapters"), "--provenance", step.artifact("provenance")]
+    given = ["--settings", transfer_text(), "--tracking", tracking_text(tmp_path / "mlflow.db")]
     flags = [*given, "--plan", "key", *inputs, *outputs]
     code, lines = step.run(step.command("transfer", world, *flags, outputs=("adapters",)))
     assert code == 0, lines

@@ -38,12 +38,12 @@ from pemt_core.model.stacks import width
 from pemt_core.report.names import MethodNames
 from pemt_core.report.table import Tables
 from pemt_core.settings import EvaluateSettings, LonePromptSettings, ReportSettings, TrainSourceSettings
-from pemt_core.settings.steps import Transfer
+from pemt_core.settings.steps import Transfer, Transfers, as_text
 from pemt_core.steps.collect_experts import collect_experts
 from pemt_core.steps.evaluate import evaluate
 from pemt_core.steps.record import record
 from pemt_core.steps.train_source import train_source
-from pemt_core.steps.transfer import transfer
+from pemt_core.steps.transfer import TargetTransfer, transfer
 from pemt_core.tracking import Tracker
 from pemt_core.training.run import OpenRun, SilentRun
 
@@ -253,6 +253,11 @@ def transfer_settings(*, task: str = "gamma", answer: AnswerRule = "generate", *
     return Transfer(target=task, methods=resolved, k=ks, seeds=seeds, answer=answer, group=group, code="")
 
 
+def transfer_text(**changes: Any) -> str:
+    """`transfer_settings` of one target, as the program of stage 2 reads them."""
+    return as_text(Transfers(targets=[transfer_settings(**changes)]))
+
+
 def _changed(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in changes.items():
         (values if key in values else values["training"])[key] = value
@@ -356,16 +361,14 @@ class World:
         **changes: Any,
     ) -> Any:
         """Run stage 2 as the component does."""
+        settings = transfer_settings(task=task, answer=answer, **changes)
         return transfer(
-            self.folder / "data" / task,
+            [TargetTransfer(settings, self.folder / "data" / task, output, costs)],
             self.folder / "backbone",
             self.folder / "experts",
-            transfer_settings(task=task, answer=answer, **changes),
-            output_dir=output,
             checkpoint_dir=checkpoints or output.parent / "checkpoints",
             open_run=logging_runs(log),
             workers=workers,
-            costs_dir=costs,
             keep_others=keep_others,
         )
 

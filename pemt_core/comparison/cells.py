@@ -10,7 +10,7 @@ from pemt_core.comparison.folders import Folders
 from pemt_core.comparison.plan import VariantPlan
 from pemt_core.errors import TrainingError
 from pemt_core.steps.evaluate import evaluate
-from pemt_core.steps.transfer import transfer
+from pemt_core.steps.transfer import TargetTransfer, transfer
 from pemt_core.training.run import OpenRun
 
 logger = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VariantCells:
-    """The cells of one variant. A target whose cells fail does not keep the other targets from being trained."""
+    """The cells of one variant."""
 
     variant: VariantPlan
     folders: Folders
@@ -27,27 +27,33 @@ class VariantCells:
     failed: list[TrainingError] = field(default_factory=list)
 
     def train(self, missing: Sequence[Cell], open_run: OpenRun) -> None:
-        """Train the `missing` cells, target by target, beside those of other experiments."""
-        targets = {cell.task for cell in missing}
-        for name, settings in self.variant.transfers.items():
-            if name not in targets:
-                continue
-            try:
-                transfer(
-                    self.folders.data / name,
-                    self.folders.backbone(self.variant.own_backbone),
-                    self.folders.experts(self.variant.name),
-                    settings,
-                    output_dir=self.folders.targets(self.variant.name) / name,
-                    checkpoint_dir=self.checkpoints,
-                    open_run=open_run,
-                    workers=self.workers,
-                    costs_dir=self.folders.costs(self.variant.name) / name,
-                    keep_others=True,
-                )
-            except TrainingError as error:
-                self.failed.append(error)
-                logger.warning("%s", error)
+        """Train the targets of the `missing` cells, beside cells of other experiments; what fails is in `failed`."""
+        variant, names = self.variant, {cell.task for cell in missing}
+        targets = [
+            TargetTransfer(
+                settings,
+                self.folders.data / name,
+                self.folders.targets(variant.name) / name,
+                self.folders.costs(variant.name) / name,
+            )
+            for name, settings in variant.transfers.items()
+            if name in names
+        ]
+        if not targets:
+            return
+        try:
+            transfer(
+                targets,
+                self.folders.backbone(variant.own_backbone),
+                self.folders.experts(variant.name),
+                checkpoint_dir=self.checkpoints,
+                open_run=open_run,
+                workers=self.workers,
+                keep_others=True,
+            )
+        except TrainingError as error:
+            self.failed.append(error)
+            logger.warning("%s", error)
 
     def score(self) -> None:
         """Score all cells on their test splits."""

@@ -207,6 +207,7 @@ class KubeflowSettings(Group):
     image: Annotated[str, Field(pattern=r"^([\w.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*$")]
     torch: Annotated[str, Field(pattern=r"^(cpu|cu\d+|rocm[\d.]+)$")]
     parallelism: Count
+    targets_per_branch: Count
     retry: Retry
     secret: str
     volume: str

@@ -84,6 +84,12 @@ class Transfer(StepSettings):
         return stored_method(self.methods[name], f"methods.{name}")
 
 
+class Transfers(Group):
+    """The cells of one or several targets, which a process trains."""
+
+    targets: list[Transfer] = Field(min_length=1)
+
+
 class Evaluate(StepSettings):
     targets: list[str]
     evaluate: EvaluateSettings

@@ -4,8 +4,9 @@ On one machine it is the first stage, and writes plan/<step>.json, plan/train_so
 plan/transfer/<target>.json. On a cluster the containers take the same texts as arguments.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from pemt_core.settings.steps import (
     StepSettings,
     TrainSource,
     Transfer,
+    Transfers,
     as_text,
 )
 from pemt_core.tasks import JOINT, known_tasks
@@ -37,12 +39,15 @@ TRACKING = ("pemt_core.tracking.results", "pemt_core.tracking.comparison")
 
 @dataclass(frozen=True)
 class Branch:
-    """A target task with one seed, which a cluster transfers, evaluates and records in parallel with others."""
+    """One seed of one or several targets, which a cluster transfers, evaluates and records in parallel with others."""
 
-    target: str
     seed: int
     key: str  # hash of all that its cells come from: code, data, backbone, sources, settings
-    transfer: Transfer
+    transfers: list[Transfer]  # of its targets
+
+    @property
+    def targets(self) -> list[str]:
+        return [each.target for each in self.transfers]
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Plan:
     @property
     def cells(self) -> list[tuple[str, Cell]]:
         """Every cell, with the key of its branch."""
-        return [(branch.key, cell) for branch in self.branches for cell in branch.transfer.cells]
+        return [(branch.key, cell) for branch in self.branches for each in branch.transfers for cell in each.cells]
 
     @property
     def steps(self) -> dict[str, StepSettings]:
@@ -77,7 +82,7 @@ class Plan:
         files = {name: as_text(settings) for name, settings in self.steps.items()}
         files["tracking"] = as_text(self.tracking)
         files |= {f"train_source/{name}": as_text(settings) for name, settings in self.train_source.items()}
-        files |= {f"transfer/{name}": as_text(settings) for name, settings in self.transfer.items()}
+        files |= {f"transfer/{name}": as_text(Transfers(targets=[each])) for name, each in self.transfer.items()}
         with atomic_directory(directory) as folder:
             for name, text in files.items():
                 path = folder / f"{name}.json"
@@ -88,7 +93,16 @@ class Plan:
         """The plan as the output parameters of the step on a cluster."""
         texts = {name: as_text(settings) for name, settings in self.steps.items() if name != "report"}
         trainings = [{"source": name, "settings": as_text(each)} for name, each in self.train_source.items()]
-        branches = [{**asdict(branch), "transfer": as_text(branch.transfer)} for branch in self.branches]
+        branches = [
+            {
+                "targets": json.dumps(branch.targets),
+                "seed": branch.seed,
+                "key": branch.key,
+                "transfer": as_text(settings),
+            }
+            for branch in self.branches
+            for settings in [Transfers(targets=branch.transfers)]
+        ]
         return {**texts, "tracking": as_text(self.tracking), "source_trainings": trainings, "branches": branches}
 
 
@@ -130,7 +144,7 @@ def make_plan(settings: Settings, folder: Path) -> Plan:
             code=code_hash("pemt_core.steps.evaluate", *_kinds(settings)),
         ),
         tracking=settings.tracking,
-        branches=[branch for name in tasks.targets for branch in _branches(transfer[name], before)],
+        branches=_branches(list(transfer.values()), settings.kubeflow.targets_per_branch, before),
         record=_record(settings),
         register=_register(settings),
         report=_report(settings),
@@ -169,9 +183,15 @@ def _transfer(settings: Settings, name: str) -> Transfer:
     )
 
 
-def _branches(transfer: Transfer, before: list[str]) -> list[Branch]:
-    alone = [transfer.model_copy(update={"seeds": [seed]}) for seed in transfer.seeds]
-    return [Branch(transfer.target, t.seeds[0], sha256_of_json([*before, as_text(t)]), t) for t in alone]
+def _branches(transfers: Sequence[Transfer], most_targets: int, before: list[str]) -> list[Branch]:
+    """Up to `most_targets` targets each, all with the same seed."""
+    branches = []
+    for first in range(0, len(transfers), most_targets):
+        several = transfers[first : first + most_targets]
+        for seed in dict.fromkeys(seed for each in several for seed in each.seeds):
+            alone = [each.model_copy(update={"seeds": [seed]}) for each in several if seed in each.seeds]
+            branches.append(Branch(seed, sha256_of_json([*before, *map(as_text, alone)]), alone))
+    return branches
 
 
 def _record(settings: Settings) -> Record:

@@ -5,6 +5,7 @@ nothing, and trains in workers (`pemt_core.training.workers`).
 """
 
 import logging
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,11 @@ class Job:
     target: Target
     trial: Trial
 
+    @property
+    def rows(self) -> int:
+        """The rows of a step."""
+        return self.target.rows(self.trial.configuration).batch_size
+
 
 @dataclass(frozen=True)
 class _Candidate:
@@ -51,10 +57,6 @@ class _Candidate:
     @property
     def settings(self) -> Any:
         return self.job.trial.configuration.option.training
-
-    @property
-    def rows(self) -> int:
-        return self.job.target.rows(self.job.trial.configuration).batch_size
 
 
 def rows_of(asked: GroupRows, backbone: Any, methods: Sequence[Method]) -> int:
@@ -78,15 +80,14 @@ def rows_of(asked: GroupRows, backbone: Any, methods: Sequence[Method]) -> int:
     return int(SHARE_OF_MEMORY * free // (4 * numbers))
 
 
-def train_together(jobs: Sequence[Job], most_rows: int) -> Iterator[tuple[Job, TrainingError | None]]:
+def train_together(jobs: deque[Job], most_rows: int) -> Iterator[tuple[Job, TrainingError | None]]:
     """Train every job as far as its trial says, and yield it when it ends, with the error if its loss diverged.
 
-    The results are in the checkpoints, as `Target.train_silently` leaves them. Jobs that can only be trained alone are
-    trained alone. A group that a GPU's memory cannot hold goes on as two.
+    Jobs may be added while it is iterated over. The results are in the checkpoints, as `Target.train_silently` leaves
+    them. Jobs that can only be trained alone are trained alone. A group that a GPU's memory cannot hold goes on as two.
     """
-    left = list(jobs)
-    while left:
-        group, left = _next_group(left, most_rows)
+    while jobs:
+        group = _next_group(jobs, most_rows)
         if len(group) == 1:
             yield group[0].job, _trained_alone(group[0].job)
             continue
@@ -94,24 +95,25 @@ def train_together(jobs: Sequence[Job], most_rows: int) -> Iterator[tuple[Job, T
             errors = _train_group(group)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-            most_rows = sum(each.rows for each in group) // 2
+            most_rows = sum(each.job.rows for each in group) // 2
             logger.warning("the GPU has no memory for %d trainings at a time; going on with fewer", len(group))
-            left = [each.job for each in group] + left
+            jobs.extendleft(each.job for each in reversed(group))
             continue
         yield from ((each.job, errors.get(place)) for place, each in enumerate(group))
 
 
-def _next_group(jobs: Sequence[Job], most_rows: int) -> tuple[list[_Candidate], list[Job]]:
-    """The first job and those that can be trained together with it, within the bound; then the others."""
-    group: list[_Candidate] = []
+def _next_group(jobs: deque[Job], most_rows: int) -> list[_Candidate]:
+    """Take the first job, and those that can be trained together with it, until the group is full."""
+    group = [_candidate(jobs.popleft())]
     others: list[Job] = []
-    for job in jobs:
-        candidate = _candidate(job)
-        if group and not _fits(candidate, group, most_rows):
-            others.append(job)
-        else:
+    while jobs and max(each.job.rows for each in group) * (len(group) + 1) <= most_rows:
+        candidate = _candidate(jobs.popleft())
+        if _fits(candidate, group, most_rows):
             group.append(candidate)
-    return group, others
+        else:
+            others.append(candidate.job)
+    jobs.extendleft(reversed(others))
+    return group
 
 
 def _candidate(job: Job) -> _Candidate:
@@ -138,7 +140,7 @@ def _fits(candidate: _Candidate, group: Sequence[_Candidate], most_rows: int) ->
         return False
     first, own = group[0].settings, candidate.settings
     alike = (first.precision, first.max_grad_norm) == (own.precision, own.max_grad_norm)
-    most = max(each.rows for each in (*group, candidate))
+    most = max(each.job.rows for each in (*group, candidate))
     return alike and most * len(members) <= most_rows and len(partition(members)) == 1
 
 

@@ -1,6 +1,7 @@
 """Kills between writes, links, folders in the place of files, and whose data a training gets."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,12 +11,11 @@ from pathlib import Path
 import pytest
 from soak.kills import CONTAINER, HOST, can_unshare
 from test_components import run_here, transfer_arguments
-from tiny import World, transfer_settings
+from tiny import World, transfer_text
 from workspace import REPOSITORY, write_params
 
 from faults.conftest import TARGET, Pemt
 from pemt_core.errors import PemtError
-from pemt_core.settings.steps import as_text
 
 WRITE = """
 import os, signal, sys, time
@@ -181,8 +181,9 @@ def test_steps_name_a_path_that_they_cannot_use(world: World, tmp_path: Path, mo
 def test_a_training_refuses_the_data_of_another_task(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = as_text(transfer_settings(task="rte", max_steps=2))
-    error = run_here(monkeypatch, "transfer", *transfer_arguments(world, tmp_path, settings=settings))
+    shutil.copytree(world.folder / "data" / World.TARGET, tmp_path / "data" / "rte")
+    changes = {"settings": transfer_text(task="rte", max_steps=2), "data": tmp_path / "data"}
+    error = run_here(monkeypatch, "transfer", *transfer_arguments(world, tmp_path, **changes))
     assert error.startswith("error: ")
     assert "rte" in error
     assert World.TARGET in error

@@ -13,9 +13,7 @@ import pytest
 from soak.pipeline import contents
 from source_code import REPOSITORY
 from test_components import component, transfer_arguments
-from tiny import World, transfer_settings
-
-from pemt_core.settings.steps import as_text
+from tiny import World, transfer_text
 
 GRACE = 10  # seconds: what Kubernetes waits for by default is three times as long
 LONG = {"epochs": 4_000, "checkpoint_every": 20, "evaluate_every": 10_000}
@@ -33,7 +31,7 @@ def processes() -> Iterator[list[subprocess.Popen[str]]]:
 
 def start_long(world: World, folder: Path, workers: int = 1) -> subprocess.Popen[str]:
     """Start a training of minutes, and wait for its first state."""
-    settings = as_text(transfer_settings(seeds=[1, 2], **LONG))
+    settings = transfer_text(seeds=[1, 2], **LONG)
     words = [*transfer_arguments(world, folder, settings=settings), "--workers", workers]
     command = [sys.executable, "-m", "components.transfer", *map(str, words)]
     process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -66,7 +64,7 @@ def test_a_signal_ends_a_training_in_order(
     processes.append(process)
     children = psutil.Process(process.pid).children(recursive=True)
     if workers == 1:
-        settings = as_text(transfer_settings(seeds=[1, 2], **LONG))
+        settings = transfer_text(seeds=[1, 2], **LONG)
         twice = component("transfer", *transfer_arguments(world, tmp_path, settings=settings), "--workers", 1)
         assert twice.returncode == 1
         assert "another process is training this" in twice.stderr.splitlines()[-1]

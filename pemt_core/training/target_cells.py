@@ -1,0 +1,151 @@
+"""The cells of one target while they are trained: their runs, their adapters, and those that fail."""
+
+import logging
+import shutil
+from collections import Counter, deque
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pemt_core.artifacts.adapter import save_adapter
+from pemt_core.artifacts.cell import Cell
+from pemt_core.artifacts.cost import save_cost
+from pemt_core.artifacts.run_info import ARTIFACT_TAG, target_run
+from pemt_core.errors import PemtError, TrainingError
+from pemt_core.training.checkpoint import TrainingState
+from pemt_core.training.configuration import CellTraining, Trial
+from pemt_core.training.lock import training_lock
+from pemt_core.training.run import OpenRun, Run, run_of
+from pemt_core.training.search import Search
+from pemt_core.training.target import Target
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TargetCells:
+    """The cells of one target, those of them that are still to be trained, and where they go."""
+
+    target: Target
+    trainings: Sequence[CellTraining]
+    missing: Sequence[CellTraining]
+    output_dir: Path
+    costs_dir: Path | None
+    open_run: OpenRun
+    is_main: bool
+    failed: dict[Cell, PemtError] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.target.prepared.task.name
+
+    def lock(self, locks: ExitStack) -> None:
+        """Hold the locks of the missing cells. Raises TrainingError, holding none, if another process has one."""
+        with ExitStack() as own:
+            for each in self.missing if self.is_main else ():
+                own.enter_context(training_lock(self.target.folder(each)))
+            locks.enter_context(own.pop_all())
+
+    def train(self) -> None:
+        """Train the missing cells in this process, one after another."""
+        for training in self.missing:
+            search = Search(training)
+            try:
+                with run_of(target_run(training.description), self.open_run, self.is_main) as run:
+                    trials = deque(search.first_trials)
+                    while trials:
+                        trials += self._tried(search, trials.popleft(), run)
+                    self.save(search, run)
+            except TrainingError as error:
+                self.failed[training.cell] = error
+
+    def _tried(self, search: Search, trial: Trial, run: Run) -> list[Trial]:
+        """Train one configuration; returns the trials that follow."""
+        try:
+            return search.ended(trial, self.target.train(trial, run.log, flush=run.flush))
+        except TrainingError as error:
+            return search.diverged(trial, error)
+
+    def save(self, search: Search, run: Run) -> None:
+        """Write the adapter of the cell's chosen configuration, and what its search took, and link the run to it.
+
+        Raises TrainingError if all configurations diverged; one of several that did is only reported.
+        """
+        chosen, state = search.chosen
+        for error in search.errors.values():
+            logger.warning("%s; it is not chosen", error)
+        size = chosen.option.num_trained(state.best_tensors)
+        record = state.record(chosen.learning_rate, size, search.trials)
+        if not self.is_main:
+            return
+        if self.costs_dir is not None:  # first: a cell that is there is not trained again
+            save_cost(self.costs_dir, chosen.description, search.cost)
+        folder = self.output_dir / chosen.description.cell.name
+        run.tag({ARTIFACT_TAG: save_adapter(folder, chosen.description, state.best_tensors, record)})
+
+    def finish(self, *, keep_others: bool) -> None:
+        """Remove other cells, unless `keep_others`, and states that nothing is left to resume from.
+
+        Raises TrainingError, naming the cells, if any failed; then nothing is removed.
+        """
+        if self.failed:
+            reasons = "; ".join(str(error) for error in self.failed.values())  # each names its cell
+            names = ", ".join(cell.name for cell in self.failed)
+            count = (
+                f"{len(self.failed)} of {len(self.trainings)} cells failed: {names}; the others are trained and kept. "
+            )
+            raise TrainingError(f"{count if len(self.failed) < len(self.trainings) else ''}{reasons}")
+        if not self.is_main:
+            return
+        if not keep_others:
+            kept = [each.cell.name for each in self.trainings]
+            for path in self.output_dir.iterdir():
+                if path.is_dir() and path.name not in kept:
+                    shutil.rmtree(path)
+        for each in self.trainings:
+            with suppress(PemtError), training_lock(self.target.folder(each)):  # unless another process uses it
+                self.target.discard(each)
+
+
+class OpenCell:
+    """One cell's run while workers or a group train it; it ends with the last training."""
+
+    def __init__(self, search: Search, cells: TargetCells) -> None:
+        self.search, self.cells = search, cells
+        self.logged: Counter[int] = Counter()  # points of a configuration's curve, by its place
+        self.run_context = ExitStack()
+
+    def __enter__(self) -> "OpenCell":
+        info = target_run(self.search.training.description)
+        self.run = self.run_context.enter_context(run_of(info, self.cells.open_run, self.cells.is_main))
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.run_context.__exit__(*raised)  # type: ignore[arg-type]
+
+    def trial_ended(self, trial: Trial, error: Exception | None) -> list[Trial]:
+        """Log the curve of one training, and save the cell after the last; returns the trials that follow."""
+        if error is not None:
+            following = self.search.diverged(trial, TrainingError(str(error)))
+        else:
+            following = self.search.ended(trial, self._logged(trial))
+        if self.search.is_complete:
+            self._save()
+        return following
+
+    def _logged(self, trial: Trial) -> TrainingState:
+        """The state in which a training was left, once its curve is logged."""
+        state = self.cells.target.store(trial.configuration).load()
+        for point in state.history[self.logged[trial.place] :]:
+            self.run.log(int(point["step"]), {name: value for name, value in point.items() if name != "step"})
+        self.logged[trial.place] = len(state.history)
+        return state
+
+    def _save(self) -> None:
+        try:
+            self.cells.save(self.search, self.run)
+            self.run_context.close()
+        except TrainingError as error:
+            self.cells.failed[self.search.training.cell] = error
+            self.run_context.__exit__(type(error), error, error.__traceback__)
