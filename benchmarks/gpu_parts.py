@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pemt_core.model.grouped.member import Member
 from pemt_core.model.grouped.model import build_grouped_model
+from pemt_core.training.compiled import compiled_layers
 from pemt_core.training.optimizer import GroupedAdamW
 
 CELLS = 15  # of a group
@@ -203,13 +204,9 @@ def compiled_step(setting: Setting) -> dict[str, Any]:
         setting = replace(setting, sizes=replace(setting.sizes, num_layers=1))
     model = setting.target()
     plain = timed_step(setting, model, bfloat16=True)
-    backend = "inductor" if setting.device == "cuda" else "aot_eager"
-    for stack in (model.backbone.encoder, model.backbone.decoder):
-        for block in stack.block:
-            block.compile(backend=backend, dynamic=False)
-    torch._dynamo.config.recompile_limit = 64  # a layer's modules are constants of its graph
     start = time.perf_counter()
-    compiled = timed_step(setting, model, bfloat16=True)
+    with compiled_layers(model, backend="inductor" if setting.device == "cuda" else "aot_eager"):
+        compiled = timed_step(setting, model, bfloat16=True)
     whole = time.perf_counter() - start
     return {"eager": plain, "compiled": compiled, "with compilation": whole, "ratio": ratio(compiled, plain)}
 

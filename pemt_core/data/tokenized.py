@@ -75,10 +75,13 @@ class TokenizedSplit:
     def __len__(self) -> int:
         return len(self.sources)
 
-    def batch(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
-        """`input_ids` and `attention_mask` (B, T) and `labels` (B, L, -100 at padding), padded to the longest row."""
-        input_ids, mask = _padded_with_mask(self.sources, rows, self.pad_id)
-        labels = padded([self.targets[row] for row in rows], IGNORED_LABEL)
+    def batch(self, rows: NDArray[np.int64], multiple_of: int = 1) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask` (B, T) and `labels` (B, L, -100 at padding), padded to the longest row.
+
+        T and L are multiples of `multiple_of`, so that a few lengths repeat.
+        """
+        input_ids, mask = _padded_with_mask(self.sources, rows, self.pad_id, multiple_of)
+        labels = padded([self.targets[row] for row in rows], IGNORED_LABEL, multiple_of)
         return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
 
 
@@ -108,15 +111,17 @@ def _ragged(
     return Ragged.of(rows)
 
 
-def _padded_with_mask(texts: Ragged, rows: NDArray[np.int64], pad_id: int) -> tuple[Tensor, Tensor]:
-    input_ids = padded([texts[row] for row in rows], pad_id)
+def _padded_with_mask(
+    texts: Ragged, rows: NDArray[np.int64], pad_id: int, multiple_of: int = 1
+) -> tuple[Tensor, Tensor]:
+    input_ids = padded([texts[row] for row in rows], pad_id, multiple_of)
     lengths = torch.from_numpy(texts.lengths[rows])
     return input_ids, (torch.arange(input_ids.shape[1]) < lengths.unsqueeze(1)).long()
 
 
-def padded(rows: Sequence[NDArray[np.int32]], value: int) -> Tensor:
+def padded(rows: Sequence[NDArray[np.int32]], value: int, multiple_of: int = 1) -> Tensor:
     """Return rows of different lengths as one int64 tensor, padded with `value`."""
-    width = max(len(row) for row in rows)
+    width = -(-max(len(row) for row in rows) // multiple_of) * multiple_of
     padded = np.full((len(rows), width), value, dtype=np.int64)
     for line, row in zip(padded, rows, strict=True):
         line[: len(row)] = row

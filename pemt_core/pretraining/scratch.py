@@ -88,7 +88,7 @@ class PretrainingRows:
         split = TokenizedSplit(
             Ragged.of([pair[0] for pair in pairs]), Ragged.of([pair[1] for pair in pairs]), self.pad_id
         )
-        return split.batch(np.arange(len(pairs)))
+        return split.batch(np.arange(len(pairs)), self.settings.training.pad_to_multiple_of)
 
     def _pair(self, row: int, epoch: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         ids, hidden, settings = self.pieces[row].ids, self.pieces[row].hidden, self.settings

@@ -8,7 +8,7 @@ processes, precision).
 
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from fractions import Fraction
 from typing import Any
 
@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from pemt_core.interruption import Interrupted, asked_for, deferred
 from pemt_core.training.checkpoint import CheckpointStore, TrainingState
+from pemt_core.training.compiled import compiled_layers, uncompiled
 from pemt_core.training.course import Course, Evaluation, Log
 from pemt_core.training.loader import Loader, TrainingData
 from pemt_core.training.optimizer import make_optimizer
@@ -51,7 +52,7 @@ class Trainer:
         flush: Callable[[], None] = lambda: None,
     ) -> None:
         """`learning_rate_factors` are by name of a trained tensor, or 1; `flush` is called after each checkpoint."""
-        self.accelerator, self.settings, self.progress_bar = accelerator, settings, progress_bar
+        self.model, self.accelerator, self.settings, self.progress_bar = model, accelerator, settings, progress_bar
         self.loader = Loader(data, accelerator.device, ahead=accelerator.device.type == "cuda")
         self.trained: dict[str, nn.Parameter] = model.trained
         optimizer = make_optimizer(self.trained, learning_rate, learning_rate_factors or {})
@@ -59,7 +60,7 @@ class Trainer:
         self.course = Course(
             self.trained,
             data,
-            evaluate,
+            uncompiled(evaluate) if settings.compile else evaluate,
             settings,
             accelerator,
             store,
@@ -82,7 +83,11 @@ class Trainer:
         self.course.until = until
         self.course.resume(getattr(self.optimizer, "optimizer", self.optimizer))
         try:
-            with deferred() if self.accelerator.num_processes == 1 else nullcontext():
+            with ExitStack() as during:
+                if self.settings.compile:
+                    during.enter_context(compiled_layers(self.model))
+                if self.accelerator.num_processes == 1:
+                    during.enter_context(deferred())
                 self._train()
         except Interrupted as stopped:
             raise self.course.explained(stopped) from None

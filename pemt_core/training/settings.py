@@ -24,6 +24,8 @@ class TrainingSettings(Group):
     validation_rows: Bound
     early_stop: Bound
     checkpoint_every: Count
+    compile: bool = False  # of the layers; older adapters lack it and what follows
+    pad_to_multiple_of: Count = 1
 
 
 class FixedRateTraining(TrainingSettings):

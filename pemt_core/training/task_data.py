@@ -29,13 +29,14 @@ class TaskRows:
     rows: NDArray[np.int64]
     batch_size: int
     seed: int
+    pad_to_multiple_of: int = 1
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
         lengths = self.split.sources.lengths[self.rows]
         return [self.rows[batch] for batch in epoch_batches(lengths, self.batch_size, self.seed, epoch)]
 
     def collate(self, rows: NDArray[np.int64], epoch: int) -> dict[str, Tensor]:
-        return self.split.batch(rows)
+        return self.split.batch(rows, self.pad_to_multiple_of)
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,14 @@ class TaskData:
 
     def rows(self, settings: TrainingSettings, seed: int, k: FewShot, rare_class: Literal["error", "all"]) -> TaskRows:
         """All training rows, or the few-shot sample of `seed`; a few-shot batch has k rows (the authors' rule)."""
+        multiple_of = settings.pad_to_multiple_of
         if k == "full":
-            return TaskRows(self.training, np.arange(len(self.training)), settings.batch_size, seed)
+            return TaskRows(self.training, np.arange(len(self.training)), settings.batch_size, seed, multiple_of)
         task = self.prepared.task
         sample = few_shot_rows(
             self.targets, task.labels, int(k), seed, rare_class=rare_class, task=task.name, shown=task.shown
         )
-        return TaskRows(self.training, sample, int(k), seed)
+        return TaskRows(self.training, sample, int(k), seed, multiple_of)
 
     def evaluate(
         self,

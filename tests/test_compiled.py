@@ -1,0 +1,114 @@
+"""Compiled layers and lengths that repeat: the numbers of steps without them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import World, target_model, tiny_batch, tiny_t5
+from torch._dynamo.utils import counters
+from transformers.models.t5.modeling_t5 import T5Block
+
+from pemt_core.artifacts.description import load_training_record
+from pemt_core.data.tokenized import IGNORED_LABEL, Ragged, TokenizedSplit
+from pemt_core.training import compiled
+from pemt_core.training.compiled import compiled_layers, uncompiled
+
+pytestmark = [
+    pytest.mark.usefixtures("fresh_accelerator"),
+    pytest.mark.filterwarnings("ignore"),  # torch's compiler warns of what it does itself
+]
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Without the tests' checks of shapes, which torch cannot put into a graph."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def steps(model: Any) -> list[tuple[float, dict[str, torch.Tensor]]]:
+    """Loss and gradients of two batches of different lengths."""
+    found = []
+    for length in (7, 9):
+        loss = model(**tiny_batch(length=length)).loss
+        loss.backward()
+        found.append((loss.item(), {name: tensor.grad.clone() for name, tensor in model.trained.items()}))
+        model.zero_grad()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
+def test_compiled_layers_give_equal_losses_and_gradients() -> None:
+    """By torch's own compiler, on a model with one layer per stack, since each takes its time."""
+    model = target_model(tiny_t5(num_layers=1, num_decoder_layers=1), prompt_dropout=0.0).train()
+    expected = steps(model)
+    counters.clear()
+    with compiled_layers(model):
+        found = steps(model)
+        graphs = counters["stats"]["unique_graphs"]
+        assert uncompiled(steps)(model)[0][0] == expected[0][0]  # to the bit
+        assert counters["stats"]["unique_graphs"] == graphs > 0
+    assert not counters["unimplemented"]
+    for (loss, gradients), (expected_loss, expected_gradients) in zip(found, expected, strict=True):
+        assert loss == pytest.approx(expected_loss, abs=1e-5)
+        for name, gradient in expected_gradients.items():
+            torch.testing.assert_close(gradients[name], gradient, atol=1e-5, rtol=1e-4)
+    assert [block._compiled_call_impl for block in model.modules() if isinstance(block, T5Block)] == [None, None]
+    assert steps(model)[0][0] == expected[0][0]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("group", ["off", 10_000])
+def test_a_training_with_compiled_layers_ends_as_without(
+    still_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int | str
+) -> None:
+    """Alone and in a group, with graphs that are not turned into kernels, which takes minutes."""
+    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
+    changes: dict[str, Any] = {"seeds": [1, 2], "max_steps": 4, "evaluate_every": 2, "prompt_dropout": 0.0}
+    folders = {compiles: tmp_path / str(compiles) / "out" for compiles in (False, True)}
+    for compiles, folder in folders.items():
+        counters.clear()
+        still_world.transfer(folder, group=group, compile=compiles, **changes)
+        assert (counters["stats"]["unique_graphs"] > 0) == compiles
+    for cell in ("pemt-kfull-seed1", "pemt-kfull-seed2"):
+        plain, other = (load_file(folder / cell / "adapter.safetensors") for folder in folders.values())
+        for name, tensor in plain.items():
+            torch.testing.assert_close(other[name], tensor, atol=1e-3, rtol=1e-3)
+        records = [load_training_record(folder / cell) for folder in folders.values()]
+        assert records[0].validation == records[1].validation
+
+
+def test_lengths_are_multiples() -> None:
+    rows = [np.arange(1, length + 1, dtype=np.int32) for length in (3, 5)]
+    split = TokenizedSplit(Ragged.of(rows), Ragged.of(rows[::-1]), 0)
+    batch = split.batch(np.array([0, 1]), 4)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 0, 0, 0]]
+    assert batch["attention_mask"].sum(1).tolist() == [3, 5]
+    assert batch["labels"].tolist() == [[1, 2, 3, 4, 5, *[IGNORED_LABEL] * 3], [1, 2, 3, *[IGNORED_LABEL] * 5]]
+    assert [tuple(split.batch(np.array([0]), size)["input_ids"].shape) for size in (1, 3, 8)] == [
+        (1, 3),
+        (1, 3),
+        (1, 8),
+    ]
+
+
+def test_longer_rows_change_no_training_that_counts_unpadded_positions(still_world: World, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "max_steps": 4,
+        "evaluate_every": 2,
+        "sparsity_positions": "unpadded",
+        "prompt_dropout": 0.0,
+    }
+    folders = [tmp_path / name / "out" for name in ("short", "long")]
+    for folder, multiple in zip(folders, (1, 16), strict=True):
+        still_world.transfer(folder, pad_to_multiple_of=multiple, **changes)
+    short, long = (load_file(folder / "pemt-kfull-seed4096" / "adapter.safetensors") for folder in folders)
+    for name, tensor in short.items():
+        torch.testing.assert_close(long[name], tensor, atol=1e-3, rtol=1e-3)
