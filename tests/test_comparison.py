@@ -24,6 +24,7 @@ from pemt_core.backbone.tokenizer import train_tokenizer
 from pemt_core.comparison import forecast
 from pemt_core.comparison.definition import Statistics
 from pemt_core.comparison.experiments import Experiment, read_experiments
+from pemt_core.comparison.folders import Folders
 from pemt_core.comparison.paper import paper_forecast
 from pemt_core.comparison.plan import Choice, plan_comparison
 from pemt_core.comparison.rates import ranked_grids
@@ -236,6 +237,31 @@ def check_runs(params: Path) -> None:
     assert report is not None
     assert set(report.metrics) == {"mean/pemt/k4", "mean/control/k4"}
     assert "PEMT" in (tracker.read_file(report, "table.md") or "")
+
+
+def test_sources_are_trained_in_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the bytes and the runs of one process, and their times in the report."""
+    found, runs = {}, {}
+    for workers in ("1", "2"):
+        params = write_project(tmp_path / workers)
+        arguments = parsed(params, "first", "--targets", "cb")
+        arguments.workers = int(workers)
+        program.main(arguments)
+        output = params.parent / "comparison"
+        found[workers] = {name: read_files(output / name) for name in ("sources", "experts", "targets")}
+        found[workers] = {
+            k: {str(Path(n).relative_to(output)): d for n, d in v.items()} for k, v in found[workers].items()
+        }
+        tracker = connect(f"sqlite:///{params.parent}/mlflow.db", "pemt-compare-first", params.parent, "stop")
+        sources = [tracker.find(f"train_source/{name}") for name in ("mnli", "sst2")]
+        runs[workers] = [(run.metrics["train/loss"], run.tags["pemt.artifact"]) for run in sources if run is not None]
+        assert len([*Folders(output).source_seconds.glob("*.json")]) == 2
+    assert found["1"] == found["2"]
+    assert runs["1"] == runs["2"]
+    assert len(runs["1"]) == 2
+    errors = capsys.readouterr().err
+    assert "sources of base: 100%" in errors
+    assert errors.count("train_source sst2: 100%") == 1  # bars of single trainings are not shown beside each other
 
 
 def test_variants_with_another_backbone_leave_the_shared_one_alone(tmp_path: Path, saving: Saving) -> None:

@@ -15,6 +15,7 @@ from pemt_core.comparison.progress import CellBar
 from pemt_core.comparison.rates import scores_of, write_rates
 from pemt_core.comparison.recording import TrackerOf, record_cells, record_report
 from pemt_core.comparison.shared import Shared
+from pemt_core.comparison.sources import train_in_workers
 from pemt_core.comparison_report.write import write_comparison
 from pemt_core.errors import TrainingError
 from pemt_core.report.files import write_files
@@ -103,6 +104,7 @@ class Comparison:
             made.write(folder / variant.name)
 
     def _make_experts(self, shared: Shared, variant: VariantPlan) -> None:
+        train_in_workers(shared, variant, self.workers)  # before the run of any source is open
         names, open_run = list(variant.train_source), self._open_run(variant)
         for number, name in enumerate(names, start=1):
             _make(f"sources of {variant.name} {number}/{len(names)}: {name}", shared.source(variant, name, open_run))

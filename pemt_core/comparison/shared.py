@@ -74,7 +74,7 @@ class Shared:
         with atomic_directory(folder) as temporary:
             prepare_tokenizer(self.plan.prepare.tasks, settings, self.folders.data, temporary)
 
-    def source(self, variant: VariantPlan, name: str, open_run: OpenRun) -> Stage:
+    def source(self, variant: VariantPlan, name: str, open_run: OpenRun, *, progress_bar: bool = True) -> Stage:
         """The trained adapter of one source."""
         step, folder = variant.train_source[name], self.folders.sources(variant.name) / name
         data, backbone = self.folders.data / name, self.folders.backbone(variant.own_backbone)
@@ -93,6 +93,7 @@ class Shared:
                 checkpoint_dir=self.checkpoints,
                 open_run=watched,
                 prompt=step.prompt,
+                progress_bar=progress_bar,
             )
 
         return Stage(folder, self.folders.made(f"sources/{variant.name}/{name}"), made_of, build)

@@ -49,6 +49,7 @@ def train_source(
     checkpoint_dir: Path,
     open_run: OpenRun,
     prompt: LonePromptSettings | None = None,
+    progress_bar: bool = True,
 ) -> TrainedSource:
     """Train the adapters and the prompt of `source` on the frozen backbone, and write them to `output_dir`.
 
@@ -67,7 +68,7 @@ def train_source(
     if prompt is not None:
         alone, start = described(LonePromptDescription, prompt), partial(_new_prompt, prepared, backbone, prompt)
         trainings.append(make(f"{title}, prompt alone", alone, prompt, start))
-    done = [training.run(prepared, backbone, open_run) for training in trainings]
+    done = [training.run(prepared, backbone, open_run, progress_bar=progress_bar) for training in trainings]
     if make_accelerator(settings.training.precision).is_main_process:
         with atomic_directory(output_dir) as folder:
             for training, place in zip(trainings, (folder, lone_prompt_folder(folder)), strict=False):

@@ -62,7 +62,9 @@ class SourceTraining:
         stores = CheckpointStore(checkpoint_dir, inputs), FinishedStore(checkpoint_dir, inputs)
         return cls(title, description, settings, new_model, *stores)
 
-    def run(self, prepared: PreparedTask, backbone: Backbone, open_run: OpenRun) -> tuple[TrainingRecord, bool]:
+    def run(
+        self, prepared: PreparedTask, backbone: Backbone, open_run: OpenRun, *, progress_bar: bool = True
+    ) -> tuple[TrainingRecord, bool]:
         """Train, unless the result is kept; returns its record, and whether it trained. A run shows the curve.
 
         Raises TrainingError if the training diverges, or another process is at it.
@@ -74,7 +76,7 @@ class SourceTraining:
             run_of(source_run(self.description), open_run, is_main) as run,
         ):
             kept = self._kept(accelerator)
-            record = kept or self._train(prepared, backbone, accelerator, run)
+            record = kept or self._train(prepared, backbone, accelerator, run, progress_bar)
             for point in kept.history if kept else ():
                 run.log(int(point["step"]), {name: value for name, value in point.items() if name != "step"})
             if is_main:
@@ -92,7 +94,9 @@ class SourceTraining:
         record: TrainingRecord | None = found[0]
         return record
 
-    def _train(self, prepared: PreparedTask, backbone: Backbone, accelerator: Accelerator, run: Run) -> TrainingRecord:
+    def _train(
+        self, prepared: PreparedTask, backbone: Backbone, accelerator: Accelerator, run: Run, progress_bar: bool
+    ) -> TrainingRecord:
         """Train to the end, and keep the result."""
         settings, tokenizer = self.settings, backbone.tokenizer
         data = TaskData.load(prepared, tokenizer, settings.training, settings.source_length)
@@ -111,6 +115,7 @@ class SourceTraining:
                 log=run.log,
                 flush=run.flush,
                 title=self.title,
+                progress_bar=progress_bar,
             ).fit()
             record = state.record(settings.training.learning_rate, model.num_trained_parameters())
             if accelerator.is_main_process:

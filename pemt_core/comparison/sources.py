@@ -1,0 +1,47 @@
+"""Train the sources of a variant that are missing, several at a time where trainings run in workers."""
+
+from tqdm import tqdm
+
+from pemt_core.backbone.store import load_backbone
+from pemt_core.comparison.made import Stage
+from pemt_core.comparison.plan import VariantPlan
+from pemt_core.comparison.shared import Shared
+from pemt_core.errors import TrainingError
+from pemt_core.processes.schedule import Schedule
+from pemt_core.training.accelerator import make_accelerator
+from pemt_core.training.run import silent_runs
+from pemt_core.training.workers import forked_trainings
+
+
+def train_in_workers(shared: Shared, variant: VariantPlan, workers: int | None) -> None:
+    """Train sources in worker processes, if there are several to train and `Schedule` has them run at the same time.
+
+    Their results are among the finished trainings, from which `Stage.make` takes them, with the curves for their runs.
+    Raises TrainingError, once the others are trained, if trainings diverged or another process is at them.
+    """
+    stages = {name: shared.source(variant, name, silent_runs, progress_bar=False) for name in variant.train_source}
+    missing = [name for name, stage in stages.items() if not stage.is_made()]
+    if len(missing) < 2:
+        return
+    accelerator = make_accelerator(variant.train_source[missing[0]].train_source.training.precision)
+    backbone = load_backbone(shared.folders.backbone(variant.own_backbone))
+    schedule = Schedule.make(workers, len(missing), backbone.model.num_parameters(), accelerator)
+    if schedule.workers < 2:
+        return
+
+    def train(name: str) -> None:
+        _built(stages[name])
+
+    with (
+        forked_trainings(train, missing, schedule.workers) as done,
+        tqdm(done, total=len(missing), desc=f"sources of {variant.name}", unit="source") as bar,
+    ):
+        failed = [error for _, error in bar if error is not None]
+    if failed:
+        raise TrainingError("; ".join(map(str, failed)))
+
+
+def _built(stage: Stage) -> None:
+    """Build a stage's folder, without its record: `Stage.make` builds it again, from the finished training."""
+    stage.folder.parent.mkdir(parents=True, exist_ok=True)
+    stage.build()
