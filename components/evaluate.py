@@ -24,6 +24,7 @@ def main(arguments: argparse.Namespace, job: Job[Evaluate]) -> Outcome:
             arguments.experts,
             job.settings.evaluate,
             output_dir=arguments.output,
+            workers=arguments.workers,
         )
     return Outcome(metrics=final_scores(arguments.output))
 
@@ -37,6 +38,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--backbone", type=Path, required=True, help="folder that backbone wrote")
     parser.add_argument("--experts", type=Path, required=True, help="folder that collect_experts wrote")
     parser.add_argument("--output", type=OutputFolder, required=True, help="folder to write")
+    help_text = "number of cells scored at a time (default: what suits the machine)"
+    parser.add_argument("--workers", type=int, help=help_text)
     return parser
 
 

@@ -107,6 +107,19 @@ def test_evaluate_scores_new_cells_and_removes_old_ones(
     assert score(world, output, "gamma", settings=fewer) == []
 
 
+def test_results_do_not_depend_on_the_number_of_workers(trained: World, tmp_path: Path) -> None:
+    folder = trained.folder
+    for workers in (1, 2, 3):
+        targets = targets_of(trained, "gamma", "delta")
+        places = folder / "data", folder / "backbone", folder / "experts"
+        scored = evaluate(targets, *places, SETTINGS, output_dir=tmp_path / str(workers), workers=workers)
+        assert scored == [f"{target}/{cell}" for target in ("gamma", "delta") for cell in CELLS]
+    one, *others = (contents(tmp_path / str(workers)) for workers in (1, 2, 3))
+    assert others == [one, one]
+    with pytest.raises(SettingsError, match="workers is 0: expected at least 1"):
+        evaluate(targets, *places, SETTINGS, output_dir=tmp_path / "none", workers=0)
+
+
 def test_evaluate_scores_listed_cells_beside_others(trained: World, tmp_path: Path) -> None:
     output, (first, second) = tmp_path / "results", (Cell("gamma", "pemt", "full", seed) for seed in (1, 2))
 

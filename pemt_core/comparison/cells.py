@@ -67,4 +67,5 @@ class VariantCells:
             output_dir=self.folders.scores(self.variant.name),
             cells=self.variant.cells,
             keep_others=True,
+            workers=self.workers,
         )

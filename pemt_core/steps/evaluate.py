@@ -1,7 +1,7 @@
 """evaluate: score every cell of the given targets on the test split, answered by the rule in the settings.
 
-One process scores all targets. It skips a cell whose stored result comes from the same adapter, data, settings and
-code, so DVC keeps this step's output when it runs the step again (`persist`).
+One process scores all targets, on a CPU with workers. It skips a cell whose stored result comes from the same adapter,
+data, settings and code, so DVC keeps this step's output when it runs the step again (`persist`).
 """
 
 import json
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from tqdm import tqdm
 
 from pemt_core.answering.rule import rule_for
 from pemt_core.answering.split import EvaluationSplit, Predictions, predict
@@ -36,6 +37,8 @@ from pemt_core.data.prepared import PreparedTask
 from pemt_core.errors import ArtifactError
 from pemt_core.methods import stored_method
 from pemt_core.metrics import count_unreadable
+from pemt_core.processes.forked import forked_workers
+from pemt_core.processes.schedule import Schedule
 from pemt_core.provenance.code import code_hash
 from pemt_core.settings import EvaluateSettings
 from pemt_core.training.accelerator import make_accelerator
@@ -43,6 +46,7 @@ from pemt_core.training.accelerator import make_accelerator
 logger = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions.jsonl"
+KILLED = "a worker was killed, perhaps for lack of memory; the cells that are scored are kept. Ask for fewer workers"
 KEY = "inputs.json"  # beside result.json: the hashes of its inputs, and of the predictions
 
 
@@ -56,6 +60,7 @@ def evaluate(
     output_dir: Path,
     cells: Collection[Cell] | None = None,
     keep_others: bool = False,
+    workers: int | None = None,
 ) -> list[str]:
     """Score the cells in each target's folder, into result.json and predictions.jsonl of `output_dir`/<target>/<cell>.
 
@@ -63,9 +68,11 @@ def evaluate(
 
     Args:
         cells: the cells to score, of these targets; None: all that are trained.
+        workers: how many cells are scored at a time (None: as many as suit the machine); results do not depend on it.
 
     Raises:
-        ArtifactError: a listed cell, or every cell of a target, is not trained.
+        ArtifactError: a listed cell, or every cell of a target, is not trained; or a worker was killed.
+        SettingsError: the machine cannot run `workers`.
     """
     accelerator = make_accelerator(settings.precision)
     backbone = load_backbone(backbone_dir)
@@ -74,8 +81,8 @@ def evaluate(
         recover(output_dir)
         if not keep_others:
             _remove_others(output_dir, list(target_dirs))
-    scored = []
-    for number, (target, target_dir) in enumerate(target_dirs.items(), start=1):
+    to_score = []
+    for target, target_dir in target_dirs.items():
         prepared = PreparedTask.load(data_dir / target, target)
         data_hash = prepared.content_hash()
         found = _cells_of(target, target_dir, cells)
@@ -84,16 +91,13 @@ def evaluate(
             if not keep_others:
                 _remove_others(output_dir / target, [path.name for path in found])
         accelerator.wait_for_everyone()
-        done = [
-            cell.name
-            for cell in found
-            if evaluation.score_cell(cell, prepared, data_hash, output_dir / target / cell.name)
+        missing = [
+            each for path in found if (each := evaluation.scoring(path, prepared, data_hash, output_dir / target))
         ]
-        logger.info(
-            "evaluate %d/%d: %s: %d of %d cells scored", number, len(target_dirs), target, len(done), len(found)
-        )
-        scored += [f"{target}/{name}" for name in done]
-    return scored
+        logger.info("evaluate %s: %d of %d cells to score", target, len(missing), len(found))
+        to_score += missing
+    evaluation.score(to_score, workers)
+    return [f"{each.prepared.task.name}/{each.cell_dir.name}" for each in to_score]
 
 
 def _cells_of(target: str, target_dir: Path, listed: Collection[Cell] | None) -> list[Path]:
@@ -117,6 +121,17 @@ def final_scores(output_dir: Path) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
+class _Scoring:
+    """A cell to score: its folder, its task's data, and the inputs that its result is kept for."""
+
+    cell_dir: Path
+    prepared: PreparedTask
+    data_hash: str
+    output_dir: Path
+    key: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class _Evaluation:
     """What all cells share."""
 
@@ -125,11 +140,35 @@ class _Evaluation:
     settings: EvaluateSettings
     accelerator: Accelerator
 
-    def score_cell(self, cell_dir: Path, prepared: PreparedTask, data_hash: str, output_dir: Path) -> bool:
-        """Score one cell unless its result is up to date; returns whether it was scored."""
+    def scoring(self, cell_dir: Path, prepared: PreparedTask, data_hash: str, output_dir: Path) -> _Scoring | None:
+        """What scoring a cell takes; None if its result is up to date."""
         key = self._key(cell_dir, data_hash)
-        if _holds_result(output_dir, key):
-            return False
+        if _holds_result(output_dir / cell_dir.name, key):
+            return None
+        return _Scoring(cell_dir, prepared, data_hash, output_dir / cell_dir.name, key)
+
+    def score(self, to_score: Sequence[_Scoring], workers: int | None) -> None:
+        """Score cells, several at a time if the machine suits."""
+        shares = self.accelerator.num_processes > 1
+        model = self.backbone.model
+        schedule = Schedule.of_predictions(1 if shares else workers, model.num_parameters(), self.accelerator.device)
+        title = {"desc": "evaluate", "unit": "cell", "disable": not (to_score and self.accelerator.is_main_process)}
+        if schedule.workers == 1 or len(to_score) < 2:
+            with schedule.threads():
+                for each in tqdm(to_score, **title):
+                    self._score(each)
+            return
+
+        def score(place: int) -> None:
+            self._score(to_score[place])
+
+        with forked_workers(score, schedule.workers, killed=ArtifactError(KILLED)) as forked:
+            calls = [forked.start(place) for place in range(len(to_score))]
+            for call in tqdm(calls, **title):
+                forked.end(call)
+
+    def _score(self, scoring: _Scoring) -> None:
+        cell_dir, prepared = scoring.cell_dir, scoring.prepared
         adapter = load_target(cell_dir, prepared.task.name, self.backbone, self.bank)
         rows = prepared.rows("test")
         split = EvaluationSplit.of(
@@ -141,14 +180,13 @@ class _Evaluation:
         )
         predictions = self._predict(adapter, split)
         if self.accelerator.is_main_process:
-            facts = self._facts(cell_dir, adapter, prepared, data_hash)
+            facts = self._facts(cell_dir, adapter, prepared, scoring.data_hash)
             result = CellResult(**facts, **_scores(prepared, split, predictions), test_rows_available=rows.num_rows)
-            with atomic_directory(output_dir) as folder:
+            with atomic_directory(scoring.output_dir) as folder:
                 result.save(folder)
                 _write_predictions(folder / PREDICTIONS, split, rows.slice(0, len(split))["source"], predictions)
-                write_record(folder / KEY, {**key, "predictions": sha256_of_file(folder / PREDICTIONS)})
+                write_record(folder / KEY, {**scoring.key, "predictions": sha256_of_file(folder / PREDICTIONS)})
         self.accelerator.wait_for_everyone()
-        return True
 
     def _key(self, cell_dir: Path, data_hash: str) -> dict[str, str]:
         description, _ = load_description(cell_dir, TargetDescription)
