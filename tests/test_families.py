@@ -165,7 +165,7 @@ def assert_gates_and_gradients(model: PromptedModel, gates: dict[str, Tensor], l
         gradient = model.trained[name].grad
         assert gradient is not None, name
         assert leaf.grad is not None, name
-        assert relative_error(gradient, leaf.grad) < 3e-4, name
+        assert relative_error(gradient, leaf.grad) < 1e-3, name  # umT5 multiplies rounding most
 
 
 @pytest.mark.parametrize("kind", ["umt5", "t5gemma", "t5gemma2"])
@@ -363,6 +363,22 @@ def test_beams_of_a_row_do_not_depend_on_its_batch(kind: str, layout: str) -> No
 
 
 # --- attaching
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_the_output_layer_reads_contiguous_rows(kind: str) -> None:
+    """Others are multiplied with a copy of the output layer for every row."""
+    model, batch, seen = target(lively(kind, "behind")), batch_of(), list[Tensor]()
+    handle = model.backbone.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(**batch)
+    candidates = batch["labels"].clamp_min(3).unsqueeze(1).repeat(1, 2, 1)
+    with model.encoded(batch["input_ids"], batch["attention_mask"]) as rows:
+        rows.log_probabilities(candidates)
+        rows.generate(**GREEDY, max_new_tokens=3)
+    handle.remove()
+    assert len(seen) > 3
+    assert all(each.is_contiguous() for each in seen)
+    assert {each.shape[1] for each in seen} == {batch["labels"].shape[1], batch["labels"].shape[1] - 1, 1}
 
 
 @pytest.mark.parametrize(("kind", "layout"), PLACES)

@@ -74,7 +74,10 @@ def convert(file: PackagedFile, dtype: Dtype = "float32") -> Any:
     except Exception as error:  # gguf, transformers and torch raise various types for a damaged file
         raise ArtifactError(f"{file.path}: not readable as a model ({one_line(error)})") from error
     _check_whole(str(file.path), report)
-    return model.to(getattr(torch, dtype))
+    model.to(getattr(torch, dtype))
+    if attention := loading_options(model.dtype).get("attn_implementation"):
+        model.set_attn_implementation(attention)
+    return model
 
 
 def _check_whole(what: str, report: dict[str, Any]) -> None:
