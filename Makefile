@@ -67,7 +67,7 @@ study: setup
 compare: setup
 	OMP_NUM_THREADS=1 pemt compare $(NAME) $(COMPARE)
 
-# stage 1 uses all cores, and each of the trainings after it has one thread
+# every training has one thread
 real: $(if $(DATA),.venv/installed-real)
 	$(if $(DATA),,@echo "make real needs DATA=folder, with datasets in the hub's layout: docs/real_language.md" >&2; exit 2)
 	pemt compare transfer --real '$(if $(filter hub,$(DATA)),hub,$(abspath $(DATA)))' --workers $(JOBS) $(COMPARE)

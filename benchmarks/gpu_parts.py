@@ -205,7 +205,7 @@ def compiled_step(setting: Setting) -> dict[str, Any]:
     model = setting.target()
     plain = timed_step(setting, model, bfloat16=True)
     start = time.perf_counter()
-    with compiled_layers(model, backend="inductor" if setting.device == "cuda" else "aot_eager"):
+    with compiled_layers(model, lengths_repeat=True, backend="inductor" if setting.device == "cuda" else "aot_eager"):
         compiled = timed_step(setting, model, bfloat16=True)
     whole = time.perf_counter() - start
     return {"eager": plain, "compiled": compiled, "with compilation": whole, "ratio": ratio(compiled, plain)}

@@ -43,7 +43,7 @@ def jobs_of(plan: Plan, work: Callable[[str], float], overhead: Callable[[str], 
     jobs += [job(name, name, "backbone", loop="sources", item=name) for name in sources]
     jobs.append(job("collect_experts", "collect_experts", *sources))
     for branch in plan.branches:
-        (target,) = branch.targets
+        (target,) = branch.targets  # as `kubeflow.targets_per_branch` is 1
         transfer, seed = f"transfer/{target}", f"/{branch.seed}"
         names = [transfer + seed + f"/{part}" * (parts > 1) for part in range(parts)]
         jobs += [

@@ -108,7 +108,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--targets", nargs="+", metavar="TASK", help="only these targets")
     parser.add_argument("--k", nargs="+", type=few_shot, help="only these k")
     parser.add_argument("--seeds", nargs="+", type=int, help="only these seeds")
-    help_text = "number of parallel trainings (default: what suits the machine)"
+    help_text = "how many trainings run, and cells are scored, at a time (default: what suits the machine)"
     parser.add_argument("--workers", type=worker_count, help=help_text)
     parser.add_argument(
         "--output", type=OutputFolder, default=OutputFolder("comparison"), help="folder (default: comparison)"

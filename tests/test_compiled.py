@@ -15,7 +15,8 @@ from transformers.models.t5.modeling_t5 import T5Block
 
 from pemt_core.artifacts.description import load_training_record
 from pemt_core.data.tokenized import IGNORED_LABEL, Ragged, TokenizedSplit
-from pemt_core.training import compiled
+from pemt_core.errors import SettingsError
+from pemt_core.training import compiled, together
 from pemt_core.training.compiled import compiled_layers, uncompiled
 
 pytestmark = [
@@ -50,7 +51,7 @@ def test_compiled_layers_give_equal_losses_and_gradients() -> None:
     model = target_model(tiny_t5(num_layers=1, num_decoder_layers=1), prompt_dropout=0.0).train()
     expected = steps(model)
     counters.clear()
-    with compiled_layers(model):
+    with compiled_layers(model, lengths_repeat=False):
         found = steps(model)
         graphs = counters["stats"]["unique_graphs"]
         assert uncompiled(steps)(model)[0][0] == expected[0][0]  # to the bit
@@ -65,17 +66,17 @@ def test_compiled_layers_give_equal_losses_and_gradients() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("group", ["off", 10_000])
 def test_a_training_with_compiled_layers_ends_as_without(
-    still_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int | str
+    still_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Alone and in a group, with graphs that are not turned into kernels, which takes minutes."""
+    """With graphs that are not turned into kernels, which takes minutes. Such trainings form no group."""
     monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
+    monkeypatch.setattr(together, "_train_group", None)
     changes: dict[str, Any] = {"seeds": [1, 2], "max_steps": 4, "evaluate_every": 2, "prompt_dropout": 0.0}
     folders = {compiles: tmp_path / str(compiles) / "out" for compiles in (False, True)}
     for compiles, folder in folders.items():
         counters.clear()
-        still_world.transfer(folder, group=group, compile=compiles, **changes)
+        still_world.transfer(folder, group=10_000 if compiles else "off", compile=compiles, **changes)
         assert (counters["stats"]["unique_graphs"] > 0) == compiles
     for cell in ("pemt-kfull-seed1", "pemt-kfull-seed2"):
         plain, other = (load_file(folder / cell / "adapter.safetensors") for folder in folders.values())
@@ -83,6 +84,29 @@ def test_a_training_with_compiled_layers_ends_as_without(
             torch.testing.assert_close(other[name], tensor, atol=1e-3, rtol=1e-3)
         records = [load_training_record(folder / cell) for folder in folders.values()]
         assert records[0].validation == records[1].validation
+
+
+def test_a_machine_without_a_compiler_is_told_so(
+    still_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        SettingsError, match=r"training.compile is true, but torch needs a C\+\+ compiler: install one of g"
+    ):
+        still_world.transfer(tmp_path / "out", compile=True, max_steps=1)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("repeat", "graphs"), [(True, 8), (False, 4)])
+def test_lengths_that_repeat_have_kernels_of_their_own(repeat: bool, graphs: int) -> None:
+    """Of four lengths: a graph for each, or one for the first and one for all others; forward passes of two layers."""
+    model = tiny_t5(num_layers=1, num_decoder_layers=1)
+    batches = [tiny_batch(length=length, label_length=length) for length in (8, 12, 16, 24)]
+    counters.clear()
+    with compiled_layers(model, lengths_repeat=repeat, backend="eager"), torch.no_grad():
+        for batch in batches:
+            model(**batch)
+    assert counters["stats"]["unique_graphs"] == graphs
 
 
 def test_lengths_are_multiples() -> None:

@@ -1,6 +1,7 @@
 """Trainings that share their steps: as each alone up to rounding, and resumed, stopped and searched as alone."""
 
 import json
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from pemt_core.errors import TrainingError
 from pemt_core.interruption import Interrupted
 from pemt_core.steps.transfer import TargetTransfer, _cells, transfer
 from pemt_core.training import group as group_module, together
+from pemt_core.training.accelerator import make_accelerator
+from pemt_core.training.course import Course
 from pemt_core.training.optimizer import GroupedAdamW, linear_schedule, make_optimizer
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
@@ -214,9 +217,69 @@ def test_a_locked_target_leaves_the_others_to_be_trained(still: World, tmp_path:
     settings = transfer_settings(task="gamma", **{**SEARCH, "group": rows, **short})
     gamma = TargetTransfer(settings, still.folder / "data" / "gamma", tmp_path / "gamma")
     with ExitStack() as held:
-        _cells(gamma, backbone, bank, tmp_path / "checkpoints", logging_runs(None), True).lock(held)
+        _cells(gamma, backbone, bank, tmp_path / "checkpoints", logging_runs(None), make_accelerator("float32")).lock(
+            held
+        )
         with pytest.raises(TrainingError, match="another process is training this"):
             transfer_of(still, tmp_path, group=rows, **short)
         assert not (tmp_path / "gamma").exists()
         assert len(cells(tmp_path / "alpha")) == 2
     assert len(transfer_of(still, tmp_path, group=rows, **short)) == 4
+
+
+@pytest.mark.parametrize("rows", ["off", 10_000])
+@pytest.mark.parametrize("keep_others", [False, True])
+def test_states_stay_while_a_target_fails(
+    still: World, tmp_path: Path, rows: int | str, keep_others: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retried step begins without its output, so it takes a complete target from its states; where the output is
+    kept, these go at once. No target is trained twice."""
+    short: dict[str, Any] = {"methods": ["pemt"], "seeds": [1], "max_steps": 2, "evaluate_every": 1, "group": rows}
+    trained: list[str] = []
+    step = Course.stepped
+    monkeypatch.setattr(Course, "stepped", lambda self, *given: trained.append(self.title) or step(self, *given))
+
+    def run(rates: dict[str, float]) -> None:
+        targets = [
+            TargetTransfer(
+                transfer_settings(task=t, **{**SEARCH, **short, "learning_rates": [rate]}),
+                still.folder / "data" / t,
+                tmp_path / t,
+            )
+            for t, rate in rates.items()
+        ]
+        backbone, experts = still.folder / "backbone", still.folder / "experts"
+        transfer(
+            targets, backbone, experts,
+            checkpoint_dir=tmp_path / "checkpoints", open_run=logging_runs(None), keep_others=keep_others, workers=1,
+        )  # fmt: skip
+
+    with pytest.raises(TrainingError, match=r"^transfer alpha pemt-kfull-seed1: .* step 2 of 2"):
+        run({"gamma": 0.01, "alpha": 1e30})
+    assert len(cells(tmp_path / "gamma")) == 1
+    states = [path for path in (tmp_path / "checkpoints").glob("*/*") if path.is_file()]
+    assert bool(states) != keep_others
+    if not keep_others:
+        shutil.rmtree(tmp_path / "gamma")
+    trained.clear()
+    run({"gamma": 0.01, "alpha": 0.01})
+    assert {title.split()[1] for title in trained} == {"alpha"}
+    assert len(cells(tmp_path / "gamma")) == len(cells(tmp_path / "alpha")) == 1
+    assert [*(tmp_path / "checkpoints").iterdir()] == []
+
+
+def test_cells_that_another_program_trained_meanwhile_are_kept(still: World, tmp_path: Path) -> None:
+    """They are looked for again once the locks are held."""
+    short: dict[str, Any] = {"methods": ["pemt"], "seeds": [1], "max_steps": 1, "evaluate_every": 1}
+    backbone = load_backbone(still.folder / "backbone")
+    bank = load_experts(still.folder / "experts", backbone)
+    given = TargetTransfer(
+        transfer_settings(task="gamma", **{**SEARCH, **short}), still.folder / "data" / "gamma", tmp_path / "gamma"
+    )
+    accelerator = make_accelerator("float32")
+    found = _cells(given, backbone, bank, tmp_path / "checkpoints", logging_runs(None), accelerator)
+    assert len(found.missing) == 1
+    still.transfer(tmp_path / "gamma", checkpoints=tmp_path / "checkpoints", **{**SEARCH, **short})
+    with ExitStack() as locks:
+        found.lock(locks)
+    assert found.missing == []

@@ -45,15 +45,16 @@ class Forecast:
     sources: Mapping[str, tuple[int, int]]  # by variant: source adapters, and those to train
     source_seconds: float | None  # of the processor, for those to train; None: unknown
     workers: int
-    scoring_seconds: float | None
+    scoring_seconds: float | None  # on one core
     unchecked: int  # cells counted as missing that exist; whether they fit is unknown until stage 1 is made or checked
     peak_memory_mib: int | None  # the most that a training of a cell that is there adds to a worker
 
     @property
     def seconds(self) -> float | None:
         """The time of training and scoring cells on this machine; None if that of some column is unknown."""
-        training = _sum([column.seconds for column in self.columns.values() if column.missing])
-        return _sum([None if training is None else training / self.workers, self.scoring_seconds])
+        seconds = [column.seconds for column in self.columns.values() if column.missing]
+        total = _sum([*seconds, self.scoring_seconds])
+        return None if total is None else total / self.workers
 
 
 def forecast(

@@ -72,7 +72,7 @@ def _time(forecast: Forecast, missing: int) -> str:
         origin = "* from a probe of some steps with random inputs on this machine"
         origin += "" if len(probed) == len(forecast.columns) else "; the others measured on cells that are there"
     total, workers = duration(forecast.seconds), forecast.workers
-    scoring = duration(forecast.scoring_seconds or 0)
+    scoring = duration((forecast.scoring_seconds or 0) / forecast.workers)
     return f"time: about {total} with {workers} workers, {scoring} of it for scoring, stage 1 not counted ({origin})"
 
 

@@ -2,7 +2,7 @@
 
 from tqdm import tqdm
 
-from pemt_core.backbone.store import load_backbone
+from pemt_core.backbone.shapes import outline
 from pemt_core.comparison.made import Stage
 from pemt_core.comparison.plan import VariantPlan
 from pemt_core.comparison.shared import Shared
@@ -14,18 +14,18 @@ from pemt_core.training.workers import forked_trainings
 
 
 def train_in_workers(shared: Shared, variant: VariantPlan, workers: int | None) -> None:
-    """Train sources in worker processes, if there are several to train and `Schedule` has them run at the same time.
+    """Train sources in worker processes, if `Schedule` has several trainings run at the same time.
 
     Their results are among the finished trainings, from which `Stage.make` takes them, with the curves for their runs.
     Raises TrainingError, once the others are trained, if trainings diverged or another process is at them.
     """
     stages = {name: shared.source(variant, name, silent_runs, progress_bar=False) for name in variant.train_source}
     missing = [name for name, stage in stages.items() if not stage.is_made()]
-    if len(missing) < 2:
+    if not missing:
         return
     accelerator = make_accelerator(variant.train_source[missing[0]].train_source.training.precision)
-    backbone = load_backbone(shared.folders.backbone(variant.own_backbone))
-    schedule = Schedule.make(workers, len(missing), backbone.model.num_parameters(), accelerator)
+    num_parameters = outline(shared.folders.backbone(variant.own_backbone)).model.num_parameters()
+    schedule = Schedule.make(workers, len(stages), num_parameters, accelerator)  # the same if it is run again
     if schedule.workers < 2:
         return
 
@@ -33,7 +33,7 @@ def train_in_workers(shared: Shared, variant: VariantPlan, workers: int | None) 
         _built(stages[name])
 
     with (
-        forked_trainings(train, missing, schedule.workers) as done,
+        forked_trainings(train, missing, min(schedule.workers, len(missing))) as done,
         tqdm(done, total=len(missing), desc=f"sources of {variant.name}", unit="source") as bar,
     ):
         failed = [error for _, error in bar if error is not None]

@@ -202,7 +202,7 @@ class Retry(Group):
 
 
 class KubeflowSettings(Group):
-    """How the steps run as containers; nothing here changes a result."""
+    """How the steps run as containers. Only trainings that share steps change, by rounding."""
 
     image: Annotated[str, Field(pattern=r"^([\w.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*$")]
     torch: Annotated[str, Field(pattern=r"^(cpu|cu\d+|rocm[\d.]+)$")]

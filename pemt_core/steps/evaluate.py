@@ -68,7 +68,8 @@ def evaluate(
 
     Args:
         cells: the cells to score, of these targets; None: all that are trained.
-        workers: how many cells are scored at a time (None: as many as suit the machine); results do not depend on it.
+        workers: how many cells are scored at a time (None: as many as suit the machine);
+            `pemt_core.processes.schedule` explains when the numbers do not depend on it.
 
     Raises:
         ArtifactError: a listed cell, or every cell of a target, is not trained; or a worker was killed.
@@ -151,9 +152,11 @@ class _Evaluation:
         """Score cells, several at a time if the machine suits."""
         shares = self.accelerator.num_processes > 1
         model = self.backbone.model
-        schedule = Schedule.of_predictions(1 if shares else workers, model.num_parameters(), self.accelerator.device)
+        asked = None if shares else workers
+        schedule = Schedule.of_predictions(asked, model.num_parameters(), self.accelerator.device)
+        workers = 1 if shares else min(schedule.workers, len(to_score))
         title = {"desc": "evaluate", "unit": "cell", "disable": not (to_score and self.accelerator.is_main_process)}
-        if schedule.workers == 1 or len(to_score) < 2:
+        if workers < 2:
             with schedule.threads():
                 for each in tqdm(to_score, **title):
                     self._score(each)
@@ -162,7 +165,7 @@ class _Evaluation:
         def score(place: int) -> None:
             self._score(to_score[place])
 
-        with forked_workers(score, schedule.workers, killed=ArtifactError(KILLED)) as forked:
+        with forked_workers(score, workers, killed=ArtifactError(KILLED)) as forked:
             calls = [forked.start(place) for place in range(len(to_score))]
             for call in tqdm(calls, **title):
                 forked.end(call)

@@ -10,19 +10,21 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from accelerate import Accelerator
 from tqdm import tqdm
 
 from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.experts import ExpertBank, load_experts
 from pemt_core.artifacts.staging import recover
-from pemt_core.artifacts.target import holds_cell
 from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.prepared import PreparedTask
 from pemt_core.errors import TrainingError
 from pemt_core.labels import check_label_words
+from pemt_core.methods import Method
 from pemt_core.processes.schedule import Schedule
 from pemt_core.settings.steps import Transfer
 from pemt_core.training.accelerator import make_accelerator
@@ -82,30 +84,30 @@ def transfer(
     """
     backbone = load_backbone(backbone_dir)
     bank = load_experts(experts_dir, backbone)
-    methods = [each.settings.method(name) for each in targets for name in each.settings.methods]
-    accelerator = make_accelerator(methods[0].training.precision)
-    every = [_cells(each, backbone, bank, checkpoint_dir, open_run, accelerator.is_main_process) for each in targets]
+    accelerator = make_accelerator(_methods(targets)[0].training.precision)
+    every = [_cells(each, backbone, bank, checkpoint_dir, open_run, accelerator) for each in targets]
     num_configurations = sum(len(training.configurations) for cells in every for training in cells.missing)
     schedule = Schedule.make(workers, num_configurations, backbone.model.num_parameters(), accelerator)
-    rows = rows_of(targets[0].settings.group, backbone.model, methods)
+    work = _Work(schedule.workers, keep_others)
     with schedule.threads():
         for cells in every:
             cells.target.load_data(cells.missing)
-        if rows:
-            memory, failed = 0, _train_in_groups(every, rows)
-        else:
-            memory, failed = _train_by_target(every, schedule.workers)
-    for cells in every:
-        if cells.name not in failed:
-            try:
-                cells.finish(keep_others=keep_others)
-            except TrainingError as error:
-                failed[cells.name] = error
-    if failed:
-        raise TrainingError("; ".join(str(failed[cells.name]) for cells in every if cells.name in failed))
+        for group in dict.fromkeys(each.settings.group for each in targets):
+            alike = [place for place, each in enumerate(targets) if each.settings.group == group]
+            rows = rows_of(group, backbone.model, _methods([targets[place] for place in alike]))
+            work.train([every[place] for place in alike], rows)
+    if work.failed:
+        raise TrainingError("; ".join(str(work.failed[cells.name]) for cells in every if cells.name in work.failed))
+    if not keep_others:
+        for cells in every:
+            cells.tidy(keep_others=False)
     listed = [cell for each in targets for cell in each.settings.cells]
     trained = [training.cell for cells in every for training in cells.missing]
-    return Transferred(listed, trained, schedule.workers, memory)
+    return Transferred(listed, trained, schedule.workers, work.memory_mib)
+
+
+def _methods(targets: Sequence[TargetTransfer]) -> list[Method]:
+    return [each.settings.method(name) for each in targets for name in each.settings.methods]
 
 
 def _cells(
@@ -114,7 +116,7 @@ def _cells(
     bank: ExpertBank,
     checkpoint_dir: Path,
     open_run: OpenRun,
-    is_main: bool,
+    accelerator: Accelerator,
 ) -> TargetCells:
     """The cells of a target, and which of them its output lacks."""
     settings, output_dir = given.settings, given.output_dir
@@ -123,29 +125,111 @@ def _cells(
     target = Target(prepared, backbone, bank, settings.answer, checkpoint_dir, code=__name__)
     trainings = target.trainings({cell: settings.method(cell.method) for cell in settings.cells})
     recover(output_dir)
-    missing = [t for t in trainings if not holds_cell(output_dir / t.cell.name, t.description, backbone, bank)]
-    logger.info("transfer %s: %d of %d cells to train", settings.target, len(missing), len(trainings))
-    return TargetCells(target, trainings, missing, output_dir, given.costs_dir, open_run, is_main)
+    cells = TargetCells.of(target, trainings, output_dir, given.costs_dir, open_run, accelerator)
+    logger.info("transfer %s: %d of %d cells to train", settings.target, len(cells.missing), len(trainings))
+    return cells
 
 
-def _train_by_target(every: Iterable[TargetCells], workers: int) -> tuple[int, dict[str, TrainingError]]:
-    """Train target by target, in workers if there are several.
+@dataclass
+class _Work:
+    """Trains the cells of targets; `failed` says why a target lacks some."""
 
-    Returns the workers' memory in MiB, and why targets were not trained.
-    """
-    memory, failed = 0, dict[str, TrainingError]()
-    for cells in every:
-        with ExitStack() as locks:
-            try:
-                cells.lock(locks)
-            except TrainingError as error:
-                failed[cells.name] = error
-                continue
-            if workers > 1 and cells.missing:
-                memory = max(memory, _train_in_workers(cells, workers))
-            else:
-                cells.train()
-    return memory, failed
+    workers: int
+    keep_others: bool
+    memory_mib: int = 0  # of the workers
+    failed: dict[str, TrainingError] = field(default_factory=dict)
+
+    def train(self, every: Sequence[TargetCells], rows: int) -> None:
+        """Train in groups of up to `rows` rows or, if it is 0, target by target."""
+        if rows:
+            self._train_in_groups(every, rows)
+            return
+        for cells in every:
+            with ExitStack() as locks:
+                if not self._lock(cells, locks):
+                    continue
+                if self.workers > 1 and cells.missing:
+                    self.memory_mib = max(self.memory_mib, _train_in_workers(cells, self.workers))
+                else:
+                    cells.train()
+            self._ended(cells)
+
+    def _train_in_groups(self, every: Iterable[TargetCells], most_rows: int) -> None:
+        """Train in groups, logging each training when it ends. A target begins once those before fill no group."""
+        left, jobs = deque(every), deque[Job]()
+        under_way: dict[str, _OpenTarget] = {}
+        with ExitStack() as all_open:
+
+            def fill() -> None:
+                while left and sum(job.rows for job in jobs) < most_rows:
+                    cells = left.popleft()
+                    opened = all_open.enter_context(_OpenTarget(cells))
+                    if self._lock(cells, opened.locks):
+                        jobs.extend(opened.begin())
+                        under_way[cells.name] = opened
+                        self._close_if_complete(under_way, cells.name)
+
+            fill()
+            for job, error in train_together(jobs, most_rows):
+                name = job.target.prepared.task.name
+                jobs.extend(under_way[name].trial_ended(job, error))
+                self._close_if_complete(under_way, name)
+                fill()
+
+    def _close_if_complete(self, under_way: dict[str, "_OpenTarget"], name: str) -> None:
+        if not under_way[name].cells_left:
+            opened = under_way.pop(name)
+            opened.__exit__(None, None, None)
+            self._ended(opened.cells)
+
+    def _lock(self, cells: TargetCells, locks: ExitStack) -> bool:
+        """Whether the locks are held; if not, the target counts as failed."""
+        try:
+            cells.lock(locks)
+        except TrainingError as error:
+            self.failed[cells.name] = error
+            return False
+        return True
+
+    def _ended(self, cells: TargetCells) -> None:
+        try:
+            cells.check_complete()
+        except TrainingError as error:
+            self.failed[cells.name] = error
+            return
+        if self.keep_others:  # else once all targets are complete: a retried step begins without its output
+            cells.tidy(keep_others=True)
+
+
+class _OpenTarget:
+    """A target while its trainings take part in groups: its locks, and its cells that are not complete."""
+
+    def __init__(self, cells: TargetCells) -> None:
+        self.cells, self.cells_left = cells, dict[Cell, OpenCell]()
+        self.locks, self.runs = ExitStack(), ExitStack()
+
+    def __enter__(self) -> "_OpenTarget":
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        with self.locks:
+            self.runs.__exit__(*raised)
+
+    def begin(self) -> list[Job]:
+        """Open the runs of the missing cells; returns their first trainings."""
+        for training in self.cells.missing:
+            opened = OpenCell(Search(training), self.cells)
+            self.cells_left[training.cell] = self.runs.enter_context(opened)
+        return [Job(self.cells.target, t) for opened in self.cells_left.values() for t in opened.search.first_trials]
+
+    def trial_ended(self, job: Job, error: Exception | None) -> list[Job]:
+        """Take in the end of a training; returns those that follow."""
+        cell = job.trial.training.cell
+        opened = self.cells_left[cell]
+        following = opened.trial_ended(job.trial, error)
+        if opened.search.is_complete:
+            del self.cells_left[cell]
+        return [Job(job.target, trial) for trial in following]
 
 
 def _train_in_workers(cells: TargetCells, workers: int) -> int:
@@ -166,34 +250,3 @@ def _train_in_workers(cells: TargetCells, workers: int) -> int:
                 done.add(under_way[trial.training.cell].trial_ended(trial, error))
                 bar.total = max(bar.total, len(done.futures))  # of equal scores more go on than expected
     return done.memory_mib
-
-
-def _train_in_groups(every: Iterable[TargetCells], most_rows: int) -> dict[str, TrainingError]:
-    """Train all missing cells in groups of up to `most_rows` rows, logging each training when it ends.
-
-    A target's cells begin once those before no longer fill a group. Returns why targets were not trained.
-    """
-    failed: dict[str, TrainingError] = {}
-    under_way: dict[Cell, OpenCell] = {}
-    jobs: deque[Job] = deque()
-    left = deque(every)
-    with ExitStack() as locks, ExitStack() as all_runs:
-
-        def fill() -> None:
-            while left and sum(job.rows for job in jobs) < most_rows:
-                cells = left.popleft()
-                try:
-                    cells.lock(locks)
-                except TrainingError as error:
-                    failed[cells.name] = error
-                    continue
-                searches = [Search(training) for training in cells.missing]
-                under_way.update({s.training.cell: all_runs.enter_context(OpenCell(s, cells)) for s in searches})
-                jobs.extend(Job(cells.target, trial) for search in searches for trial in search.first_trials)
-
-        fill()
-        for job, error in train_together(jobs, most_rows):
-            following = under_way[job.trial.training.cell].trial_ended(job.trial, error)
-            jobs.extend(Job(job.target, trial) for trial in following)
-            fill()
-    return failed

@@ -20,7 +20,6 @@ from pemt_core.errors import TrainingError
 from pemt_core.interruption import Interrupted, asked_for, deferred
 from pemt_core.model.grouped.matrix import TensorMatrix
 from pemt_core.model.grouped.model import GroupedModel
-from pemt_core.training.compiled import compiled_layers, uncompiled
 from pemt_core.training.course import Course, Evaluation
 from pemt_core.training.loader import Loader
 from pemt_core.training.meter import Meter
@@ -41,12 +40,10 @@ class GroupTrainer:
         accelerator: Accelerator,
         *,
         max_grad_norm: float,
-        compiles: bool,
         title: str,
     ) -> None:
         """The courses train the rows of `group.matrix`, in its order. `evaluate` scores the models at some places."""
-        self.group, self.courses, self.compiles = group, courses, compiles
-        self.evaluate = uncompiled(evaluate) if compiles else evaluate
+        self.group, self.courses, self.evaluate = group, courses, evaluate
         self.accelerator, self.max_grad_norm, self.title = accelerator, max_grad_norm, title
         ahead = accelerator.device.type == "cuda"
         self.loaders = [Loader(course.data, accelerator.device, ahead=ahead) for course in courses]
@@ -59,11 +56,9 @@ class GroupTrainer:
         for place, course in enumerate(self.courses):
             course.meter = self.shares[place]
             course.resume(_RowMoments(self.group.matrix, self.optimizer, place, course.trained))
-        with deferred(), self._progress_bar() as bar, ExitStack() as during:
-            if self.compiles:
-                during.enter_context(compiled_layers(self.group.model))
+        with deferred(), self._progress_bar() as bar, ExitStack() as loaders:
             for loader in self.loaders:
-                during.callback(loader.close)
+                loaders.callback(loader.close)
             while active := self._active():
                 self._step(active)
                 self._after_step(active, bar)

@@ -85,7 +85,8 @@ class Trainer:
         try:
             with ExitStack() as during:
                 if self.settings.compile:
-                    during.enter_context(compiled_layers(self.model))
+                    repeat = self.settings.pad_to_multiple_of > 1
+                    during.enter_context(compiled_layers(self.model, lengths_repeat=repeat))
                 if self.accelerator.num_processes == 1:
                     during.enter_context(deferred())
                 self._train()

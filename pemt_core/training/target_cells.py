@@ -8,10 +8,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
 from pemt_core.artifacts.adapter import save_adapter
 from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.cost import save_cost
 from pemt_core.artifacts.run_info import ARTIFACT_TAG, target_run
+from pemt_core.artifacts.target import holds_cell
 from pemt_core.errors import PemtError, TrainingError
 from pemt_core.training.checkpoint import TrainingState
 from pemt_core.training.configuration import CellTraining, Trial
@@ -29,23 +33,62 @@ class TargetCells:
 
     target: Target
     trainings: Sequence[CellTraining]
-    missing: Sequence[CellTraining]
+    missing: list[CellTraining]
     output_dir: Path
     costs_dir: Path | None
     open_run: OpenRun
-    is_main: bool
+    accelerator: Accelerator
     failed: dict[Cell, PemtError] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        target: Target,
+        trainings: Sequence[CellTraining],
+        output_dir: Path,
+        costs_dir: Path | None,
+        open_run: OpenRun,
+        accelerator: Accelerator,
+    ) -> "TargetCells":
+        cells = cls(target, trainings, [*trainings], output_dir, costs_dir, open_run, accelerator)
+        cells._look()
+        return cells
 
     @property
     def name(self) -> str:
         return self.target.prepared.task.name
 
+    @property
+    def is_main(self) -> bool:
+        return bool(self.accelerator.is_main_process)
+
     def lock(self, locks: ExitStack) -> None:
-        """Hold the locks of the missing cells. Raises TrainingError, holding none, if another process has one."""
+        """Hold the locks of the cells that are still missing, in the first of the processes that share the trainings.
+
+        Raises TrainingError in all of them, holding none, if another program has one.
+        """
+        refused: list[str | None] = [None]
         with ExitStack() as own:
-            for each in self.missing if self.is_main else ():
-                own.enter_context(training_lock(self.target.folder(each)))
+            try:
+                for each in self.missing if self.is_main else ():
+                    own.enter_context(training_lock(self.target.folder(each)))
+            except TrainingError as error:
+                refused = [str(error)]
+            if self.accelerator.num_processes > 1:
+                broadcast_object_list(refused)
+            if refused[0] is not None:
+                raise TrainingError(refused[0])
             locks.enter_context(own.pop_all())
+        self._look()  # another program may have trained some meanwhile
+
+    def _look(self) -> None:
+        """Drop what is there from `missing`."""
+        backbone, bank = self.target.backbone, self.target.bank
+        self.missing[:] = [
+            each
+            for each in self.missing
+            if not holds_cell(self.output_dir / each.cell.name, each.description, backbone, bank)
+        ]
 
     def train(self) -> None:
         """Train the missing cells in this process, one after another."""
@@ -84,11 +127,8 @@ class TargetCells:
         folder = self.output_dir / chosen.description.cell.name
         run.tag({ARTIFACT_TAG: save_adapter(folder, chosen.description, state.best_tensors, record)})
 
-    def finish(self, *, keep_others: bool) -> None:
-        """Remove other cells, unless `keep_others`, and states that nothing is left to resume from.
-
-        Raises TrainingError, naming the cells, if any failed; then nothing is removed.
-        """
+    def check_complete(self) -> None:
+        """Raise TrainingError, naming the cells, if any failed."""
         if self.failed:
             reasons = "; ".join(str(error) for error in self.failed.values())  # each names its cell
             names = ", ".join(cell.name for cell in self.failed)
@@ -96,6 +136,9 @@ class TargetCells:
                 f"{len(self.failed)} of {len(self.trainings)} cells failed: {names}; the others are trained and kept. "
             )
             raise TrainingError(f"{count if len(self.failed) < len(self.trainings) else ''}{reasons}")
+
+    def tidy(self, *, keep_others: bool) -> None:
+        """Once all cells exist, remove other cells, unless `keep_others`, and the states, which nothing resumes."""
         if not self.is_main:
             return
         if not keep_others:

@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 # Numbers that one position of a layer keeps for the backward pass, divided by D: 18 on a T5-base (docs/speed.md)
 KEPT_PER_POSITION = 20
 PROMPT_POSITIONS = 128  # of prompt and answer beside the text
-SHARED_SETTINGS = ("precision", "max_grad_norm", "compile")  # equal in all trainings of a group
 SHARE_OF_MEMORY = 0.5  # of what is free on the GPU
 
 
@@ -120,7 +119,7 @@ def _next_group(jobs: deque[Job], most_rows: int) -> list[_Candidate]:
 def _candidate(job: Job) -> _Candidate:
     configuration = job.trial.configuration
     settings = configuration.option.training
-    if settings.gradient_accumulation > 1 or settings.max_steps == 0:
+    if settings.gradient_accumulation > 1 or settings.max_steps == 0 or settings.compile:
         return _Candidate(job, None)
     tensors, experts = job.target.initial(configuration)
     if configuration.option.learning_rate_factors(list(tensors)):
@@ -140,7 +139,7 @@ def _fits(candidate: _Candidate, group: Sequence[_Candidate], most_rows: int) ->
     if len(members) <= len(group):
         return False
     first, own = group[0].settings, candidate.settings
-    alike = all(getattr(first, name) == getattr(own, name) for name in SHARED_SETTINGS)
+    alike = (first.precision, first.max_grad_norm) == (own.precision, own.max_grad_norm)
     most = max(each.job.rows for each in (*group, candidate))
     return alike and most * len(members) <= most_rows and len(partition(members)) == 1
 
@@ -166,7 +165,6 @@ def _train_group(group: Sequence[_Candidate]) -> dict[int, TrainingError]:
             lambda due: _evaluated({place: group[place].job for place in due}, model, accelerator),
             accelerator,
             max_grad_norm=first.settings.max_grad_norm,
-            compiles=first.settings.compile,
             title=f"transfer {', '.join(names)}: {len(group)} trainings",
         )
         trainer.fit()
