@@ -210,29 +210,39 @@ def test_an_evaluation_that_takes_long_is_cut_short(tmp_path: Path, monkeypatch:
     assert "there is no checkpoint yet: the same command starts again" in (tmp_path / "said").read_text()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 def test_an_interrupted_evaluation_keeps_the_cells_that_it_has_scored(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    world.transfer(tmp_path / "gamma", seeds=[1, 2], max_steps=1, checkpoints=tmp_path / "checkpoints")
+    """The signal comes as the third cell is answered, after the first in one process, or one of two in two workers."""
+    world.transfer(tmp_path / "gamma", seeds=[1, 2, 3], max_steps=1, checkpoints=tmp_path / "checkpoints")
     settings = EvaluateSettings(answer="generate", batch_size=8, precision="float32", max_rows=None)
-    folders = (world.folder / name for name in ("data", "backbone", "experts"))
-    step = partial(evaluate.evaluate, {"gamma": tmp_path / "gamma"}, *folders, settings, output_dir=tmp_path / "scores")
-    answered, predict = [], evaluate.predict
+    folders = [world.folder / name for name in ("data", "backbone", "experts")]
+    calls, predict = tmp_path / "calls", evaluate.predict
 
-    def interrupted(*arguments: Any, **options: Any) -> Any:
-        answered.append(predict(*arguments, **options))
-        if len(answered) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return answered[-1]
+    def step(program: int) -> list[str]:
+        def interrupted(*arguments: Any, **options: Any) -> Any:
+            with calls.open("a") as file:
+                file.write("x")
+            if calls.stat().st_size == 3:
+                os.kill(program or os.getpid(), signal.SIGTERM)
+            return predict(*arguments, **options)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "predict", interrupted)
-        assert ended(forked(step, tmp_path / "said")) == 143
+        monkeypatch.setattr(evaluate, "predict", interrupted)
+        return evaluate.evaluate(
+            {"gamma": tmp_path / "gamma"}, *folders, settings, output_dir=tmp_path / "scores", workers=workers
+        )
+
+    process = forked(lambda: step(os.getpid()), tmp_path / "said")
+    assert ended(process) == 143
     first = files(tmp_path / "scores")
-    assert {Path(name).parent.name for name in first} == {"pemt-kfull-seed1"}
+    scored = {Path(name).parent.name for name in first if not name.split("/")[1].startswith(".")}
+    assert len(scored) >= 1
+    assert {f"pemt-kfull-seed{seed}" for seed in (1, 2, 3)} > scored
+    assert {name.partition("/")[2] for name in step(0)} == {f"pemt-kfull-seed{seed}" for seed in (1, 2, 3)} - scored
     assert leftovers(tmp_path) == []
-    assert step() == ["gamma/pemt-kfull-seed2"]
-    assert files(tmp_path / "scores").items() > first.items()
+    whole = files(tmp_path / "scores")
+    assert all(whole[name] == content for name, content in first.items() if name.split("/")[1] in scored)
 
 
 # --- any program

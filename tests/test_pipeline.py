@@ -83,9 +83,7 @@ def contents(workspace: Workspace, *names: str) -> dict[str, bytes]:
 
 def scored(output: str) -> list[str]:
     """List the targets for which evaluate scored at least one cell."""
-    return [
-        target for target, count in re.findall(r"evaluate \d+/\d+: (\w+): (\d+) of \d+ cells", output) if int(count)
-    ]
+    return [target for target, count in re.findall(r"evaluate (\w+): (\d+) of \d+ cells", output) if int(count)]
 
 
 def table(workspace: Workspace) -> list[dict[str, str]]:
