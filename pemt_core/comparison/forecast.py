@@ -97,10 +97,9 @@ def _exists(variant: VariantPlan, cell: Cell, folders: Folders) -> bool:
 
 def _sources_to_train(shared: Shared, variant: VariantPlan) -> list[str]:
     """The sources of a variant whose adapter is missing; all, if data or backbone are."""
-    every = list(variant.train_source)
     if not shared.data().is_made() or not shared.backbone(variant, silent_runs).is_made():
-        return every
-    return [name for name in every if not shared.source(variant, name, silent_runs).is_made()]
+        return list(variant.train_source)
+    return shared.missing_sources(variant)
 
 
 def _columns(

@@ -104,10 +104,15 @@ class Comparison:
             made.write(folder / variant.name)
 
     def _make_experts(self, shared: Shared, variant: VariantPlan) -> None:
-        train_in_workers(shared, variant, self.workers)  # before the run of any source is open
-        names, open_run = list(variant.train_source), self._open_run(variant)
+        names, missing = list(variant.train_source), shared.missing_sources(variant)
+        train_in_workers(shared, variant, missing, self.workers)  # before the run of any source is open
+        open_run = self._open_run(variant)
         for number, name in enumerate(names, start=1):
-            _make(f"sources of {variant.name} {number}/{len(names)}: {name}", shared.source(variant, name, open_run))
+            what = f"sources of {variant.name} {number}/{len(names)}: {name}"
+            if name in missing:
+                _make(what, shared.source(variant, name, open_run))
+            else:
+                logger.info("%s: as before", what)
         _make(f"experts of {variant.name}", shared.experts(variant))
 
 

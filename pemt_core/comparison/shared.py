@@ -19,7 +19,7 @@ from pemt_core.steps.collect_experts import collect_experts, import_experts
 from pemt_core.steps.prepare import prepare, prepare_tokenizer
 from pemt_core.steps.train_source import train_source
 from pemt_core.tasks import get_task, known_tasks
-from pemt_core.training.run import OpenRun
+from pemt_core.training.run import OpenRun, silent_runs
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,10 @@ class Shared:
             )
 
         return Stage(folder, self.folders.made(f"sources/{variant.name}/{name}"), made_of, build)
+
+    def missing_sources(self, variant: VariantPlan) -> list[str]:
+        """The sources whose adapter is still to be made."""
+        return [name for name in variant.train_source if not self.source(variant, name, silent_runs).is_made()]
 
     def experts(self, variant: VariantPlan) -> Stage:
         """The adapters of all sources in one file, and the imported ones."""

@@ -1,9 +1,10 @@
 """Train the sources of a variant that are missing, several at a time where trainings run in workers."""
 
+from collections.abc import Sequence
+
 from tqdm import tqdm
 
 from pemt_core.backbone.shapes import outline
-from pemt_core.comparison.made import Stage
 from pemt_core.comparison.plan import VariantPlan
 from pemt_core.comparison.shared import Shared
 from pemt_core.errors import TrainingError
@@ -13,24 +14,27 @@ from pemt_core.training.run import silent_runs
 from pemt_core.training.workers import forked_trainings
 
 
-def train_in_workers(shared: Shared, variant: VariantPlan, workers: int | None) -> None:
-    """Train sources in worker processes, if `Schedule` has several trainings run at the same time.
+def train_in_workers(shared: Shared, variant: VariantPlan, missing: Sequence[str], workers: int | None) -> None:
+    """Train the `missing` sources in worker processes, if `Schedule` has several trainings run at the same time.
 
     Their results are among the finished trainings, from which `Stage.make` takes them, with the curves for their runs.
     Raises TrainingError, once the others are trained, if trainings diverged or another process is at them.
     """
-    stages = {name: shared.source(variant, name, silent_runs, progress_bar=False) for name in variant.train_source}
-    missing = [name for name, stage in stages.items() if not stage.is_made()]
     if not missing:
         return
     accelerator = make_accelerator(variant.train_source[missing[0]].train_source.training.precision)
     num_parameters = outline(shared.folders.backbone(variant.own_backbone)).model.num_parameters()
-    schedule = Schedule.make(workers, len(stages), num_parameters, accelerator)  # the same if it is run again
+    schedule = Schedule.make(
+        workers, len(variant.train_source), num_parameters, accelerator
+    )  # the same if it is run again
     if schedule.workers < 2:
         return
 
     def train(name: str) -> None:
-        _built(stages[name])
+        """Build the stage's folder without its record: `Stage.make` builds it again, from the finished training."""
+        stage = shared.source(variant, name, silent_runs, progress_bar=False)
+        stage.folder.parent.mkdir(parents=True, exist_ok=True)
+        stage.build()
 
     with (
         forked_trainings(train, missing, min(schedule.workers, len(missing))) as done,
@@ -39,9 +43,3 @@ def train_in_workers(shared: Shared, variant: VariantPlan, workers: int | None) 
         failed = [error for _, error in bar if error is not None]
     if failed:
         raise TrainingError("; ".join(map(str, failed)))
-
-
-def _built(stage: Stage) -> None:
-    """Build a stage's folder, without its record: `Stage.make` builds it again, from the finished training."""
-    stage.folder.parent.mkdir(parents=True, exist_ok=True)
-    stage.build()

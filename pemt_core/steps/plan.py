@@ -98,10 +98,9 @@ class Plan:
                 "targets": json.dumps(branch.targets),
                 "seed": branch.seed,
                 "key": branch.key,
-                "transfer": as_text(settings),
+                "transfer": as_text(Transfers(targets=branch.transfers)),
             }
             for branch in self.branches
-            for settings in [Transfers(targets=branch.transfers)]
         ]
         return {**texts, "tracking": as_text(self.tracking), "source_trainings": trainings, "branches": branches}
 

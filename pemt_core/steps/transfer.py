@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 from tqdm import tqdm
@@ -163,8 +162,8 @@ class _Work:
             def fill() -> None:
                 while left and sum(job.rows for job in jobs) < most_rows:
                     cells = left.popleft()
-                    opened = all_open.enter_context(_OpenTarget(cells))
-                    if self._lock(cells, opened.locks):
+                    opened = _OpenTarget(cells, all_open.enter_context(ExitStack()))
+                    if self._lock(cells, opened.held):
                         jobs.extend(opened.begin())
                         under_way[cells.name] = opened
                         self._close_if_complete(under_way, cells.name)
@@ -179,7 +178,7 @@ class _Work:
     def _close_if_complete(self, under_way: dict[str, "_OpenTarget"], name: str) -> None:
         if not under_way[name].cells_left:
             opened = under_way.pop(name)
-            opened.__exit__(None, None, None)
+            opened.held.close()
             self._ended(opened.cells)
 
     def _lock(self, cells: TargetCells, locks: ExitStack) -> bool:
@@ -202,24 +201,17 @@ class _Work:
 
 
 class _OpenTarget:
-    """A target while its trainings take part in groups: its locks, and its cells that are not complete."""
+    """A target while its trainings take part in groups: its cells that are not complete, its locks and runs."""
 
-    def __init__(self, cells: TargetCells) -> None:
-        self.cells, self.cells_left = cells, dict[Cell, OpenCell]()
-        self.locks, self.runs = ExitStack(), ExitStack()
-
-    def __enter__(self) -> "_OpenTarget":
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        with self.locks:
-            self.runs.__exit__(*raised)
+    def __init__(self, cells: TargetCells, held: ExitStack) -> None:
+        """`held` takes the locks, then the runs."""
+        self.cells, self.held, self.cells_left = cells, held, dict[Cell, OpenCell]()
 
     def begin(self) -> list[Job]:
         """Open the runs of the missing cells; returns their first trainings."""
         for training in self.cells.missing:
             opened = OpenCell(Search(training), self.cells)
-            self.cells_left[training.cell] = self.runs.enter_context(opened)
+            self.cells_left[training.cell] = self.held.enter_context(opened)
         return [Job(self.cells.target, t) for opened in self.cells_left.values() for t in opened.search.first_trials]
 
     def trial_ended(self, job: Job, error: Exception | None) -> list[Job]:
