@@ -34,8 +34,7 @@ drawn against trained parameters, methods with nearly equal numbers stand side b
 were found by `pemt compare learning_rates` on other seeds. `python docs/comparison.py` writes this page.
 
 Experiments were run on different machines, each with its own source adapters. Rounding differs between processors, and
-training amplifies it: with seed 51, PEMT has 64.8 points in the first section and 67.1 in the second, the control 52.3
-and 52.2. Compare methods within a section.
+training amplifies it, so the same cell may differ by points between sections. Compare methods within a section.
 """
 
 
