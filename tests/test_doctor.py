@@ -190,6 +190,22 @@ def test_a_hub_backbone_needs_a_gpu(look: Callable[..., Surroundings]) -> None:
     assert "google-t5/t5-small would train on the CPU" in found.found
 
 
+@pytest.mark.parametrize(
+    ("dtype", "gpus", "slowdown", "expected"),
+    [
+        ("bfloat16", [], 3.26, ["this CPU multiplies 3.3 times as slowly in bfloat16 as in float32"]),
+        ("bfloat16", [], None, []),
+        ("bfloat16", ["NVIDIA H200 (140 GiB, bfloat16)"], 3.26, []),
+        ("float32", [], 3.26, []),
+    ],
+)
+def test_bfloat16_on_a_cpu_without_its_instructions(
+    look: Callable[..., Surroundings], dtype: str, gpus: list[str], slowdown: float | None, expected: list[str]
+) -> None:
+    seen = {**NO_GPU, "gpus": gpus, "slowdown_of_bfloat16": slowdown}
+    assert [one.found for one in machine._bfloat16(look({"backbone": {"dtype": dtype}}), seen)] == expected
+
+
 def test_memory_and_disk_are_compared_with_the_need(
     look: Callable[..., Surroundings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from gguf_package import BOS, EOS, NAME, VERSION, byte_tokenizer, install, tiny_
 from tiny import logging_runs
 
 from pemt_core.artifacts.files import sha256_of_file
-from pemt_core.backbone import package
+from pemt_core.backbone import checkpoint, package, processor
 from pemt_core.backbone.checkpoint import convert
 from pemt_core.backbone.package import packaged_file
 from pemt_core.backbone.store import load_backbone
@@ -83,6 +83,32 @@ def test_the_file_is_converted_to_the_chosen_type(site: Path, model: Any, tmp_pa
     backbone, _ = made(tmp_path, dtype="bfloat16")
     assert {parameter.dtype for parameter in backbone.model.parameters()} == {torch.bfloat16}
     assert torch.equal(backbone.model.model.norm.weight, model.model.norm.weight.bfloat16())
+
+
+@pytest.mark.parametrize("slowdown", [None, 3.26])
+def test_a_processor_without_bfloat16_is_said(
+    site: Path, model: Any, tmp_path: Path, slowdown: float | None, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    install(site, model, byte_tokenizer())
+    monkeypatch.setattr(checkpoint, "slowdown_of_bfloat16", lambda: slowdown)
+    made(tmp_path, dtype="bfloat16")
+    warned = ["backbone.dtype is bfloat16, which this processor multiplies 3.3 times as slowly as float32: "
+              "set float32 if its memory suffices"]  # fmt: skip
+    assert [record.message for record in caplog.records if record.name == checkpoint.__name__] == (
+        warned if slowdown else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [({"bfloat16": 3.0, "float32": 1.0}, 3.0), ({"bfloat16": 1.4, "float32": 1.0}, None)]
+)
+def test_only_a_slowdown_that_matters_counts(
+    seconds: dict[str, float], expected: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert all(processor._seconds(dtype) > 0 for dtype in (torch.bfloat16, torch.float32))
+    monkeypatch.setattr(processor, "_seconds", lambda dtype: seconds[str(dtype).removeprefix("torch.")])
+    assert processor.slowdown_of_bfloat16() == expected
 
 
 def test_an_answer_ends_with_one_eos_and_zero_shot_reads_bos_text_and_description(

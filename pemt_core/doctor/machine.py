@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 
@@ -88,6 +89,7 @@ def torch_and_devices(place: Surroundings) -> Iterator[Finding]:
     cores = len(os.sched_getaffinity(0))
     yield Finding("torch", Status.OK, f"{seen['version']}, {seen['threads']} threads on {cores} cores")
     yield _device(place, seen)
+    yield from _bfloat16(place, seen)
 
 
 def _device(place: Surroundings, seen: dict[str, object]) -> Finding:
@@ -113,6 +115,14 @@ def _device(place: Surroundings, seen: dict[str, object]) -> Finding:
         found = f"no GPU: {backbone.name} would train on the CPU, which takes days"
         return Finding("device", Status.WARNING, found, "use a machine with a GPU, or a cluster: pemt submit")
     return Finding("device", Status.OK, "no GPU; the CPU is enough for `make demo`")
+
+
+def _bfloat16(place: Surroundings, seen: dict[str, Any]) -> Iterator[Finding]:
+    """Warn of weights in bfloat16 on a CPU that has no instructions for it."""
+    wanted = place.settings and place.settings.backbone.dtype == "bfloat16"
+    if wanted and not seen["gpus"] and seen["slowdown_of_bfloat16"]:
+        found = f"this CPU multiplies {seen['slowdown_of_bfloat16']:.1f} times as slowly in bfloat16 as in float32"
+        yield Finding("bfloat16", Status.WARNING, found, "set backbone.dtype: float32 if the memory suffices")
 
 
 def nvidia_gpus() -> list[tuple[str, str]]:

@@ -8,9 +8,11 @@ import warnings
 
 import torch
 
+from pemt_core.backbone.processor import slowdown_of_bfloat16
+
 
 def see() -> dict[str, object]:
-    """Return torch's version, its CUDA version, threads, GPUs, and the first warning about the GPUs."""
+    """Return torch's version, its CUDA version, threads, GPUs, the first warning about them, and the CPU's slowdown."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         gpus = [_describe(index) for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
@@ -20,6 +22,7 @@ def see() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "gpus": gpus,
         "warning": " ".join(str(caught[0].message).split()) if caught else "",
+        "slowdown_of_bfloat16": slowdown_of_bfloat16(),
     }
 
 
