@@ -1,5 +1,6 @@
 """The pipeline's steps on backbones that are no T5: from a checkpoint in a folder to predictions."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,16 @@ import pytest
 import torch
 from test_backbone import settings as backbone_settings
 from test_model import snapshot
-from tiny import World, logging_runs
+from test_server import ROWS, register_targets, serving
+from test_serving import Project as Served
+from tiny import World, logging_runs, write_task
 from tiny_models import tiny_model
 from tiny_tokenizers import byte_tokenizer
 
+from pemt_core.artifacts.description import TargetDescription, load_description
 from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.result import load_results
+from pemt_core.artifacts.run_info import target_run
 from pemt_core.artifacts.target import load_target, restore_target
 from pemt_core.backbone.store import load_backbone
 from pemt_core.backbone.text_ids import text_ids
@@ -23,6 +28,7 @@ from pemt_core.settings import EvaluateSettings
 from pemt_core.steps.backbone import make_backbone
 from pemt_core.steps.evaluate import evaluate
 from pemt_core.tasks import get_task
+from pemt_core.tracking import ARTIFACT
 
 # kind, precision of its weights, layout, options of its tokenizer, rule of answers
 PROJECTS: dict[str, tuple[str, str, str, dict[str, bool], str]] = {
@@ -147,3 +153,38 @@ def test_training_learns(project: Project, tmp_path: Path) -> None:
     answers = predictor.predict(rows["source"].to_pylist())
     assert [each.prediction for each in answers] == rows["target"].to_pylist()
     assert all(each.scores is not None and each.scores[each.prediction] > 0.5 for each in answers)
+
+
+@pytest.mark.parametrize("project", ["gemma3 in bfloat16"], indirect=True)
+def test_registered_targets_are_served_on_one_backbone(project: Project, tmp_path: Path) -> None:
+    """A mixture and a LoRA, by MLflow's own loader and by `pemt serve`, against a predictor of each alone."""
+    import mlflow.pyfunc
+
+    world = World(Path(shutil.copytree(project.world.folder, tmp_path / "project")))
+    served = Served(world.folder)
+    cells = {"cb": "pemt", "rte": "lora"}
+    answers = {}
+    for target, method in cells.items():
+        write_task(world.folder / "data", target)
+        world.transfer(
+            world.folder / "targets" / target, task=target, methods={method: METHODS[method]}, answer=project.rule,
+            learning_rates=[0.01], max_steps=2,
+        )  # fmt: skip
+        (cell,) = (world.folder / "targets" / target).iterdir()
+        description, artifact = load_description(cell, TargetDescription)
+        with served.tracker().open_run(target_run(description)) as run:
+            run.tag({ARTIFACT: artifact})
+        predictor = load_predictor(
+            world.folder / "backbone", world.folder / "experts", {target: cell},
+            {target: world.folder / "data" / target}, {target: get_task(target).conversion}, batch_size=4,
+        )  # fmt: skip
+        answers[target] = predictor.predict([ROWS[target]])[0].prediction
+    register_targets(served, list(cells))
+    rows = [{"task": target, **ROWS[target]} for target in (*cells, *reversed(cells))]
+    with serving(served, tmp_path / "server.log") as running:
+        found = running.predictions(*rows)
+    assert [each["prediction"] for each in found] == [answers[row["task"]] for row in rows]
+    mlflow.set_tracking_uri(served.uri)
+    for target, answer in answers.items():
+        loaded = mlflow.pyfunc.load_model(f"models:/pemt-{target}@champion")
+        assert [each["prediction"] for each in loaded.predict([ROWS[target]])] == [answer]
