@@ -65,13 +65,12 @@ def tables_of(settings: Report, scores: Path, failed: Sequence[str] = ()) -> "Ta
 def write(settings: Report, tables: "Tables", arguments: argparse.Namespace) -> dict[str, float]:
     """Write the report and return the means over all targets by method and k."""
     from pemt_core.report.cost import read_processes
-    from pemt_core.report.origin import Origin, num_parameters_of
+    from pemt_core.report.origin import Origin
     from pemt_core.steps.report import report
 
     sources = [arguments.sources / source for source in settings.sources] if arguments.sources else []
-    num_parameters = num_parameters_of(arguments.backbone) if arguments.backbone else None
     processes = read_processes(arguments.provenance.parent, [*settings.targets, *settings.sources])
-    origin = Origin(settings.prepare, settings.backbone, num_parameters, processes, sources)
+    origin = Origin(settings.prepare, settings.backbone, arguments.backbone, processes, sources)
     return report(tables, origin, settings.report.layer_groups, arguments.output)
 
 

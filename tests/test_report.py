@@ -107,7 +107,7 @@ def plain_settings() -> Settings:
 def new_origin(**changes: Any) -> Origin:
     """Make an origin with the settings of params.yaml and no recorded runs; `changes` replaces any field."""
     settings = plain_settings()
-    values = {"num_parameters": None, "processes": [], "source_dirs": [], **changes}
+    values = {"backbone_dir": None, "processes": [], "source_dirs": [], **changes}
     return Origin(**{"prepare": settings.prepare, "backbone": settings.backbone, **values})
 
 

@@ -14,6 +14,7 @@ import pytest
 from html_page import Element, parse
 from test_report import NAMES, SOURCES, SUITES, make, new_origin, report, save_all, seventeen_targets
 
+from pemt_core.artifacts.files import write_record
 from pemt_core.artifacts.result import STACKS, CellResult, load_results, sort_key
 from pemt_core.errors import ArtifactError
 from pemt_core.report.cost import Process, duration, read_processes
@@ -368,7 +369,8 @@ def test_costs_are_added_up_by_step(tmp_path: Path) -> None:
         process_of("transfer", "cb", energy_joules={"cpu": 7200.0, "gpu": None}, workers_memory_mib=100),
         process_of("transfer", "rte", energy_joules={"cpu": 1800.0, "gpu": None}, started="2026-11-21T10:01:00+00:00"),
     ]
-    page = page_of(tmp_path, make("cb", "control"), processes=processes, num_parameters=189_491_200)
+    write_record(tmp_path / "backbone.json", {"fingerprint": "0", "parameters": 189_491_200})
+    page = page_of(tmp_path, make("cb", "control"), processes=processes, backbone_dir=tmp_path)
     rows = {row[0]: row[1:] for row in page.one("div", aria_label="Cost by step").rows()}
     assert rows["Step"] == ["Processes", "Time", "Peak memory", "Energy, CPU"]
     assert rows["prepare"] == ["1", "12 s", "500 MiB", "not measurable"]

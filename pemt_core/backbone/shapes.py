@@ -8,10 +8,11 @@ from safetensors import safe_open
 from torch import nn
 
 from pemt_core.backbone.architecture import read_config
+from pemt_core.backbone.description import recorded_fingerprint
 from pemt_core.backbone.families import architecture_class
 from pemt_core.backbone.location import one_line
 from pemt_core.backbone.published import find_checkpoint
-from pemt_core.backbone.store import Backbone, recorded_fingerprint
+from pemt_core.backbone.store import Backbone
 from pemt_core.backbone.tokenizer import load_tokenizer
 from pemt_core.errors import ArtifactError
 

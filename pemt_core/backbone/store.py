@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from pemt_core.artifacts.files import atomic_directory, read_record, write_record
+from pemt_core.artifacts.files import atomic_directory, write_record
 from pemt_core.backbone.architecture import config_parts, read_config
+from pemt_core.backbone.description import DESCRIPTION, recorded_fingerprint
 from pemt_core.backbone.families import architecture_class, family_of
 from pemt_core.backbone.tokenizer import load_tokenizer, tokenizer_content
 from pemt_core.errors import ArtifactError
-
-DESCRIPTION = "backbone.json"
 
 
 @dataclass(frozen=True)
@@ -68,15 +67,6 @@ def save_backbone(directory: Path, model: Any, tokenizer: Any) -> str:
         parameters = sum(parameter.numel() for parameter in model.parameters())
         write_record(temporary / DESCRIPTION, {"fingerprint": fingerprint, "parameters": parameters})
     return fingerprint
-
-
-def recorded_fingerprint(directory: Path) -> str:
-    """The fingerprint that `save_backbone` wrote to a folder. Raises ArtifactError if it is missing."""
-    path = Path(directory) / DESCRIPTION
-    try:
-        return str(read_record(path, "run the backbone step again")["fingerprint"])
-    except KeyError as error:
-        raise ArtifactError(f"{path}: not a backbone's description (lacks {error})") from error
 
 
 def load_backbone(directory: Path) -> Backbone:

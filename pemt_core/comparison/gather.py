@@ -13,7 +13,7 @@ from pemt_core.artifacts.description import (
     lone_prompt_folder,
 )
 from pemt_core.artifacts.result import CellResult
-from pemt_core.backbone.shapes import outline
+from pemt_core.backbone.description import recorded_parameters
 from pemt_core.comparison.compared import CellCost, CellSearch, Compared, SourceCost, SourcePart
 from pemt_core.comparison.folders import Folders
 from pemt_core.comparison.plan import ComparisonPlan, VariantPlan
@@ -63,7 +63,7 @@ def gather(plan: ComparisonPlan, folders: Folders) -> Compared:
 def _backbones(plan: ComparisonPlan, folders: Folders) -> dict[str, int]:
     """The parameters of every backbone, by what it is."""
     return {
-        variant.settings.backbone.title: outline(folders.backbone(variant.own_backbone)).model.num_parameters()
+        variant.settings.backbone.title: recorded_parameters(folders.backbone(variant.own_backbone))
         for variant in plan.backbones
     }
 

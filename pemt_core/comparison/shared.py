@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pemt_core.artifacts.files import atomic_directory, sha256_of_file, sha256_of_json
+from pemt_core.backbone.description import recorded_fingerprint
 from pemt_core.backbone.package import packaged_file
-from pemt_core.backbone.store import recorded_fingerprint
 from pemt_core.comparison.folders import Folders
 from pemt_core.comparison.made import Stage, content_of
 from pemt_core.comparison.plan import ComparisonPlan, VariantPlan

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from pemt_core.backbone.shapes import outline
+from pemt_core.backbone.description import recorded_parameters
 from pemt_core.comparison.plan import VariantPlan
 from pemt_core.comparison.shared import Shared
 from pemt_core.errors import TrainingError
@@ -23,10 +23,9 @@ def train_in_workers(shared: Shared, variant: VariantPlan, missing: Sequence[str
     if not missing:
         return
     accelerator = make_accelerator(variant.train_source[missing[0]].train_source.training.precision)
-    num_parameters = outline(shared.folders.backbone(variant.own_backbone)).model.num_parameters()
-    schedule = Schedule.make(
-        workers, len(variant.train_source), num_parameters, accelerator
-    )  # the same if it is run again
+    num_parameters = recorded_parameters(shared.folders.backbone(variant.own_backbone))
+    num_sources = len(variant.train_source)  # not of the missing ones: the schedule is the same if this is run again
+    schedule = Schedule.make(workers, num_sources, num_parameters, accelerator)
     if schedule.workers < 2:
         return
 

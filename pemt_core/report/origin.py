@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pemt_core.artifacts.description import SourceDescription, load_description, load_training_record
-from pemt_core.artifacts.files import read_record
-from pemt_core.errors import ArtifactError
+from pemt_core.backbone.description import recorded_parameters
 from pemt_core.report.cost import Process
 from pemt_core.settings.groups import BackboneSettings, PrepareSettings
 
@@ -17,14 +16,19 @@ CHANGED = "+changes"  # what `git_commit` appends if the checkout differs from t
 class Origin:
     """What a report knows besides the results: settings of data and backbone, and what the steps recorded.
 
-    If a cluster ran the steps, `processes` is empty and `num_parameters`, of the backbone, is None.
+    If a cluster ran the steps, `processes` is empty and `backbone_dir` is None.
     """
 
     prepare: PrepareSettings
     backbone: BackboneSettings
-    num_parameters: int | None
+    backbone_dir: Path | None
     processes: list[Process]
     source_dirs: Sequence[Path]
+
+    @property
+    def num_parameters(self) -> int | None:
+        """Those of the backbone. Raises ArtifactError if its description is missing."""
+        return recorded_parameters(self.backbone_dir) if self.backbone_dir else None
 
     @property
     def date(self) -> str:
@@ -49,15 +53,6 @@ class Origin:
                 if value not in found.setdefault(name, []):
                     found[name].append(value)
         return found
-
-
-def num_parameters_of(backbone_dir: Path) -> int:
-    """Read a backbone's number of parameters from the folder that the backbone step wrote."""
-    path = Path(backbone_dir) / "backbone.json"
-    try:
-        return int(read_record(path, "run the backbone step again")["parameters"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{path}: not a backbone's description (parameters: {error!r})") from error
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 from pemt_core.artifacts.description import SourceDescription, TargetDescription, load_description, load_training_record
 from pemt_core.artifacts.files import read_json
 from pemt_core.artifacts.result import CellResult
-from pemt_core.backbone.store import recorded_fingerprint
+from pemt_core.backbone.description import recorded_fingerprint
 from pemt_core.data.prepared import load_task_description
 from pemt_core.prediction.files import predict_file
 from pemt_core.prediction.model_folder import read_model_description
