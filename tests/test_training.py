@@ -26,7 +26,7 @@ from pemt_core.data.batches import epoch_batches
 from pemt_core.errors import TrainingError
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore
-from pemt_core.training.course import Evaluation
+from pemt_core.training.course import Course, Evaluation
 from pemt_core.training.loader import Loader
 from pemt_core.training.loop import Trainer
 from pemt_core.training.optimizer import linear_schedule
@@ -100,8 +100,8 @@ def trainer(
     **changes: Any,
 ) -> Trainer:
     settings = TrainingSettings.model_validate({**TRAINING, **changes})
-    return Trainer(
-        model,
+    course = Course(
+        model.trained,
         data,
         evaluate or (lambda: Evaluation(0.0, {"validation/score": 0.0})),
         settings,
@@ -111,8 +111,8 @@ def trainer(
         seed=3,
         log=log or (lambda step, metrics: None),
         title="line",
-        learning_rate_factors=factors,
     )
+    return Trainer(model, course, learning_rate_factors=factors)
 
 
 def plain_weights(data: Points, *, epochs: int, warmup: int, max_norm: float, rate: float) -> list[Tensor]:

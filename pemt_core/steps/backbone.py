@@ -14,6 +14,7 @@ from pemt_core.provenance.code import code_hash
 from pemt_core.settings import BackboneSettings
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore
+from pemt_core.training.course import Course
 from pemt_core.training.lock import training_locks
 from pemt_core.training.loop import Trainer
 from pemt_core.training.run import OpenRun, run_of
@@ -49,8 +50,8 @@ def make_backbone(
     info = RunInfo("backbone", f"backbone {settings.size}", {"pemt.step": "backbone"}, {"settings": inputs["settings"]})
     is_main = accelerator.is_main_process
     with training_locks([store.path.parent], is_main), run_of(info, open_run, is_main) as run:
-        state = Trainer(
-            pretraining,
+        course = Course(
+            pretraining.trained,
             training,
             lambda: validation_loss(pretraining, validation, accelerator.device),
             settings.training,
@@ -61,8 +62,8 @@ def make_backbone(
             log=run.log,
             flush=run.flush,
             title="backbone",
-            learning_rate_factors=pretraining.learning_rate_factors(),
-        ).fit()
+        )
+        state = Trainer(pretraining, course, learning_rate_factors=pretraining.learning_rate_factors()).fit()
         fingerprint = ""
         if is_main:
             fingerprint = save_backbone(output_dir, model.cpu().eval(), tokenizer)

@@ -17,6 +17,7 @@ from torch import Tensor
 from pemt_core.errors import TrainingError
 from pemt_core.interruption import Interrupted
 from pemt_core.training.checkpoint import CheckpointStore, TrainingState
+from pemt_core.training.compiled import uncompiled
 from pemt_core.training.loader import TrainingData
 from pemt_core.training.meter import Meter
 from pemt_core.training.optimizer import linear_schedule
@@ -59,7 +60,8 @@ class Course:
         until: Fraction | None = None,
     ) -> None:
         """`flush` is called after each checkpoint; `until` ends it at the first evaluation after this share of it."""
-        self.trained, self.data, self.evaluate = trained, data, evaluate
+        self.trained, self.data = trained, data
+        self.evaluate = uncompiled(evaluate) if settings.compile else evaluate
         self.settings, self.accelerator, self.store = settings, accelerator, store
         self.learning_rate, self.seed, self.log, self.title = learning_rate, seed, log, title
         self.flush, self.until = flush, until

@@ -7,25 +7,23 @@ processes, precision).
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from pemt_core.interruption import Interrupted, asked_for, deferred
-from pemt_core.training.checkpoint import CheckpointStore, TrainingState
-from pemt_core.training.compiled import compiled_layers, uncompiled
-from pemt_core.training.course import Course, Evaluation, Log
-from pemt_core.training.loader import Loader, TrainingData
+from pemt_core.training.checkpoint import TrainingState
+from pemt_core.training.compiled import compiled_layers
+from pemt_core.training.course import Course
+from pemt_core.training.loader import Loader
 from pemt_core.training.optimizer import make_optimizer
-from pemt_core.training.settings import TrainingSettings
 
 
 class Trainer:
@@ -37,39 +35,19 @@ class Trainer:
     def __init__(
         self,
         model: Any,
-        data: TrainingData,
-        evaluate: Callable[[], Evaluation],
-        settings: TrainingSettings,
-        accelerator: Accelerator,
-        store: CheckpointStore,
+        course: Course,
         *,
-        learning_rate: float,
-        seed: int,
-        log: Log,
-        title: str,
         progress_bar: bool = True,
         learning_rate_factors: Mapping[str, float] | None = None,
-        flush: Callable[[], None] = lambda: None,
     ) -> None:
-        """`learning_rate_factors` are by name of a trained tensor, or 1; `flush` is called after each checkpoint."""
-        self.model, self.accelerator, self.settings, self.progress_bar = model, accelerator, settings, progress_bar
-        self.loader = Loader(data, accelerator.device, ahead=accelerator.device.type == "cuda")
+        """`course` is of `model.trained`; `learning_rate_factors` are by name of a trained tensor, or 1."""
+        self.model, self.course, self.progress_bar = model, course, progress_bar
+        self.settings, self.accelerator = course.settings, course.accelerator
+        device = self.accelerator.device
+        self.loader = Loader(course.data, device, ahead=device.type == "cuda")
         self.trained: dict[str, nn.Parameter] = model.trained
-        optimizer = make_optimizer(self.trained, learning_rate, learning_rate_factors or {})
-        self.prepared, self.optimizer = accelerator.prepare(model, optimizer)
-        self.course = Course(
-            self.trained,
-            data,
-            uncompiled(evaluate) if settings.compile else evaluate,
-            settings,
-            accelerator,
-            store,
-            learning_rate=learning_rate,
-            seed=seed,
-            log=log,
-            flush=flush,
-            title=title,
-        )
+        optimizer = make_optimizer(self.trained, course.learning_rate, learning_rate_factors or {})
+        self.prepared, self.optimizer = self.accelerator.prepare(model, optimizer)
 
     def fit(self, until: Fraction | None = None) -> TrainingState:
         """Train to the end, resuming from a stored state.

@@ -26,6 +26,7 @@ from pemt_core.processes.schedule import Schedule
 from pemt_core.settings import LonePromptSettings, TrainSourceSettings
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore
+from pemt_core.training.course import Course
 from pemt_core.training.lock import training_locks
 from pemt_core.training.loop import Trainer
 from pemt_core.training.run import OpenRun, Run, run_of
@@ -103,8 +104,8 @@ class SourceTraining:
         schedule = Schedule.make(1, 1, backbone.model.num_parameters(), accelerator)
         evaluation = settings.select_by, settings.training.batch_size, self.description.answer
         with schedule.threads(), self.new_model() as model:
-            state = Trainer(
-                model,
+            course = Course(
+                model.trained,
                 data.rows(settings.training, settings.seed, "full", "error"),
                 lambda: data.evaluate(model, tokenizer, accelerator, *evaluation),
                 settings.training,
@@ -115,8 +116,8 @@ class SourceTraining:
                 log=run.log,
                 flush=run.flush,
                 title=self.title,
-                progress_bar=progress_bar,
-            ).fit()
+            )
+            state = Trainer(model, course, progress_bar=progress_bar).fit()
             record = state.record(settings.training.learning_rate, model.num_trained_parameters())
             if accelerator.is_main_process:
                 with self.finished.writing() as folder:

@@ -22,7 +22,7 @@ from pemt_core.provenance.code import code_hash
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore, TrainingState
 from pemt_core.training.configuration import CellTraining, Configuration, Trial, distinct, labels_of
-from pemt_core.training.course import Log
+from pemt_core.training.course import Course, Log
 from pemt_core.training.loop import Trainer
 from pemt_core.training.run import SilentRun
 from pemt_core.training.task_data import TaskData, TaskRows
@@ -137,8 +137,8 @@ class Target:
         option, cell = configuration.option, configuration.description.cell
         data, accelerator = self.data(option), make_accelerator(option.training.precision)
         with self._new_model(configuration) as model:
-            return Trainer(
-                model,
+            course = Course(
+                model.trained,
                 self.rows(configuration),
                 lambda: data.evaluate(
                     model,
@@ -155,10 +155,11 @@ class Target:
                 seed=cell.seed,
                 log=log,
                 title=f"transfer {cell.task} {cell.name}",
-                progress_bar=progress_bar,
-                learning_rate_factors=option.learning_rate_factors(list(model.trained)),
                 flush=flush,
-            ).fit(trial.until)
+            )
+            factors = option.learning_rate_factors(list(model.trained))
+            trainer = Trainer(model, course, progress_bar=progress_bar, learning_rate_factors=factors)
+            return trainer.fit(trial.until)
 
     def _new_model(self, configuration: Configuration) -> Any:
         return configuration.option.build(self.backbone.model, *self.initial(configuration))
