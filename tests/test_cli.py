@@ -48,10 +48,8 @@ def document_of(*words: object) -> Any:
 # Usage
 
 
-def test_help_lists_every_command_at_once() -> None:
-    begin = time.perf_counter()
+def test_help_lists_every_command() -> None:
     done = pemt("--help")
-    assert time.perf_counter() - begin < 1  # 0.05 s on an idle machine
     assert done.returncode == 0
     for name, command in COMMANDS.items():
         assert re.search(rf"^    {name}\s+{re.escape(command.summary)}$", done.stdout, flags=re.MULTILINE), name

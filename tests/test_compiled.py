@@ -1,6 +1,6 @@
 """Compiled layers and lengths that repeat: the numbers of steps without them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,10 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-def steps(model: Any) -> list[tuple[float, dict[str, torch.Tensor]]]:
-    """Loss and gradients of two batches of different lengths."""
+def steps(model: Any, lengths: Sequence[int] = (7, 9)) -> list[tuple[float, dict[str, torch.Tensor]]]:
+    """Loss and gradients of a batch of each length."""
     found = []
-    for length in (7, 9):
+    for length in lengths:
         loss = model(**tiny_batch(length=length)).loss
         loss.backward()
         found.append((loss.item(), {name: tensor.grad.clone() for name, tensor in model.trained.items()}))
@@ -46,15 +46,16 @@ def steps(model: Any) -> list[tuple[float, dict[str, torch.Tensor]]]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
-def test_compiled_layers_give_equal_losses_and_gradients() -> None:
-    """By torch's own compiler, on a model with one layer per stack, since each takes its time."""
+@pytest.mark.parametrize(("backend", "lengths"), [("inductor", [7]), ("aot_eager", [7, 9])])
+def test_compiled_layers_give_equal_losses_and_gradients(backend: str, lengths: list[int]) -> None:
+    """On a model with one layer per stack: by kernels, which take their time, and by graphs of two lengths."""
     model = target_model(tiny_t5(num_layers=1, num_decoder_layers=1), prompt_dropout=0.0).train()
-    expected = steps(model)
+    expected = steps(model, lengths)
     counters.clear()
-    with compiled_layers(model, lengths_repeat=False):
-        found = steps(model)
+    with compiled_layers(model, lengths_repeat=False, backend=backend):
+        found = steps(model, lengths)
         graphs = counters["stats"]["unique_graphs"]
-        assert uncompiled(steps)(model)[0][0] == expected[0][0]  # to the bit
+        assert uncompiled(steps)(model, [7])[0][0] == expected[0][0]  # to the bit
         assert counters["stats"]["unique_graphs"] == graphs > 0
     assert not counters["unimplemented"]
     for (loss, gradients), (expected_loss, expected_gradients) in zip(found, expected, strict=True):
@@ -62,7 +63,7 @@ def test_compiled_layers_give_equal_losses_and_gradients() -> None:
         for name, gradient in expected_gradients.items():
             torch.testing.assert_close(gradients[name], gradient, atol=1e-5, rtol=1e-4)
     assert [block._compiled_call_impl for block in model.modules() if isinstance(block, T5Block)] == [None, None]
-    assert steps(model)[0][0] == expected[0][0]
+    assert steps(model, [7])[0][0] == expected[0][0]
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -70,9 +71,9 @@ def test_a_training_with_compiled_layers_ends_as_without(
     still_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With graphs that are not turned into kernels, which takes minutes. Such trainings form no group."""
-    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
     monkeypatch.setattr(together, "_train_group", None)
-    changes: dict[str, Any] = {"seeds": [1, 2], "max_steps": 4, "evaluate_every": 2, "prompt_dropout": 0.0}
+    changes: dict[str, Any] = {"seeds": [1, 2], "max_steps": 2, "evaluate_every": 2, "prompt_dropout": 0.0}
     folders = {compiles: tmp_path / str(compiles) / "out" for compiles in (False, True)}
     for compiles, folder in folders.items():
         counters.clear()

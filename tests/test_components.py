@@ -8,7 +8,6 @@ import runpy
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -128,13 +127,6 @@ def test_every_program_explains_itself_without_loading_a_library() -> None:
         assert all(line.split(None, 2)[2:] for line in flags.splitlines() if line.startswith("  --settings"))
 
 
-def test_help_is_fast() -> None:
-    begin = time.perf_counter()
-    done = component("transfer", "--help")
-    assert done.returncode == 0
-    assert time.perf_counter() - begin < 2  # torch alone takes longer on a busy machine
-
-
 def test_a_missing_flag_is_named() -> None:
     given = ["--settings", "{}", "--adapters", "a", "--backbone", "b", "--provenance", "c"]
     done = component("collect_experts", *given)
@@ -163,10 +155,8 @@ def test_adapters_are_given_by_a_folder_or_by_kubeflow() -> None:
 )
 def test_bad_settings_end_in_one_line(tmp_path: Path, differences: dict[str, Any], expected: str) -> None:
     params = write_params(tmp_path / "params.yaml", differences)
-    begin = time.perf_counter()
     done = component("plan", "--params", params, "--output", tmp_path / "plan", "--provenance", tmp_path / "p.json")
     assert expected in assert_one_line(done)
-    assert time.perf_counter() - begin < 2
     assert not (tmp_path / "plan").exists()
 
 

@@ -118,10 +118,8 @@ def test_git_sees_only_the_lock_and_the_metrics(finished: Finished) -> None:
     assert not [p for p in finished.workspace.folder.rglob(".gitignore") if p.parent.name in (*OUTPUTS, "sources")]
 
 
-def test_a_second_run_ends_at_once_without_work(finished: Finished) -> None:
-    begin = time.perf_counter()
+def test_a_second_run_does_nothing(finished: Finished) -> None:
     again = finished.workspace.repro()
-    assert time.perf_counter() - begin < 5
     assert again.executed == []
     assert "Data and pipelines are up to date." in again.output
 
