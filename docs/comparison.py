@@ -21,7 +21,7 @@ DOCS = Path(__file__).parent
 PAGE, FILES = DOCS / "comparison.md", DOCS / "comparison"
 EXPERIMENTS = ("router_swap", "table1", "controls", "few_shot", "ablations")
 KEPT = ("rows.csv", "paragraph.md", "table.md", "made.md")
-FIGURES = ("points", "ranks", "ranks_above_floor", "matrix", "gates", "by_k")
+FIGURES = ("by_k", "points", "ranks", "ranks_above_floor", "matrix", "gates")
 
 HEAD = """\
 # The comparison on the embedded suite
@@ -96,6 +96,8 @@ def section(name: str) -> str:
     lines += [(folder / "made.md").read_text(encoding="utf-8"), (folder / "paragraph.md").read_text(encoding="utf-8")]
     for kind in FIGURES:
         for path in sorted(folder.glob(f"{kind}.png")) + sorted(folder.glob(f"{kind}-k*.png"), key=_examples):
+            if k := _examples(path):
+                lines += [f"{kind.replace('_', ' ').capitalize()}, k = {k}:", ""]
             lines += [f"![{kind.replace('_', ' ')}: {definition['title']}](comparison/{name}/{path.name})", ""]
     rows = f"[rows.csv](comparison/{name}/rows.csv) has every cell."
     return "\n".join([*lines, (folder / "table.md").read_text(encoding="utf-8"), rows, ""])
