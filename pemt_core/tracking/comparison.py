@@ -6,6 +6,8 @@ Runs are found by the hash of their adapter, so it does not matter which process
 import json
 from collections.abc import Mapping, Sequence
 
+from tqdm import tqdm
+
 from pemt_core.artifacts.files import sha256_of_json
 from pemt_core.artifacts.result import CellResult
 from pemt_core.report.files import png
@@ -30,7 +32,7 @@ def record_comparison(tables: Tables, settings: ReportSettings, tracker: Tracker
     with tracker.tolerance() as store:
         if store:
             written += _record_sources(store, tables.results)
-            for summary in comparison.methods:
+            for summary in tqdm(comparison.methods, desc="record methods", unit="method"):
                 runs = [(run, result) for result in summary.results for run in _runs_of(store, result)]
                 written += sum(_show_cell(store, run, result) for run, result in runs)
                 written += record_parent(store, _parent_of(summary, settings), [run for run, _ in runs])

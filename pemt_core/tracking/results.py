@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from tqdm import tqdm
+
 from pemt_core.artifacts.description import (
     DESCRIPTION,
     LonePromptDescription,
@@ -27,7 +29,8 @@ SHOWN_PREDICTIONS = 50  # lines of predictions.jsonl that a run shows
 
 def record_results(results: Sequence[CellResult], results_dir: Path, tracker: Tracker, provenance_dir: Path) -> int:
     """Record `results`, whose files are in `results_dir`; return how many runs had to be written or completed."""
-    return sum(tracker.record(result_record(result, results_dir, provenance_dir)) for result in results)
+    shown = tqdm(results, desc="record results", unit="run")
+    return sum(tracker.record(result_record(result, results_dir, provenance_dir)) for result in shown)
 
 
 def record_sources(adapter_dirs: Sequence[Path], tracker: Tracker, provenance_dir: Path) -> int:
