@@ -75,7 +75,7 @@ def made(report: Path, project: Path) -> str:
     rows = pd.read_csv(report / "rows.csv")
     seeds = sorted(rows["seed"].unique())
     done = f"{rows['target'].nunique()} targets, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-    part = " This is a part: the other seeds are still to run." if report.name == "part" else ""
+    part = " This is a part: other seeds or targets are still to run." if report.name == "part" else ""
     return f"{done}; {day}, commit {commit}; {processor()}, {cores} cores, {memory} GiB, no GPU.{part}\n"
 
 

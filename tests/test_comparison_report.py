@@ -491,6 +491,9 @@ def test_marks_of_nearly_equal_counts_are_side_by_side(study: Study) -> None:
     assert (places[:2], places[5]) == ([0.0, 6.0], 500_000.0)
     assert places[3] / places[2] == pytest.approx(1.15) == places[4] / places[3]
     assert math.prod(places[2:5]) == pytest.approx(180_000 * 183_000 * 190_000)
+    crowd = side_by_side(lines[2:3] * 21)
+    assert crowd[-1] / crowd[0] == pytest.approx(2)  # however many they are
+    assert crowd == sorted(crowd)
 
 
 def test_bars_of_the_ranks_do_not_touch(study: Study) -> None:

@@ -15,6 +15,7 @@ from pemt_core.report.palette import PAGE, drop_frame, figure_without, lay_out, 
 
 FEWEST = 1_000  # parameters: below, the scale is linear, since methods that train a few numbers have no decade
 BESIDE = 1.15  # ratio between marks that are drawn side by side
+APART = 2.0  # the most between the first and the last of them: an axis must not show ten times of what is equal
 WIDEST = 12.0  # points: an interval is cut where it would squeeze the differences between methods
 
 
@@ -55,9 +56,10 @@ def side_by_side(lines: Sequence[Line]) -> list[float]:
     places = [float(line.cost.most_parameters) for line in lines]
     for run in runs:
         middle = math.exp(sum(math.log(max(1, lines[place].cost.most_parameters)) for place in run) / len(run))
-        for step, place in enumerate(run):
-            if len(run) > 1:
-                places[place] = middle * BESIDE ** (step - (len(run) - 1) / 2)
+        if len(run) > 1:
+            ratio = min(BESIDE, APART ** (1 / (len(run) - 1)))
+            for step, place in enumerate(run):
+                places[place] = middle * ratio ** (step - (len(run) - 1) / 2)
     return places
 
 
