@@ -390,6 +390,15 @@ def test_weights_that_are_no_shares_have_no_entropy(compared: Compared, study: S
     assert not np.isnan(by_method["pemt"].mean("entropy"))
 
 
+def test_the_table_has_the_gates_of_the_page(compared: Compared, study: Study, tmp_path: Path) -> None:
+    write_comparison(compared, tmp_path / "report")
+    table = (tmp_path / "report/table.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in table.partition("| Gates | Entropy")[2].splitlines()[2:] if line]
+    expected = {gates.title: f"{gates.mean('one_hot'):.2f}" for gates in gates_of(study)}
+    assert {row[0].removeprefix("| "): row[2] for row in rows} == expected
+    assert "PEMT" in expected
+
+
 def test_a_result_with_gates_is_checked(compared: Compared) -> None:
     result = next(each for each in compared.results if each.gates)
     for gates in ({"encoder": []}, {**(result.gates or {}), "decoder": [{"entropy": 0.5}]}):

@@ -4,8 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from pemt_core.answering.gates import ONE_HOT
 from pemt_core.comparison_report.claims import TIED, difference, marked_title, p_value, paragraph, points, unreadable
 from pemt_core.comparison_report.costs import MethodCost
+from pemt_core.comparison_report.gates import gates_of
 from pemt_core.comparison_report.matrix import FLOOR_MARK, matrix_of
 from pemt_core.comparison_report.study import Line, Study
 from pemt_core.report.cost import duration
@@ -24,6 +26,13 @@ COST_NOTES = (
     "Stage 1 has no time where it was not measured: a source from checkpoints/finished was trained by another command.",
     "PSCP weighs the mean against trained parameters and peak memory, whose constants are the medians over the methods "
     "here that have both, and counts inference as free, since it is not measured; compare it within this table alone.",
+)
+
+GATE_NOTES = (
+    "Gates, means over targets, layers, rows and seeds. Entropy is 0 if one expert has all the weight, and 1 if all "
+    f"weigh the same; a row is one-hot if its largest weight is above {ONE_HOT}; deviation is that of a weight over "
+    "the rows of a target, 0 if the gate ignores the row; agreement is how often two seeds give the most weight to "
+    "the same source."
 )
 
 
@@ -63,7 +72,25 @@ def _study(study: Study) -> list[str]:
     )
     table = pipe_table(_METHODS, [_row(line) for line in study.lines])
     marked = [note] if (note := unreadable(study)) else []
-    return [shown, table, *marked, " ".join(COST_NOTES), *_targets(study)]
+    return [shown, table, *marked, " ".join(COST_NOTES), *_targets(study), *_gates(study)]
+
+
+def _gates(study: Study) -> list[str]:
+    """The methods that have gates; empty if none has."""
+    rows = []
+    for gates in gates_of(study):
+        values = (
+            (gates.mean("entropy"), 2),
+            (gates.mean("one_hot"), 2),
+            (gates.mean("deviation"), 4),
+            (gates.mean("agreement"), 2),
+        )
+        rows.append(
+            [gates.title, *(NOTHING if math.isnan(value) else f"{value:.{digits}f}" for value, digits in values)]
+        )
+    return (
+        [GATE_NOTES, pipe_table(["Gates", "Entropy", "One-hot rows", "Deviation", "Agreement"], rows)] if rows else []
+    )
 
 
 def _row(line: Line) -> list[Any]:
