@@ -16,10 +16,7 @@ def recorded_fingerprint(directory: Path) -> str:
 
 def recorded_parameters(directory: Path) -> int:
     """The number of parameters of the backbone in a folder. Raises ArtifactError if it is missing."""
-    found = _recorded(directory, "parameters")
-    if not isinstance(found, int):
-        raise ArtifactError(f"{directory / DESCRIPTION}: parameters is {found!r}, expected a number")
-    return found
+    return int(_recorded(directory, "parameters"))
 
 
 def _recorded(directory: Path, name: str) -> Any:

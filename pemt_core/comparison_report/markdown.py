@@ -28,7 +28,7 @@ COST_NOTES = (
     "here that have both, and counts inference as free, since it is not measured; compare it within this table alone.",
 )
 
-GATE_NOTES = (
+GATE_NOTE = (
     "Gates, means over targets, layers, rows and seeds. Entropy is 0 if one expert has all the weight, and 1 if all "
     f"weigh the same; a row is one-hot if its largest weight is above {ONE_HOT}; deviation is that of a weight over "
     "the rows of a target, 0 if the gate ignores the row; agreement is how often two seeds give the most weight to "
@@ -77,20 +77,14 @@ def _study(study: Study) -> list[str]:
 
 def _gates(study: Study) -> list[str]:
     """The methods that have gates; empty if none has."""
+    digits = {"entropy": 2, "one_hot": 2, "deviation": 4, "agreement": 2}
     rows = []
     for gates in gates_of(study):
-        values = (
-            (gates.mean("entropy"), 2),
-            (gates.mean("one_hot"), 2),
-            (gates.mean("deviation"), 4),
-            (gates.mean("agreement"), 2),
-        )
-        rows.append(
-            [gates.title, *(NOTHING if math.isnan(value) else f"{value:.{digits}f}" for value, digits in values)]
-        )
-    return (
-        [GATE_NOTES, pipe_table(["Gates", "Entropy", "One-hot rows", "Deviation", "Agreement"], rows)] if rows else []
-    )
+        means = {name: gates.mean(name) for name in digits}
+        shown = [NOTHING if math.isnan(mean) else f"{mean:.{digits[name]}f}" for name, mean in means.items()]
+        rows.append([gates.title, *shown])
+    heads = ["Gates", "Entropy", "One-hot rows", "Deviation", "Agreement"]
+    return [GATE_NOTE, pipe_table(heads, rows)] if rows else []
 
 
 def _row(line: Line) -> list[Any]:

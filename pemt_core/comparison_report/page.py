@@ -6,11 +6,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from pemt_core.answering.gates import ONE_HOT
 from pemt_core.comparison.compared import Compared
 from pemt_core.comparison_report import claims
 from pemt_core.comparison_report.gates import gates_of
-from pemt_core.comparison_report.markdown import COST_NOTES, size, sources_of, stage_1_time, title_of
+from pemt_core.comparison_report.markdown import COST_NOTES, GATE_NOTE, size, sources_of, stage_1_time, title_of
 from pemt_core.comparison_report.matrix import FLOOR_MARK, colours, matrix_of
 from pemt_core.comparison_report.study import Study
 from pemt_core.report.page import new_environment
@@ -40,10 +39,11 @@ def render_page(compared: Compared, studies: Sequence[Study], figures: Mapping[s
         "stage_1": stage_1_time,
         "marked": claims.marked_title,
     }
-    environment.globals |= {"diverging": colours(), "mark": FLOOR_MARK, "one_hot": ONE_HOT, "sections": SECTIONS}
+    environment.globals |= {"diverging": colours(), "mark": FLOOR_MARK, "sections": SECTIONS}
     page = {
         "compared": compared,
         "cost_notes": COST_NOTES,
+        "gate_note": GATE_NOTE,
         "parts": [_part(study, figures, suffix_of(study, studies)) for study in studies],
         "by_k": inline_svg(figures["by_k"], "by_k") if "by_k" in figures else "",
         "seeds": sorted({result.seed for result in compared.results}),

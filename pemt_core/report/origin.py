@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pemt_core.artifacts.description import SourceDescription, load_description, load_training_record
@@ -25,7 +26,7 @@ class Origin:
     processes: list[Process]
     source_dirs: Sequence[Path]
 
-    @property
+    @cached_property  # the page asks for it in every row of a table
     def num_parameters(self) -> int | None:
         """Those of the backbone. Raises ArtifactError if its description is missing."""
         return recorded_parameters(self.backbone_dir) if self.backbone_dir else None
