@@ -22,6 +22,18 @@ SHAPED = ["pemt_core.model", "pemt_core.statistics", *(f"pemt_core.methods.gates
 install_import_hook(SHAPED, "beartype.beartype")
 
 
+@pytest.fixture(autouse=True)
+def unchanged_stores() -> Iterator[None]:
+    """Fail a test that leaves a store to those after it: `mlflow.set_tracking_uri` sets a variable of this process."""
+    before = _variables()
+    yield
+    assert _variables() == before
+
+
+def _variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(("MLFLOW_", "HF_", "DVC_"))}
+
+
 @pytest.fixture(scope="session")
 def mirror() -> Path:
     """The folder of real datasets in the hub's layout: the environment variable DATA, or the default."""

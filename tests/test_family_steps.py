@@ -156,7 +156,9 @@ def test_training_learns(project: Project, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("project", ["gemma3 in bfloat16"], indirect=True)
-def test_registered_targets_are_served_on_one_backbone(project: Project, tmp_path: Path) -> None:
+def test_registered_targets_are_served_on_one_backbone(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A mixture and a LoRA, by MLflow's own loader and by `pemt serve`, against a predictor of each alone."""
     import mlflow.pyfunc
 
@@ -184,7 +186,7 @@ def test_registered_targets_are_served_on_one_backbone(project: Project, tmp_pat
     with serving(served, tmp_path / "server.log") as running:
         found = running.predictions(*rows)
     assert [each["prediction"] for each in found] == [answers[row["task"]] for row in rows]
-    mlflow.set_tracking_uri(served.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", served.uri)
     for target, answer in answers.items():
         loaded = mlflow.pyfunc.load_model(f"models:/pemt-{target}@champion")
         assert [each["prediction"] for each in loaded.predict([ROWS[target]])] == [answer]
