@@ -191,19 +191,35 @@ def test_a_hub_backbone_needs_a_gpu(look: Callable[..., Surroundings]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "gpus", "slowdown", "expected"),
+    ("differences", "gpus", "slowdown", "keys"),
     [
-        ("bfloat16", [], 3.26, ["this CPU multiplies 3.3 times as slowly in bfloat16 as in float32"]),
-        ("bfloat16", [], None, []),
-        ("bfloat16", ["NVIDIA H200 (140 GiB, bfloat16)"], 3.26, []),
-        ("float32", [], 3.26, []),
+        ({"backbone": {"dtype": "bfloat16"}}, [], 3.26, "backbone.dtype"),
+        (
+            {"training": {"precision": "bfloat16"}},
+            [],
+            3.26,
+            "backbone.training.precision, train_source.training.precision, transfer.training.precision",
+        ),
+        ({"evaluate": {"precision": "bfloat16"}}, [], 3.26, "evaluate.precision"),
+        ({"backbone": {"dtype": "bfloat16"}}, [], None, ""),
+        ({"backbone": {"dtype": "bfloat16"}}, ["NVIDIA H200 (140 GiB, bfloat16)"], 3.26, ""),
+        ({}, [], 3.26, ""),
     ],
 )
 def test_bfloat16_on_a_cpu_without_its_instructions(
-    look: Callable[..., Surroundings], dtype: str, gpus: list[str], slowdown: float | None, expected: list[str]
+    look: Callable[..., Surroundings],
+    differences: dict[str, Any],
+    gpus: list[str],
+    slowdown: float | None,
+    keys: str,
 ) -> None:
     seen = {**NO_GPU, "gpus": gpus, "slowdown_of_bfloat16": slowdown}
-    assert [one.found for one in machine._bfloat16(look({"backbone": {"dtype": dtype}}), seen)] == expected
+    found = list(machine._bfloat16(look(differences), seen))
+    assert [one.fix for one in found] == ([f"set float32 if the memory suffices: {keys}"] if keys else [])
+    assert all(
+        one.found == "this CPU multiplies 3.3 times as slowly in bfloat16 as in float32" and one.status == WARNING
+        for one in found
+    )
 
 
 def test_memory_and_disk_are_compared_with_the_need(

@@ -11,7 +11,7 @@ from gguf_package import BOS, EOS, NAME, VERSION, byte_tokenizer, install, tiny_
 from tiny import logging_runs
 
 from pemt_core.artifacts.files import sha256_of_file
-from pemt_core.backbone import checkpoint, package, processor
+from pemt_core.backbone import package, processor
 from pemt_core.backbone.checkpoint import convert
 from pemt_core.backbone.package import packaged_file
 from pemt_core.backbone.store import load_backbone
@@ -22,6 +22,7 @@ from pemt_core.methods import method_of
 from pemt_core.new_task.tokenizer import tokenizer_at_hand
 from pemt_core.settings import BackboneSettings, load_settings
 from pemt_core.steps.backbone import make_backbone
+from pemt_core.training.accelerator import make_accelerator
 
 REPOSITORY = Path(__file__).parent.parent
 UNREAD = Path("unread.parquet")
@@ -86,17 +87,21 @@ def test_the_file_is_converted_to_the_chosen_type(site: Path, model: Any, tmp_pa
 
 
 @pytest.mark.parametrize("slowdown", [None, 3.26])
-def test_a_processor_without_bfloat16_is_said(
+def test_a_processor_without_bfloat16_is_said_once(
     site: Path, model: Any, tmp_path: Path, slowdown: float | None, monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, fresh_accelerator: None,
 ) -> None:  # fmt: skip
+    """Of the weights' type where they are fetched, and of the precision where a training asks for it."""
     install(site, model, byte_tokenizer())
-    monkeypatch.setattr(checkpoint, "slowdown_of_bfloat16", lambda: slowdown)
+    processor.warn_if_slow.cache_clear()
+    monkeypatch.setattr(processor, "slowdown_of_bfloat16", lambda: slowdown)
     made(tmp_path, dtype="bfloat16")
-    warned = ["backbone.dtype is bfloat16, which this processor multiplies 3.3 times as slowly as float32: "
-              "set float32 if its memory suffices"]  # fmt: skip
-    assert [record.message for record in caplog.records if record.name == checkpoint.__name__] == (
-        warned if slowdown else []
+    for precision in ("float32", "bfloat16", "bfloat16"):
+        make_accelerator(precision)
+    processor.warn_if_slow.cache_clear()
+    warned = "is bfloat16, which this processor multiplies 3.3 times as slowly as float32: set float32 if its memory"
+    assert [record.message for record in caplog.records if record.name == processor.__name__] == (
+        [f"backbone.dtype {warned} suffices", f"precision {warned} suffices"] if slowdown else []
     )
 
 

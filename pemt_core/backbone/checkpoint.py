@@ -1,6 +1,5 @@
 """A checkpoint from the hub, from a folder, or from an installed package."""
 
-import logging
 from typing import Any, Literal
 
 import torch
@@ -11,14 +10,12 @@ from pemt_core.backbone.architecture import read_config
 from pemt_core.backbone.families import architecture_class
 from pemt_core.backbone.location import locate, one_line
 from pemt_core.backbone.package import PackagedFile, packaged_file
-from pemt_core.backbone.processor import slowdown_of_bfloat16
+from pemt_core.backbone.processor import warn_if_slow
 from pemt_core.backbone.store import loading_options
 from pemt_core.errors import ArtifactError
 from pemt_core.settings import BackboneSettings
 
 Dtype = Literal["float32", "bfloat16"]
-
-logger = logging.getLogger(__name__)
 
 
 def fetch_backbone(settings: BackboneSettings, tokenizer: Any) -> tuple[Any, dict[str, str]]:
@@ -28,12 +25,8 @@ def fetch_backbone(settings: BackboneSettings, tokenizer: Any) -> tuple[Any, dic
     ArtifactError as `fetch_checkpoint` and `convert`, and SettingsError as `adopt`. Logs a warning if the type of the
     weights is slow on this machine.
     """
-    if settings.dtype == "bfloat16" and not torch.cuda.is_available() and (slowdown := slowdown_of_bfloat16()):
-        logger.warning(
-            "backbone.dtype is bfloat16, which this processor multiplies %.1f times as slowly as float32: "
-            "set float32 if its memory suffices",
-            slowdown,
-        )
+    if settings.dtype == "bfloat16":
+        warn_if_slow("backbone.dtype")
     if settings.kind == "package":
         file = packaged_file(settings.name)
         model, origin = convert(file, settings.dtype), {"version": file.version, "sha256": sha256_of_file(file.path)}

@@ -118,11 +118,20 @@ def _device(place: Surroundings, seen: dict[str, object]) -> Finding:
 
 
 def _bfloat16(place: Surroundings, seen: dict[str, Any]) -> Iterator[Finding]:
-    """Warn of weights in bfloat16 on a CPU that has no instructions for it."""
-    wanted = place.settings and place.settings.backbone.dtype == "bfloat16"
-    if wanted and not seen["gpus"] and seen["slowdown_of_bfloat16"]:
+    """Warn of settings that ask for bfloat16 on a CPU that has no instructions for it."""
+    if place.settings is None or seen["gpus"] or not seen["slowdown_of_bfloat16"]:
+        return
+    settings = place.settings
+    asked = {
+        "backbone.dtype": settings.backbone.dtype,
+        "backbone.training.precision": settings.backbone.training.precision,
+        "train_source.training.precision": settings.train_source.training.precision,
+        "transfer.training.precision": settings.transfer.training.precision,
+        "evaluate.precision": settings.evaluate.precision,
+    }
+    if keys := [key for key, value in asked.items() if value == "bfloat16"]:
         found = f"this CPU multiplies {seen['slowdown_of_bfloat16']:.1f} times as slowly in bfloat16 as in float32"
-        yield Finding("bfloat16", Status.WARNING, found, "set backbone.dtype: float32 if the memory suffices")
+        yield Finding("bfloat16", Status.WARNING, found, f"set float32 if the memory suffices: {', '.join(keys)}")
 
 
 def nvidia_gpus() -> list[tuple[str, str]]:

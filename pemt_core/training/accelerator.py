@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 
+from pemt_core.backbone.processor import warn_if_slow
 from pemt_core.errors import SettingsError, TrainingError
 from pemt_core.interruption import Interrupted
 
@@ -14,7 +15,12 @@ PRECISIONS = {"float32": "no", "bfloat16": "bf16"}
 
 
 def make_accelerator(precision: str) -> Accelerator:
-    """accelerate's view of the machine: one CPU, one GPU, or the processes of `accelerate launch`."""
+    """accelerate's view of the machine: one CPU, one GPU, or the processes of `accelerate launch`.
+
+    Logs a warning if `precision` is slow on this machine.
+    """
+    if precision == "bfloat16":
+        warn_if_slow("precision")
     state = AcceleratorState
     if state._shared_state and state().mixed_precision != PRECISIONS[precision]:
         state._reset_state()  # accelerate keeps one precision per process; a target's methods may differ
