@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 
-from pemt_core.tracking import RunRecord, Tracker, TrackingError, connect, patience
+from pemt_core.tracking import RunRecord, Tracker, TrackingError, connect, patience, sqlite_file
 from pemt_core.tracking.address import sqlite_path, sqlite_uri
 from pemt_core.tracking.moved import PLACES
 from pemt_core.tracking.patience import holder_of
@@ -427,3 +428,17 @@ def test_a_place_that_the_user_chose_stays(
     assert opened(project).record(replace(RECORD, result="result-2"))
     assert list(chosen.rglob("adapter.json"))
     assert "came from" not in caplog.text
+
+
+def test_only_a_new_file_does_not_wait_for_the_disk(tmp_path: Path) -> None:
+    """SQLite's levels: 2 waits at every commit, 0 never."""
+
+    def level(name: str) -> int:
+        uri = sqlite_uri(tmp_path / name) if name else "sqlite://"  # in memory
+        engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+        with engine.connect() as connection:
+            return int(connection.execute(sqlalchemy.text("PRAGMA synchronous")).scalar_one())
+
+    with sqlite_file.written_at_the_end(tmp_path / "new.db"):
+        assert (level("new.db"), level("other.db"), level("")) == (0, 2, 2)
+    assert level("new.db") == 2

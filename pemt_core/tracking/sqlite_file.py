@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from pemt_core.tracking.address import TrackingError, sqlite_uri
 from pemt_core.tracking.failures import not_writable
@@ -37,6 +38,31 @@ def create(path: Path, make: Callable[[Path], None]) -> None:
         os.replace(folder / path.name, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def written_at_the_end(path: Path) -> Iterator[None]:
+    """Have SQLAlchemy's connections to `path` that begin in the block not wait for the disk, as `create` does at last.
+
+    MLflow's migrations are some 500 statements, and a disk takes milliseconds for each.
+    """
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def wait_for_nothing(connection: Any, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection) and _file_of(connection) == path.resolve():
+            connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", wait_for_nothing)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", wait_for_nothing)
+
+
+def _file_of(connection: sqlite3.Connection) -> Path:
+    _, _, file = connection.execute("PRAGMA database_list").fetchone()
+    return Path(file).resolve()
 
 
 def adopt(path: Path, revision: str) -> None:

@@ -250,7 +250,8 @@ def _create_database(path: Path, artifacts: Path) -> None:
     """Create MLflow's tables. MLflow's own experiment gets a folder in `artifacts`, as ours, not the working folder."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    SqlAlchemyStore(sqlite_uri(path), artifacts.as_uri())._dispose_engine()
+    with sqlite_file.written_at_the_end(path):
+        SqlAlchemyStore(sqlite_uri(path), artifacts.as_uri())._dispose_engine()
 
 
 def _opened(uri: str, experiment: str, artifacts: Path | None) -> Store:
