@@ -23,17 +23,15 @@ JOBS ?= 2
 side_by_side = dvc stage list --name-only | grep '^$(1)@' | xargs -P $(JOBS) -n 3 dvc repro --single-item
 
 # DVC runs one stage at a time. Stages of one kind are independent, so $(JOBS) processes of `dvc repro` share them, each
-# with one thread, which suits the small backbone of the embedded suite. Their programs are forks of a process that has
-# imported everything
+# with one thread, which suits the small backbone of the embedded suite. The programs of all stages are forks of a
+# process that has imported everything
 define stages
-dvc repro backbone
-OMP_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 python -m components.fork_server $(MAKE) --no-print-directory trainings
-dvc repro
+OMP_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 python -m components.fork_server $(MAKE) --no-print-directory stages
 @$(SHOW)
 endef
 SHOW = cat results/table.md; echo 'The whole report on one page: results/report.html. Runs: make ui'
 
-.PHONY: help setup demo trainings study compare real backbone decoder_backbone test soak lint ui pin clean
+.PHONY: help setup demo stages study compare real backbone decoder_backbone test soak lint ui pin clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -54,10 +52,12 @@ else
 	$(stages)
 endif
 
-trainings:
+stages:
+	dvc repro backbone
 	$(call side_by_side,train_source)
 	dvc repro collect_experts
 	$(call side_by_side,transfer)
+	dvc repro
 
 study: setup
 	dvc exp run -S recipe=study backbone

@@ -1,6 +1,6 @@
-"""Run a command whose programs of stage 1 and 2 start quickly, as forks of a process that has loaded everything.
+"""Run a command whose programs of steps start quickly, as forks of a process that has loaded what they import.
 
-    python -m components.fork_server xargs -n 3 dvc repro --single-item
+    python -m components.fork_server dvc repro
 
 Importing torch, transformers and MLflow takes longer than some trainings of the demo. A program of a step that the
 command starts sends its arguments, its environment and its open files here. The fork runs the program in its place, and
@@ -17,7 +17,8 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -28,10 +29,10 @@ from pemt_core.errors import PemtError
 
 
 class ForkServer:
-    """Forks a process for each request, while a command runs."""
+    """Forks a process for each request, while a command runs. `before_fork` may load more for the next fork."""
 
-    def __init__(self, listener: socket.socket) -> None:
-        self.listener = listener
+    def __init__(self, listener: socket.socket, before_fork: Callable[[], None] = lambda: None) -> None:
+        self.listener, self.before_fork = listener, before_fork
         self.selector = selectors.DefaultSelector()
         self.forks: dict[socket.socket, int] = {}  # process id by connection
 
@@ -55,6 +56,7 @@ class ForkServer:
         connection, _address = self.listener.accept()
         header, files, _, _ = socket.recv_fds(connection, LENGTH.size, 3)
         content = connection.recv(LENGTH.unpack(header)[0], socket.MSG_WAITALL)
+        self.before_fork()
         sys.stdout.flush()
         sys.stderr.flush()
         process = os.fork()
@@ -119,15 +121,28 @@ def run_here(request: dict[str, Any], files: Sequence[int]) -> NoReturn:
         os._exit(code if isinstance(code, int) else 1)
 
 
-def preload(backbone: Path) -> None:
-    """Import what the programs need, the backbone's architecture included, without starting a thread."""
+def preload() -> None:
+    """Import what most programs need, without starting a thread."""
     import pemt_core.steps.train_source
     import pemt_core.steps.transfer  # noqa: F401
-    from pemt_core.backbone.store import load_backbone
     from pemt_core.tracking.store import import_mlflow
 
     import_mlflow()
-    load_backbone(backbone)
+
+
+class Architecture:
+    """Imports the classes of the project's backbone, as soon as a step has made it."""
+
+    def __init__(self, backbone: Path) -> None:
+        self.backbone, self.imported = backbone, False
+
+    def __call__(self) -> None:
+        from pemt_core.backbone.store import load_backbone
+
+        if not self.imported and self.backbone.is_dir():
+            with suppress(PemtError):  # a program that needs the backbone names the error
+                load_backbone(self.backbone)
+            self.imported = True
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -141,15 +156,12 @@ def main() -> None:
     command = parser.parse_args().command
     if not command:
         parser.error("a command is missing")
-    try:
-        preload(Path("backbone"))
-    except PemtError as error:
-        sys.exit(f"error: {error}")
+    preload()
     with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         address = str(Path(folder) / "socket")
         listener.bind(address)
         listener.listen()
-        code = ForkServer(listener).serve(command, {**os.environ, ADDRESS: address})
+        code = ForkServer(listener, Architecture(Path("backbone"))).serve(command, {**os.environ, ADDRESS: address})
     sys.exit(code)
 
 

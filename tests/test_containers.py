@@ -80,7 +80,7 @@ def repro(root: Path, first: LocalRun) -> Workspace:
     """`dvc repro` with the same settings, without containers."""
     workspace = new_workspace(root / "project", root / "caches", [])
     shutil.copyfile(root / "params.yaml", workspace.folder / "params.yaml")
-    workspace.repro()
+    workspace.repro(forks=True)
     return workspace
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from source_code import REPOSITORY
+from tiny import World
 
 PROGRAM = """
 import os, sys, time
@@ -92,6 +93,30 @@ print("ended by", program.wait(), flush=True)
             return
         time.sleep(0.02)
     raise AssertionError(f"the fork {fork} still runs")
+
+
+def test_the_backbones_classes_are_imported_once_it_is_there(world: World, tmp_path: Path) -> None:
+    """Without a backbone, and with one that cannot be read, nothing happens: the program that needs it says so."""
+    program = """
+import sys
+from pathlib import Path
+from components.fork_server import Architecture
+architecture = Architecture(Path(sys.argv[1]))
+architecture()
+print("transformers" in sys.modules)
+if len(sys.argv) > 2:
+    Path(sys.argv[1]).symlink_to(sys.argv[2])
+    architecture()
+    print("transformers.models.t5.modeling_t5" in sys.modules)
+"""
+    for name, made, printed in (
+        ("absent", [], ["False"]),
+        ("good", [world.folder / "backbone"], ["False", "True"]),
+        ("no backbone", [world.folder / "data"], ["False", "False"]),
+    ):
+        words = [sys.executable, "-c", program, str(tmp_path / name), *map(str, made)]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=REPOSITORY)
+        assert (done.returncode, done.stdout.split()) == (0, printed), done.stderr
 
 
 def test_a_missing_command_is_named() -> None:

@@ -49,7 +49,7 @@ def from_hub(tmp_path_factory: pytest.TempPathFactory, mirror: Path) -> Iterator
         commits[CHECKPOINT] = hub.publish("models", CHECKPOINT, root / "checkpoint")
         workspace = new_workspace(root / "project", root / "caches", [TINY, SETTINGS])
         workspace = replace(workspace, environment={**workspace.environment, "HF_ENDPOINT": hub.url})
-        first = workspace.repro("evaluate")
+        first = workspace.repro("evaluate", forks=True)
         yield FromHub(workspace, first, hub, commits, fingerprint_of(model, tokenizer))
 
 

@@ -794,7 +794,7 @@ def test_from_files_to_results_and_retraining_after_a_changed_file(tmp_path: Pat
     add(workspace, "moods", {"train": "own_tasks/moods.parquet"}, "source")
     add(workspace, "tickets", EXAMPLE, "target")
     trained = ["train_source@moods", "collect_experts", "transfer@tickets"]
-    assert workspace.repro("evaluate").executed == ["plan", "prepare", "backbone", *trained, "evaluate"]
+    assert workspace.repro("evaluate", forks=True).executed == ["plan", "prepare", "backbone", *trained, "evaluate"]
     result = read_json(workspace.folder / "scores/tickets/pemt-kfull-seed4096/result.json")
     assert (result["suite"], result["sources"], result["test_rows_available"]) == ("Own", ["moods"], 120)
     with (folder / "tickets.csv").open("a") as file:

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
-from workspace import SOURCES, TARGETS, TINY, Repro, Workspace, executed_stages, new_workspace
+from workspace import FORK_SERVER, SOURCES, TARGETS, TINY, Repro, Workspace, executed_stages, new_workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.mirror]
 
@@ -56,7 +56,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, mirror: Path) -> Finished
     root = tmp_path_factory.mktemp("pipeline")
     settings = [TINY, {"prepare": {"source": str(mirror)}}]
     workspace = new_workspace(root / "project", root / "caches", settings)
-    first = workspace.repro()
+    first = workspace.repro(forks=True)
     changed = workspace.run("git", "status", "--porcelain", "--untracked-files=all").stdout
     workspace.commit("results")
     return Finished(workspace, first, changed)
@@ -71,7 +71,8 @@ def copy(finished: Finished, tmp_path: Path) -> Workspace:
 def experiment(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str]:
     """A copy in which an experiment changed a setting of one target, and the output of that experiment."""
     workspace = finished.workspace.copy(tmp_path_factory.mktemp("experiment") / "project")
-    done = workspace.run("dvc", "exp", "run", "--name", "longer", "-S", "+per_target.cb.training.max_steps=8")
+    command = ["dvc", "exp", "run", "--name", "longer", "-S", "+per_target.cb.training.max_steps=8"]
+    done = workspace.run(*FORK_SERVER, *command)
     return workspace, done.stdout + done.stderr
 
 
@@ -181,7 +182,7 @@ def test_a_changed_record_retrains_what_depends_on_its_data(copy: Workspace, fin
     copy.replace(
         "pemt_core/tasks/glue.py", "the first one entails the second one", "the second one entails the first one"
     )
-    again = copy.repro()
+    again = copy.repro(forks=True)
     assert again.executed == ["plan", "prepare", "transfer@rte", "evaluate", *ENDS]
     assert scored(again.output) == ["rte"]
     after = contents(copy, "data", "scores")
@@ -198,7 +199,7 @@ def test_code_changes_without_effect_on_data_rerun_few_stages(copy: Workspace) -
     copy.replace("pemt_core/tasks/glue.py", "\nRTE = Task(", "\nUNUSED = 1\nRTE = Task(")
     copy.replace("pemt_core/model/gate.py", "class Gate(", "# a comment\nclass Gate(")
     copy.replace("pemt_core/report/markdown.py", "# Results", "# Scores")
-    again = copy.repro()
+    again = copy.repro(forks=True)
     assert again.executed == ["plan", "prepare", *ENDS]
     assert (copy.folder / "results" / "table.md").read_text().startswith("# Scores\n")
 
@@ -207,7 +208,7 @@ def test_a_killed_stage_resumes_and_gives_the_same_results(copy: Workspace, expe
     copy.change_settings(LONGER)
     kill_in_transfer(copy)
     assert steps_of(copy) == 3  # the earlier cell stays complete until the new one replaces it
-    again = copy.repro()
+    again = copy.repro(forks=True)
     assert again.executed == ["transfer@cb", "evaluate", *ENDS]
     resumed = re.search(r"resumed after step (\d) of 8", again.output)
     assert resumed
