@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import World, target_model, tiny_batch, tiny_t5
+from tiny import World, target_model, tiny_batch, tiny_t5, unchecked
+from tiny_models import tiny_model
 from torch._dynamo.utils import counters
-from transformers.models.t5.modeling_t5 import T5Block
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pemt_core.artifacts.description import load_training_record
 from pemt_core.data.tokenized import IGNORED_LABEL, Ragged, TokenizedSplit
@@ -26,11 +26,10 @@ pytestmark = [
 
 
 @pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Without the tests' checks of shapes, which torch cannot put into a graph."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+def without_checks() -> Iterator[None]:
+    """Torch cannot put the tests' checks of shapes into a graph."""
+    with unchecked():
+        yield
 
 
 def steps(model: Any, lengths: Sequence[int] = (7, 9)) -> list[tuple[float, dict[str, torch.Tensor]]]:
@@ -45,11 +44,15 @@ def steps(model: Any, lengths: Sequence[int] = (7, 9)) -> list[tuple[float, dict
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize(("backend", "lengths"), [("inductor", [7]), ("aot_eager", [7, 9])])
-def test_compiled_layers_give_equal_losses_and_gradients(backend: str, lengths: list[int]) -> None:
-    """On a model with one layer per stack: by kernels, which take their time, and by graphs of two lengths."""
-    model = target_model(tiny_t5(num_layers=1, num_decoder_layers=1), prompt_dropout=0.0).train()
+@pytest.mark.usefixtures("without_checks")
+@pytest.mark.parametrize(("kind", "backend", "lengths"), [("llama", "inductor", [7]), ("t5", "aot_eager", [7, 9])])
+def test_compiled_layers_give_equal_losses_and_gradients(kind: str, backend: str, lengths: list[int]) -> None:
+    """On a model with one layer per stack: by kernels, each of which takes seconds, and by graphs of two lengths."""
+    one_layer = {
+        "t5": lambda: tiny_t5(num_layers=1, num_decoder_layers=1),
+        "llama": lambda: tiny_model("llama", num_hidden_layers=1),
+    }
+    model = target_model(one_layer[kind](), prompt_dropout=0.0).train()
     expected = steps(model, lengths)
     counters.clear()
     with compiled_layers(model, lengths_repeat=False, backend=backend):
@@ -62,11 +65,13 @@ def test_compiled_layers_give_equal_losses_and_gradients(backend: str, lengths: 
         assert loss == pytest.approx(expected_loss, abs=1e-5)
         for name, gradient in expected_gradients.items():
             torch.testing.assert_close(gradients[name], gradient, atol=1e-5, rtol=1e-4)
-    assert [block._compiled_call_impl for block in model.modules() if isinstance(block, T5Block)] == [None, None]
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    assert layers
+    assert all(layer._compiled_call_impl is None for layer in layers)
     assert steps(model, [7])[0][0] == expected[0][0]
 
 
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("without_checks")
 def test_a_training_with_compiled_layers_ends_as_without(
     still_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,7 +102,7 @@ def test_a_machine_without_a_compiler_is_told_so(
         still_world.transfer(tmp_path / "out", compile=True, max_steps=1)
 
 
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("without_checks")
 @pytest.mark.parametrize(("repeat", "graphs"), [(True, 8), (False, 4)])
 def test_lengths_that_repeat_have_kernels_of_their_own(repeat: bool, graphs: int) -> None:
     """Of four lengths: a graph for each, or one for the first and one for all others; forward passes of two layers."""

@@ -33,7 +33,8 @@ pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
 CELL = "pemt-kfull-seed4096"
 TINY = Path(__file__).parent / "tiny.py"
-LONG: dict[str, Any] = {"epochs": 20, "evaluate_every": 24, "checkpoint_every": 4}  # 120 steps take one or two seconds
+STEPS = 48  # which take more than the longest delay of a kill
+LONG: dict[str, Any] = {"epochs": 8, "evaluate_every": 12, "checkpoint_every": 4}
 
 
 def start(stage: str, world: World, folder: Path, changes: dict[str, Any]) -> subprocess.Popen[str]:
@@ -83,7 +84,7 @@ def test_a_killed_transfer_resumes_exactly(world: World, tmp_path: Path) -> None
     assert process.returncode == 0, messages
     assert "transfer gamma: 1 of 2 cells to train" in messages
     resumed_at = int(messages.split("seed2: resumed after step ")[1].split(" ")[0])
-    assert 4 <= resumed_at < 120
+    assert 4 <= resumed_at < STEPS
     assert resumed_at % 4 == 0
     after = points(cut)[before:]
     assert {point["cell"] for point in after} == {"transfer/gamma/pemt/k=full/seed=2"}
@@ -111,9 +112,9 @@ def test_a_transfer_killed_in_two_workers_resumes_exactly(world: World, tmp_path
     _, messages = process.communicate(timeout=120)
     assert process.returncode == 0, messages
     assert f"transfer gamma: {4 - len(kept)} of 4 cells to train" in messages
-    resumed = dict(re.findall(r"(pemt-kfull-seed\d): resumed after step (\d+) of 120", messages))
+    resumed = dict(re.findall(rf"(pemt-kfull-seed\d): resumed after step (\d+) of {STEPS}", messages))
     assert len({*kept, *resumed}) == len(kept) + len(resumed) >= 3
-    assert kept or "120" in resumed.values()  # otherwise the third checkpoint would not exist
+    assert kept or str(STEPS) in resumed.values()  # otherwise the third checkpoint would not exist
     whole.mkdir()
     world.transfer(whole / "out", **{**changes, "workers": 1}, log=whole / "log.jsonl")
     assert files(cut / "out") == files(whole / "out")
@@ -130,7 +131,7 @@ HALVING: dict[str, Any] = {"search": "halving", "learning_rates": [0.3, 1e-7, 0.
 @pytest.mark.parametrize(("num_states", "workers"), [(1, 2), (3, 1)])
 def test_a_killed_search_resumes_exactly(world: World, tmp_path: Path, workers: int, num_states: int) -> None:
     """The kill hits the first configuration, or a later one or the better half, which goes on."""
-    changes = {**LONG, **HALVING, "epochs": 10, "workers": workers}
+    changes = {**LONG, **HALVING, "epochs": 6, "workers": workers}
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     process = start("transfer", world, cut, changes)
     kill_after(process, cut, num_states=num_states, delay=random.Random(os.getpid()).uniform(0.0, 0.5))
@@ -146,7 +147,7 @@ def test_a_killed_search_resumes_exactly(world: World, tmp_path: Path, workers: 
 @pytest.mark.slow
 def test_a_killed_source_training_resumes_exactly(world: World, tmp_path: Path) -> None:
     """Gradient accumulation and warm-up are on; the temporary file of a killed write is removed."""
-    changes = {**LONG, "gradient_accumulation": 2, "warmup_steps": 30}
+    changes = {**LONG, "gradient_accumulation": 2, "warmup_steps": 10}
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     process = start("train_source", world, cut, changes)
     kill_after(process, cut, num_states=1, delay=random.Random(os.getpid()).uniform(0.05, 0.4))
