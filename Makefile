@@ -8,6 +8,7 @@
 #   NAME=...      with compare: the experiment; COMPARE='--dry-run': more flags of `pemt compare`, also with real
 #   JOBS=2        with demo and study: the number of parallel stages; with real: of parallel trainings
 #   STORE=folder  with ui: the folder of mlflow.db (kubeflow-local after pemt local); PORT=5055: its port
+#   TESTS=...     with test: more arguments of pytest, as in TESTS='-m "not slow"'
 #   SOAK=...      with soak: other numbers and seeds, as in SOAK='--kills 6 --inputs 2000 --damage 500 --seed 2'
 #   PYTHON=...    the interpreter for .venv (3.11 or newer)
 #   PIP_ARGS=...  more arguments for pip, such as an index of CPU builds of torch
@@ -89,7 +90,7 @@ backbone decoder_backbone: setup
 # one thread per process: with two threads each, two processes on two cores take five times as long. Files run in their
 # order: by default xdist runs those with few tests last, and these take longest
 test: setup
-	OMP_NUM_THREADS=1 $(if $(DATA),DATA=$(abspath $(DATA))) pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(if $(DATA),DATA=$(abspath $(DATA))) pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 soak: setup
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/tests python -m soak $(SOAK)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Starts a Docker engine and builds the image for the tests marked `engine`: . tests/engine.sh [FOLDER]
+# With ENGINE=later, it only defines `engine`, which does that, and `engine_stop`.
 # Uses a running engine if one answers; otherwise, as root on Debian, installs one and runs it in FOLDER, by default
 # .venv/engine. Uses the public base image and torch index if they answer; otherwise builds a base with debootstrap
 # and serves the torch wheel that pip finds. Exports DOCKER_HOST; `engine_stop` stops what was started.
@@ -51,12 +52,13 @@ engine_torch() { # prints the URL of a local torch index if the one in the Docke
 }
 
 engine_stop() { # stops what `engine` started
-    local folder file
+    local folder file pid
     folder=$(realpath -m "${1:-.venv/engine}")
     for file in "$folder/index.pid" "$folder/pid"; do
         [ -f "$file" ] || continue
-        kill "$(cat "$file")" 2>/dev/null
-        for _ in $(seq 40); do kill -0 "$(cat "$file")" 2>/dev/null || break; sleep 0.25; done
+        pid=$(cat "$file") # the engine removes its own file
+        kill "$pid" 2>/dev/null
+        for _ in $(seq 40); do kill -0 "$pid" 2>/dev/null || break; sleep 0.25; done
         rm -f "$file"
     done
     umount "$folder"/exec/netns/* 2>/dev/null # dockerd leaves these mounts behind
@@ -74,4 +76,4 @@ engine() {
     python -m pipelines.image "$@" || python -m pipelines.image "$@" # retry, as a package index may fail briefly
 }
 
-engine "$@"
+[ "${ENGINE-}" = later ] || engine "$@"

@@ -329,7 +329,7 @@ def test_a_target_without_a_cell_is_an_error(trained: World, tmp_path: Path) -> 
 
 def test_the_learning_rate_that_is_best_on_validation_is_kept(world: World, tmp_path: Path) -> None:
     rates = [0.1, 0.03, 1e-6]
-    world.transfer(tmp_path / "all", learning_rates=rates, epochs=15)
+    world.transfer(tmp_path / "all", learning_rates=rates, epochs=8)
     cell = tmp_path / "all" / "pemt-kfull-seed4096"
     record = load_training_record(cell)
     assert list(record.trials) == ["0.1", "0.03", "1e-06"]
@@ -338,7 +338,7 @@ def test_the_learning_rate_that_is_best_on_validation_is_kept(world: World, tmp_
     assert record.learning_rate == best
     assert record.validation["main"] == record.trials[f"{best:g}"]
 
-    world.transfer(tmp_path / "alone", learning_rates=[best], epochs=15)
+    world.transfer(tmp_path / "alone", learning_rates=[best], epochs=8)
     alone = tmp_path / "alone" / "pemt-kfull-seed4096"
     assert (alone / "adapter.safetensors").read_bytes() == (cell / "adapter.safetensors").read_bytes()
     assert replace(load_training_record(alone), trials={}) == replace(record, trials={})
