@@ -21,13 +21,13 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 JOBS ?= 2
-side_by_side = dvc stage list --name-only | grep '^$(1)@' | xargs -P $(JOBS) -n 3 dvc repro --single-item
+side_by_side = dvc stage list --name-only | grep '^$(1)@' | LOKY_MAX_CPU_COUNT=1 xargs -r -P $(JOBS) -n 3 dvc repro --single-item
 
 # DVC runs one stage at a time. Stages of one kind are independent, so $(JOBS) processes of `dvc repro` share them, each
-# with one thread, which suits the small backbone of the embedded suite. The programs of all stages are forks of a
-# process that has imported everything
+# with one thread, which suits the small backbone of the embedded suite. The programs of all stages are forks of one
+# process that has imported torch, transformers and MLflow
 define stages
-OMP_NUM_THREADS=1 LOKY_MAX_CPU_COUNT=1 python -m components.fork_server $(MAKE) --no-print-directory stages
+OMP_NUM_THREADS=1 python -m components.fork_server $(MAKE) --no-print-directory stages
 @$(SHOW)
 endef
 SHOW = cat results/table.md; echo 'The whole report on one page: results/report.html. Runs: make ui'

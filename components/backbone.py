@@ -1,4 +1,4 @@
-"""Make the model that all adapters attach to: load a checkpoint from the hub or a folder, or pretrain a T5.
+"""Make the model that all adapters attach to: load a checkpoint from the hub, a folder or a package, or pretrain one.
 
 Writes OUTPUT in transformers' layout, with the fingerprint that every adapter records.
 """

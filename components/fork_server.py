@@ -1,30 +1,35 @@
-"""Run a command whose programs of steps start quickly, as forks of a process that has loaded what they import.
+"""Run a command whose programs of steps start quickly, as forks of a process that has imported most of what they need.
 
     python -m components.fork_server dvc repro
 
 Importing torch, transformers and MLflow takes longer than some trainings of the demo. A program of a step that the
 command starts sends its arguments, its environment and its open files here. The fork runs the program in its place, and
-the program ends as the fork does.
+the program ends as the fork does. Only variables that libraries read as they are imported, such as OMP_NUM_THREADS and
+HF_HOME, are those of this process.
 """
 
 import argparse
+import atexit
 import json
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any, NoReturn
 
 from components.command import explained
 from components.handover import ADDRESS, LENGTH
+from components.parent import end_with_parent
 from pemt_core.errors import PemtError
 
 
@@ -35,58 +40,87 @@ class ForkServer:
         self.listener, self.before_fork = listener, before_fork
         self.selector = selectors.DefaultSelector()
         self.forks: dict[socket.socket, int] = {}  # process id by connection
+        self.signalled: set[socket.socket] = set()
 
     def serve(self, command: Sequence[str], environment: dict[str, str]) -> int:
-        """Answer the programs that `command` starts until it ends; returns its exit code."""
+        """Answer the programs that `command` starts until it and they have ended; returns its exit code."""
         with subprocess.Popen(command, env=environment) as process:
             signal.signal(signal.SIGINT, lambda *_: None)  # a terminal sends it to the command too
             signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-            ended = os.pidfd_open(process.pid)
-            self.selector.register(ended, selectors.EVENT_READ, None)
+            self.selector.register(os.pidfd_open(process.pid), selectors.EVENT_READ, lambda fd: self._stop(fd, process))
             self.selector.register(self.listener, selectors.EVENT_READ, self._accept)
-            while process.returncode is None:
+            while process.returncode is None or self.forks:
                 for key, _ in self.selector.select():
-                    if key.data is None:
-                        process.wait()
-                    else:
-                        key.data(key.fileobj)
+                    key.data(key.fileobj)
         return exit_code(process.returncode)
+
+    def _stop(self, ended: int, process: "subprocess.Popen[bytes]") -> None:
+        """The command has ended: nothing waits for programs that still run, and later ones run themselves."""
+        process.wait()
+        self.selector.unregister(ended)
+        self.selector.unregister(self.listener)
+        os.close(ended)
+        self.listener.close()
+        for connection, fork in self.forks.items():
+            if connection not in self.signalled:  # a second signal would not let it end in order
+                os.kill(fork, signal.SIGTERM)
 
     def _accept(self, _: Any) -> None:
         connection, _address = self.listener.accept()
-        header, files, _, _ = socket.recv_fds(connection, LENGTH.size, 3)
-        content = connection.recv(LENGTH.unpack(header)[0], socket.MSG_WAITALL)
+        try:
+            request, files = receive(connection)
+        except (OSError, ValueError):  # the program was killed while it asked
+            connection.close()
+            return
         self.before_fork()
         sys.stdout.flush()
         sys.stderr.flush()
-        process = os.fork()
+        try:
+            process = fork()
+        except OSError as error:
+            os.write(files[2], f"error: {request['module']}: no process can be started: {error}\n".encode())
+            process = -1
         if not process:
-            self.listener.close()
-            connection.close()
-            run_here(json.loads(content), files)
+            self.selector.close()
+            for each in (self.listener, connection, *self.forks):
+                each.close()
+            run_here(request, files)
         for file in files:
             os.close(file)
+        if process < 0:
+            _answer(connection, 1)
+            return
         self.forks[connection] = process
         self.selector.register(connection, selectors.EVENT_READ, self._pass_on)
         self.selector.register(os.pidfd_open(process), selectors.EVENT_READ, lambda fd: self._end(fd, connection))
 
     def _pass_on(self, connection: socket.socket) -> None:
         """Send the program's signals to its fork; a program that was killed takes its fork with it."""
-        received = connection.recv(64)
+        if connection not in self.forks:  # it ended at the same time
+            return
+        received = b""
+        with suppress(OSError):
+            received = connection.recv(64)
         for number in received or [signal.SIGKILL]:
             os.kill(self.forks[connection], number)
+        self.signalled.add(connection)
         if not received:
             self.selector.unregister(connection)
 
     def _end(self, ended: int, connection: socket.socket) -> None:
-        _, status = os.waitpid(self.forks[connection], 0)
+        _, status = os.waitpid(self.forks.pop(connection), 0)
+        self.signalled.discard(connection)
         self.selector.unregister(ended)
         os.close(ended)
-        if connection in {key.fileobj for key in self.selector.get_map().values()}:
+        with suppress(KeyError):  # its program was killed
             self.selector.unregister(connection)
-            connection.sendall(LENGTH.pack(exit_code(os.waitstatus_to_exitcode(status))))
-        del self.forks[connection]
-        connection.close()
+        _answer(connection, exit_code(os.waitstatus_to_exitcode(status)))
+
+
+def _answer(connection: socket.socket, code: int) -> None:
+    with suppress(OSError):  # the program was killed
+        connection.sendall(LENGTH.pack(code))
+    connection.close()
 
 
 def exit_code(code: int) -> int:
@@ -94,15 +128,37 @@ def exit_code(code: int) -> int:
     return code if code >= 0 else 128 - code
 
 
+def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """A program's request and its three open files. Raises OSError or ValueError if not all of it arrives."""
+    header, files, _, _ = socket.recv_fds(connection, LENGTH.size, 3)
+    try:
+        if len(header) < LENGTH.size or len(files) < 3:
+            raise ConnectionError("the request ends early")
+        return json.loads(connection.recv(LENGTH.unpack(header)[0], socket.MSG_WAITALL)), files
+    except (OSError, ValueError):
+        for file in files:
+            os.close(file)
+        raise
+
+
+def fork() -> int:
+    """`os.fork`, without Python's warning of threads: those of the libraries wait, and no fork needs them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
 def run_here(request: dict[str, Any], files: Sequence[int]) -> NoReturn:
     """Run the program of a request in this fork, with its files, and end the process."""
     code: object = 1
     try:
+        end_with_parent()
+        atexit._clear()  # what the server has to tidy up
         for number, file in enumerate(files):
             os.dup2(file, number)
             os.close(file)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for name, handler in (("SIGINT", signal.default_int_handler), ("SIGTERM", signal.SIG_DFL)):
+            signal.signal(signal.Signals[name], signal.SIG_IGN if name in request["ignored"] else handler)
         os.chdir(request["folder"])
         os.environ.clear()
         os.environ.update({name: value for name, value in request["environment"].items() if name != ADDRESS})
@@ -116,13 +172,15 @@ def run_here(request: dict[str, Any], files: Sequence[int]) -> NoReturn:
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(BaseException):  # whatever happens, this process never returns to the server's loop
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 1)
 
 
 def preload() -> None:
-    """Import what most programs need, without starting a thread."""
+    """Import what most programs need, without starting a thread of Python."""
     import pemt_core.steps.train_source
     import pemt_core.steps.transfer  # noqa: F401
     from pemt_core.tracking.store import import_mlflow
@@ -134,15 +192,22 @@ class Architecture:
     """Imports the classes of the project's backbone, as soon as a step has made it."""
 
     def __init__(self, backbone: Path) -> None:
-        self.backbone, self.imported = backbone, False
+        self.backbone = backbone
+        self.imported = ""  # model type
 
     def __call__(self) -> None:
-        from pemt_core.backbone.store import load_backbone
+        from pemt_core.backbone.architecture import read_config
+        from pemt_core.backbone.families import architecture_class
+        from pemt_core.backbone.tokenizer import load_tokenizer
 
-        if not self.imported and self.backbone.is_dir():
-            with suppress(PemtError):  # a program that needs the backbone names the error
-                load_backbone(self.backbone)
-            self.imported = True
+        if not self.backbone.is_dir():
+            return
+        with suppress(PemtError):  # a program that needs the backbone names the error
+            model_type = read_config(str(self.backbone), local_files_only=True).model_type
+            if model_type != self.imported:
+                architecture_class(model_type, str(self.backbone))
+                load_tokenizer(str(self.backbone))
+                self.imported = model_type
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -156,12 +221,22 @@ def main() -> None:
     command = parser.parse_args().command
     if not command:
         parser.error("a command is missing")
-    preload()
-    with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
-        address = str(Path(folder) / "socket")
-        listener.bind(address)
-        listener.listen()
-        code = ForkServer(listener, Architecture(Path("backbone"))).serve(command, {**os.environ, ADDRESS: address})
+    if not shutil.which(command[0]):
+        sys.exit(f"error: {command[0]}: no such program")
+    environment = dict(os.environ)  # before libraries add to it
+    folder = mkdtemp()
+    try:
+        preload()
+        with socket.socket(socket.AF_UNIX) as listener:
+            address = str(Path(folder) / "socket")
+            listener.bind(address)
+            listener.listen()
+            server = ForkServer(listener, Architecture(Path("backbone")))
+            code = server.serve(command, {**environment, ADDRESS: address})
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     sys.exit(code)
 
 

@@ -93,7 +93,6 @@ def run(main: Main[StepType], parser: argparse.ArgumentParser, kind: type[StepTy
     """Parse the flags, read the step's settings and call `main`."""
 
     step = parser.prog.rpartition(".")[2]
-    hand_over(parser.prog.rpartition(" ")[2])
 
     def read(arguments: argparse.Namespace, executor: Executor | None) -> Outcome | None:
         settings = read_step(kind, arguments.settings, step)
@@ -106,11 +105,12 @@ def run(main: Main[StepType], parser: argparse.ArgumentParser, kind: type[StepTy
 def run_program(
     main: Callable[[argparse.Namespace, Executor | None], Outcome | None], parser: argparse.ArgumentParser
 ) -> None:
-    """Parse the flags, call `main` and answer Kubeflow.
+    """Parse the flags, call `main` and answer Kubeflow; below a fork server, have a fork do so.
 
     A PemtError, and a file that cannot be read or written, become one line and exit code 1, SIGINT and SIGTERM one line
     and exit codes 130 and 143.
     """
+    hand_over(parser.prog.rpartition(" ")[2])
     arguments = parser.parse_args()
     collect_rarely()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

@@ -1,15 +1,14 @@
 """Servers as processes that end with the command that runs them."""
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
+from components.parent import end_with_parent
+
 ENDING_SECONDS = 5.0
-_SET_PARENT_DEATH_SIGNAL = 1  # of Linux's prctl
-_prctl = getattr(ctypes.CDLL(None), "prctl", None)
 
 
 def run_server(words: Sequence[str], variables: Mapping[str, str]) -> int:
@@ -22,7 +21,7 @@ def run_server(words: Sequence[str], variables: Mapping[str, str]) -> int:
         [sys.executable, "-m", *words],
         env={**os.environ, **variables},
         start_new_session=True,
-        preexec_fn=_end_with_parent,
+        preexec_fn=end_with_parent,
     )
     try:
         return server.wait()
@@ -38,9 +37,3 @@ def _end(server: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
-
-
-def _end_with_parent() -> None:
-    """Have the kernel end this process if its parent is killed, where the kernel can."""
-    if _prctl:
-        _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)

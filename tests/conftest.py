@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parent.parent
 DEFAULT_MIRROR = Path("..") / "shared" / "hub"
 STORES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "HF_ENDPOINT")
 
-# Every test checks the shapes that signatures state
+# Every test checks the shapes that signatures state, but for whole trainings by `World.transfer`
 GATES = sorted(path.stem for path in (REPOSITORY / "pemt_core" / "methods" / "gates").glob("[a-z]*.py"))
 SHAPED = ["pemt_core.model", "pemt_core.statistics", *(f"pemt_core.methods.gates.{name}" for name in GATES)]
 install_import_hook(SHAPED, "beartype.beartype")

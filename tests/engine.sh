@@ -4,7 +4,7 @@
 # Uses a running engine if one answers; otherwise, as root on Debian, installs one and runs it in FOLDER, by default
 # .venv/engine. Uses the public base image and torch index if they answer; otherwise builds a base with debootstrap
 # and serves the torch wheel that pip finds. Exports DOCKER_HOST; `engine_stop` stops what was started.
-# Returns 3 if an engine or the image cannot be provided.
+# Returns 3 if no engine, no base image or no torch can be had, and another code if the image does not build.
 
 engine_answers() { docker version >/dev/null 2>&1; }
 

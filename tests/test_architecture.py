@@ -40,6 +40,7 @@ NOT_STEPS = (
     "components.command",
     "components.fork_server",
     "components.handover",
+    "components.parent",
     "components.server",
     "components.trainer_job",
     "components.trainer_api",
@@ -63,8 +64,9 @@ NOT_OF_A_STEP = {
     ("report", "pemt_core/report/methods.py"): "the same",
     ("prepare", "pemt_core/artifacts/description.py"): "names tracking runs, of which it has none",
     **{
-        (step, "pemt_core/training/accelerator.py"): "how programs that train share a batch among processes"
+        (step, place): "how programs that train share a batch among processes"
         for step in ("prepare", "collect_experts", "record", "register", "report")
+        for place in ("pemt_core/training/accelerator.py", "pemt_core/backbone/processor.py")
     },
     **{
         (step, place): "checks settings, whose values reach a step as its plan"
@@ -122,7 +124,7 @@ def test_few_modules_use_environment_variables() -> None:
 
 def test_components_import_the_standard_library_and_the_core() -> None:
     def allowed(name: str) -> bool:
-        shared = ("program", "command", "handover", "server", "executor", "trainer_api", "trainer_manifest")
+        shared = ("program", "command", "handover", "parent", "server", "executor", "trainer_api", "trainer_manifest")
         return name.split(".")[0] in {*sys.stdlib_module_names, "pemt_core"} or name in map(
             "components.{}".format, shared
         )

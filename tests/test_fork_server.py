@@ -2,14 +2,20 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 from source_code import REPOSITORY
 from tiny import World
+
+from components.fork_server import receive
+from components.handover import ADDRESS, LENGTH
 
 PROGRAM = """
 import os, sys, time
@@ -45,7 +51,7 @@ def serve(folder: Path, *command: str) -> "subprocess.Popen[str]":
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{folder}", "COLOUR": "red"}
     return subprocess.Popen(
         [sys.executable, "-c", SERVER, *command],
-        cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
 
 
@@ -87,7 +93,19 @@ print("ended by", program.wait(), flush=True)
     with serve(tmp_path, *line) as server:
         output, _ = server.communicate(timeout=60)
     assert f"ended by {code}\n" in output
-    fork = int((tmp_path / "waits").read_text())
+    assert_ends(waiting_fork(tmp_path))
+
+
+def waiting_fork(folder: Path) -> int:
+    """The process id of a fork of `PROGRAM wait`, once it waits."""
+    for _ in range(1500):
+        if (folder / "waits").exists() and (text := (folder / "waits").read_text()):
+            return int(text)
+        time.sleep(0.02)
+    raise AssertionError("the program does not wait")
+
+
+def assert_ends(fork: int) -> None:
     for _ in range(500):
         if not Path(f"/proc/{fork}").exists():
             return
@@ -119,9 +137,88 @@ if len(sys.argv) > 2:
         assert (done.returncode, done.stdout.split()) == (0, printed), done.stderr
 
 
-def test_a_missing_command_is_named() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "components.fork_server"], capture_output=True, text=True, cwd=REPOSITORY
-    )
-    assert done.returncode == 2
-    assert done.stderr.endswith("error: a command is missing\n")
+STEPS = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")["stages"]
+
+
+def module_of(stage: dict[str, Any]) -> str:
+    command = stage.get("do", stage)["cmd"]
+    return str(command.split()[2])
+
+
+@pytest.mark.parametrize("module", sorted({module_of(stage) for stage in STEPS.values()}))
+def test_the_program_of_every_step_asks_the_server(tmp_path: Path, module: str) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        environment = {**os.environ, ADDRESS: str(tmp_path / "socket")}
+        program = subprocess.Popen([sys.executable, "-m", module, "--one", "2"], cwd=REPOSITORY, env=environment)
+        connection, _ = listener.accept()
+        with connection:
+            request, files = receive(connection)
+            for file in files:
+                os.close(file)
+            assert (request["module"], request["arguments"][1:]) == (module, ["--one", "2"])
+            assert (request["folder"], request["ignored"]) == (str(REPOSITORY), [])
+            connection.sendall(LENGTH.pack(7))
+            assert program.wait(30) == 7
+
+
+def test_a_program_that_is_killed_while_it_asks_leaves_the_server_to_others(tmp_path: Path) -> None:
+    broken = f"""
+import os, socket, struct
+for part in (b"", b"x", struct.pack("!I", 1000), struct.pack("!I", 3) + b"no "):
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(os.environ["{ADDRESS}"])
+        if part:
+            socket.send_fds(connection, [part], [0, 1, 2])
+"""
+    code, output, _, server = run_program(tmp_path, f"{sys.executable} -c '{broken}'; echo | PROGRAM code")
+    assert (code, output.startswith(f"ran in {server} ")) == (7, True)
+
+
+def test_an_interrupted_program_leaves_the_server_to_others(tmp_path: Path) -> None:
+    """It tidies up what it has made, and nothing of the server's."""
+    line = """
+PROGRAM wait < /dev/null & while ! test -s waits; do sleep 0.02; done
+kill -TERM $!; wait $!; echo "ended by $?"; echo | PROGRAM code
+"""
+    code, output, _, server = run_program(tmp_path, line)
+    assert code == 7
+    assert "ended by 143\n" in output
+    assert output.count(f"ran in {server} ") == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_stopped_command_takes_its_programs_with_it(tmp_path: Path, number: signal.Signals) -> None:
+    """A terminal signals the server, the command and the programs at once; SIGTERM reaches the server alone."""
+    line = f"{sys.executable} -m program wait < /dev/null; echo never"
+    with serve(tmp_path, "sh", "-c", line) as server:
+        fork = waiting_fork(tmp_path)
+        if number == signal.SIGINT:
+            os.killpg(server.pid, number)
+        else:
+            server.send_signal(number)
+        output, errors = server.communicate(timeout=30)
+    assert server.returncode == 128 + number
+    assert "never" not in output
+    assert "the fork server ended" not in errors
+    assert not Path(f"/proc/{fork}").exists()
+
+
+def test_a_killed_server_takes_its_programs_with_it(tmp_path: Path) -> None:
+    with serve(tmp_path, sys.executable, "-m", "program", "wait") as server:
+        fork = waiting_fork(tmp_path)
+        server.kill()
+        _, errors = server.communicate(timeout=30)
+    assert errors == "error: program: the fork server ended\n"
+    assert_ends(fork)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "error"), [([], 2, "error: a command is missing"), (["dcv"], 1, "error: dcv: no such program")]
+)
+def test_a_command_that_cannot_run_is_named(words: list[str], code: int, error: str) -> None:
+    command = [sys.executable, "-m", "components.fork_server", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == code
+    assert done.stderr.splitlines()[-1].endswith(error)

@@ -101,7 +101,9 @@ def test_a_processor_without_bfloat16_is_said_once(
     processor.warn_if_slow.cache_clear()
     warned = "is bfloat16, which this processor multiplies 3.3 times as slowly as float32: set float32 if its memory"
     assert [record.message for record in caplog.records if record.name == processor.__name__] == (
-        [f"backbone.dtype {warned} suffices", f"precision {warned} suffices"] if slowdown else []
+        [f"backbone.dtype {warned} suffices", f"training.precision or evaluate.precision {warned} suffices"]
+        if slowdown
+        else []
     )
 
 

@@ -279,6 +279,8 @@ def test_the_version_has_a_name_that_kubernetes_allows(image: str, version: str,
     "differences",
     [
         {},
+        {"recipe": "paper"},
+        {"recipe": "decoder"},
         {"kubeflow": DEMANDING},
         {"kubeflow": {"secret": "", "retry": {**RETRY, "times": 0}}},
         {"kubeflow": {**DEMANDING, **ON_NODES}},

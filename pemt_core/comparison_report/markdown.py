@@ -21,8 +21,8 @@ _METHODS = [
 
 COST_NOTES = (
     "Steps, time and size on disk are per cell, over all configurations that were tried; time is on one core.",
-    "Of sources: frozen parameters that a cell draws on, of adapters with their prompts, or of prompts trained alone.",
-    "Sources: that a cell draws on, and of how many it chose them; stage 1 trained these, once for all targets.",
+    "Of sources: the frozen parameters that a cell uses from stage 1: adapters with their prompts, or prompts trained alone.",
+    "Sources: how many a cell uses and, if it chose them, from how many. Stage 1 trains them once for all targets.",
     "Stage 1 has no time where it was not measured: a source from checkpoints/finished was trained by another command.",
     "PSCP weighs the mean against trained parameters and peak memory, whose constants are the medians over the methods "
     "here that have both, and counts inference as free, since it is not measured; compare it within this table alone.",

@@ -122,12 +122,18 @@ def _bfloat16(place: Surroundings, seen: dict[str, Any]) -> Iterator[Finding]:
     if place.settings is None or seen["gpus"] or not seen["slowdown_of_bfloat16"]:
         return
     settings = place.settings
+    trained = {"backbone": settings.backbone} if settings.backbone.kind == "scratch" else {}
+    groups: dict[str, Any] = {**trained, "train_source": settings.train_source, "transfer": settings.transfer}
+    differences = {"per_source": settings.per_source, "per_target": settings.per_target, "methods": settings.methods}
     asked = {
         "backbone.dtype": settings.backbone.dtype,
-        "backbone.training.precision": settings.backbone.training.precision,
-        "train_source.training.precision": settings.train_source.training.precision,
-        "transfer.training.precision": settings.transfer.training.precision,
+        **{f"{name}.training.precision": group.training.precision for name, group in groups.items()},
         "evaluate.precision": settings.evaluate.precision,
+        **{
+            f"{name}.{entry}.training.precision": values.get("training", {}).get("precision")
+            for name, entries in differences.items()
+            for entry, values in entries.items()
+        },
     }
     if keys := [key for key, value in asked.items() if value == "bfloat16"]:
         found = f"this CPU multiplies {seen['slowdown_of_bfloat16']:.1f} times as slowly in bfloat16 as in float32"

@@ -42,7 +42,7 @@ def create(path: Path, make: Callable[[Path], None]) -> None:
 
 @contextmanager
 def written_at_the_end(path: Path) -> Iterator[None]:
-    """Have SQLAlchemy's connections to `path` that begin in the block not wait for the disk, as `create` does at last.
+    """In the block, new SQLAlchemy connections to `path` do not wait for the disk; `create` syncs the file at the end.
 
     MLflow's migrations are some 500 statements, and a disk takes milliseconds for each.
     """

@@ -20,7 +20,7 @@ def make_accelerator(precision: str) -> Accelerator:
     Logs a warning if `precision` is slow on this machine.
     """
     if precision == "bfloat16":
-        warn_if_slow("precision")
+        warn_if_slow("training.precision or evaluate.precision")
     state = AcceleratorState
     if state._shared_state and state().mixed_precision != PRECISIONS[precision]:
         state._reset_state()  # accelerate keeps one precision per process; a target's methods may differ

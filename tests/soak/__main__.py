@@ -1,4 +1,4 @@
-"""Kills, generated inputs and damaged files in numbers; prints one line of figures, and exits with 1 if one is wrong.
+"""Kills, generated inputs and damaged files at scale; prints one line of figures, and exits with 1 if one is wrong.
 
 `make soak` runs the long form. A run is repeated by its seed; failing inputs and logs are kept in --failures.
 """
