@@ -21,7 +21,7 @@ _METHODS = [
 
 COST_NOTES = (
     "Steps, time and size on disk are per cell, over all configurations that were tried; time is on one core.",
-    "Of sources: the frozen parameters that a cell uses from stage 1: adapters with their prompts, or prompts trained alone.",
+    "Of sources: the frozen parameters that a cell uses from stage 1, of adapters with prompts or of prompts alone.",
     "Sources: how many a cell uses and, if it chose them, from how many. Stage 1 trains them once for all targets.",
     "Stage 1 has no time where it was not measured: a source from checkpoints/finished was trained by another command.",
     "PSCP weighs the mean against trained parameters and peak memory, whose constants are the medians over the methods "
