@@ -303,7 +303,7 @@ class World:
             if name != cls.TARGET:
                 write_task(folder / "data", name)
             world.transfer(
-                folder / "targets" / name, task=name, methods=["pemt", "control"], seeds=[1, 2], epochs=3,
+                folder / "targets" / name, task=name, methods=["pemt", "control"], seeds=[1, 2], epochs=8,
                 learning_rates=[0.1], evaluate_every=100,
             )  # fmt: skip
         evaluate(
