@@ -232,7 +232,7 @@ def test_cells_are_trained_once(copy: Workspace) -> None:
 
     def trained(differences: dict[str, Any]) -> set[str]:
         copy.change_settings(differences)
-        executed = copy.repro(*(f"transfer@{target}" for target in TARGETS)).executed
+        executed = copy.repro(*(f"transfer@{target}" for target in TARGETS), forks=True).executed
         facts = {t: json.loads((copy.folder / "provenance" / "transfer" / f"{t}.json").read_text()) for t in TARGETS}
         return {cell for t in TARGETS if f"transfer@{t}" in executed for cell in facts[t]["trained"]}
 
@@ -248,7 +248,7 @@ def test_cells_are_trained_once(copy: Workspace) -> None:
     copy.replace("pemt_core/report/markdown.py", "# Results", "# Scores")
     copy.replace("pemt_core/steps/register.py", "logger = ", "unused = 1\nlogger = ")
     assert trained({}) == set()
-    assert copy.repro().executed == ENDS
+    assert copy.repro(forks=True).executed == ENDS
 
 
 def kill_in_transfer(workspace: Workspace) -> None:
