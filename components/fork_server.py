@@ -61,9 +61,9 @@ class ForkServer:
         self.selector.unregister(self.listener)
         os.close(ended)
         self.listener.close()
-        for connection, fork in self.forks.items():
+        for connection, process_id in self.forks.items():
             if connection not in self.signalled:  # a second signal would not let it end in order
-                os.kill(fork, signal.SIGTERM)
+                os.kill(process_id, signal.SIGTERM)
 
     def _accept(self, _: Any) -> None:
         connection, _address = self.listener.accept()
@@ -79,17 +79,15 @@ class ForkServer:
             process = fork()
         except OSError as error:
             os.write(files[2], f"error: {request['module']}: no process can be started: {error}\n".encode())
-            process = -1
+            _close(files)
+            _answer(connection, 1)
+            return
         if not process:
             self.selector.close()
             for each in (self.listener, connection, *self.forks):
                 each.close()
             run_here(request, files)
-        for file in files:
-            os.close(file)
-        if process < 0:
-            _answer(connection, 1)
-            return
+        _close(files)
         self.forks[connection] = process
         self.selector.register(connection, selectors.EVENT_READ, self._pass_on)
         self.selector.register(os.pidfd_open(process), selectors.EVENT_READ, lambda fd: self._end(fd, connection))
@@ -136,9 +134,13 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
             raise ConnectionError("the request ends early")
         return json.loads(connection.recv(LENGTH.unpack(header)[0], socket.MSG_WAITALL)), files
     except (OSError, ValueError):
-        for file in files:
-            os.close(file)
+        _close(files)
         raise
+
+
+def _close(files: Sequence[int]) -> None:
+    for file in files:
+        os.close(file)
 
 
 def fork() -> int:

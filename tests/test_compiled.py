@@ -66,8 +66,7 @@ def test_compiled_layers_give_equal_losses_and_gradients(kind: str, backend: str
         for name, gradient in expected_gradients.items():
             torch.testing.assert_close(gradients[name], gradient, atol=1e-5, rtol=1e-4)
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    assert layers
-    assert all(layer._compiled_call_impl is None for layer in layers)
+    assert [layer._compiled_call_impl for layer in layers] == [None] * {"t5": 2, "llama": 1}[kind]
     assert steps(model, [7])[0][0] == expected[0][0]
 
 

@@ -278,9 +278,10 @@ def test_the_version_has_a_name_that_kubernetes_allows(image: str, version: str,
 @pytest.mark.parametrize(
     "differences",
     [
-        {},
-        {"recipe": "paper"},
-        {"recipe": "decoder"},
+        *(
+            {"recipe": recipe}
+            for recipe in ("demo", "study", "decoder", "pretrain", "pretrain_decoder", "scratch", "paper")
+        ),
         {"kubeflow": DEMANDING},
         {"kubeflow": {"secret": "", "retry": {**RETRY, "times": 0}}},
         {"kubeflow": {**DEMANDING, **ON_NODES}},

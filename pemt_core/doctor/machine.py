@@ -130,9 +130,10 @@ def _bfloat16(place: Surroundings, seen: dict[str, Any]) -> Iterator[Finding]:
         **{f"{name}.training.precision": group.training.precision for name, group in groups.items()},
         "evaluate.precision": settings.evaluate.precision,
         **{
-            f"{name}.{entry}.training.precision": values.get("training", {}).get("precision")
+            f"{name}.{entry}.training.precision": values["training"].get("precision")
             for name, entries in differences.items()
             for entry, values in entries.items()
+            if isinstance(values.get("training"), dict)  # another value is what the check of settings names
         },
     }
     if keys := [key for key, value in asked.items() if value == "bfloat16"]:
