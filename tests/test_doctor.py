@@ -208,12 +208,8 @@ def test_a_hub_backbone_needs_a_gpu(look: Callable[..., Surroundings]) -> None:
         ),
         ({"per_target": {"cb": {"training": {"precision": "bfloat16"}}}}, [], 3.26, "per_target.cb.training.precision"),
         ({"methods": {"pemt": {"training": {"precision": "bfloat16"}}}}, [], 3.26, "methods.pemt.training.precision"),
-        (
-            {"methods": {"pemt": {"training": None}}, "evaluate": {"precision": "bfloat16"}},
-            [],
-            3.26,
-            "evaluate.precision",
-        ),
+        ({"evaluate": {"precision": "bfloat16"}}, [], 3.26, "evaluate.precision"),
+        ({"methods": {"pemt": {"training": None}}, "backbone": {"dtype": "bfloat16"}}, [], 3.26, ""),  # not settings
         ({"backbone": {"dtype": "bfloat16"}}, [], None, ""),
         ({"backbone": {"dtype": "bfloat16"}}, ["NVIDIA H200 (140 GiB, bfloat16)"], 3.26, ""),
         ({}, [], 3.26, ""),

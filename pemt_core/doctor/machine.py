@@ -133,7 +133,7 @@ def _bfloat16(place: Surroundings, seen: dict[str, Any]) -> Iterator[Finding]:
             f"{name}.{entry}.training.precision": values["training"].get("precision")
             for name, entries in differences.items()
             for entry, values in entries.items()
-            if isinstance(values.get("training"), dict)  # another value is what the check of settings names
+            if "training" in values
         },
     }
     if keys := [key for key, value in asked.items() if value == "bfloat16"]:
