@@ -165,8 +165,7 @@ class _Times:
             return None
         speed, seconds = self.probed.stage_1, 0.0
         for name in sources:
-            step = self.variant.train_source[name]
-            for how in (step.train_source.training, *([step.prompt.training] if step.prompt else [])):
+            for how in self.variant.train_source[name].trainings:
                 work = CellWork.of_source(how, self.rows(name))
                 seconds += work.steps * speed.step * how.batch_size + work.answers * speed.answer
         return seconds

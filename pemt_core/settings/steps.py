@@ -30,7 +30,7 @@ from pemt_core.settings.groups import (
 from pemt_core.settings.settings import cells_of
 from pemt_core.settings.sources import ImportedSource, LonePromptSettings, TrainSourceSettings
 from pemt_core.tasks.entry import OwnTask
-from pemt_core.training.settings import GroupRows
+from pemt_core.training.settings import FixedRateTraining, GroupRows
 
 StepType = TypeVar("StepType", bound=Group)
 
@@ -57,6 +57,12 @@ class TrainSource(StepSettings):
     source: str
     train_source: TrainSourceSettings
     prompt: LonePromptSettings | None = None  # None: no listed method reads a prompt that was trained alone
+
+    @property
+    def trainings(self) -> list[FixedRateTraining]:
+        """Of the adapter, and of the prompt that is trained alone."""
+        return [self.train_source.training, *([self.prompt.training] if self.prompt else [])]
+
     answer: AnswerRule
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from tqdm import tqdm
 
 from pemt_core.errors import TrainingError
 from pemt_core.interruption import Interrupted, asked_for, deferred
@@ -24,6 +23,7 @@ from pemt_core.training.course import Course, Evaluation
 from pemt_core.training.loader import Loader
 from pemt_core.training.meter import Meter
 from pemt_core.training.optimizer import GroupedAdamW
+from pemt_core.training.step_bar import step_bar
 
 
 class GroupTrainer:
@@ -124,7 +124,7 @@ class GroupTrainer:
     def _progress_bar(self) -> Any:
         total = sum(course.total_steps for course in self.courses)
         done = sum(course.state.step for course in self.courses)
-        return tqdm(total=total, initial=done, desc=self.title, unit="step", mininterval=0.5)
+        return step_bar(self.title, total, done)
 
 
 class _RowMoments:

@@ -6,7 +6,6 @@ the state of a sampler. Overriding all this would leave little of the Trainer; a
 processes, precision).
 """
 
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from fractions import Fraction
@@ -16,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from pemt_core.interruption import Interrupted, asked_for, deferred
 from pemt_core.training.checkpoint import TrainingState
@@ -24,6 +22,7 @@ from pemt_core.training.compiled import compiled_layers
 from pemt_core.training.course import Course
 from pemt_core.training.loader import Loader
 from pemt_core.training.optimizer import make_optimizer
+from pemt_core.training.step_bar import step_bar
 
 
 class Trainer:
@@ -79,7 +78,8 @@ class Trainer:
 
     def _train(self) -> None:
         course = self.course
-        with self._progress_bar() as bar:
+        shown = self.progress_bar and self.accelerator.is_local_main_process
+        with step_bar(course.title, course.total_steps, course.state.step, shown=shown) as bar:
             if not (course.total_steps or course.has_ended):
                 course.after_step(bar)
             while not course.has_ended:
@@ -125,13 +125,3 @@ class Trainer:
         sparsity = getattr(output, "sparsity_loss", None)
         parts = [output.loss.detach(), torch.zeros_like(output.loss) if sparsity is None else sparsity.detach()]
         return torch.stack(parts).float() * share
-
-    def _progress_bar(self) -> Any:
-        return tqdm(
-            total=self.course.total_steps,
-            initial=self.course.state.step,
-            desc=self.course.title,
-            unit="step",
-            mininterval=0.5 if sys.stderr.isatty() else 15.0,  # a log file gets a line every 15 s
-            disable=not (self.progress_bar and self.accelerator.is_local_main_process),
-        )

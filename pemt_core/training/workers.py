@@ -12,6 +12,7 @@ from pemt_core.errors import TrainingError
 from pemt_core.interruption import Interrupted, held
 from pemt_core.processes.forked import Done, Workers, forked_workers
 
+MEANWHILE_SECONDS = 1.0
 SAVING_SECONDS = 6.0  # after a signal: a worker's step may take 5 s to end
 KEPT = "finished trainings and the last states of the others are kept: run the same command again to resume"
 KILLED = "a worker was killed, perhaps for lack of memory; its last checkpoint is kept. Ask for fewer workers"
@@ -22,8 +23,8 @@ Item = TypeVar("Item")
 class Finished(Generic[Item]):
     """The trainings as they finish, in any order, with their errors."""
 
-    def __init__(self, workers: Workers[Item, Any]) -> None:
-        self._workers = workers
+    def __init__(self, workers: Workers[Item, Any], meanwhile: Callable[[], object]) -> None:
+        self._workers, self._meanwhile = workers, meanwhile
         self.futures: dict[Future[Done[Any]], Item] = {}
 
     def add(self, items: Iterable[Item]) -> None:
@@ -35,7 +36,9 @@ class Finished(Generic[Item]):
         """Raises any error of the function that is not a TrainingError, and TrainingError if a worker was killed."""
         seen: set[Future[Done[Any]]] = set()
         while left := self.futures.keys() - seen:
-            for future in wait(left, return_when=FIRST_COMPLETED).done:
+            ended = wait(left, timeout=MEANWHILE_SECONDS, return_when=FIRST_COMPLETED).done
+            self._meanwhile()
+            for future in ended:
                 seen.add(future)
                 error = self._workers.end(future).error
                 assert error is None or isinstance(error, Exception)  # `end` raises an interruption
@@ -55,14 +58,20 @@ class Finished(Generic[Item]):
 
 
 @contextmanager
-def forked_trainings(function: Callable[[Item], None], items: Sequence[Item], workers: int) -> Iterator[Finished[Item]]:
+def forked_trainings(
+    function: Callable[[Item], None],
+    items: Sequence[Item],
+    workers: int,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> Iterator[Finished[Item]]:
     """Call `function` once per item in `workers` forked processes; a TrainingError ends one call, other errors all.
 
-    If the block is interrupted, the calls are interrupted too, and save their states.
+    If the block is interrupted, the calls are interrupted too, and save their states. While the results are awaited,
+    `meanwhile` is called about once a second, as to show progress.
     """
     killed = TrainingError(KILLED)
     with forked_workers(function, workers, killed=killed, tolerated=(TrainingError,)) as forked:
-        finished: Finished[Item] = Finished(forked)
+        finished: Finished[Item] = Finished(forked, meanwhile)
         try:
             finished.add(items)
             yield finished
