@@ -83,10 +83,12 @@ class PlainDecoder:
         gates_read: Literal["prompt", "text"] = "prompt",
         coefficient: float = 0.0,
         guides: bool = True,
+        counts_bos: bool = False,
     ) -> None:
+        """`counts_bos`: the sparsity loss is over all positions, that of the BOS too."""
         self.tensors = {name: tensor.detach().clone().requires_grad_() for name, tensor in tensors.items()}
         self.experts, self.layout, self.gates_read, self.coefficient = experts, layout, gates_read, coefficient
-        self.guides = experts if guides else ()
+        self.guides, self.first_counted = experts if guides else (), 0 if counts_bos else 1
         self.backbone = copy.deepcopy(backbone).requires_grad_(False)
         for name, module in list(self.backbone.named_modules()):
             if f"{name}.weight" in self.tensors:
@@ -108,7 +110,7 @@ class PlainDecoder:
         gates = {key: torch.stack([row.gates[key] for row in rows]) for key in rows[0].gates}
         losses = []
         for key, of_rows in gates.items():
-            cosines = torch.cat([row.cosines[key] for row in rows])
+            cosines = torch.cat([row.cosines[key][self.first_counted :] for row in rows])
             losses.append(sum(of_rows[:, k].mean() * (1 - cosines[:, k].mean()) for k in range(len(self.experts))))
         sparsity = torch.stack(losses).mean() if losses else torch.zeros(())
         return PlainRows(logits, lm_loss, sparsity, lm_loss + self.coefficient * sparsity, gates)

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from tiny import KINDS, World, logging_runs, tiny_batch, tiny_t5, tiny_tokenizer, write_corpus
+from tiny_models import tiny_model
+from torch import nn
 from transformers import BertConfig, BertModel
 
 from pemt_core.artifacts.files import read_json, sha256_of_file, write_json, write_record
@@ -697,6 +699,25 @@ def test_a_checkpoint_in_a_folder_becomes_the_backbone(tmp_path: Path, world: Wo
     assert all(parameter.dtype == torch.float32 for parameter in backbone.model.parameters())
 
 
+@pytest.mark.parametrize("has_own_head", [True, False])
+def test_umt5_reads_an_output_layer_of_its_own_unscaled(tmp_path: Path, has_own_head: bool) -> None:
+    """As mT5 does; transformers scales the decoder's states also where the output layer is not the embeddings."""
+    published = tiny_model("umt5")
+    if has_own_head:
+        published.lm_head.weight = nn.Parameter(torch.randn(120, 32, generator=torch.Generator().manual_seed(1)))
+    published.save_pretrained(tmp_path / "checkpoint")
+    fetched, _ = fetch_checkpoint(str(tmp_path / "checkpoint"), "")
+    save_backbone(tmp_path / "backbone", fetched, tiny_tokenizer(tmp_path))
+    again, _ = fetch_checkpoint(str(tmp_path / "backbone"), "")
+    ids, prefix = torch.tensor([[5, 9, 3, 1]]), torch.tensor([[0, 7]])
+    with torch.no_grad():
+        states = published.encoder(ids).last_hidden_state
+        states = published.decoder(prefix, encoder_hidden_states=states).last_hidden_state
+        expected = published.lm_head(states if has_own_head else states * 32**-0.5)
+        for model in (fetched, load_backbone(tmp_path / "backbone").model, again):
+            torch.testing.assert_close(model.eval()(ids, decoder_input_ids=prefix).logits, expected)
+
+
 def test_a_checkpoint_in_half_precision_is_read_in_float32(tmp_path: Path) -> None:
     """FLAN's checkpoints are in half precision; T5 overflows in float16, and `wo` must have the same type."""
     model = tiny_t5().to(torch.bfloat16)
@@ -709,7 +730,9 @@ def test_a_checkpoint_in_half_precision_is_read_in_float32(tmp_path: Path) -> No
 def test_another_architecture_is_refused(tmp_path: Path) -> None:
     config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=9)
     BertModel(config).save_pretrained(tmp_path)
-    with pytest.raises(ArtifactError, match=r"model type 'bert', which is not supported; choose from: .*, t5, "):
+    with pytest.raises(
+        ArtifactError, match=r"model type 'bert', which is not supported; supported are t5, .*gemma3_text"
+    ):
         fetch_checkpoint(str(tmp_path), "")
 
 

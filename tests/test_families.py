@@ -13,6 +13,8 @@ from tiny_models import DECODERS, ENCODER_DECODERS, tiny_model
 from torch import Tensor
 
 from pemt_core.backbone.family import LAYOUTS
+from pemt_core.methods.gate_settings import GateSettings
+from pemt_core.methods.gates import token
 from pemt_core.model.assemble import (
     Expert,
     build_source_model,
@@ -220,7 +222,8 @@ def test_the_sparsity_loss_over_all_positions_of_one_row_equals_the_plain_loop()
     """A row has no padding, so there are no positions but those that the plain loop has."""
     backbone, batch = lively("qwen3", "both"), batch_of(rows=1)
     experts, tensors = random_experts(backbone, 3), random_target_tensors(backbone, 3)
-    expected = PlainDecoder(backbone, tensors, plain_experts(experts), layout="both")(**batch).sparsity_loss
+    plain = PlainDecoder(backbone, tensors, plain_experts(experts), layout="both", counts_bos=True)
+    expected = plain(**batch).sparsity_loss
     found = target(backbone, sparsity_positions="all")(**batch).sparsity_loss
     assert found is not None
     assert relative_error(found, expected) < TOLERANCE
@@ -327,6 +330,22 @@ def test_candidates_share_one_pass_over_the_prefix(kind: str, layout: str) -> No
         torch.testing.assert_close(rows.log_probabilities(candidates[:, :1]), expected[:, :1], rtol=1e-4, atol=1e-4)
     hook.remove()
     assert read_once == 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padding", [0, 5])
+def test_weights_per_position_do_not_count_what_pads_a_candidate(padding: int) -> None:
+    """Whatever the id of the padding token is: a short label beside a long one has the weights that it has alone."""
+    backbone, batch = lively("llama", "behind", pad_token_id=padding), batch_of(rows=2)
+    per_token = Gates(initial_tensors, partial(token.build, settings=GateSettings()))
+    model = target(backbone, gates=per_token)
+    short, long = [7, 1, -100, -100], [8, 9, 10, 1]
+    with model.encoded(batch["input_ids"], batch["attention_mask"]) as rows:
+        rows.log_probabilities(torch.tensor([[short, long]]).expand(2, -1, -1))
+        together = {name: weights[::2] for name, weights in model.signal.expert_weights.items()}
+        rows.log_probabilities(torch.tensor([[short[:2]]]).expand(2, -1, -1))
+    for name, weights in model.signal.expert_weights.items():
+        torch.testing.assert_close(together[name], weights, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "layout"), [("t5", "front"), ("t5gemma", "front"), ("llama", "behind")])

@@ -77,6 +77,17 @@ def trained(name: str, backbone: Any) -> PromptedModel:
     return built(name, backbone, {n: t + 0.1 * torch.randn(t.shape, generator=generator) for n, t in tensors})
 
 
+def test_full_fine_tuning_trains_what_reads_text_alone() -> None:
+    """Not the vision tower, which never gets a gradient."""
+    backbone = lively("t5gemma2", "front")
+    model = trained("full", backbone)
+    model(**batch_of()).loss.backward()
+    assert [name for name, parameter in model.trained.items() if parameter.grad is None] == []
+    unused = {name for name, _ in backbone.named_parameters()} - {*model.trained}
+    assert any("vision_tower" in name for name in unused)
+    assert all("vision_tower" in name or "multi_modal_projector" in name for name in unused)
+
+
 @pytest.mark.parametrize(("kind", "layout"), PLACES)
 @pytest.mark.parametrize("name", [*PROMPTLESS, *FROM_PROMPTS])
 def test_step_0_is_the_backbone_or_the_backbone_with_the_prompt(name: str, kind: str, layout: str) -> None:

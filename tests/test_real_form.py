@@ -71,20 +71,20 @@ def test_what_the_folder_lacks_is_skipped_and_said_and_the_rest_runs(
     assert [scores[f"{name}-k4-seed7"]["trained_parameters"] for name in ("source", "zero_shot")] == [0, 0]
 
 
-def test_the_users_tasks_that_params_yaml_lists_are_targets_too(params: Path, folder: Path) -> None:
+def test_the_users_tasks_that_params_yaml_lists_are_sources_and_targets_too(params: Path, folder: Path) -> None:
     values = YAML(typ="safe").load(params)
-    values["own_tasks"] = {
-        "tickets": {
-            "files": {"train": "tickets.csv"}, "text": {"subject": "subject"}, "target": "queue",
-            "labels": ["billing", "returns"], "description": "Name the queue.", "metrics": ["accuracy"],
-        }
+    entry = {
+        "files": {"train": "tickets.csv"}, "text": {"subject": "subject"}, "target": "queue",
+        "labels": ["billing", "returns"], "description": "Name the queue.", "metrics": ["accuracy"],
     }  # fmt: skip
+    values["own_tasks"] = {"tickets": entry, "letters": entry}
     values["tasks"]["targets"].append("tickets")
+    values["tasks"]["sources"].append("letters")
     YAML().dump(values, params)
     (params.parent / "tickets.csv").write_text("subject,queue\nWhere is it?,returns\n")
     experiments = read_experiments(params, real=str(folder))
     assert experiments["transfer"].settings.tasks.targets == ["cb", "tickets"]
-    assert experiments["transfer"].settings.tasks.sources == ["sst2"]
+    assert experiments["transfer"].settings.tasks.sources == ["sst2", "letters"]
     assert experiments["transfer"].settings.prepare.source == str(folder)
 
 

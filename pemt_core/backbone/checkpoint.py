@@ -6,7 +6,7 @@ import torch
 
 from pemt_core.artifacts.files import sha256_of_file
 from pemt_core.backbone.adopt import adopt
-from pemt_core.backbone.architecture import read_config
+from pemt_core.backbone.architecture import read_config, unscale_own_head
 from pemt_core.backbone.families import architecture_class
 from pemt_core.backbone.location import locate, one_line
 from pemt_core.backbone.package import PackagedFile, packaged_file
@@ -59,6 +59,7 @@ def fetch_checkpoint(name: str, revision: str, dtype: Dtype = "float32") -> tupl
             "as refs/pr/1"
         ) from error
     _check_whole(f"backbone '{name}': its safetensors", report)
+    unscale_own_head(model)
     return model, location.commit
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pemt_core.backbone.family import Family, Norms, Role, Stack, Sublayer
-from pemt_core.errors import ArtifactError, nearest
+from pemt_core.errors import ArtifactError
 
 TINY = "tiny random models in the tests"
 
@@ -71,6 +71,7 @@ T5 = Family(
     ),
     has_relative_decoder=True,
     broadcasts_masks=True,
+    scaled_heads=("umt5",),
     run_on=(TINY, "the generated world (docs/demo.md)"),
 )
 
@@ -143,8 +144,9 @@ T5GEMMA2 = Family(
         final="norm",
         epsilon="eps",
         unit_offset=True,
-        within=("model.encoder.text_model.", "model.decoder."),  # the vision tower stays frozen
+        within=("model.encoder.text_model.", "model.decoder."),
     ),
+    unused=("model.encoder.vision_tower.", "model.encoder.multi_modal_projector."),
     layouts=("front",),
     starts_with_bos=True,
     sizes=_SIZES,
@@ -189,8 +191,8 @@ def family_of_type(model_type: str, origin: str) -> Family:
     """The family of a checkpoint's `model_type`. Raises ArtifactError, naming `origin`, if it is not supported."""
     if model_type not in _BY_MODEL_TYPE:
         raise ArtifactError(
-            f"{origin}: its configuration says model type '{model_type}', which is not supported; "
-            f"{nearest(model_type, _BY_MODEL_TYPE)}"
+            f"{origin}: its configuration says model type '{model_type}', which is not supported; supported are "
+            f"{', '.join(_BY_MODEL_TYPE)} (pemt backbones)"
         )
     return _BY_MODEL_TYPE[model_type]
 

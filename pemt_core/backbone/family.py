@@ -63,6 +63,8 @@ class Family:
     # whether the decoder attends by distances between positions, and takes a mask with a value for each pair of them
     has_relative_decoder: bool = False
     broadcasts_masks: bool = False  # attentions differ in no mask, so that one of the keys alone serves all
+    unused: tuple[str, ...] = ()  # beginnings of the paths of what reads no text, as of images; it is never trained
+    scaled_heads: tuple[str, ...] = ()  # model types whose decoder's states transformers scales before any output layer
     run_on: tuple[str, ...] = ()  # what the project ran on models of this family
 
     @property

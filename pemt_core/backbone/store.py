@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pemt_core.artifacts.files import atomic_directory, write_record
-from pemt_core.backbone.architecture import config_parts, read_config
+from pemt_core.backbone.architecture import config_parts, read_config, unscale_own_head
 from pemt_core.backbone.description import DESCRIPTION, recorded_fingerprint
 from pemt_core.backbone.families import architecture_class, family_of
 from pemt_core.backbone.tokenizer import load_tokenizer, tokenizer_content
@@ -33,9 +33,11 @@ class Backbone:
 def fingerprint_of(model: nn.Module, tokenizer: Any) -> str:
     """SHA-256 over architecture, every weight and the tokenizer: equal exactly if outputs are."""
     config: Any = model.config
-    keys, digest = family_of(model).fingerprint, hashlib.sha256()
+    family, digest = family_of(model), hashlib.sha256()
     for part in config_parts(config).values():
-        digest.update(repr([(key, _in_order(getattr(part, key, None))) for key in keys]).encode())
+        digest.update(repr([(key, _in_order(getattr(part, key, None))) for key in family.fingerprint]).encode())
+    if config.model_type in family.scaled_heads and not getattr(config, "scale_decoder_outputs", True):
+        digest.update(b"unscaled head")
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
@@ -77,6 +79,7 @@ def load_backbone(directory: Path) -> Backbone:
         config = read_config(str(directory), local_files_only=True)
         model_class = architecture_class(config.model_type, str(directory))
         model = model_class.from_pretrained(directory, use_safetensors=True, **loading_options(config.dtype))
+        unscale_own_head(model)
         tokenizer = load_tokenizer(str(directory))
         found = fingerprint_of(model, tokenizer)
     except Exception as error:  # safetensors, transformers and torch raise various types for a damaged file

@@ -22,14 +22,14 @@ def of_data(source: str) -> Layer:
 def tasks_at_hand(layers: Sequence[Layer], lacking: dict[str, str]) -> Layer:
     """The listed tasks without those whose datasets the folder lacks; the reasons go to `lacking`, by task.
 
-    The user's tasks that params.yaml, the first layer, lists as targets are added. Raises SettingsError if no source
-    or no target is left.
+    The user's tasks that params.yaml, the first layer, lists as sources or targets are added. Raises SettingsError if
+    no source or no target is left.
     """
     values: Mapping[str, Any] = reduce(merged, (layer.values for layer in layers), {})
     own, source, tasks = values.get("own_tasks", {}), values["prepare"]["source"], dict(values["tasks"])
-    users = [name for name in layers[0].values["tasks"]["targets"] if name in own]
-    tasks["targets"] = list(dict.fromkeys([*tasks["targets"], *users]))
-    for key, names in tasks.items():
+    for key, listed in tasks.items():
+        users = [name for name in layers[0].values["tasks"][key] if name in own]
+        names = list(dict.fromkeys([*listed, *users]))
         for name in names:
             if name in TASKS and name not in lacking and (reason := _lack(TASKS[name], source)):
                 lacking[name] = reason

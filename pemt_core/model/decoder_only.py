@@ -51,8 +51,8 @@ class DecoderOnly(PromptedModel):
         return Prefix(read, mask, prompt_mask, columns, is_text.gather(1, order) & mask)
 
     def logits(self, prefix: Prefix, labels: Int[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
-        answers = self.backbone.get_input_embeddings()(labels[:, :-1].clamp_min(0))
-        mask = self.positions(prefix, labels)["decoder"]
+        answers = self.backbone.get_input_embeddings()(_read_labels(labels, self.backbone.config.pad_token_id))
+        mask = torch.cat([prefix.mask, _is_read(labels)], dim=1)
         logits: Tensor = self.backbone(
             inputs_embeds=torch.cat([prefix.embeddings, answers.to(prefix.embeddings.dtype)], dim=1),
             attention_mask=mask.long(),
@@ -63,8 +63,11 @@ class DecoderOnly(PromptedModel):
         return logits
 
     def positions(self, prefix: Prefix, labels: Int[Tensor, "B L"]) -> dict[str, Bool[Tensor, "B _"]]:
-        """An answer's tokens are read if another follows, as in `logits`."""
-        return {"decoder": torch.cat([prefix.mask, labels[:, 1:] != IGNORED_LABEL], dim=1)}
+        return {"decoder": torch.cat([self.counted(prefix), _is_read(labels)], dim=1)}
+
+    def counted(self, prefix: Prefix) -> Bool[Tensor, "B S"]:
+        """Neither padding nor the BOS, whose activations are of another scale."""
+        return prefix.mask & (prefix.mask.cumsum(1) > 1)
 
     def read(self, prefix: Prefix) -> "PrefixRows":
         return PrefixRows(self.backbone, self.signal, prefix)
@@ -99,9 +102,9 @@ class PrefixRows(ReadRows):
         self.signal.resume(kept)
         cache = copy.deepcopy(read.past_key_values)
         cache.batch_repeat_interleave(num_candidates)
-        whole = torch.cat([mask.repeat_interleave(num_candidates, dim=0), labels[:, 1:] != IGNORED_LABEL], dim=1)
+        whole = torch.cat([mask.repeat_interleave(num_candidates, dim=0), _is_read(labels)], dim=1)
         rest = self.backbone(
-            input_ids=labels[:, :-1].clamp_min(0),
+            input_ids=_read_labels(labels, self.backbone.config.pad_token_id),
             attention_mask=whole.long(),
             position_ids=_position_ids(whole)[:, mask.shape[1] :],
             past_key_values=cache,
@@ -129,6 +132,16 @@ def _last(count: int, device: torch.device) -> Int[Tensor, " {count}"]:
     with a copy of the output layer for every row: in bfloat16 on a CPU that was half of a step of SmolLM2.
     """
     return torch.arange(-count, 0, device=device)
+
+
+def _read_labels(labels: Int[Tensor, "B L"], padding: int) -> Int[Tensor, "B L-1"]:
+    """The tokens of the answers that the model reads, with `padding` behind the shorter ones."""
+    return labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED_LABEL, padding)
+
+
+def _is_read(labels: Int[Tensor, "B L"]) -> Bool[Tensor, "B L-1"]:
+    """An answer's token is read if another follows."""
+    return labels[:, 1:] != IGNORED_LABEL
 
 
 def _position_ids(mask: Bool[Tensor, "B S"]) -> Int[Tensor, "B S"]:

@@ -143,8 +143,12 @@ class PromptedModel(nn.Module):
         raise NotImplementedError
 
     def positions(self, prefix: Prefix, labels: Int[Tensor, "B L"]) -> dict[str, Bool[Tensor, "B _"]]:
-        """Per stack, the positions that are not padding while `logits` runs."""
+        """Per stack, the positions over which means are taken while `logits` runs, as in `counted`."""
         raise NotImplementedError
+
+    def counted(self, prefix: Prefix) -> Bool[Tensor, "B S"]:
+        """The prefix's positions over which means are taken: all but padding."""
+        return prefix.mask
 
     def read(self, prefix: Prefix) -> ReadRows:
         """Read the prefix, without gradients."""
@@ -170,7 +174,7 @@ class PromptedModel(nn.Module):
         with torch.no_grad():
             prefix = self.prefix(input_ids, attention_mask)
             stack = family_of(self.backbone).stacks[0].name
-            with self.opened(prefix, {stack: prefix.mask}):
+            with self.opened(prefix, {stack: self.counted(prefix)}):
                 yield self.read(prefix)
 
     def generate(
@@ -184,7 +188,7 @@ class PromptedModel(nn.Module):
     def opened(
         self, prefix: Prefix, positions: Mapping[str, Bool[Tensor, "B _"]], *, collects_sparsity: bool = False
     ) -> Iterator[ForwardSignal]:
-        """Open a pass over this prefix; `positions` are those that are not padding, per stack."""
+        """Open a pass over this prefix; means are taken over `positions`, per stack."""
         opened = self.signal.open(
             prefix.prompt_mask,
             positions,
