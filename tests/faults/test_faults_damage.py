@@ -18,7 +18,7 @@ from pemt_core.artifacts.adapter import save_adapter
 from pemt_core.artifacts.description import TargetDescription, load_description, load_training_record
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator", "datasets_cache")
-FILES, INPUTS = 15, 8  # of each kind here; `make soak` has thousands
+FILES, INPUTS = 5, 3  # of each kind here; `make soak` has thousands
 
 
 @pytest.fixture(scope="module")
