@@ -165,7 +165,7 @@ LLAMA = Family(
     sizes=_SIZES,
     fingerprint=_FINGERPRINT,
     dropout="attention_dropout",
-    run_on=(TINY, "SmolLM2-135M without training (docs/real_language.md)"),
+    run_on=(TINY, "the generated world (docs/embedded_world.md)", "SmolLM2-135M on real data (docs/real_language.md)"),
 )
 
 # Five of six layers are local. With the prompt behind the text, before the first global layer, the gate of layer n
