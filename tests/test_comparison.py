@@ -28,6 +28,7 @@ from pemt_core.comparison.folders import Folders
 from pemt_core.comparison.paper import paper_forecast
 from pemt_core.comparison.plan import Choice, plan_comparison
 from pemt_core.comparison.rates import ranked_grids
+from pemt_core.comparison.scale import rows_of, source_rows
 from pemt_core.comparison.source_seconds import SourceSeconds
 from pemt_core.comparison.work import CellWork, TargetRows
 from pemt_core.data.corpus import CorpusText, corpus_table
@@ -134,6 +135,28 @@ def test_all_methods_of_an_experiment_try_equally_many_rates_and_steps() -> None
         assert len({len(method.learning_rates) for method in methods}) == 1, name
         assert len({method.training.model_dump_json() for method in methods}) == 1, name
         assert len({method.search for method in methods}) == 1, name
+
+
+def test_the_joint_source_has_as_many_steps_as_the_others_together() -> None:
+    """With `paper` it trains by epochs, and has more steps because it has more rows."""
+    for paper, steps in ((False, 400), (True, None)):
+        for name, experiment in read_experiments(REPOSITORY / "params.yaml", paper=paper).items():
+            sources = experiment.settings.tasks.sources
+            found = {each: experiment.settings.train_source_for(each).training for each in sources}
+            joint = found.pop("joint")
+            assert {each.max_steps for each in found.values()} == {steps}, name
+            assert joint.max_steps == (None if steps is None else steps * len(found)), name
+            assert {each.epochs for each in found.values()} == {joint.epochs}, name
+
+
+def test_the_joint_source_has_equally_many_rows_of_every_source() -> None:
+    """As `prepare_joint` takes them; sst2 has the fewest rows for training."""
+    sources = ["mnli", "qnli", "sst2", "joint", "own"]
+    whole, parts = source_rows("sst2", sources)["sst2"], source_rows("joint", sources)
+    assert list(parts) == ["mnli", "qnli", "sst2"]
+    assert {rows["train"] for rows in parts.values()} == {whole["train"]}
+    assert all(rows[split] <= rows_of(name)[split] for name, rows in parts.items() for split in rows)
+    assert source_rows("own", sources) == {}
 
 
 @pytest.mark.parametrize("paper", [False, True])

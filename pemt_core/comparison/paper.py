@@ -12,7 +12,6 @@ from pemt_core.artifacts.cell import Cell
 from pemt_core.backbone.shapes import backbone_of_shapes
 from pemt_core.comparison.plan import ComparisonPlan, VariantPlan
 from pemt_core.comparison.scale import (
-    ROWS,
     STEP_OPERATORS,
     TOKENS,
     Attached,
@@ -22,6 +21,7 @@ from pemt_core.comparison.scale import (
     forward,
     generation,
     rows_of,
+    source_rows,
     training,
 )
 from pemt_core.comparison.work import CellWork, TargetRows
@@ -121,15 +121,14 @@ def _work(variant: VariantPlan, cell: Cell) -> CellWork:
 
 
 def _source_seconds(gpu: Gpu, variant: VariantPlan) -> float:
-    """Stage 1 of a variant. `joint` has the rows of all sources, and the lengths of the first."""
+    """Stage 1 of a variant. `joint` has equally many rows of every source, of that source's lengths."""
     settings, total = variant.settings, 0.0
     for name in variant.train_source:
-        parts = [name] if name in ROWS else [source for source in settings.tasks.sources if source in ROWS]
-        for part in parts:
+        for part, rows in source_rows(name, settings.tasks.sources).items():
             prompt, source, target = TOKENS[part]
             work = training(
                 gpu, "train_source", Attached(1, settings.train_source.rank), Lengths(source, target, prompt, 0.0),
-                rows_of(part), settings.train_source_for(part),
+                rows, settings.train_source_for(name),
             )  # fmt: skip
             total += work.seconds * (1 + (variant.train_source[name].prompt is not None))
     return total

@@ -10,7 +10,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from pemt_core.tasks import get_task
+from pemt_core.tasks import JOINT, get_task
 from pemt_core.tasks.split_rules import Share
 from pemt_core.training.settings import TrainingSettings
 
@@ -163,3 +163,15 @@ def rows_of(name: str) -> dict[str, int]:
     }
     sizes = {role: shares[portion.share](official[portion.split]) for role, portion in task.splits.roles.items()}
     return {role: min(size, task.caps.get(role, size)) for role, size in sizes.items()}
+
+
+def source_rows(name: str, sources: Sequence[str]) -> dict[str, dict[str, int]]:
+    """The tasks whose rows a source is trained on, and how many of each split; none for a task of the user's files.
+
+    `joint` takes of every split as many rows of each of the other `sources` as the smallest of them has.
+    """
+    parts = {part: rows_of(part) for part in (sources if name == JOINT else [name]) if part in ROWS}
+    if name != JOINT:
+        return parts
+    smallest = {split: min(rows[split] for rows in parts.values()) for split in ("train", "validation", "test")}
+    return dict.fromkeys(parts, smallest)
