@@ -188,7 +188,11 @@ def test_a_planted_advantage_is_supported_and_a_control_as_good_comes_first(stud
     first, *others = paragraph(study)
     verdicts = {each.reference: each.verdict.decision for each in study.analysis.contrasts.comparisons}
     assert verdicts["lora"] == verdicts["permuted"] == "supported"
-    assert any(sentence.startswith("PEMT is better than LoRA & biases: supported, because") for sentence in others)
+    (lora,) = (
+        sentence for sentence in others if sentence.startswith("PEMT is better than LoRA & biases: supported, bec")
+    )
+    test = next(each for each in study.analysis.contrasts.comparisons if each.reference == "lora")
+    assert f"mean difference {signed(test.mean)}, median {signed(test.median)}, Hodges-Lehmann" in lora
     gap = study.reference.mean - next(line.mean for line in study.lines if line.column == "uniform")
     assert ("Controls, which should be worse, do as well as PEMT: uniform" in first) == (gap <= 0)
     assert "permuted" not in first

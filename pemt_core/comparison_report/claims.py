@@ -211,8 +211,8 @@ def p_value(p: float) -> str:
 def _numbers(each: MethodComparison) -> str:
     """The numbers of a comparison: the method minus the reference."""
     return (
-        f"mean difference {signed(each.mean)}, Hodges-Lehmann {signed(each.hodges_lehmann)} "
-        f"({interval(each.interval)}), Holm p {p_value(each.p_holm)}, "
+        f"mean difference {signed(each.mean)}, median {signed(each.median)}, "
+        f"Hodges-Lehmann {signed(each.hodges_lehmann)} ({interval(each.interval)}), Holm p {p_value(each.p_holm)}, "
         f"{each.wins} won, {each.ties} tied, {each.losses} lost of {each.n_targets} target{'s' * (each.n_targets != 1)}"
     )
 
