@@ -16,7 +16,10 @@ PREDICTIONS = "predictions.jsonl"
 
 
 def read_answers(compared: Compared) -> Iterator[tuple[CellResult, Scored]]:
-    """Pair every result with its answers; clusters and references come from the prepared test rows.
+    """Pair every result with its answers; references and groups come from the prepared test rows.
+
+    Groups are what the bootstrap draws together: the answers to a question of MultiRC, the rows of a query of ReCoRD,
+    and otherwise single rows, also where several questions have one passage.
 
     Raises ArtifactError if predictions are missing, unreadable, or answer other rows than the prepared ones.
     """
