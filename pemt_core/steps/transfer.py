@@ -84,6 +84,7 @@ def transfer(
     backbone = load_backbone(backbone_dir)
     bank = load_experts(experts_dir, backbone)
     accelerator = make_accelerator(_methods(targets)[0].training.precision)
+    backbone.model.to(accelerator.device)  # a group is built where the backbone is, and sized by what that leaves free
     every = [_cells(each, backbone, bank, checkpoint_dir, open_run, accelerator) for each in targets]
     num_configurations = sum(len(training.configurations) for cells in every for training in cells.missing)
     schedule = Schedule.make(workers, num_configurations, backbone.model.num_parameters(), accelerator)
