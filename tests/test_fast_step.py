@@ -3,18 +3,23 @@
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
 import torch
+from test_grouped import batches, members
 from tiny import target_model, tiny_batch, tiny_t5
+from tiny_models import tiny_model
 from torch import Tensor
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pemt_core.model import frozen_products as products
+from pemt_core.model.copies import copied
 from pemt_core.model.encoder_decoder import EncoderDecoder, broadcasts_masks
+from pemt_core.model.grouped.model import build_grouped_model
 from pemt_core.model.layer_norm import TargetLayerNorm
 from pemt_core.training.optimizer import make_optimizer
 
@@ -35,6 +40,29 @@ class Operators(TorchDispatchMode):
         indices = args[1] if "index.Tensor" in str(operator) else ()
         self.found["nonzero"] += sum(each is not None and each.dtype == torch.bool for each in indices)
         return operator(*args, **(kwargs or {}))
+
+
+class Copies(TorchFunctionMode):
+    """Counts the copies to another device by whether the CPU waits for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        made = function(*args, **given)
+        if function in (torch.tensor, torch.as_tensor, Tensor.to):
+            before = args[0].device if isinstance(args[0], Tensor) else torch.device("cpu")
+            if made.device != before:
+                self.found["ahead" if given.get("non_blocking") else "waiting"] += 1
+        return made
+
+
+def copies(run: Callable[[], Any]) -> Counter[str]:
+    with Copies() as counted:
+        run()
+    return counted.found
 
 
 def operators(run: Callable[[], Any]) -> Counter[str]:
@@ -173,6 +201,25 @@ def test_a_step_reads_nothing_back_from_the_device(options: dict[str, Any], monk
     assert {name: n for name, n in counted.items() if n and name.startswith(WAITING)} == {}
 
 
+@pytest.mark.parametrize("models", [None, [4, 1]], ids=["all", "some"])
+def test_a_step_of_a_group_waits_for_nothing(models: list[int] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the device `meta`, from which nothing can be read, and which has no autocast. Copied are the numbers of rows,
+    the lengths of texts and labels, and the models."""
+    monkeypatch.setattr(EncoderDecoder, "_attention_mask", lambda _model, mask: mask[:, None, None])
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    backbone, device = tiny_model("t5"), torch.device("meta")
+    with build_grouped_model(backbone, members(backbone)) as group:
+        group.model.to(device)
+        group.coefficients = group.coefficients.to(device)
+        own = [{name: copied(each, device) for name, each in batch.items()} for batch in batches()]
+        chosen = own if models is None else [own[model] for model in models]
+        counted = copies(lambda: group.losses(chosen, models).loss.sum().backward())
+        gradient = group.matrix.values.grad
+    assert gradient is not None
+    assert gradient.is_meta
+    assert counted == {"ahead": 3 if models is None else 4}
+
+
 @pytest.mark.parametrize("kind", ["t5", "v1.1", "mt5"])
 @pytest.mark.parametrize("is_padded", [True, False])
 def test_a_mask_of_the_keys_alone_gives_the_same_logits(
@@ -194,3 +241,4 @@ def test_what_a_step_may_not_do_is_counted() -> None:
     counted = operators(lambda: (bool((x > 0).all()), x[x > 0]))
     assert counted["_local_scalar_dense.default"] + counted["is_nonzero.default"] == 1
     assert counted["nonzero"] == 1
+    assert copies(lambda: (torch.tensor([1, 2], device="meta"), x.to("meta"), x.to(torch.float64))) == {"waiting": 2}

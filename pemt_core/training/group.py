@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pemt_core.errors import TrainingError
 from pemt_core.interruption import Interrupted, asked_for, deferred
+from pemt_core.model.copies import copied
 from pemt_core.model.grouped.matrix import TensorMatrix
 from pemt_core.model.grouped.model import GroupedModel
 from pemt_core.training.course import Course, Evaluation
@@ -103,7 +104,7 @@ class GroupTrainer:
         for place in active:
             course = self.courses[place]
             numbers[:, place] = torch.tensor([course.rate, course.state.step + 1, 1.0])
-        rates, steps, moves = numbers.to(values.device, non_blocking=True)
+        rates, steps, moves = copied(numbers, values.device)
         self.optimizer.step(rates, steps, self.max_grad_norm, moves.bool())
 
     def _after_step(self, active: Sequence[int], bar: Any) -> None:

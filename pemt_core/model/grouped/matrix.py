@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pemt_core.model.copies import copied
+
 PROMPT = "prompt"
 _Piece = tuple[str, torch.Size]  # a name and a shape: gates of the same name differ in shape
 
@@ -72,7 +74,7 @@ class TensorMatrix(nn.Module):
     @contextmanager
     def opened(self, models: Sequence[int] | None) -> Iterator[None]:
         """Pick the tensors of G blocks for one pass. None: a block for each of the N models, in their order."""
-        self._models = None if models is None else torch.tensor(models, device=self.values.device)
+        self._models = None if models is None else copied(torch.tensor(models), self.values.device)
         values = self.of_blocks(self.values)
         self.num_blocks = len(values)
         self.prompt_length = max(self.lengths if models is None else [self.lengths[model] for model in models])

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from pemt_core.backbone.families import family_of
 from pemt_core.model.assemble import Expert, FoldedLayers, fold_experts
 from pemt_core.model.attachment import Attachment
+from pemt_core.model.copies import copied
 from pemt_core.model.grouped.matrix import TensorMatrix
 from pemt_core.model.grouped.member import Member, partition
 from pemt_core.model.grouped.modules import (
@@ -126,10 +127,10 @@ class _Together:
             ]
             padded.append(torch.cat(blocks))
         device = padded[0].device
-        counts = torch.tensor([len(batch["labels"]) for batch in batches], device=device)
+        counts = copied(torch.tensor([len(batch["labels"]) for batch in batches]), device)
         is_row = (torch.arange(rows, device=device) < counts.unsqueeze(1)).flatten()
         widths = [
-            torch.tensor([batch[name].shape[1] for batch in batches], device=device).repeat_interleave(rows)
+            copied(torch.tensor([batch[name].shape[1] for batch in batches]), device).repeat_interleave(rows)
             for name in ("input_ids", "labels")
         ]
         return cls(padded[0], padded[1], padded[2], is_row, widths)
