@@ -1,4 +1,4 @@
-"""How a transfer feeds its groups: the device."""
+"""How a transfer feeds its groups: the device, and the targets that share steps."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import World
+from tiny import World, logging_runs, transfer_settings, write_task
 
+from pemt_core.artifacts.description import load_training_record
 from pemt_core.steps import transfer as transfer_step
+from pemt_core.training import together
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
@@ -33,3 +35,35 @@ def test_the_backbone_is_on_the_device_before_groups_are_sized(
     with pytest.raises(StoppedError):
         world.transfer(tmp_path / "out")
     assert found == [{"meta"}]
+
+
+TASKS = {"gamma": (40, 0), "long": (40, 12), "brief": (8, 0), "other": (40, 0)}  # training rows, words of padding
+
+
+def test_targets_share_steps_if_texts_and_numbers_of_steps_are_alike(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are looked for among all targets, of which only as many are open as fill a group. Cells of one target share
+    their steps although one ends long before the other."""
+    groups: list[list[str]] = []
+    train = together._train_group
+
+    def watched(group: Any) -> Any:
+        groups.append([each.job.target.prepared.task.name for each in group])
+        return train(group)
+
+    monkeypatch.setattr(together, "_train_group", watched)
+    targets = []
+    for name, (rows, fillers) in TASKS.items():
+        write_task(tmp_path / "data", name, rows={"train": rows}, fillers=fillers)
+        settings = transfer_settings(
+            task=name, methods=["control"], seeds=[1], k=["full", 1] if name == "long" else ["full"], group=8,
+            epochs=1, evaluate_every=100,
+        )  # fmt: skip
+        targets.append(transfer_step.TargetTransfer(settings, tmp_path / "data" / name, tmp_path / name))
+    transfer_step.transfer(
+        targets, world.folder / "backbone", world.folder / "experts",
+        checkpoint_dir=tmp_path / "checkpoints", open_run=logging_runs(None),
+    )  # fmt: skip
+    assert groups == [["gamma", "other"], ["long", "long"]]
+    assert load_training_record(tmp_path / "brief" / "control-kfull-seed1").steps == 2

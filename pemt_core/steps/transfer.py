@@ -155,8 +155,8 @@ class _Work:
             self._ended(cells)
 
     def _train_in_groups(self, every: Iterable[TargetCells], most_rows: int) -> None:
-        """Train in groups, logging each training when it ends. A target begins once those before fill no group."""
-        left, jobs = deque(every), deque[Job]()
+        """Train in groups. A target begins once those before fill no group; those that are alike follow one another."""
+        left, jobs = deque(sorted(every, key=_length_and_steps)), deque[Job]()
         under_way: dict[str, _OpenTarget] = {}
         with ExitStack() as all_open:
 
@@ -223,6 +223,12 @@ class _OpenTarget:
         if opened.search.is_complete:
             del self.cells_left[cell]
         return [Job(job.target, trial) for trial in following]
+
+
+def _length_and_steps(cells: TargetCells) -> tuple[float, int]:
+    """Of the first training that a target lacks."""
+    extents = [cells.target.extent(each.configurations[0]) for each in cells.missing[:1]]
+    return max(((extent.length, extent.steps) for extent in extents), default=(0.0, 0))
 
 
 def _train_in_workers(cells: TargetCells, workers: int) -> int:

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -75,8 +74,7 @@ class Course:
         steps_per_epoch = len(self._batches[1])
         if not steps_per_epoch:
             raise TrainingError(f"{title}: there are no training rows")
-        most = sys.maxsize if settings.max_steps is None else settings.max_steps
-        self.total_steps = min(settings.epochs * steps_per_epoch, most)
+        self.total_steps = settings.total_steps(steps_per_epoch)
         self.steps_per_evaluation = (
             steps_per_epoch if settings.evaluate_every == "epoch" else int(settings.evaluate_every)
         )

@@ -27,6 +27,11 @@ class TrainingSettings(Group):
     compile: bool = False  # of the layers; older adapters lack it and what follows
     pad_to_multiple_of: Count = 1
 
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """The steps of a training that does not stop early."""
+        steps = self.epochs * steps_per_epoch
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
 
 class FixedRateTraining(TrainingSettings):
     learning_rate: Rate

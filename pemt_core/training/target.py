@@ -29,6 +29,20 @@ from pemt_core.training.task_data import TaskData, TaskRows
 
 
 @dataclass(frozen=True)
+class Extent:
+    """How large a training is."""
+
+    rows: int  # of a step
+    length: float  # tokens of a text, on average
+    steps: int  # to its end, if it does not stop early
+
+    def is_near(self, other: "Extent") -> bool:
+        """Whether neither has texts more than twice as long as the other's, nor more than twice the steps."""
+        pairs = (self.length, other.length), (self.steps, other.steps)
+        return all(max(pair) <= 2 * min(pair) for pair in pairs)
+
+
+@dataclass(frozen=True)
 class Target:
     """What all trainings of one target share."""
 
@@ -110,6 +124,11 @@ class Target:
         """The rows of a cell, all or the few-shot sample of its seed."""
         option, cell = configuration.option, configuration.description.cell
         return self.data(option).rows(option.training, cell.seed, cell.k, option.rare_class)
+
+    def extent(self, configuration: Configuration) -> Extent:
+        rows, settings = self.rows(configuration), configuration.option.training
+        length = float(rows.split.sources.lengths[rows.rows].mean())
+        return Extent(rows.batch_size, length, settings.total_steps(len(rows.batches(0))))
 
     def store(self, configuration: Configuration) -> CheckpointStore:
         """The store of one configuration's checkpoint."""

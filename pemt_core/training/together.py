@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from pemt_core.training.course import Course, Evaluation
 from pemt_core.training.group import GroupTrainer
 from pemt_core.training.run import SilentRun
 from pemt_core.training.settings import GroupRows
-from pemt_core.training.target import Target
+from pemt_core.training.target import Extent, Target
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +44,21 @@ class Job:
     target: Target
     trial: Trial
 
+    @cached_property
+    def extent(self) -> Extent:
+        return self.target.extent(self.trial.configuration)
+
     @property
     def rows(self) -> int:
         """The rows of a step."""
-        return self.target.rows(self.trial.configuration).batch_size
+        return self.extent.rows
+
+    def wastes_little_beside(self, other: "Job") -> bool:
+        """Whether a batch of both is mostly text and not padding, and neither trains alone for most of its steps.
+
+        Trainings of one target always share their steps.
+        """
+        return self.target is other.target or self.extent.is_near(other.extent)
 
 
 @dataclass(frozen=True)
@@ -107,11 +119,12 @@ def _next_group(jobs: deque[Job], most_rows: int) -> list[_Candidate]:
     group = [_candidate(jobs.popleft())]
     others: list[Job] = []
     while jobs and max(each.job.rows for each in group) * (len(group) + 1) <= most_rows:
-        candidate = _candidate(jobs.popleft())
-        if _fits(candidate, group, most_rows):
+        job = jobs.popleft()
+        near = all(job.wastes_little_beside(each.job) for each in group)
+        if near and _fits(candidate := _candidate(job), group, most_rows):
             group.append(candidate)
         else:
-            others.append(candidate.job)
+            others.append(job)
     jobs.extendleft(reversed(others))
     return group
 
