@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -27,6 +28,7 @@ from pemt_core.methods import Method
 from pemt_core.processes.schedule import Schedule
 from pemt_core.settings.steps import Transfer
 from pemt_core.training.accelerator import make_accelerator
+from pemt_core.training.configuration import Trial
 from pemt_core.training.run import OpenRun
 from pemt_core.training.search import Search, num_trials
 from pemt_core.training.target import Target
@@ -213,7 +215,7 @@ class _OpenTarget:
         for training in self.cells.missing:
             opened = OpenCell(Search(training), self.cells)
             self.cells_left[training.cell] = self.held.enter_context(opened)
-        return [Job(self.cells.target, t) for opened in self.cells_left.values() for t in opened.search.first_trials]
+        return [self._job(opened, t) for opened in self.cells_left.values() for t in opened.search.first_trials]
 
     def trial_ended(self, job: Job, error: Exception | None) -> list[Job]:
         """Take in the end of a training; returns those that follow."""
@@ -222,7 +224,10 @@ class _OpenTarget:
         following = opened.trial_ended(job.trial, error)
         if opened.search.is_complete:
             del self.cells_left[cell]
-        return [Job(job.target, trial) for trial in following]
+        return [self._job(opened, trial) for trial in following]
+
+    def _job(self, opened: OpenCell, trial: Trial) -> Job:
+        return Job(self.cells.target, trial, partial(opened.log, trial.place), opened.run.flush)
 
 
 def _length_and_steps(cells: TargetCells) -> tuple[float, int]:

@@ -2,8 +2,8 @@
 
 import logging
 import shutil
-from collections import Counter, deque
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,7 +156,7 @@ class OpenCell:
 
     def __init__(self, search: Search, cells: TargetCells) -> None:
         self.search, self.cells = search, cells
-        self.logged: Counter[int] = Counter()  # points of a configuration's curve, by its place
+        self.logged: set[tuple[int, int, frozenset[str]]] = set()  # configuration, step and metrics of every point
         self.run_context = ExitStack()
 
     def __enter__(self) -> "OpenCell":
@@ -167,8 +167,18 @@ class OpenCell:
     def __exit__(self, *raised: object) -> None:
         self.run_context.__exit__(*raised)  # type: ignore[arg-type]
 
+    def log(self, place: int, step: int, metrics: Mapping[str, float]) -> None:
+        """Log a point of a configuration's curve, but not again if steps since the last checkpoint are repeated."""
+        point = place, step, frozenset(metrics)
+        if point not in self.logged:
+            self.logged.add(point)
+            self.run.log(step, metrics)
+
     def trial_ended(self, trial: Trial, error: Exception | None) -> list[Trial]:
-        """Log the curve of one training, and save the cell after the last; returns the trials that follow."""
+        """Log what is not yet logged of a training's curve, and save the cell after the last training.
+
+        Returns the trials that follow.
+        """
         if error is not None:
             following = self.search.diverged(trial, TrainingError(str(error)))
         else:
@@ -180,9 +190,8 @@ class OpenCell:
     def _logged(self, trial: Trial) -> TrainingState:
         """The state in which a training was left, once its curve is logged."""
         state = self.cells.target.store(trial.configuration).load()
-        for point in state.history[self.logged[trial.place] :]:
-            self.run.log(int(point["step"]), {name: value for name, value in point.items() if name != "step"})
-        self.logged[trial.place] = len(state.history)
+        for point in state.history:
+            self.log(trial.place, int(point["step"]), {name: value for name, value in point.items() if name != "step"})
         return state
 
     def _save(self) -> None:

@@ -6,7 +6,7 @@ nothing, and trains in workers (`pemt_core.training.workers`).
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,9 +23,8 @@ from pemt_core.model.grouped.model import GroupedModel, build_grouped_model
 from pemt_core.model.stacks import width
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.configuration import Trial
-from pemt_core.training.course import Course, Evaluation
+from pemt_core.training.course import Course, Evaluation, Log
 from pemt_core.training.group import GroupTrainer
-from pemt_core.training.run import SilentRun
 from pemt_core.training.settings import GroupRows
 from pemt_core.training.target import Extent, Target
 
@@ -39,10 +38,12 @@ SHARE_OF_MEMORY = 0.5  # of what is free on the GPU
 
 @dataclass(frozen=True)
 class Job:
-    """A training of a target."""
+    """A training of a target, and where the points of its curve go."""
 
     target: Target
     trial: Trial
+    log: Log
+    flush: Callable[[], None]  # called after each checkpoint
 
     @cached_property
     def extent(self) -> Extent:
@@ -159,7 +160,7 @@ def _fits(candidate: _Candidate, group: Sequence[_Candidate], most_rows: int) ->
 
 def _trained_alone(job: Job) -> TrainingError | None:
     try:
-        job.target.train_silently(job.trial)
+        job.target.train(job.trial, job.log, progress_bar=False, flush=job.flush)
     except TrainingError as error:
         return error
     return None
@@ -196,8 +197,9 @@ def _course(job: Job, model: GroupedModel, place: int, accelerator: Accelerator)
         target.store(configuration),
         learning_rate=configuration.learning_rate,
         seed=cell.seed,
-        log=SilentRun().log,
+        log=job.log,
         title=f"transfer {cell.task} {cell.name}",
+        flush=job.flush,
         until=job.trial.until,
     )
 
