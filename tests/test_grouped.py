@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import Batch, random_experts, tiny_batch
+from tiny import Batch, random_experts, tiny_batch, transfer_settings
 from tiny_models import DECODERS, MODELS, tiny_model
 from torch import Tensor
 from torch.nn import functional as F
@@ -123,6 +123,25 @@ def test_a_group_equals_each_model_alone(kind: str, layout: str) -> None:
             reference = written[model][row]
             assert answer[: len(reference)].tolist() == reference.tolist()
             torch.testing.assert_close(score, probabilities[model][row], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("entry", [{"kind": "single", "source": "source0"}, {"kind": "joint"}], ids=["single", "joint"])
+def test_methods_that_mix_one_source_are_members(entry: dict[str, Any]) -> None:
+    """Beside another of their kind and the control."""
+    backbone = tiny_model("t5")
+    settings = transfer_settings(methods={"one": entry, "control": {"kind": "pemt", "sources": []}}, prompt_dropout=0.0)
+    source, generator, own = random_experts(backbone, 1), torch.Generator().manual_seed(5), batches()[:3]
+    together, expected = [], []
+    for name, batch in zip(("one", "one", "control"), own, strict=True):
+        method, experts = settings.method(name), source if name == "one" else []
+        tensors = method.initial_tensors(backbone, torch.arange(3, 8), experts, generator)
+        tensors = {n: t + 0.1 * torch.randn(t.shape, generator=generator) for n, t in tensors.items()}
+        together.append(method.member(tensors, experts))
+        with method.build(backbone, tensors, experts) as model:
+            expected.append(model(**batch).loss)
+    assert None not in together
+    with build_grouped_model(backbone, [each for each in together if each]) as group:
+        torch.testing.assert_close(group.losses(own).loss, torch.stack(expected))
 
 
 def test_models_that_sit_out_change_nothing() -> None:
