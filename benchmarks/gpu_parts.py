@@ -1,5 +1,6 @@
 """What benchmarks/gpu.py measures: each part is a function of `Setting`, which returns values for JSON."""
 
+import gc
 import itertools
 import statistics
 import time
@@ -108,9 +109,15 @@ def operations(setting: Setting, model: Any) -> int:
 
 def timed_step(setting: Setting, model: Any, *, bfloat16: bool) -> dict[str, float]:
     step, batches = Step(model, bfloat16=bfloat16), setting.batches()
+    return measured(setting, lambda: step(next(batches)))
+
+
+def measured(setting: Setting, run: Callable[[], Any]) -> dict[str, float]:
+    """The seconds of a call and, on a GPU, the most memory that torch allocates there."""
+    gc.collect()  # models of earlier measurements
     if setting.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    found = {"seconds": setting.seconds(lambda: step(next(batches)))}
+    found = {"seconds": setting.seconds(run)}
     if setting.device == "cuda":
         found["peak_memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
     return found
@@ -141,12 +148,18 @@ def plain_loop(setting: Setting) -> dict[str, Any]:
 
 
 def launches(setting: Setting) -> dict[str, int]:
-    """Kernels that a step starts on a GPU, or operators that it calls on a CPU, and the times that the CPU waits."""
+    """Of a step in bfloat16."""
     one, batches = Step(setting.target(), bfloat16=True), setting.batches()
-    one(next(batches))
+    return counted(setting, lambda: one(next(batches)))
+
+
+def counted(setting: Setting, step: Callable[[], Any]) -> dict[str, int]:
+    """Kernels that a step starts on a GPU, operators that it calls, and the times that the CPU waits."""
+    step()
     on_gpu = setting.device == "cuda"
+    setting.synchronize()
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as profiler:
-        one(next(batches))
+        step()
         setting.synchronize()
     events = [event for event in profiler.events() if event.name]
     kernels = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
@@ -176,7 +189,10 @@ def curves(setting: Setting) -> dict[str, Any]:
 
 
 def answer_rates(setting: Setting, **options: Any) -> dict[str, float]:
-    """Rows per second: generated answers of as many tokens as labels have, and two scored candidates."""
+    """Rows per second: answers of as many tokens as labels have, two scored candidates, and a whole forward pass.
+
+    The last number is how many times as long as scoring it takes to generate an answer and read it in a second pass.
+    """
     model, sizes = setting.target().eval(), setting.sizes
     batches = [batch_of(sizes, setting.device, seed) for seed in range(setting.answer_batches)]
     length = {"max_new_tokens": sizes.labels, "min_new_tokens": sizes.labels, "do_sample": False, "num_beams": 1}
@@ -190,12 +206,16 @@ def answer_rates(setting: Setting, **options: Any) -> dict[str, float]:
         with model.encoded(batch["input_ids"], batch["attention_mask"]) as rows:
             rows.log_probabilities(candidates).cpu()
 
-    found = {}
+    def forward(batch: Batch) -> None:
+        with torch.no_grad():
+            model(**batch).loss.cpu()
+
+    seconds = {}
     with torch.autocast(setting.device, torch.bfloat16):
-        for name, answer in {"generate": generate, "score": score}.items():
-            seconds = setting.seconds(lambda answer=answer: [answer(batch) for batch in batches], warm_up=1)
-            found[name] = sizes.rows * len(batches) / seconds
-    return found
+        for name, answer in {"generate": generate, "score": score, "forward": forward}.items():
+            seconds[name] = setting.seconds(lambda answer=answer: [answer(batch) for batch in batches], warm_up=1)
+    rates = {name: sizes.rows * len(batches) / each for name, each in seconds.items()}
+    return {**rates, "generate and forward, to score": (seconds["generate"] + seconds["forward"]) / seconds["score"]}
 
 
 def compiled_step(setting: Setting) -> dict[str, Any]:
@@ -212,12 +232,15 @@ def compiled_step(setting: Setting) -> dict[str, Any]:
 
 
 def group_of_cells(setting: Setting) -> dict[str, Any]:
-    """A step of one cell in bfloat16, alone and among others that share it, each with a quarter of the rows."""
+    """A step of one cell in bfloat16, alone and among others that share it, each with a quarter of the rows.
+
+    Launches are those of a step of one cell, memory is that of as many processes as there are cells.
+    """
     cells = 3 if setting.device == "cpu" else CELLS
     setting = replace(setting, sizes=replace(setting.sizes, rows=max(1, setting.sizes.rows // 4)))
     sizes, backbone = setting.sizes, backbone_of(setting.sizes, setting.device)
     experts = experts_of(backbone, sizes)
-    alone = timed_step(setting, stage2(shared(backbone), sizes, experts), bfloat16=True)
+    alone = cell_alone(setting, stage2(shared(backbone), sizes, experts))
     members = [
         Member(target_tensors(backbone, sizes, experts, seed), experts, 1.0, 0.1, "all", 0.0) for seed in range(cells)
     ]
@@ -233,14 +256,22 @@ def group_of_cells(setting: Setting) -> dict[str, Any]:
             loss.backward()
             optimizer.step(rates, steps, 1.0, steps.bool())
 
-        together = {"seconds": setting.seconds(step)}
-        if setting.device == "cuda":
-            together["peak_memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
-    return {"cells": cells, "alone": alone, "group": together, "cells per hour, ratio": cells / ratio(together, alone)}
+        together = {**measured(setting, step), **counted(setting, step)}
+    found = {"cells": cells, "alone": alone, "group": together, "cells per hour, ratio": cells / ratio(together, alone)}
+    for name in ("kernels", "operators"):
+        found[f"{name} of a cell"] = together[name] / cells
+    if "peak_memory_mib" in together:
+        found["memory, ratio to processes"] = ratio(together, alone, "peak_memory_mib") / cells
+    return found
 
 
-def ratio(first: dict[str, float], second: dict[str, float]) -> float:
-    return first["seconds"] / second["seconds"]
+def cell_alone(setting: Setting, model: Any) -> dict[str, float]:
+    step, batch = Step(model, bfloat16=True), batch_of(setting.sizes, setting.device)
+    return {**measured(setting, lambda: step(batch)), **counted(setting, lambda: step(batch))}
+
+
+def ratio(first: dict[str, float], second: dict[str, float], of: str = "seconds") -> float:
+    return first[of] / second[of]
 
 
 # Name, seconds that a part may take, and what it does

@@ -22,20 +22,32 @@ SMALL = gpu_parts.Setting.of("cpu", small=True)
 
 
 def test_the_program_measures_every_part() -> None:
-    """A process, as a user runs it. Compiling takes longer than all others together, so it is left out."""
-    parts = [name for name in gpu_parts.PARTS if name != "compiled step"]
-    command = [sys.executable, str(REPOSITORY / "benchmarks" / "gpu.py"), "--small", "--parts", *parts]
+    """A process, as a user runs it."""
+    command = [sys.executable, str(REPOSITORY / "benchmarks" / "gpu.py"), "--small"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=gpu_environment())
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["parts"]
-    assert list(found) == parts
+    assert list(found) == list(gpu_parts.PARTS)
     values: dict[str, Any] = {name: part["value"] for name, part in found.items()}
     assert values["step"]["operations"] > 1e6
     assert values["step"]["bfloat16"]["tera_operations"] > 0
     assert values["launches"]["operators"] > 100
-    assert values["answers"]["generate"] > 0
+    answers, group = values["answers"], values["group of cells"]
+    both = 1 / answers["generate"] + 1 / answers["forward"]
+    assert answers["generate and forward, to score"] == pytest.approx(both * answers["score"])
+    assert group["operators of a cell"] < 0.6 * group["alone"]["operators"]  # of three cells
+    assert values["compiled step"]["compiled"]["seconds"] > 0
     assert len(values["loss curves"]["losses"]["bfloat16"]) == SMALL.curve_steps
     assert 0 < values["loss curves"]["to bfloat16"] < values["loss curves"]["to another seed"]
+
+
+def test_the_memory_of_a_group_is_compared_with_a_process_per_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first peak is that of a cell alone, the second that of a group of three."""
+    peaks = iter([100.0, 150.0])
+    monkeypatch.setattr(gpu_parts, "measured", lambda *_: {"seconds": 1.0, "peak_memory_mib": next(peaks)})
+    found = gpu_parts.group_of_cells(SMALL)
+    assert found["cells"] == 3
+    assert found["memory, ratio to processes"] == 0.5
 
 
 def gpu_environment() -> dict[str, str]:
