@@ -81,10 +81,18 @@ class Predictor:
         return self.answer(self.read(rows, task, places=places))
 
     def read(
-        self, rows: Sequence[Row], task: str | None = None, *, places: Sequence[str] | None = None
+        self,
+        rows: Sequence[Row],
+        task: str | None = None,
+        *,
+        places: Sequence[str] | None = None,
+        targets: Mapping[str, TrainedTarget] | None = None,
     ) -> list[ReadRow]:
-        """Check and tokenize rows, as `predict` does, without the backbone. Raises DataError like `predict`."""
-        targets, texts = self.targets, dict[str, dict[int, str]]()
+        """Check and tokenize rows, as `predict` does, without the backbone. Raises DataError like `predict`.
+
+        `targets` are those of an earlier moment, by which the caller has judged the rows; without it, those of now.
+        """
+        targets, texts = self.targets if targets is None else targets, dict[str, dict[int, str]]()
         for number, row in enumerate(rows):
             place = places[number] if places else f"row {number}"
             name = _task_of(row, task, place, targets)

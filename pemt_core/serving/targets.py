@@ -62,24 +62,26 @@ class ServedTargets:
 
     @property
     def states(self) -> list[TargetState]:
-        return [self._states[name] for name in sorted(self._states)]
+        states = self._states  # other threads replace it, and change none
+        return [states[name] for name in sorted(states)]
 
     def read(self, body: bytes, content_type: str) -> list[ReadRow]:
         """Return the rows of a request, ready to be answered.
 
-        Raises RequestError if the body is not readable, DataError if a row is not what its target expects.
+        All are read for the targets of one moment. Raises RequestError if the body is not readable, DataError if a row
+        is not what its target expects, or names one that is not served.
         """
-        targets = self.predictor.targets
+        predictor = self.predictor
+        targets = predictor.targets
         if not targets:
             raise UnknownTargetError("no target is served now; POST /targets/<name> adds one")
         rows = rows_of(body, content_type, _number_columns(targets))
         known = known_columns(target.conversion for target in targets.values())
-        is_single = [*targets] == [*self.wanted.targets] and len(targets) == 1  # its rows need no name
-        if not any(column in row for row in rows for column in (known if is_single else [*known, TASK])):
+        if not any(column in row for row in rows for column in (*known, TASK)):
             raise DataError(f"no row has a known column; expected some of: {', '.join(known)}")
-        if len(targets) == 1 and not is_single:
+        if len(targets) == 1 and TASK not in known:  # of several targets, each row must name one
             _check_named(rows, targets)
-        return self.predictor.read(rows)
+        return predictor.read(rows, targets=targets)
 
     def load(self) -> None:
         """Load the backbone and all targets, at the start.
@@ -93,7 +95,7 @@ class ServedTargets:
             first = next(version for version in versions.values() if version.tags.get(FINGERPRINT, "") == common)
             loader = VersionLoader(self._store, first, self.wanted.backbone_dir)
             for target, version in versions.items():
-                self._states[target] = TargetState(target, self.wanted.model(target))
+                self._states = {**self._states, target: TargetState(target, self.wanted.model(target))}
                 try:
                     self._replace(loader, target, version, follows_alias=True)
                 except VersionError:
@@ -240,7 +242,7 @@ def _number_columns(targets: Mapping[str, TrainedTarget]) -> set[str]:
 
 
 def _check_named(rows: Sequence[Mapping[str, Any]], targets: Mapping[str, Any]) -> None:
-    """Raise DataError if a row names a target that was removed: the only one left does not answer for it."""
+    """Raise DataError if a row names another target than the only one that is served, which does not answer for it."""
     for number, row in enumerate(rows):
         name = row.get(TASK)
         if not is_absent(name) and not (isinstance(name, str) and name in targets):
