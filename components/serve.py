@@ -32,10 +32,12 @@ def main(arguments: argparse.Namespace) -> None:
     settings = None if arguments.experiment and not arguments.params.is_file() else load_settings(arguments.params)
     experiment, alias = _names(arguments, settings)
     wanted = Wanted(experiment, alias, tuple(dict.fromkeys(arguments.targets)), arguments.backbone)
+    _check_numbers(arguments)
     if arguments.manifests:
         _write_manifests(arguments, wanted)
         return
-    _check(arguments)
+    if arguments.backbone and not arguments.backbone.is_dir():
+        raise ArtifactError(f"--backbone is {arguments.backbone}: no such folder")
     uri = tracking_uri(settings.tracking.uri if settings else "")
     if not uri:
         raise SettingsError(
@@ -57,15 +59,13 @@ def _names(arguments: argparse.Namespace, settings: Settings | None) -> tuple[st
     return arguments.experiment or (settings.tracking.experiment if settings else ""), alias
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _check_numbers(arguments: argparse.Namespace) -> None:
     for flag in ("wait", "poll"):
         if getattr(arguments, flag) < 0:
             raise SettingsError(f"--{flag} is {getattr(arguments, flag):g}, expected 0 or more")
     for flag in ("queue", "batch"):
         if getattr(arguments, flag) < 1:
             raise SettingsError(f"--{flag} is {getattr(arguments, flag)}, expected 1 or more")
-    if arguments.backbone and not arguments.backbone.is_dir():
-        raise ArtifactError(f"--backbone is {arguments.backbone}: no such folder")
 
 
 def _serve(store: "Store", wanted: "Wanted", arguments: argparse.Namespace) -> None:
@@ -84,9 +84,21 @@ def _write_manifests(arguments: argparse.Namespace, wanted: "Wanted") -> None:
     from pemt_core.serving.manifests import Place, write_manifests
 
     kubeflow = load_settings(arguments.params).kubeflow
-    place = Place(kubeflow, arguments.image or image_name(kubeflow), PROGRAM, kubeflow.resources["evaluate"])
+    image, flags = arguments.image or image_name(kubeflow), _other_flags(arguments)
+    place = Place(kubeflow, image, PROGRAM, kubeflow.resources["evaluate"], flags)
     for path in write_manifests(arguments.manifests, wanted, place):
         print(path)
+
+
+def _other_flags(arguments: argparse.Namespace) -> list[str]:
+    """The flags for batches, the registry and calls that were given another value than the default."""
+    default, flags = make_parser().get_default, list[str]()
+    for name in ("wait", "batch", "queue", "poll"):
+        value = getattr(arguments, name)
+        flags += [f"--{name}", str(value)] if value != default(name) else []
+    if arguments.admin is not None:
+        flags.append("--admin" if arguments.admin else "--no-admin")
+    return flags
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from pemt_core.artifacts.files import atomic_file
+from pemt_core.errors import SettingsError
 from pemt_core.serving.wanted import Wanted
 from pemt_core.settings import KubeflowSettings, Resources
 
@@ -27,11 +28,20 @@ class Place:
     image: str
     program: str  # the module that the command `pemt serve` runs
     resources: Resources
+    flags: Sequence[str] = ()  # of the program, besides what it serves and where it listens
     replicas: int = 2
 
 
 def write_manifests(folder: Path, wanted: Wanted, place: Place) -> list[Path]:
-    """Write one file per resource, and return their paths."""
+    """Write one file per resource, and return their paths.
+
+    Raises SettingsError if no Secret is named: only from one does a container learn where the models are.
+    """
+    if not place.kubeflow.secret:
+        raise SettingsError(
+            "kubeflow.secret is empty, so the server's container would not find its models: set it to a Secret with "
+            f"{' and '.join(NEEDED)}"
+        )
     labels = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/instance": wanted.experiment}
     resources = {
         "deployment.yaml": _deployment(wanted, place, labels),
@@ -106,10 +116,10 @@ def _container(name: str, wanted: Wanted, place: Place) -> dict[str, Any]:
         "command": ["python", "-m", place.program],
         "args": [
             *wanted.targets, "--experiment", wanted.experiment, "--alias", wanted.alias, *backbone,
-            "--host", "0.0.0.0", "--port", str(PORT),
+            "--host", "0.0.0.0", "--port", str(PORT), *place.flags,
         ],
         "ports": [{"containerPort": PORT, "protocol": "TCP"}],
-        **({"env": _variables(kubeflow.secret)} if kubeflow.secret else {}),
+        "env": _variables(kubeflow.secret),
         "resources": {"requests": amounts, "limits": dict(amounts)},
         "readinessProbe": _probe("/ready", period=2, failures=2),
         "livenessProbe": {**_probe("/health", period=10, failures=6), "initialDelaySeconds": 30},
