@@ -1,5 +1,7 @@
 """How a program ends on SIGINT (Ctrl-C) and SIGTERM (`kill`, the stop of a container): tidily, within ten seconds.
 
+A block that has promised more, as a server its answers, can ask for more time (`ending_within`).
+
 The signal raises `Interrupted` in the main thread, so that every `finally` runs. A block that must not end halfway can
 put that off for some seconds (`deferred`). A second signal raises it at once. If the main thread does not end, because
 a library's call takes long or swallowed the exception, another thread ends the process.
@@ -18,7 +20,7 @@ from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DEFERRED_SECONDS = 5.0  # a block may put the end off for this long
-TIDY_SECONDS = 7.5  # for everything that the main thread still does
+TIDY_SECONDS = 7.5  # for everything that the main thread still does, unless a block asks for more
 LAST_WORDS_SECONDS = 1.5  # after these, to say elsewhere that the process ends
 ONE_REQUEST_SECONDS = 1.0  # signals this close are one request, as when a terminal and a parent both send one
 
@@ -54,6 +56,7 @@ class _Signals:
         """A `patient` process is interrupted in deferring blocks alone."""
         self.report, self.patient = report, patient
         self.number, self.since = 0, 0.0  # of the first signal
+        self.tidy_seconds = TIDY_SECONDS
         self.deferring = 0  # depth of the blocks that put the end off
         self.last_words: list[Callable[[], None]] = []
 
@@ -87,7 +90,7 @@ class _Signals:
             if ready and not told:
                 return
             if not number and (number := next((byte for byte in told if byte in SIGNALS), 0)):
-                deadline = time.monotonic() + TIDY_SECONDS
+                deadline = time.monotonic() + self.tidy_seconds
         for words in self.last_words:
             speaker = threading.Thread(target=words, daemon=True)
             speaker.start()
@@ -143,6 +146,20 @@ def stoppable(report: Report = lambda _: None) -> Iterator[None]:
         watcher.join()
         os.close(reading)
         _active = None
+
+
+@contextmanager
+def ending_within(seconds: float) -> Iterator[None]:
+    """Give the main thread `seconds` instead of TIDY_SECONDS to end, after a signal that comes while the block runs."""
+    signals = _active
+    if signals is None or not _in_main_thread():
+        yield
+        return
+    before, signals.tidy_seconds = signals.tidy_seconds, seconds
+    try:
+        yield
+    finally:
+        signals.tidy_seconds = before
 
 
 @contextmanager

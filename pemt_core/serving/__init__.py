@@ -6,5 +6,6 @@ versions    a version of the registry to a trained target on the shared backbone
 targets     which versions answer: those of an alias, or of a call
 app         the endpoints, by schemas, metrics and openapi
 server      all of them as a process
+ending      how long that takes to end
 manifests   that process on Kubernetes
 """

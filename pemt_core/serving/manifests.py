@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 
 from pemt_core.artifacts.files import atomic_file
 from pemt_core.errors import SettingsError
+from pemt_core.serving.ending import LEAVING_SECONDS, POD_SECONDS
 from pemt_core.serving.wanted import Wanted
 from pemt_core.settings import KubeflowSettings, Resources
 
@@ -16,8 +17,6 @@ NAME, PORT = "pemt-serve", 8080
 VOLUME = "/pemt"  # where a claim is mounted
 NEEDED = ("MLFLOW_TRACKING_URI",)  # keys of the Secret that become environment variables
 IF_THERE = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-GRACE_SECONDS = 30
-LEAVING_SECONDS = 5  # until no Service sends requests to a pod that ends
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def _deployment(wanted: Wanted, place: Place, labels: dict[str, str]) -> dict[st
     leaving = {"preStop": {"exec": {"command": ["sleep", str(LEAVING_SECONDS)]}}}
     container = {**_container("server", wanted, place), "lifecycle": leaving}
     scraped = {"prometheus.io/scrape": "true", "prometheus.io/port": str(PORT), "prometheus.io/path": "/metrics"}
-    pod = {**_pod(place, container), "terminationGracePeriodSeconds": GRACE_SECONDS}
+    pod = {**_pod(place, container), "terminationGracePeriodSeconds": POD_SECONDS}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

@@ -12,16 +12,16 @@ import uvicorn
 from fastapi import FastAPI
 
 from pemt_core.errors import PemtError
+from pemt_core.interruption import ending_within
 from pemt_core.serving.app import make_app
 from pemt_core.serving.batching import QueueLimits, RowQueue
+from pemt_core.serving.ending import ANSWERING_SECONDS, ENDING_SECONDS
 from pemt_core.serving.metrics import Metrics
 from pemt_core.serving.targets import ServedTargets
 from pemt_core.serving.wanted import Wanted
 from pemt_core.tracking.store import Store
 
 logger = logging.getLogger(__name__)
-
-GRACE_SECONDS = 5  # for the requests that run when a signal ends the server
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def serve(store: Store, wanted: Wanted, options: Options, announce: Callable[[st
 
     app.router.lifespan_context = lifespan
     server = uvicorn.Server(_config(app, options))
-    server.run()
+    with ending_within(ENDING_SECONDS):
+        server.run()
     for error in failed:
         raise error if isinstance(error, PemtError) else RuntimeError("the targets cannot be loaded") from error
 
@@ -84,5 +85,5 @@ def _config(app: Any, options: Options) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=ANSWERING_SECONDS,
     )
