@@ -1,8 +1,10 @@
-"""What a server still answers at its end, with targets that need no trained model."""
+"""What a server reads at a time, and what it still answers at its end, with targets that need no trained model."""
 
+import asyncio
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,37 +14,120 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.requests import Request
 from test_serving import free_port
 from test_serving_manifests import manifests
 
 from pemt_core import interruption
 from pemt_core.interruption import LAST_WORDS_SECONDS, stoppable
 from pemt_core.prediction.trained import Prediction
-from pemt_core.serving import server as server_module
-from pemt_core.serving.batching import QueueLimits
+from pemt_core.serving import app as app_module, server as server_module
+from pemt_core.serving.app import make_app
+from pemt_core.serving.batching import QueueLimits, RowQueue
+from pemt_core.serving.bodies import LEAST_BYTES, MOST_BYTES, Bodies
 from pemt_core.serving.ending import ANSWERING_SECONDS, ENDING_SECONDS
+from pemt_core.serving.errors import BusyError, TooLargeError
+from pemt_core.serving.metrics import Metrics
 from pemt_core.serving.server import Options
 
 ANSWER = Prediction("cb", "neutral", "score", 1.0, {"neutral": 1.0}, {}, False, {})
 
 
+# What is read at a time
+
+
+def request(*parts: bytes, declared: int | None = None, received: list[bytes] | None = None) -> Request:
+    """A request with a body in parts; what the server takes of it is added to `received`."""
+    left, taken = list(parts), [] if received is None else received
+
+    async def receive() -> dict[str, Any]:
+        taken.append(left.pop(0))
+        return {"type": "http.request", "body": taken[-1], "more_body": bool(left)}
+
+    headers = [] if declared is None else [(b"content-length", str(declared).encode())]
+    return Request({"type": "http", "method": "POST", "path": "/", "headers": headers}, receive)
+
+
+def test_bodies_are_bounded_together() -> None:
+    received = list[bytes]()
+    message = "131,072 bytes of requests are being read, and the server reads 131,072 at a time: try again in 1 s"
+
+    async def read() -> None:
+        bodies = Bodies(2 * LEAST_BYTES)
+        async with bodies.read(request(b"a", b"b", declared=2)) as first, bodies.read(request(b"c")) as second:
+            assert (first, second) == (b"ab", b"c")
+            with pytest.raises(BusyError, match=message) as refused:
+                await length(bodies, request(b"d", declared=1, received=received))
+            assert refused.value.seconds == 1
+        assert received == []
+        with pytest.raises(BusyError, match="reads 131,072 at a time"):  # no length is declared
+            await length(bodies, request(*[b"x" * LEAST_BYTES] * 4, received=received))
+        assert len(received) == 3
+        with pytest.raises(TooLargeError, match="longer than 67,108,864 bytes"):
+            await length(bodies, request(b"y", declared=MOST_BYTES + 1, received=received))
+        assert len(received) == 3
+        whole = 2 * LEAST_BYTES
+        assert await length(bodies, request(b"z" * whole, declared=whole)) == whole  # all is free again
+
+    asyncio.run(read())
+
+
+async def length(bodies: Bodies, of: Request) -> int:
+    async with bodies.read(of) as body:
+        return len(body)
+
+
 class Targets:
-    """Stands for ServedTargets: one target, whose rows are answered by `answering`."""
+    """Stands for ServedTargets: one target, whose rows are read by `reading` and answered by `answering`."""
 
     is_ready = True
 
-    def __init__(self, answering: Callable[[], Any]) -> None:
+    def __init__(self, answering: Callable[[], Any], reading: Callable[[], Any] = lambda: None) -> None:
         def answer(rows: Any) -> list[Prediction]:
             answering()
             return [ANSWER for _ in rows]
 
         self.predictor = SimpleNamespace(targets={"cb": None}, answer=answer)
+        self._reading = reading
 
     def load(self) -> None:
         """Nothing is to be loaded."""
 
     def read(self, body: bytes, content_type: str) -> list[Any]:
+        self._reading()
         return [body]
+
+
+def test_a_request_is_refused_while_too_much_is_being_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "MOST_TOGETHER", LEAST_BYTES)
+    entered, released = threading.Event(), threading.Event()
+
+    def reading() -> None:
+        entered.set()
+        assert released.wait(30)
+
+    targets: Any = Targets(lambda: None, reading)
+    queue = RowQueue(targets.predictor.answer, QueueLimits(0, 4, 4), lambda rows, seconds: None)
+    app = make_app(targets, queue, Metrics(), changes_allowed=False)
+
+    async def ask() -> tuple[httpx2.Response, ...]:
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://server") as client:
+            first = asyncio.create_task(client.post("/invocations", content=b"{}"))
+            await asyncio.to_thread(entered.wait, 30)
+            second = await client.post("/invocations", content=b"{}")
+            released.set()
+            return await first, second, await client.post("/invocations", content=b"{}")
+
+    first, refused, later = asyncio.run(ask())
+    queue.close()
+    assert (first.status_code, refused.status_code, later.status_code) == (200, 503, 200)
+    assert refused.headers["Retry-After"] == "1"
+    assert refused.json()["message"].startswith("65,536 bytes of requests are being read, and the server reads 65,536")
+    assert first.json()["predictions"] == [ANSWER.record()]
+
+
+# The end
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -18,8 +19,10 @@ from starlette.exceptions import HTTPException
 
 from pemt_core import __version__
 from pemt_core.errors import PemtError
+from pemt_core.prediction.trained import Prediction
 from pemt_core.serving.batching import RowQueue
-from pemt_core.serving.errors import BusyError, ForbiddenError, RequestError, TooLargeError
+from pemt_core.serving.bodies import MOST_TOGETHER, Bodies
+from pemt_core.serving.errors import BusyError, ForbiddenError, RequestError
 from pemt_core.serving.metrics import Metrics
 from pemt_core.serving.schemas import (
     Answers,
@@ -34,12 +37,11 @@ from pemt_core.serving.targets import ServedTargets, TargetState
 
 logger = logging.getLogger(__name__)
 
-MOST_BYTES = 64 * 2**20  # of a request
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The body or a row is not what was expected"},
     413: {"model": Problem, "description": "The request is too large"},
     415: {"model": Problem, "description": "The body is neither JSON nor CSV"},
-    503: {"model": Problem, "description": "The queue is full, or the targets are being loaded: see Retry-After"},
+    503: {"model": Problem, "description": "The server is busy, or loads its targets: see Retry-After"},
 }
 _CHANGES: dict[int | str, dict[str, Any]] = {
     403: {"model": Problem, "description": "The server takes no calls that change it"},
@@ -70,26 +72,21 @@ def make_app(targets: ServedTargets, queue: RowQueue, metrics: Metrics, *, chang
 
 
 def _add_answers(app: FastAPI, targets: ServedTargets, queue: RowQueue, metrics: Metrics) -> None:
+    bodies = Bodies(MOST_TOGETHER)
+
+    async def queued(request: Request) -> "Future[list[Prediction]]":
+        async with bodies.read(request) as body:
+            rows = await asyncio.to_thread(targets.read, body, request.headers.get("content-type", ""))
+            return queue.submit(rows)
+
     @app.post("/invocations", response_model=Answers, responses=_PROBLEMS, summary="Answer rows")
     async def invocations(request: Request) -> Response:
         """Rows in one of MLflow's forms. With several targets, each row's column "task" names its target."""
-        body = await _body_of(request)
-        rows = await asyncio.to_thread(targets.read, body, request.headers.get("content-type", ""))
-        predictions = await asyncio.wrap_future(queue.submit(rows))
+        predictions = await asyncio.wrap_future(await queued(request))
         for target, num_rows in Counter(each.task for each in predictions).items():
             metrics.rows.labels(target).inc(num_rows)
         content = json.dumps({"predictions": [each.record() for each in predictions]})
         return Response(content, media_type="application/json")
-
-
-async def _body_of(request: Request) -> bytes:
-    parts, size = list[bytes](), 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MOST_BYTES:
-            raise TooLargeError(f"the request is longer than {MOST_BYTES:,} bytes: send the rows in several requests")
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _add_probes(app: FastAPI, targets: ServedTargets, queue: RowQueue, metrics: Metrics) -> None:
