@@ -1,4 +1,4 @@
-"""Write docs/comparison.md and the files beside it from the reports of `pemt compare`.
+"""Write docs/comparison.md and the files beside it from the reports of `pemt compare`; of `make real`, the files alone.
 
 `python docs/comparison.py` in the folder that has `comparison/`, or `python docs/comparison.py --project FOLDER`. The
 report of a part of an experiment is taken if there is none of the whole. An experiment without any is left as it is in
@@ -21,6 +21,7 @@ from ruamel.yaml import YAML
 
 DOCS = Path(__file__).parent
 PAGE, FILES = DOCS / "comparison.md", DOCS / "comparison"
+REAL = Path("real/transfer"), DOCS / "real_language"  # the report of `make real`, and what its page shows of it
 EXPERIMENTS = ("router_swap", "table1", "controls", "few_shot", "ablations")
 KEPT = ("rows.csv", "table.csv", "comparisons.csv", "paragraph.md", "table.md", "made.md")
 FIGURES = ("by_k", "points", "ranks", "ranks_above_floor", "matrix", "gates")
@@ -57,11 +58,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--project", type=Path, default=Path(), help="folder that has comparison/ (%(default)s)")
     project = parser.parse_args().project
-    for name in EXPERIMENTS:
+    for name, folder in (*((Path(each), FILES / each) for each in EXPERIMENTS), REAL):
         whole = project / "comparison" / name
         for report in (whole / "part", whole):
             if (report / "report.html").is_file():
-                keep(report, FILES / name, project)
+                keep(report, folder, project)
     PAGE.write_text(page(), encoding="utf-8")
 
 
