@@ -157,6 +157,7 @@ def test_the_joint_source_has_equally_many_rows_of_every_source() -> None:
     assert {rows["train"] for rows in parts.values()} == {whole["train"]}
     assert all(rows[split] <= rows_of(name)[split] for name, rows in parts.items() for split in rows)
     assert source_rows("own", sources) == {}
+    assert source_rows("joint", ["own", "joint"]) == {}  # no task whose rows are known
 
 
 @pytest.mark.parametrize("paper", [False, True])

@@ -171,7 +171,7 @@ def source_rows(name: str, sources: Sequence[str]) -> dict[str, dict[str, int]]:
     `joint` takes of every split as many rows of each of the other `sources` as the smallest of them has.
     """
     parts = {part: rows_of(part) for part in (sources if name == JOINT else [name]) if part in ROWS}
-    if name != JOINT:
+    if name != JOINT or not parts:
         return parts
     smallest = {split: min(rows[split] for rows in parts.values()) for split in ("train", "validation", "test")}
     return dict.fromkeys(parts, smallest)
