@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from jaxtyping import install_import_hook
@@ -88,6 +88,22 @@ def fresh_accelerator() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def groups(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The targets of the members of every group that is trained."""
+    from pemt_core.training import together
+
+    found: list[list[str]] = []
+    train = together._train_group
+
+    def watched(group: Any) -> Any:
+        found.append([each.job.target.prepared.task.name for each in group])
+        return train(group)
+
+    monkeypatch.setattr(together, "_train_group", watched)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from pemt_core.backbone.store import load_backbone
 from pemt_core.errors import TrainingError
 from pemt_core.interruption import Interrupted
 from pemt_core.steps.transfer import TargetTransfer, _cells, transfer
-from pemt_core.training import group as group_module, together
+from pemt_core.training import group as group_module
 from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.course import Course
 from pemt_core.training.optimizer import GroupedAdamW, linear_schedule, make_optimizer
@@ -187,18 +187,8 @@ def transfer_of(world: World, folder: Path, *, group: int | str, **changes: Any)
     return {f"{target}/{name}": tensors for target in TWO for name, tensors in cells(folder / target).items()}
 
 
-def test_cells_of_several_targets_share_their_steps(
-    still: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cells_of_several_targets_share_their_steps(still: World, tmp_path: Path, groups: list[list[str]]) -> None:
     """A group is filled from the next target; the trainings end as they do alone."""
-    groups: list[list[str]] = []
-    train = together._train_group
-
-    def watched(group: Any) -> Any:
-        groups.append([each.job.target.prepared.task.name for each in group])
-        return train(group)
-
-    monkeypatch.setattr(together, "_train_group", watched)
     changes: dict[str, Any] = {"methods": ["pemt", "control"], "seeds": [1, 2], "learning_rates": [0.01]}
     expected, found = (transfer_of(still, tmp_path / str(rows), group=rows, **changes) for rows in ("off", 10_000))
     assert expected.keys() == found.keys()

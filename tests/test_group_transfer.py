@@ -13,7 +13,6 @@ from tiny import World, logging_runs, transfer_settings, write_task
 from pemt_core.artifacts.description import load_training_record
 from pemt_core.artifacts.run_info import RunInfo
 from pemt_core.steps import transfer as transfer_step
-from pemt_core.training import together
 from pemt_core.training.course import Course
 from pemt_core.training.group import GroupTrainer
 from pemt_core.training.run import SilentRun
@@ -47,18 +46,10 @@ TASKS = {"gamma": (40, 0), "long": (40, 12), "brief": (8, 0), "other": (40, 0)} 
 
 
 def test_targets_share_steps_if_texts_and_numbers_of_steps_are_alike(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, tmp_path: Path, groups: list[list[str]]
 ) -> None:
     """They are looked for among all targets, of which only as many are open as fill a group. Cells of one target share
     their steps although one ends long before the other."""
-    groups: list[list[str]] = []
-    train = together._train_group
-
-    def watched(group: Any) -> Any:
-        groups.append([each.job.target.prepared.task.name for each in group])
-        return train(group)
-
-    monkeypatch.setattr(together, "_train_group", watched)
     targets = []
     for name, (rows, fillers) in TASKS.items():
         write_task(tmp_path / "data", name, rows={"train": rows}, fillers=fillers)
