@@ -4,13 +4,11 @@ import copy
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from source_code import REPOSITORY
 from test_components import run_here
 from test_model import snapshot
 from test_report import new_origin
@@ -20,7 +18,6 @@ from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 from workspace import write_params
 
-import pemt_core
 from components.methods import main, make_parser
 from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.result import load_results
@@ -32,14 +29,11 @@ from pemt_core.methods.count import trained_parameters
 from pemt_core.methods.without_sources import WithoutSources
 from pemt_core.model.prompted import PromptedModel
 from pemt_core.prediction.predictor import load_predictor
-from pemt_core.prediction.project import Project as Places
 from pemt_core.report.names import MethodNames
 from pemt_core.report.table import Tables
-from pemt_core.settings import EvaluateSettings, ModelSettings, ReportSettings
-from pemt_core.settings.steps import Register
+from pemt_core.settings import EvaluateSettings, ReportSettings
 from pemt_core.steps.evaluate import evaluate
 from pemt_core.steps.record import record
-from pemt_core.steps.register import register
 from pemt_core.steps.report import report
 from pemt_core.tasks import get_task
 
@@ -563,21 +557,6 @@ def test_reports_and_tracking_show_methods_without_experts(project: Project, tmp
     recorded = Tables.of(load_results(tmp_path), names, 0.95)
     record(recorded, tmp_path, [], settings, project.tracker(), project.folder)
     assert project.client().search_runs(["1"], "attributes.run_name LIKE '%full%'")
-
-
-def test_a_fully_trained_model_is_registered_and_served(project: Project) -> None:
-    project.score(f"full-{CELL}", 101.0)
-    project.record_run(f"full-{CELL}")
-    models = ModelSettings(enabled=True, metric="main", alias="champion", backbone="include")
-    settings = Register(
-        targets=["cb"], own_tasks={}, methods=TRAINED, models=models, batch_size=4, prefix="pemt", code=""
-    )
-    assert register(project.folders, settings, project.tracker()) == {"pemt-cb": 1}
-    places = Places(REPOSITORY / "params.yaml", **asdict(project.folders))
-    expected = pemt_core.load(["cb"], project=places, cell=f"full-{CELL}").predict(["text: red", "text: blue"])
-    assert pemt_core.load("models:/pemt-cb@champion", tracking=project.uri).predict(["text: red", "text: blue"]) == (
-        expected
-    )
 
 
 def test_an_export_of_a_target_without_a_mixture_is_refused(

@@ -26,8 +26,6 @@ from source_code import REPOSITORY
 from test_serving import CONTROL, MODELS, PEMT, Project, command, free_port
 from tiny import World, write_task
 
-from pemt_core.artifacts.description import TargetDescription, load_description
-from pemt_core.artifacts.run_info import target_run
 from pemt_core.prediction.predictor import Predictor, load_predictor
 from pemt_core.serving.batching import QueueLimits, RowQueue
 from pemt_core.serving.errors import BusyError, MediaTypeError, RequestError, TooLargeError
@@ -36,7 +34,6 @@ from pemt_core.settings import ModelSettings
 from pemt_core.settings.steps import Register
 from pemt_core.steps.register import register
 from pemt_core.tasks import get_task
-from pemt_core.tracking import ARTIFACT
 from pemt_core.tracking.models import FINGERPRINT
 
 REMEDY = "`dvc repro register` registers the trained targets"
@@ -69,9 +66,7 @@ def project(world: World, tmp_path_factory: pytest.TempPathFactory) -> Project:
             epochs=1,
         )
         for cell in sorted((folder / "targets" / target).iterdir()):
-            description, artifact = load_description(cell, TargetDescription)
-            with project.tracker().open_run(target_run(description)) as run:
-                run.tag({ARTIFACT: artifact})
+            project.record_run(cell.name, target)
     project.score(PEMT, 80.0)
     project.score(CONTROL, 70.0)
     register_targets(project, TARGETS)

@@ -70,9 +70,9 @@ class Project:
         path = self.folder / "targets" / "cb" / cell / "training.json"
         change_record(path, validation={**json.loads(path.read_text())["validation"], "main": value})
 
-    def record_run(self, cell: str) -> None:
+    def record_run(self, cell: str, target: str = "cb") -> None:
         """Record the run of a cell as its training does."""
-        description, artifact = load_description(self.folder / "targets" / "cb" / cell, TargetDescription)
+        description, artifact = load_description(self.folder / "targets" / target / cell, TargetDescription)
         with self.tracker().open_run(target_run(description)) as run:
             run.tag({ARTIFACT: artifact})
 
