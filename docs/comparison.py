@@ -36,10 +36,10 @@ real language. Where points are drawn against trained parameters, methods with n
 the tables have the numbers. [comparing.md](comparing.md) has the rules, the statistics and how to trace a number.
 `python docs/comparison.py` writes this page.
 
-`pemt compare learning_rates` found the learning rates with seed 11 and k = 32 on cola, mrpc and cb. It did not search
-those of `single`, `joint`, `static`, `arrow`, `text_gate` and `top1`: they have the pair of params.yaml, as PEMT has,
-and so do its variants in `controls` and `ablations`. The pair of Prompt tuning, DePT and SPoT, 3 and 10, is at the
-upper edge of the range that was tried, so higher rates may suit them better.
+`pemt compare learning_rates` found the learning rates with seed 11 and k = 32 on cola, mrpc and cb. A method has the
+two adjacent rates of its range whose better one, per target, scores most on validation; pairs within 0.2 points of the
+best count as equal, and that of params.yaml is then kept, as by PEMT. Its variants in `controls` and `ablations` have
+PEMT's pair. Prompt tuning, DePT and SPoT are best at 3 or 10, and worse at 30, where their range ends.
 
 All tables come from runs with `search: halving`: the worse half of a cell's configurations stopped after a third of the
 steps. On 20 cells of the demo, halving kept the learning rate of a full search in 15
@@ -75,9 +75,20 @@ def page() -> str:
 
 def notes(name: str) -> list[str]:
     """What a reader of an experiment's numbers has to know."""
+    rows = pd.read_csv(FILES / name / "rows.csv")
+    texts = {"table1": [JOINT], "few_shot": [JOINT, SELECTION]}.get(name, [])
     if name == "table1":
-        return [JOINT, facts.last_steps(pd.read_csv(FILES / name / "rows.csv"))]
-    return [JOINT, SELECTION] if name == "few_shot" else []
+        texts.append(facts.last_steps(rows))
+    since = facts.other_grids(rows, grids())
+    return [*texts, since] if since else texts
+
+
+def grids() -> dict[str, list[float]]:
+    """The learning rates of the methods of experiments/shared.yaml; of those without any, the rates of params.yaml."""
+    read = YAML(typ="safe").load
+    usual = read(DOCS.parent / "params.yaml")["transfer"]["learning_rates"]
+    methods = read(DOCS.parent / "experiments" / "shared.yaml")["methods"]
+    return {name: entry.get("learning_rates", usual) for name, entry in methods.items()}
 
 
 def keep(report: Path, folder: Path, project: Path) -> None:

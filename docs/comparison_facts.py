@@ -1,7 +1,8 @@
 """What the cells of the committed experiments show about how they were made, in sentences for docs/comparison.md."""
 
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain, combinations
 from pathlib import Path
 
@@ -40,6 +41,20 @@ def last_steps(rows: pd.DataFrame) -> str:
         "Where it is high, as for most methods that train a prompt alone, further steps may add points: read those "
         "results as lower bounds."
     )
+
+
+def other_grids(rows: pd.DataFrame, grids: Mapping[str, Sequence[float]]) -> str:
+    """The methods whose learning rates are not those that `grids` has for them now; empty if there is none."""
+    texts = []
+    for method, trials in rows.groupby("method", sort=False)["trials"].first().items():
+        tried = sorted({float(trial.rpartition(" ")[2]) for trial in json.loads(trials)})
+        if tried and method in grids and tried != sorted(grids[method]):
+            texts.append(f"`{method}` with {_rates(tried)} (now {_rates(sorted(grids[method]))})")
+    return f"Other learning rates have been found since; here are {', '.join(texts)}." if texts else ""
+
+
+def _rates(rates: Sequence[float]) -> str:
+    return " and ".join(f"{rate:g}" for rate in rates)
 
 
 def origin(rows: Rows) -> str:

@@ -94,6 +94,8 @@ def test_a_report_s_tables_are_kept_and_linked(
     report.mkdir()
     for name in ("report.html", "rows.csv", "paragraph.md", "table.md", *others):
         (report / name).write_text("text\n", encoding="utf-8")
+    trials = 'method,trials\nuniform,"{""0.01"": 1.0, ""0.5"": 2.0}"\n'
+    (report / "rows.csv").write_text(trials, encoding="utf-8")
     monkeypatch.setattr(comparison, "FILES", kept)
     monkeypatch.setattr(comparison, "made", lambda *_: "one target\n")
     comparison.keep(report, kept / "controls", tmp_path)
@@ -104,6 +106,7 @@ def test_a_report_s_tables_are_kept_and_linked(
     assert [f"(comparison/controls/{name})" in section for name in ("table.csv", "comparisons.csv")] == [
         bool(others)
     ] * 2
+    assert "here are `uniform` with 0.01 and 0.5 (now 0.01 and 0.03)." in section
 
 
 def test_claims_in_other_words_are_an_error(tmp_path: Path) -> None:
