@@ -77,6 +77,7 @@ class Planted:
             cells={r.cell: cell_directory(self.folder / "cells", r) for r in results},
             costs=costs,
             searches={r.cell: CellSearch(200, {"lr 0.001": 80.0, "lr 0.003": 79.5}) for r in results},
+            added_flops={m: 1_000 * len(m) for m in self.accuracy},
             sources={"base": {s: SourceCost(ADAPTER, LONE_PROMPT, 200_000) for s in SOURCES}},
             backbones={"backbone": 2_000_000},
             chance={},

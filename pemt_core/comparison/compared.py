@@ -68,6 +68,7 @@ class Compared:
     cells: Mapping[Cell, Path]  # the folder of a cell's adapter.json, training.json and tensors
     costs: Mapping[Cell, CellCost]
     searches: Mapping[Cell, CellSearch]
+    added_flops: Mapping[str, int]  # of every column: operations per row beyond those of the bare backbone
     sources: Mapping[str, Mapping[str, SourceCost]]  # by variant, then source
     backbones: Mapping[str, int]  # the parameters of every backbone, by what it is
     chance: Mapping[str, float]  # points that guessing scores, of targets where no constant answer shows it

@@ -14,8 +14,10 @@ from pemt_core.artifacts.description import (
 )
 from pemt_core.artifacts.result import CellResult
 from pemt_core.backbone.description import recorded_parameters
+from pemt_core.backbone.store import load_backbone
 from pemt_core.comparison.compared import CellCost, CellSearch, Compared, SourceCost, SourcePart
 from pemt_core.comparison.folders import Folders
+from pemt_core.comparison.inference import added_flops
 from pemt_core.comparison.plan import ComparisonPlan, VariantPlan
 from pemt_core.comparison.source_seconds import SourceSeconds
 from pemt_core.errors import ArtifactError
@@ -53,6 +55,7 @@ def gather(plan: ComparisonPlan, folders: Folders) -> Compared:
         cells=cells,
         costs=costs,
         searches=searches,
+        added_flops=_added_flops(plan, folders),
         sources={variant.name: _sources(variant, folders) for variant in plan.variants},
         backbones=_backbones(plan, folders),
         chance=_chance(plan),
@@ -66,6 +69,16 @@ def _backbones(plan: ComparisonPlan, folders: Folders) -> dict[str, int]:
         variant.settings.backbone.title: recorded_parameters(folders.backbone(variant.own_backbone))
         for variant in plan.backbones
     }
+
+
+def _added_flops(plan: ComparisonPlan, folders: Folders) -> dict[str, int]:
+    found = {}
+    for variant in plan.variants:
+        backbone = load_backbone(folders.backbone(variant.own_backbone)).model
+        methods = dict.fromkeys(cell.method for cell in variant.cells)
+        of_variant = added_flops(variant.settings, methods, backbone)
+        found.update({plan.column(variant, name): flops for name, flops in of_variant.items()})
+    return found
 
 
 def _cost(trained: Path, costs_dir: Path) -> CellCost:

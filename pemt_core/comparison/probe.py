@@ -12,18 +12,13 @@ from pemt_core.backbone.checkpoint import fetch_backbone
 from pemt_core.backbone.store import load_backbone
 from pemt_core.backbone.tokenizer import obtain_tokenizer
 from pemt_core.comparison.plan import VariantPlan
-from pemt_core.comparison.scale import TOKENS
-from pemt_core.methods import Method
-from pemt_core.model.assemble import Expert, build_source_model, initial_source_tensors
+from pemt_core.comparison.stand_ins import ANSWER, random_answers, random_experts, random_texts, untrained_model
+from pemt_core.model.assemble import Expert, build_source_model
 from pemt_core.model.prompted import PromptedModel
-from pemt_core.model.stacks import width
 from pemt_core.processes.schedule import SINGLE_THREADED
-from pemt_core.settings import EMBEDDED, Settings
 
 ROWS, FEW_ROWS = 32, 8  # of a probed batch; few with a backbone that is not small
-EMBEDDED_TOKENS, ANSWER = 48, 6  # of a text of the embedded suite, and of an answer
 STEPS = 2  # timed, after one that is not
-PROMPT = 25  # tokens of a task's description
 
 
 @dataclass(frozen=True)
@@ -56,54 +51,28 @@ def backbone_to_probe(variant: VariantPlan, made: Path) -> Any:
 def probe(variant: VariantPlan, methods: Sequence[str], model: Any) -> Speeds:
     """Time stage 1 and every method on a backbone."""
     threads, is_small = torch.get_num_threads(), model.num_parameters() < SINGLE_THREADED
-    shape = ROWS if is_small else FEW_ROWS, _text_tokens(variant.settings)
-    ids = torch.randint(3, model.config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    batch = random_texts(model, variant.settings, ROWS if is_small else FEW_ROWS)
     try:
         if is_small:
             torch.set_num_threads(1)
-        experts = _experts(model, variant)
+        experts = random_experts(model, variant.settings)
         with build_source_model(model, experts[0].tensors, scale=1.0) as built:
             stage_1 = _speed(built, batch)
-        chosen = {name: variant.settings.method(name) for name in methods}
-        return Speeds(stage_1, {name: _speed_of(model, each, experts, batch) for name, each in chosen.items()})
+        return Speeds(stage_1, {name: _speed_of(model, variant, name, experts, batch) for name in methods})
     finally:
         torch.set_num_threads(threads)
 
 
-def _text_tokens(settings: Settings) -> int:
-    """The mean length of a text over the tasks whose datasets are known, as far as it is read."""
-    known = [TOKENS[task][1] for task in (*settings.tasks.sources, *settings.tasks.targets) if task in TOKENS]
-    if settings.prepare.source == EMBEDDED or not known:
-        return EMBEDDED_TOKENS
-    return round(sum(min(each, settings.transfer.source_length) for each in known) / len(known))
-
-
-def _experts(model: Any, variant: VariantPlan) -> list[Expert]:
-    """Experts of all sources as they are before stage 1."""
-    generator, rank = torch.Generator().manual_seed(0), variant.settings.train_source.rank
-    found = []
-    for name in variant.settings.sources:
-        prompt = torch.randn(PROMPT, width(model), generator=generator)
-        tensors = initial_source_tensors(model, prompt, rank=rank, init="kaiming", generator=generator)
-        found.append(Expert(name, tensors, 1.0, lone_prompt=prompt))
-    return found
-
-
-def _speed_of(model: Any, method: Method, experts: Sequence[Expert], batch: dict[str, torch.Tensor]) -> Speed:
-    option = method.options([expert.task for expert in experts])[0]
-    used = option.draws_on([expert.task for expert in experts])
-    drawn = [expert for expert in experts if expert.task in used]
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(3, model.config.vocab_size, (PROMPT,), generator=generator)
-    tensors = option.initial_tensors(model, ids, drawn, generator)
-    with option.build(model, tensors, drawn) as built:
-        return _speed(built, batch, trains=option.training.max_steps != 0)
+def _speed_of(
+    model: Any, variant: VariantPlan, name: str, experts: Sequence[Expert], batch: dict[str, torch.Tensor]
+) -> Speed:
+    method = variant.settings.method(name)
+    with untrained_model(model, method, experts) as built:
+        return _speed(built, batch, trains=method.training.max_steps != 0)
 
 
 def _speed(model: PromptedModel, batch: dict[str, torch.Tensor], *, trains: bool = True) -> Speed:
-    rows, generator = len(batch["input_ids"]), torch.Generator().manual_seed(0)
-    labels = torch.randint(3, model.backbone.config.vocab_size, (rows, ANSWER), generator=generator)
+    rows, labels = len(batch["input_ids"]), random_answers(model.backbone, len(batch["input_ids"]))
     optimizer = torch.optim.AdamW(model.trained.values(), lr=0.0)
 
     def step() -> None:

@@ -25,6 +25,7 @@ class MethodCost:
     seconds: float | None  # training per cell, over all configurations
     peak_memory_mib: int | None  # the highest of its cells
     stored_bytes: float  # per cell
+    added_flops: int  # operations per row beyond those of the bare backbone
 
 
 def cost_of(compared: Compared, column: str, results: Sequence[CellResult]) -> MethodCost:
@@ -48,6 +49,7 @@ def cost_of(compared: Compared, column: str, results: Sequence[CellResult]) -> M
         seconds=fmean(seconds) if len(seconds) == whole else None,
         peak_memory_mib=max(memory) if len(memory) == whole else None,
         stored_bytes=fmean(cost.stored_bytes for cost in costs),
+        added_flops=compared.added_flops[column],
     )
 
 
@@ -79,11 +81,11 @@ def _source_seconds(parts: Mapping[str, SourcePart | None], candidates: Sequence
 def pscp_of(methods: Mapping[str, tuple[float, MethodCost]]) -> dict[str, float]:
     """PEFT-Bench's PSCP of each method, from its mean in points and its cost.
 
-    The constants are the medians over the methods whose memory was measured, and inference counts as free, since it is
-    not. NaN for a method without a mean or whose memory was not measured.
+    The constants are the medians over the methods whose memory was measured. NaN for a method without a mean or whose
+    memory was not measured.
     """
     costs = {
-        name: Cost(cost.most_parameters, 0.0, cost.peak_memory_mib)
+        name: Cost(cost.most_parameters, cost.added_flops, cost.peak_memory_mib)
         for name, (_, cost) in methods.items()
         if cost.peak_memory_mib is not None
     }

@@ -71,6 +71,7 @@ def row_frame(compared: Compared) -> pd.DataFrame:
                 "seconds": cost.seconds,
                 "peak_memory_mib": cost.peak_memory_mib,
                 "stored_bytes": cost.stored_bytes,
+                "added_flops": compared.added_flops[result.method],
                 "trained_parameters": result.trained_parameters,
                 "sources": " ".join(result.sources),
                 "key": result.key,

@@ -15,7 +15,7 @@ from pemt_core.report.markdown import NOTHING, pipe_table
 
 _METHODS = [
     "Method", "Mean", "Difference", "Holm p", "Verdict", "Rank", "Trained", "Of sources", "Sources", "Stage 1",
-    "Configurations", "Steps", "Time", "Memory", "Disk", "PSCP",
+    "Configurations", "Steps", "Time", "Memory", "Disk", "Inference", "PSCP",
 ]  # fmt: skip
 
 
@@ -24,8 +24,10 @@ COST_NOTES = (
     "Of sources: the frozen parameters that a cell uses from stage 1, of adapters with prompts or of prompts alone.",
     "Sources: how many a cell uses and, if it chose them, from how many. Stage 1 trains them once for all targets.",
     "Stage 1 has no time where it was not measured: a source from checkpoints/finished was trained by another command.",
-    "PSCP weighs the mean against trained parameters and peak memory, whose constants are the medians over the methods "
-    "here that have both, and counts inference as free, since it is not measured; compare it within this table alone.",
+    "Inference: the operations per row that a method adds to those of the bare backbone, for a text and an answer of "
+    "the suite's usual lengths, counted by torch.",
+    "PSCP weighs the mean against trained parameters, inference and peak memory, whose constants are the medians over "
+    "the methods here; compare it within this table alone.",
 )
 
 GATE_NOTE = (
@@ -105,6 +107,7 @@ def _row(line: Line) -> list[Any]:
         NOTHING if cost.seconds is None else duration(cost.seconds),
         NOTHING if cost.peak_memory_mib is None else f"{cost.peak_memory_mib:,} MiB",
         size(cost.stored_bytes),
+        flops(cost.added_flops),
         NOTHING if math.isnan(line.pscp) else f"{line.pscp:.1f}",
     ]
 
@@ -134,7 +137,16 @@ def stage_1_time(cost: MethodCost) -> str:
 
 def size(num_bytes: float) -> str:
     """Format a size on disk: "512 B", "12.3 kB", "8.5 MB"."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if num_bytes >= scale:
-            return f"{num_bytes / scale:.3g} {unit}"
-    return f"{num_bytes:.0f} B"
+    return _with_unit(num_bytes, (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)), "B")
+
+
+def flops(operations: int) -> str:
+    """Format a number of floating-point operations: "0 FLOP", "1.2 MFLOP", "3.4 GFLOP"."""
+    return _with_unit(operations, (("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6), ("kFLOP", 1e3)), "FLOP")
+
+
+def _with_unit(number: float, units: Sequence[tuple[str, float]], smallest: str) -> str:
+    for unit, scale in units:
+        if number >= scale:
+            return f"{number / scale:.3g} {unit}"
+    return f"{number:.0f} {smallest}"

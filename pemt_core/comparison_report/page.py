@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from pemt_core.comparison.compared import Compared
 from pemt_core.comparison_report import claims
 from pemt_core.comparison_report.gates import gates_of
-from pemt_core.comparison_report.markdown import COST_NOTES, GATE_NOTE, size, sources_of, stage_1_time, title_of
+from pemt_core.comparison_report.markdown import COST_NOTES, GATE_NOTE, flops, size, sources_of, stage_1_time, title_of
 from pemt_core.comparison_report.matrix import FLOOR_MARK, colours, matrix_of
 from pemt_core.comparison_report.study import Study
 from pemt_core.report.page import new_environment
@@ -35,6 +35,7 @@ def render_page(compared: Compared, studies: Sequence[Study], figures: Mapping[s
         "flipped": lambda ends: claims.interval(ends, minus=True),
         "p": lambda p: claims.p_value(p).removeprefix("= "),
         "size": size,
+        "flops": flops,
         "sources": sources_of,
         "stage_1": stage_1_time,
         "marked": claims.marked_title,
