@@ -311,6 +311,37 @@ def test_empty_official_split(tmp_path: Path, prepare: Prepare) -> None:
         prepare("cb", source)
 
 
+def test_a_folder_that_is_not_whole_is_named(tmp_path: Path, prepare: Prepare) -> None:
+    source = cb_folder(tmp_path / "m", train=cb_rows(9), validation=cb_rows(4))
+    repository = source / "aps/super_glue"
+    path = repository / "cb/train-00000-of-00001.parquet"
+    whole, first = path.read_bytes(), path.with_name("train-00000-of-00003.parquet")
+    for content, message in (
+        (whole[:-9], r"cb/train-00000-of-00001\.parquet: not readable as parquet"),
+        (b"version https://git-lfs.github.com/spec/v1\n", r"00001\.parquet: is a Git LFS pointer.* git lfs pull"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=rf"\(cb\): not readable from .*{message}"):
+            prepare("cb", source)
+    path.unlink()
+    first.write_bytes(whole)
+    with pytest.raises(DataError, match=r"train-00001-of-00003\.parquet and 1 others: no such file, but others of 3"):
+        prepare("cb", source)
+
+
+def test_what_the_library_refuses_in_a_folder_is_said_in_a_line(tmp_path: Path, prepare: Prepare) -> None:
+    """Repositories of the hub have programs, which are never run."""
+    source = cb_folder(tmp_path / "m", train=cb_rows(9), validation=cb_rows(4))
+    repository = source / "aps/super_glue"
+    (repository / "super_glue.py").write_text("raise ZeroDivisionError")
+    with pytest.raises(DataError, match=r"\(cb\): not readable from .*scripts are no longer supported"):
+        prepare("cb", source)
+    (repository / "super_glue.py").unlink()
+    (repository / "README.md").write_text("---\nconfigs: [\n---\n")
+    with pytest.raises(DataError, match=r"\(cb\): not readable from .*ParserError: [^\n]*$"):
+        prepare("cb", source)
+
+
 def test_only_dropped_rows_leave_a_split_empty(tmp_path: Path, prepare: Prepare) -> None:
     row = {"text": "It ran.", "span1_text": "cat", "span1_index": 0, "span2_text": "It", "span2_index": 0, "label": 0}
     rows = [{**row, "idx": n} for n in range(4)]

@@ -1,28 +1,31 @@
 """Load a task's official splits: from the hub, a folder that mirrors its layout, the embedded world, or files."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HTTPError
 
 from pemt_core.artifacts.files import sha256_of_file, sha256_of_json
+from pemt_core.backbone.location import one_line
 from pemt_core.embedded.suite import load_embedded
 from pemt_core.errors import DataError, nearest
 from pemt_core.preparation.revisions import resolve_revision
 from pemt_core.provenance.code import code_hash
 from pemt_core.settings import EMBEDDED, HUB
 from pemt_core.tasks.files import check_file, place_of, read_rows
+from pemt_core.tasks.files.parquet_records import parquet_rows
 from pemt_core.tasks.record import FileDataset, HubDataset
 
 _SUBSET_COLUMN = "subset"
+_SHARD = re.compile(r"(.*-)\d{5}-of-(\d{5})(\.\w+)", re.DOTALL)
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +75,9 @@ def _load(dataset: HubDataset, source: str, revision: str) -> Mapping[str, datas
     cache_dir = None if source == HUB else _cache_of(Path(location).resolve().rglob("*"))
     with _reading(dataset, source):
         _check_configuration(dataset, location, revision)
+        if source != HUB:
+            builder = datasets.load_dataset_builder(location, dataset.config, cache_dir=cache_dir)
+            _check_shards([*chain.from_iterable((builder.config.data_files or {}).values())])
         loaded = datasets.load_dataset(location, dataset.config, revision=revision or None, cache_dir=cache_dir)
     if "train" not in loaded:
         raise DataError(f"{dataset}: no split 'train' in {location}; it has {_listed(loaded)}")
@@ -155,23 +161,35 @@ def _reading(dataset: HubDataset, source: str) -> Iterator[None]:
             f"{dataset}: the hub is unreachable or broke the connection ({error}); "
             "try again, or set prepare.source (in the recipe, if it sets it) to a folder that mirrors it"
         ) from error
-    except (OSError, ValueError, DatasetsError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # `datasets` does not document what it raises
         cause = error.__cause__ or error  # the library's message often says only that something failed
-        reason = _empty_files(Path(source) / dataset.repo) or f"{type(cause).__name__}: {cause}"
+        reason = _broken_files(Path(source) / dataset.repo) or f"{type(cause).__name__}: {one_line(cause)}"
         raise DataError(f"{dataset}: not readable from '{source}' ({reason})") from error
 
 
-def _empty_files(repository: Path) -> str:
-    """Name the parquet files without rows, which make `datasets` fail with an unrelated message."""
-    empty = [path.name for path in sorted(repository.rglob("*.parquet")) if _has_no_row(path)]
+def _broken_files(repository: Path) -> str:
+    """Name the parquet files that are of another kind, damaged or without rows; of these, `datasets` names none."""
+    empty = []
+    for path in sorted(repository.rglob("*.parquet")):
+        try:
+            if parquet_rows(path) == 0:
+                empty.append(path.name)
+        except DataError as error:
+            return str(error)
     return f"files without rows: {', '.join(empty)}" if empty else ""
 
 
-def _has_no_row(path: Path) -> bool:
-    try:
-        return bool(pq.read_metadata(path).num_rows == 0)
-    except (pa.ArrowInvalid, OSError):
-        return False  # it is unreadable, not empty
+def _check_shards(files: Sequence[str]) -> None:
+    """Raise DataError if a file is numbered, as train-00000-of-00002.parquet is, and another one is missing."""
+    present = set(files)
+    for begin, count, ending in dict.fromkeys(match.groups() for match in map(_SHARD.fullmatch, files) if match):
+        every = [f"{begin}{number:05}-of-{count}{ending}" for number in range(int(count))]
+        missing = [file for file in every if file not in present]
+        if missing:
+            more = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
+            raise DataError(f"{missing[0]}{more}: no such file, but others of {len(every)} are there; get all of them")
 
 
 def _check_configuration(dataset: HubDataset, location: str, revision: str) -> None:

@@ -35,6 +35,12 @@ def parquet_columns(path: Path) -> list[str]:
         return list(file.schema_arrow.names)
 
 
+def parquet_rows(path: Path) -> int:
+    """Return the number of rows that a file says it has."""
+    with _opened(path) as file:
+        return int(file.metadata.num_rows)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     check_kind(path, PARQUET)
