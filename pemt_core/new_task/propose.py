@@ -78,7 +78,7 @@ def propose_entry(
 def _inferred_text(file: str, columns: Sequence[str], target: str, key: str | None) -> tuple[dict[str, str], list[str]]:
     """Return the columns that are text by their names, with notes. Raises DataError if there are none."""
     others = [column for column in columns if column not in (target, key)]
-    text = _named([column for column in others if not _OF_AN_INDEX.fullmatch(column)])
+    text = _named(file, [column for column in others if not _OF_AN_INDEX.fullmatch(column)])
     if not text:
         roles = f"'{target}' has the answer" + (f", '{key}' the name of a row" if key else "")
         raise DataError(f"{file}: no column is left for the text: {roles}")
@@ -116,13 +116,15 @@ def _description(names: Sequence[str], target: str, *, has_labels: bool) -> str:
     return f"Given {given}, {f'decide which {target} it is' if has_labels else f'write the {target}'}."
 
 
-def _named(columns: Sequence[str]) -> dict[str, str]:
+def _named(file: str, columns: Sequence[str]) -> dict[str, str]:
     """Name each column in the text, without blanks around it. Raises DataError if two get the same name."""
     text: dict[str, str] = {}
     for column in columns:
         name = column.strip()
         if name in text:
-            raise DataError(f"the columns '{text[name]}' and '{column}' have the same name; pass those to read: --text")
+            pair = f"the columns '{text[name]}' and '{column}' have the same name"
+            problem = f"the column '{column}' occurs {columns.count(column)} times" if text[name] == column else pair
+            raise DataError(f"{file}: {problem}; rename them in the file, or pass other columns to read: --text")
         text[name] = column
     return text
 

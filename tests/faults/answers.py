@@ -48,6 +48,7 @@ ANSWERS = (
     Answer("tabs.csv", PREDICT, REFUSED, (r"\\t|tab",)),
     Answer("trailing_commas.csv", PREDICT, FITS),
     Answer("leading_blank_lines.csv", PREDICT, FITS),
+    Answer("repeated_column.csv", ADD, REFUSED, (r"repeated_column\.csv: the column 'text' occurs 2 times",), FULL),
     # Labels
     Answer("train_int.parquet", ADD, REFUSED, (r"0\.0|number|spelling",), ("--test", "test_float.parquet", *FULL)),
     Answer("train_words.csv", ADD, REFUSED, (r"maybe",), ("--test", "test_words.csv", *FULL)),
@@ -137,6 +138,7 @@ GENERATED: Mapping[str, Callable[[], str | bytes]] = {
     "tabs.csv": lambda: _csv(separator="\t"),
     "trailing_commas.csv": lambda: _csv(end=",\n"),
     "leading_blank_lines.csv": lambda: "\n\n" + _csv(),
+    "repeated_column.csv": lambda: _csv().replace("text,label", "text,text,label").replace("the lamp", "the,lamp"),
     "train_words.csv": _csv,
     "test_words.csv": lambda: _csv(label="maybe"),
     "utf16.csv": lambda: _csv().encode("utf-16"),
