@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from components.command import add_params, check_output, explained, run
+from pemt_core.errors import printable
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -51,7 +52,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def print_notes(notes: Iterable[str]) -> None:
     for note in notes:
-        print(f"note: {note}", flush=True)  # an error may follow on the other stream
+        print(printable(f"note: {note}"), flush=True)  # an error may follow on the other stream
 
 
 def as_written(file: Path, folder: Path) -> str:

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from pemt_core import __version__
-from pemt_core.errors import PemtError, nearest
+from pemt_core.errors import PemtError, nearest, refusal
 from pemt_core.interruption import stoppable
 
 READER_GONE = 141  # 128 plus the number of SIGPIPE, as in shells
@@ -103,7 +103,7 @@ def dispatch() -> None:
     try:
         parser = make_parser({name} & COMMANDS.keys())
     except CommandError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(refusal(error))
     if name in COMMANDS:
         program = COMMANDS[name].load()
         parser.set_defaults(whole_parser=whole_parser)  # for `completion`, which cannot import it

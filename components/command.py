@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path, PosixPath
 
-from pemt_core.errors import FileError, PemtError, cut, file_errors_named
+from pemt_core.errors import FileError, PemtError, cut, file_errors_named, refusal
 from pemt_core.interruption import stoppable
 from pemt_core.schema.values import check_words
 
@@ -84,7 +84,7 @@ def run(main: Main, parser: argparse.ArgumentParser) -> None:
                 flush_output()
             sys.exit(code)
         except PemtError as error:
-            sys.exit(f"error: {error}")
+            sys.exit(refusal(error))
 
 
 def check_paths(arguments: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Generic
 from components.command import OutputFile, OutputFolder, check_paths, collect_rarely, explained, flush_output
 from components.executor import Executor, Outcome
 from components.handover import hand_over
-from pemt_core.errors import PemtError, file_errors_named
+from pemt_core.errors import PemtError, file_errors_named, refusal
 from pemt_core.interruption import Interrupted, stoppable
 from pemt_core.schema.values import check_words
 from pemt_core.settings.groups import TrackingSettings
@@ -137,7 +137,7 @@ def run_program(
         except PemtError as error:
             if executor:
                 executor.fail(str(error))
-            sys.exit(f"error: {error}")
+            sys.exit(refusal(error))
 
 
 def answers() -> bool:

@@ -18,7 +18,7 @@ from components.executor import ERROR, Executor, Outcome, local_path
 from components.trainer_api import Jobs, TrainerJobError, phase
 from components.trainer_manifest import manifests
 from pemt_core.artifacts.files import atomic_directory, atomic_file, read_json, sha256_of_json
-from pemt_core.errors import ArtifactError, PemtError, SettingsError, file_errors_named
+from pemt_core.errors import ArtifactError, PemtError, SettingsError, file_errors_named, refusal
 from pemt_core.interruption import stoppable
 from pemt_core.schema.json_values import parse_object
 
@@ -176,4 +176,4 @@ if __name__ == "__main__":
         except PemtError as error:
             if kubeflow:
                 kubeflow.fail(str(error))
-            sys.exit(f"error: {error}")
+            sys.exit(refusal(error))

@@ -107,6 +107,16 @@ def _obstacle(path: Path, number: int | None) -> str:
     return ""
 
 
+def refusal(error: PemtError) -> str:
+    """Return what a program says of an error: one line, whatever line breaks and escapes a file's texts have."""
+    return printable(f"error: {error}")
+
+
+def printable(text: str) -> str:
+    """Escape what a person does not see and a terminal may act on: line breaks, controls, characters of no width."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def cut(text: str, length: int = _LONGEST_SHOWN) -> str:
     """Shorten a text for a message."""
     return text if len(text) <= length else f"{text[:length]}... ({len(text):,} characters)"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pemt_core.errors import PemtError, SettingsError, file_errors_named
+from pemt_core.errors import PemtError, SettingsError, file_errors_named, refusal
 from pemt_core.interruption import stoppable
 from pemt_core.schema.values import check_words
 from pemt_core.settings import Settings, parse_run, parse_settings, read_params
@@ -94,7 +94,7 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
                 check_words(sys.argv[1:])
                 main(parser.parse_args())
         except PemtError as error:
-            sys.exit(f"error: {error}")
+            sys.exit(refusal(error))
 
 
 def _k(text: str) -> str | int:

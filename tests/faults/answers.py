@@ -49,6 +49,8 @@ ANSWERS = (
     Answer("trailing_commas.csv", PREDICT, FITS),
     Answer("leading_blank_lines.csv", PREDICT, FITS),
     Answer("repeated_column.csv", ADD, REFUSED, (r"repeated_column\.csv: the column 'text' occurs 2 times",), FULL),
+    Answer("line_break_in_header.csv", PREDICT, REFUSED, (r"did you mean 'te\\nxt'",)),
+    Answer("zero_width_in_header.csv", ADD, REFUSED, (r"did you mean 'label\\u200b'",), FULL),
     # Labels
     Answer("train_int.parquet", ADD, REFUSED, (r"0\.0|number|spelling",), ("--test", "test_float.parquet", *FULL)),
     Answer("train_words.csv", ADD, REFUSED, (r"maybe",), ("--test", "test_words.csv", *FULL)),
@@ -139,6 +141,8 @@ GENERATED: Mapping[str, Callable[[], str | bytes]] = {
     "trailing_commas.csv": lambda: _csv(end=",\n"),
     "leading_blank_lines.csv": lambda: "\n\n" + _csv(),
     "repeated_column.csv": lambda: _csv().replace("text,label", "text,text,label").replace("the lamp", "the,lamp"),
+    "line_break_in_header.csv": lambda: _csv().replace("text", '"te\nxt"', 1),
+    "zero_width_in_header.csv": lambda: _csv().replace("label", "label\u200b", 1),
     "train_words.csv": _csv,
     "test_words.csv": lambda: _csv(label="maybe"),
     "utf16.csv": lambda: _csv().encode("utf-16"),
