@@ -25,7 +25,7 @@ def text_of_row(row: Row, conversion: RowConversion, place: str) -> str:
     missing = [name for name in conversion.inputs if name not in values]
     try:
         if isinstance(row, str) or (missing and not is_absent(values.get(TEXT))):
-            return text_of(values, TEXT)
+            return _finished(values)
         if not missing:
             return _source(values, conversion)
     except (RowError, DroppedRowError) as error:
@@ -40,6 +40,13 @@ def text_of_row(row: Row, conversion: RowConversion, place: str) -> str:
 def known_columns(conversions: Iterable[RowConversion]) -> list[str]:
     """The columns that rows of these targets may have, in order: those that they read, and the finished text."""
     return list(dict.fromkeys(column for each in conversions for column in (*each.inputs, TEXT)))
+
+
+def _finished(values: Mapping[str, Any]) -> str:
+    text = text_of(values, TEXT)
+    if is_blank(text):
+        raise NoValueError(TEXT)
+    return text
 
 
 def _source(values: Mapping[str, Any], conversion: RowConversion) -> str:

@@ -113,6 +113,7 @@ ANSWERS = (
     Answer("predict_surrogate.jsonl", PREDICT, REFUSED, (r"line 1",), ("--keep", "premise")),
     Answer("predict_list_task.jsonl", PREDICT, REFUSED, (r"line 1",)),
     Answer("surrogate_column.jsonl", PREDICT, REFUSED, (r"udc80",), ("--keep", "\udc80 a")),
+    Answer("blank_source.jsonl", PREDICT, REFUSED, (r"line 2", r"no value in column 'source'")),
     Answer("UPPER.CSV", PREDICT, REFUSED, (r"no cell|cell",), ("--cell", "../../sources/sst2")),
     Answer("a_folder.csv", PREDICT, REFUSED, (r"a_folder\.csv", r"folder|directory")),
 )
@@ -143,6 +144,7 @@ GENERATED: Mapping[str, Callable[[], str | bytes]] = {
     "repeated_column.csv": lambda: _csv().replace("text,label", "text,text,label").replace("the lamp", "the,lamp"),
     "line_break_in_header.csv": lambda: _csv().replace("text", '"te\nxt"', 1),
     "zero_width_in_header.csv": lambda: _csv().replace("label", "label\u200b", 1),
+    "blank_source.jsonl": lambda: '{"source": "text: a"}\n{"source": " \\u200b"}\n',
     "train_words.csv": _csv,
     "test_words.csv": lambda: _csv(label="maybe"),
     "utf16.csv": lambda: _csv().encode("utf-16"),
