@@ -613,12 +613,16 @@ def test_values_to_keep_are_copied_as_text(trained: World, tmp_path: Path) -> No
         "day": [date(2026, 11, 28)],
         "huge": [math.inf],
         "flag": [True],
+        "list": [["é", None]],
+        "record": [{"whole": 1, "day": date(2026, 11, 28)}],
         "nothing": pa.array([None], pa.string()),
     }
     pq.write_table(pa.table({"source": ["text: red"], **kept}), tmp_path / "rows.parquet")
     predict_file(load(trained, "cb"), tmp_path / "rows.parquet", tmp_path / "answers.jsonl", keep=list(kept))
     (row,) = read_rows(tmp_path / "answers.jsonl")
-    assert [row[name] for name in kept] == ["0.1", "2026-11-28", "inf", "true", None]
+    assert [row[name] for name in kept] == [
+        "0.1", "2026-11-28", "inf", "true", '["é", null]', '{"whole": 1, "day": "2026-11-28"}', None,
+    ]  # fmt: skip
 
 
 def test_the_path_that_is_meant_is_named(trained: World, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Predictions for files of any size: CSV, JSONL and parquet are read, answered and written in parts."""
 
+import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,5 +117,7 @@ def _kept(place: str, row: Mapping[str, Any], keep: Sequence[str]) -> dict[str, 
 
 
 def _kept_text(name: str, value: Any) -> str:
+    if isinstance(value, dict | list):
+        value = json.dumps(value, ensure_ascii=False, default=str)
     is_plain = isinstance(value, str | int | Decimal) or (isinstance(value, float) and math.isfinite(value))
     return as_text(name, value if is_plain else str(value))  # dates, for example
