@@ -267,6 +267,9 @@ def test_a_call_names_what_it_cannot_do(server: Server) -> None:
     assert refused("cb", {"version": 9}) == (404, "the model pemt-cb has no version 9; choose from: 1, 2")
     status, message = refused("cd", {})
     assert (status, "no registered model 'pemt-cd'; did you mean 'pemt-cb'?" in message) == (404, True)
+    for version in (True, 1.0, "1"):
+        status, message = refused("cb", {"version": version})
+        assert (status, message.startswith("body.version: Input should be a valid integer")) == (400, True)
     status, message = refused("cb", {"versions": 1})
     assert (status, message.startswith("body.versions: Extra inputs are not permitted")) == (400, True)
     answer = server.client.get("/invocation")

@@ -63,7 +63,7 @@ class Readiness(BaseModel):
 class WantedVersion(BaseModel):
     """The version to serve from now on."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     version: int | None = Field(None, ge=1, description="null: the version that has the alias, now and later")
 
