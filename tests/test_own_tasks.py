@@ -263,7 +263,7 @@ BAD_ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
     "a reference in a file": ({"files": {"train": "${x}.csv"}}, "expected text without ${"),
     "a long description": (
         {"description": "word " * 1_520 + "x"},
-        "tickets: description has 7,601 characters, at most 1,000",
+        "expected a sentence of at most 1,000 characters, found 7,601",
     ),
     "words for no label": (
         {"label_words": {"bills": "a"}},

@@ -324,6 +324,18 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
         put("imported_sources", {"own": {**OWN, "description": ""}}),
         ["imported_sources.own.description", "expected text that is not empty"],
     ),
+    "an imported source of an invisible description": (
+        put("imported_sources", {"own": {**OWN, "description": "\u200b"}}),
+        ["imported_sources.own.description", "expected a sentence"],
+    ),
+    "an imported source of a long description": (
+        put("imported_sources", {"own": {**OWN, "description": "word " * 1_520 + "x"}}),
+        ["imported_sources.own.description", "at most 1,000 characters, found 7,601"],
+    ),
+    "an imported source with a reference": (
+        put("imported_sources", {"own": {**OWN, "adapter": "${HOME}/lora"}}),
+        ["imported_sources.own.adapter", "expected text without ${, which DVC would replace"],
+    ),
 }
 
 OF_A_RECIPE: dict[str, tuple[str, Any, str]] = {

@@ -1,13 +1,14 @@
 """The group `train_source`: adapters, and prompts that are trained alone; and imported sources."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from pemt_core.schema.group import Group
 from pemt_core.schema.numbers import Count, Rank, Rate, Seed
 from pemt_core.schema.validation import merged, validate
 from pemt_core.settings.groups import PromptInit
+from pemt_core.tasks.entry import Description, Filled
 from pemt_core.training.settings import FixedRateTraining, SelectBy
 
 SourceKind = Literal["adapter", "prompt"]
@@ -85,5 +86,5 @@ class TrainSourceGroup(TrainSourceSettings):
 class ImportedSource(Group):
     """A LoRA in PEFT's layout that becomes an expert."""
 
-    adapter: Annotated[str, Field(min_length=1)]  # its folder
-    description: Annotated[str, Field(min_length=1)] | None  # of its task, if its folder has no prompt
+    adapter: Filled  # its folder
+    description: Description | None  # of its task, if its folder has no prompt

@@ -30,13 +30,17 @@ def _stripped(text: str) -> str:
     return text
 
 
-def _visible(text: str) -> str:
+def _sentence(text: str) -> str:
     if is_blank(text):
         raise ValueError("expected a sentence")
+    if len(text) > LONGEST_DESCRIPTION:
+        found = f"at most {LONGEST_DESCRIPTION:,} characters, found {len(text):,}"
+        raise ValueError(f"expected a sentence of {found}, since its tokens start the prompt")
     return text
 
 
 Filled = Annotated[str, AfterValidator(_stripped), AfterValidator(_without_reference)]
+Description = Annotated[Filled, AfterValidator(_sentence)]  # of a task; its tokens start the task prompt
 Column = Annotated[str, Field(min_length=1), AfterValidator(_without_reference)]
 
 
@@ -61,7 +65,7 @@ class OwnTask(Group):
     target: Column  # column of the answer
     labels: Annotated[list[Filled], Field(min_length=2)] | None  # all values of the column; None: free text
     label_words: dict[Filled, Filled] | None = None  # what the model writes for a label; absent labels: themselves
-    description: Annotated[Filled, AfterValidator(_visible)]  # one sentence; its tokens start the task prompt
+    description: Description
     metrics: Annotated[list[Filled], Field(min_length=1)]  # the main one first
     chance: Annotated[float, Field(ge=0, le=100)] | None = (
         None  # points that a guess scores, if a constant answer scores less
@@ -77,9 +81,6 @@ class OwnTask(Group):
     def _agree(self) -> "OwnTask":
         if self.target in self.text.values():
             raise ValueError(f"target is '{self.target}', also a column of text: the text would contain the answer")
-        if len(self.description) > LONGEST_DESCRIPTION:
-            found = f"{len(self.description):,} characters, at most {LONGEST_DESCRIPTION:,} are possible"
-            raise ValueError(f"description has {found}; it is one sentence, whose tokens start the prompt")
         for label in self.label_words or {}:
             if label not in (self.labels or []):
                 raise ValueError(f"label_words has '{label}', which is not one of labels")
