@@ -246,7 +246,8 @@ def test_predict_names_the_error(project: Project, monkeypatch: pytest.MonkeyPat
     assert "`dvc repro transfer@rte` trains its cells" in error("--target", "rte")
     assert error("--target", "cb", file="row.csv") == "error: row.csv: no such file; did you mean 'rows.csv'?"
     assert "has no version 7" in error("--model", "models:/pemt-cb/7")
-    assert "is not a model; expected models:/<name>@<alias>" in error("--model", "models:/pemt-cb")
+    for model in ("models:/pemt-cb", f"models:/pemt-cb/{'9' * 5_000}"):
+        assert "is not a model; expected models:/<name>@<alias>" in error("--model", model)
     assert "there is no cell 'pemt-kfull'; did you mean 'pemt-kf" in error("--target", "cb", "--cell", "pemt-kfull")
     assert "targets/cb: there is no cell '../../sources/alpha'; choose from: " in error(
         "--target", "cb", "--cell", "../../sources/alpha"

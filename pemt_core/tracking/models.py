@@ -7,13 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pemt_core.errors import nearest
+from pemt_core.errors import cut, nearest
 from pemt_core.tasks.pairs import Kind
 from pemt_core.tracking.address import TrackingError
 from pemt_core.tracking.store import Store, request
 
 MODEL, FOLDER = "model", "folder"  # a run's artifact folder with a version; the package's folder in it
-MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<number>\d+))")
+MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<number>[0-9]{1,18}))")
 BACKBONE_DIR = "pemt.backbone_dir"  # tag: where a version's backbone is, unless the version contains it
 FINGERPRINT = "pemt.backbone"  # tag: the fingerprint of the backbone that a version was trained on
 BACKBONE = "backbone"  # key of a model's configuration: the backbone's folder, as a server may set it
@@ -104,7 +104,7 @@ def find_version(store: Store, uri: str) -> Version:
     """Return the version at models:/<name>@<alias> or models:/<name>/<number>. TrackingError names the nearest."""
     match = MODEL_URI.fullmatch(uri)
     if not match:
-        raise TrackingError(f"'{uri}' is not a model; expected models:/<name>@<alias> or models:/<name>/<version>")
+        raise TrackingError(f"'{cut(uri)}' is not a model; expected models:/<name>@<alias> or models:/<name>/<version>")
     name, alias = match["name"], match["alias"]
     aliases, versions = aliases_of(store, name), {each.number: each for each in versions_of(store, name)}
     if alias and alias not in aliases:
