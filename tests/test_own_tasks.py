@@ -509,6 +509,18 @@ def test_entries_are_added_to_other_layouts(params: Path, case: str, only: bool)
     assert not [line for line in params.read_text().splitlines() if line != line.rstrip()]
 
 
+@pytest.mark.parametrize("line_end", ["\r\n", "\r"])
+def test_the_line_ends_of_params_stay(params: Path, line_end: str) -> None:
+    params.write_text(params.read_text(), newline=line_end)
+    before = params.read_bytes().split(line_end.encode())
+    add_own_task(params, "tickets", proposed(params), differences={"k": ["full"]})
+    after = params.read_bytes()
+    assert after.replace(line_end.encode(), b"").find(b"\n") < 0
+    changed = [line for line in before if line not in after.split(line_end.encode())]
+    assert len(changed) <= 3
+    assert "tickets" in load_settings(params).own_tasks
+
+
 def test_a_layout_that_cannot_be_edited_is_refused(params: Path) -> None:
     text = params.read_text().replace("per_source: {}", "per_source: &same {}")
     text = text.replace("per_target: {}", "per_target: *same")

@@ -56,7 +56,8 @@ def add_own_task(
     }
     expected = merged(values, added)
     notes = try_task(task, parse_settings(expected, str(params)), folder, inferred_labels=inferred_labels)
-    text = _with_task(params, name, added, listed, only)
+    before, line_end = _text_of(params)
+    text = _with_task(before, name, added, listed, only)
     if text is None or {**parse_yaml(text, str(params)), "recipes": expected["recipes"]} != expected:
         groups = ", ".join(f"{group}.{name}" for group in added if group != "tasks")
         raise SettingsError(
@@ -64,7 +65,7 @@ def add_own_task(
             "yourself, as docs/own_tasks.md shows"
         )
     with atomic_file(params) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline=line_end)
     return notes
 
 
@@ -76,9 +77,15 @@ def parse_mapping(text: str, flag: str, example: str) -> dict[str, Any]:
     return values
 
 
-def _with_task(params: Path, name: str, added: Mapping[str, Any], listed: str, only: bool) -> str | None:
+def _text_of(params: Path) -> tuple[str, str]:
+    """Return the text of params.yaml, its lines ended by LF, and what ends them in the file."""
+    with params.open(encoding="utf-8") as file:
+        text = file.read()
+        return text, file.newlines if isinstance(file.newlines, str) else "\n"
+
+
+def _with_task(text: str, name: str, added: Mapping[str, Any], listed: str, only: bool) -> str | None:
     """Return the text of params.yaml with the added keys; None if a key has no place."""
-    text = params.read_text(encoding="utf-8")
     try:
         for group in added.keys() - {"tasks"}:
             text = with_key(text, group, name, added[group][name])
