@@ -1,5 +1,6 @@
 """Numbered records, and errors for missing or repeated columns, shared by all formats."""
 
+from collections import Counter
 from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,8 +19,9 @@ Records = Generator[Record, None, None]  # close it if you stop early, or the fi
 
 def check_columns(place: str, columns: Collection[str], names: Sequence[str]) -> None:
     """Raise DataError, beginning with `place`, if one of `columns` is missing from `names` or occurs more than once."""
+    counts = Counter(names)  # once: rows may have thousands of columns
     for column in columns:
-        if column not in names:
+        if not counts[column]:
             raise DataError(f"{place}: there is no column '{column}': {nearest(column, filter(None, names))}")
-        if names.count(column) > 1:
-            raise DataError(f"{place}: the column '{column}' occurs {names.count(column)} times")
+        if counts[column] > 1:
+            raise DataError(f"{place}: the column '{column}' occurs {counts[column]} times")
