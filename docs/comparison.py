@@ -22,7 +22,8 @@ from ruamel.yaml import YAML
 DOCS = Path(__file__).parent
 PAGE, FILES = DOCS / "comparison.md", DOCS / "comparison"
 REAL = Path("real/transfer"), DOCS / "real_language"  # the report of `make real`, and what its page shows of it
-EXPERIMENTS = ("router_swap", "table1", "controls", "few_shot", "ablations")
+EXPERIMENTS = ("router_swap", "table1", "controls", "few_shot", "ablations")  # on the embedded T5
+DECODER = "layouts"  # on the embedded decoder-only backbone
 KEPT = ("rows.csv", "table.csv", "comparisons.csv", "paragraph.md", "table.md", "made.md")
 FIGURES = ("by_k", "points", "ranks", "ranks_above_floor", "matrix", "gates")
 
@@ -58,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--project", type=Path, default=Path(), help="folder that has comparison/ (%(default)s)")
     project = parser.parse_args().project
-    for name, folder in (*((Path(each), FILES / each) for each in EXPERIMENTS), REAL):
+    for name, folder in (*((Path(each), FILES / each) for each in (*EXPERIMENTS, DECODER)), REAL):
         whole = project / "comparison" / name
         for report in (whole / "part", whole):
             if (report / "report.html").is_file():
@@ -70,7 +71,7 @@ def page() -> str:
     """docs/comparison.md, from the files in docs/comparison/."""
     rows = facts.rows_in(FILES, EXPERIMENTS)
     head = HEAD.format(targets=facts.targets(rows), origin=facts.origin(rows))
-    return "\n".join([head, claims.section(FILES, rows), *(section(name) for name in EXPERIMENTS)])
+    return "\n".join([head, claims.section(FILES, rows), *(section(name) for name in (*EXPERIMENTS, DECODER))])
 
 
 def notes(name: str) -> list[str]:
@@ -79,8 +80,20 @@ def notes(name: str) -> list[str]:
     texts = {"table1": [JOINT], "few_shot": [JOINT, SELECTION]}.get(name, [])
     if name == "table1":
         texts.append(facts.last_steps(rows))
+    if name == DECODER:
+        texts.append(decoder(rows))
     since = facts.other_grids(rows, grids())
     return [*texts, since] if since else texts
+
+
+def decoder(rows: pd.DataFrame) -> str:
+    """How far PEMT is above the control in each layout, and on the T5."""
+    gaps = {layout: facts.gap(rows, f"pemt_{layout}", f"control_{layout}") for layout in ("behind", "both", "front")}
+    shown = ", ".join(f"{gap:+.1f} with `{layout}`".replace("-", "−") for layout, gap in gaps.items())
+    of_t5 = facts.gap(pd.read_csv(FILES / "controls" / "rows.csv"), "pemt", "control")
+    return f"""\
+The backbone is the embedded Llama ([embedded_world.md](embedded_world.md)); [backbones.md](backbones.md) explains the
+layouts. PEMT minus control, in points: {shown}; on the T5, in `controls`, {of_t5:+.1f}."""
 
 
 def grids() -> dict[str, list[float]]:

@@ -31,6 +31,13 @@ def targets(rows: Rows) -> str:
     return f"{usual} targets ({', '.join(others)})" if others else f"{usual} targets"
 
 
+def gap(rows: pd.DataFrame, one: str, other: str) -> float:
+    """The mean of a method minus that of another, in points, over the cells that both have."""
+    first, second = (rows[rows["method"] == method] for method in (one, other))
+    both = first.merge(second, on=["target", "k", "seed"])
+    return float((both["score_x"] - both["score_y"]).mean())
+
+
 def last_steps(rows: pd.DataFrame) -> str:
     """In how many cells of each method the checkpoint that validation chose is the last one."""
     last = rows["best_step"].max()
