@@ -329,6 +329,19 @@ def test_a_folder_that_is_not_whole_is_named(tmp_path: Path, prepare: Prepare) -
         prepare("cb", source)
 
 
+def test_a_folder_needs_the_files_of_its_own_configuration_alone(tmp_path: Path, prepare: Prepare) -> None:
+    """The hub's card lists all of them, and a user gets those that a task reads."""
+    source = cb_folder(tmp_path / "m", train=cb_rows(9), validation=cb_rows(4))
+    listed = "- config_name: {0}\n  data_files:\n  - split: train\n    path: {0}/train-*\n"
+    own = listed.format("cb") + "  - split: validation\n    path: cb/validation-*\n"
+    card = source / "aps/super_glue/README.md"
+    card.write_text(f"---\nconfigs:\n{listed.format('boolq')}{own}---\n")
+    prepare("cb", source)
+    (source / "aps/super_glue/cb/validation-00000-of-00001.parquet").unlink()
+    with pytest.raises(DataError, match=r"no file fits 'cb/validation-\*', which README\.md lists for 'cb'"):
+        prepare("cb", source)
+
+
 def test_what_the_library_refuses_in_a_folder_is_said_in_a_line(tmp_path: Path, prepare: Prepare) -> None:
     """Repositories of the hub have programs, which are never run."""
     source = cb_folder(tmp_path / "m", train=cb_rows(9), validation=cb_rows(4))

@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 from datasets.exceptions import DatasetsError
+from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HTTPError
 
 from pemt_core.artifacts.files import sha256_of_file, sha256_of_json
@@ -74,11 +75,14 @@ def _load(dataset: HubDataset, source: str, revision: str) -> Mapping[str, datas
     location = dataset.repo if source == HUB else str(_mirrored_repository(dataset, Path(source)))
     cache_dir = None if source == HUB else _cache_of(Path(location).resolve().rglob("*"))
     with _reading(dataset, source):
-        _check_configuration(dataset, location, revision)
+        # named, since `datasets` else fails where a mirror lacks the files of another configuration of the card
+        files = None if source == HUB else _files_of_card(Path(location), dataset.config)
+        _check_configuration(dataset, location, revision, files)
+        chosen: dict[str, Any] = {"name": dataset.config, "data_files": files, "cache_dir": cache_dir}
         if source != HUB:
-            builder = datasets.load_dataset_builder(location, dataset.config, cache_dir=cache_dir)
+            builder = datasets.load_dataset_builder(location, **chosen)
             _check_shards([*chain.from_iterable((builder.config.data_files or {}).values())])
-        loaded = datasets.load_dataset(location, dataset.config, revision=revision or None, cache_dir=cache_dir)
+        loaded = datasets.load_dataset(location, **chosen, revision=revision or None)
     if "train" not in loaded:
         raise DataError(f"{dataset}: no split 'train' in {location}; it has {_listed(loaded)}")
     return loaded
@@ -192,8 +196,19 @@ def _check_shards(files: Sequence[str]) -> None:
             raise DataError(f"{missing[0]}{more}: no such file, but others of {len(every)} are there; get all of them")
 
 
-def _check_configuration(dataset: HubDataset, location: str, revision: str) -> None:
-    names = datasets.get_dataset_config_names(location, revision=revision or None)
+def _files_of_card(repository: Path, configuration: str) -> Any:
+    """The files of a configuration as README.md lists them, a pattern for each split; None if it does not."""
+    card = repository / "README.md"
+    listed = DatasetCard.load(card).data.to_dict().get("configs") if card.is_file() else None
+    files = next((each.get("data_files") for each in listed or [] if each["config_name"] == configuration), None)
+    for pattern in [each["path"] for each in files or [] if isinstance(each, dict)]:
+        if isinstance(pattern, str) and not any(repository.glob(pattern)):
+            raise DataError(f"{repository}: no file fits '{pattern}', which README.md lists for '{configuration}'")
+    return files
+
+
+def _check_configuration(dataset: HubDataset, location: str, revision: str, files: Any) -> None:
+    names = datasets.get_dataset_config_names(location, revision=revision or None, data_files=files)
     if dataset.config not in names:
         raise DataError(f"{location} has no configuration '{dataset.config}': {nearest(dataset.config, names)}")
 
