@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -337,6 +338,11 @@ def test_a_folder_needs_the_files_of_its_own_configuration_alone(tmp_path: Path,
     card = source / "aps/super_glue/README.md"
     card.write_text(f"---\nconfigs:\n{listed.format('boolq')}{own}---\n")
     prepare("cb", source)
+    shutil.copytree(source / "aps/super_glue/cb", source / "aps/super_glue/boolq")
+    in_folder = f"{own.replace('cb/', '')}  data_dir: cb\n"  # where patterns then begin
+    card.write_text(f"---\nconfigs:\n{listed.format('boolq')}{in_folder}---\n")
+    prepare("cb", source)
+    card.write_text(f"---\nconfigs:\n{own}---\n")
     (source / "aps/super_glue/cb/validation-00000-of-00001.parquet").unlink()
     with pytest.raises(DataError, match=r"no file fits 'cb/validation-\*', which README\.md lists for 'cb'"):
         prepare("cb", source)

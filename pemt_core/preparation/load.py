@@ -197,10 +197,14 @@ def _check_shards(files: Sequence[str]) -> None:
 
 
 def _files_of_card(repository: Path, configuration: str) -> Any:
-    """The files of a configuration as README.md lists them, a pattern for each split; None if it does not."""
+    """The files of a configuration as README.md lists them, a pattern for each split; None if it does not.
+
+    Patterns of a configuration with a `data_dir` begin there, not in the repository, and are left to `datasets`.
+    """
     card = repository / "README.md"
     listed = DatasetCard.load(card).data.to_dict().get("configs") if card.is_file() else None
-    files = next((each.get("data_files") for each in listed or [] if each["config_name"] == configuration), None)
+    own: dict[str, Any] = next((each for each in listed or [] if each["config_name"] == configuration), {})
+    files = None if "data_dir" in own else own.get("data_files")
     for pattern in [each["path"] for each in files or [] if isinstance(each, dict)]:
         if isinstance(pattern, str) and not any(repository.glob(pattern)):
             raise DataError(f"{repository}: no file fits '{pattern}', which README.md lists for '{configuration}'")
