@@ -90,8 +90,8 @@ class Planted:
         folder.mkdir(parents=True)
         references = ["yes" if row % 5 < 3 else "no" for row in range(self.rows)]
         rows = [
-            {"id": f"{target}{row}", "group": f"{target}{row // 2}", "source": f"text {row}", "target": word,
-             "references": [word]}
+            {"id": f"{target}{row}", "group": f"{target}{row // 2}", "cluster": f"{target}{row // 4}",
+             "source": f"text {row}", "target": word, "references": [word]}
             for row, word in enumerate(references)
         ]  # fmt: skip
         for split in SPLITS:

@@ -108,7 +108,7 @@ def test_the_tables_hold_the_means_and_intervals_of_the_seeds(compared: Compared
         half = scipy.stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / math.sqrt(3)
         assert float(row["mean"]) == pytest.approx(fmean(values), abs=1e-6)
         assert float(row["high"]) - float(row["mean"]) == pytest.approx(half, abs=1e-5)
-        assert (row["seeds"], row["test_rows"], row["clusters"]) == ("3", "60", "30")
+        assert (row["seeds"], row["test_rows"], row["clusters"]) == ("3", "60", "15")
         assert row["at_floor"] == str(row["target"] == FLOOR)
         gap = fmean(values) - fmean(scores["pemt"][row["target"]])
         assert float(row["difference"]) == pytest.approx(gap, abs=1e-6)

@@ -98,7 +98,7 @@ def test_every_source_gives_as_many_rows_and_each_row_keeps_its_text(tmp_path: P
         for name, original in originals.items():
             expected = rows_of(original, split)[:number]
             for row in expected:
-                row["id"], row["group"] = f"{name}/{row['id']}", f"{name}/{row['group']}"
+                row |= {column: f"{name}/{row[column]}" for column in ("id", "group", "cluster")}
             found = {row["id"]: row for row in mixed if row["id"].startswith(f"{name}/")}
             assert found == {row["id"]: row for row in expected}
         names = [row["id"].split("/")[0] for row in mixed]

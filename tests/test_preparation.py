@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -93,6 +94,8 @@ def test_multirc_is_halved_by_question(mirror: Path, prepare: Prepare) -> None:
     groups = {split: column(prepared, split, "group") for split in ("validation", "test")}
     assert not set(groups["validation"]) & set(groups["test"])
     assert len(set(groups["validation"]) | set(groups["test"])) == 953
+    pairs = set(zip(groups["test"], column(prepared, "test", "cluster"), strict=True))
+    assert len(pairs) == len(set(groups["test"])) == len(set(column(prepared, "test", "cluster")))
     for found in groups.values():  # the rows of a question stay together
         changes = sum(before != after for before, after in pairwise(found))
         assert changes == len(set(found)) - 1
@@ -113,6 +116,28 @@ def test_squad_holds_whole_passages_out(mirror: Path, prepare: Prepare) -> None:
     assert column(prepared, "test", "id") != sorted(column(prepared, "test", "id"))
     first = [source.split(" context: ")[1] for source in column(prepared, "test", "source")[:100]]
     assert len(set(first)) > 80  # a prefix spans many passages
+
+
+@pytest.mark.mirror
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("squad", lambda raw: Counter(row["context"] for row in raw)),
+        ("hotpotqa", lambda raw: Counter(row["context"] for row in raw if row["subset"] == "HotpotQA")),
+        ("record", lambda raw: Counter(row["idx"]["passage"] for row in raw)),
+        ("rte", lambda raw: Counter(range(139))),
+    ],
+)
+def test_rows_of_a_passage_are_a_cluster(
+    mirror: Path, prepare: Prepare, name: str, sizes: Callable[[list[dict[str, Any]]], Counter[Any]]
+) -> None:
+    """Publishers' rows, counted by passage, against the clusters that the bootstrap draws."""
+    record = get_task(name)
+    _, prepared = prepare(name, mirror)
+    folder = mirror / record.dataset.repo / record.dataset.config
+    raw = pq.read_table(next(folder.glob("validation-*.parquet"))).to_pylist()
+    found = Counter(column(prepared, "test", "cluster"))
+    assert sorted(found.values()) == sorted(sizes(raw).values())
 
 
 @pytest.mark.mirror

@@ -554,8 +554,9 @@ def result(task: str, method: str, seed: int, k: Any = 32, metric: str = "accura
 
 def test_results_and_answers_become_runs() -> None:
     cells = [(result(t, m, s), coin(0.7, s)) for t in ("rte", "cb") for m in ("pemt", "lora") for s in (2, 1)]
-    rte, cb = target_runs(cells, chance={"cb": 50.0})
+    rte, cb = target_runs(cells, chance={"cb": 50.0}, clusters={"cb": [f"passage {row // 4}" for row in range(200)]})
     assert (rte.target, cb.target, rte.metric, rte.chance, cb.chance) == ("rte", "cb", "accuracy", 0.0, 50.0)
+    assert (rte.cluster_of_row.max() + 1, cb.cluster_of_row.max() + 1) == (200, 50)
     assert rte.runs["pemt"][2] == coin(0.7, 2)
     assert rte.shared_seeds("pemt", "lora") == [1, 2]
     assert rte.shared_seeds("pemt", "missing") == []

@@ -174,7 +174,8 @@ def _toy_row(identifier: str, number: int, labels: Sequence[str], fillers: int) 
     word = labels[number % len(labels)]
     padding = "".join(f" {FILLERS[(number + n) % 7]}" for n in range(fillers))
     source = f"text: {word}{padding}"
-    return {"id": identifier, "group": identifier, "source": source, "target": word, "references": [word]}
+    names = {"id": identifier, "group": identifier, "cluster": identifier}
+    return {**names, "source": source, "target": word, "references": [word]}
 
 
 def change_record(path: Path, **changes: Any) -> None:

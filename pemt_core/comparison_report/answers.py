@@ -18,15 +18,25 @@ PREDICTIONS = "predictions.jsonl"
 def read_answers(compared: Compared) -> Iterator[tuple[CellResult, Scored]]:
     """Pair every result with its answers; references and groups come from the prepared test rows.
 
-    Groups are what the bootstrap draws together: the answers to a question of MultiRC, the rows of a query of ReCoRD,
-    and otherwise single rows, also where several questions have one passage.
-
     Raises ArtifactError if predictions are missing, unreadable, or answer other rows than the prepared ones.
     """
     rows_of = cache(lambda target: _TestRows.of(compared.data_dir / target, target))
     for result in compared.results:
         path = compared.scores[result.cell] / PREDICTIONS
         yield result, rows_of(result.task).scored(path, result.test_rows)
+
+
+def read_clusters(compared: Compared) -> dict[str, list[str]]:
+    """What the bootstrap draws together, for each target's test rows: those of a question of MultiRC or of a passage
+    in SQuAD's form, and otherwise single rows.
+
+    Raises ArtifactError if the prepared rows are missing or unreadable.
+    """
+    num_rows = {result.task: result.test_rows for result in compared.results}
+    return {
+        target: PreparedTask.load(compared.data_dir / target, target).rows("test")["cluster"][:count].to_pylist()
+        for target, count in num_rows.items()
+    }
 
 
 class _TestRows:

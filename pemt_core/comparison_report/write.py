@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from pemt_core.artifacts.result import CellResult
 from pemt_core.comparison.compared import Compared
-from pemt_core.comparison_report.answers import read_answers
+from pemt_core.comparison_report.answers import read_answers, read_clusters
 from pemt_core.comparison_report.by_k import draw_by_k
 from pemt_core.comparison_report.frames import comparison_frame, row_frame, table_frame
 from pemt_core.comparison_report.gate_figure import draw_gates
@@ -59,7 +59,7 @@ def studies_of(compared: Compared) -> list[Study]:
     by_k: dict[str, list[tuple[CellResult, Scored]]] = {}
     for result, answers in read_answers(compared):
         by_k.setdefault(str(result.k), []).append((result, answers))
-    statistics, studies = compared.definition.statistics, []
+    statistics, clusters, studies = compared.definition.statistics, read_clusters(compared), []
     for k in sorted(by_k, key=in_order_of_k):
         rules = Rules(
             method=compared.reference,
@@ -69,7 +69,7 @@ def studies_of(compared: Compared) -> list[Study]:
             draws=statistics.draws,
             seed=statistics.seed,
         )
-        analysis = analyse(target_runs(by_k[k], compared.chance), rules)
+        analysis = analyse(target_runs(by_k[k], compared.chance, clusters), rules)
         studies.append(study_of(compared, [result for result, _ in by_k[k]], analysis))
     return studies
 

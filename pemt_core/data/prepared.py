@@ -24,6 +24,7 @@ ROW_SCHEMA = pa.schema(
     [
         ("id", pa.string()),  # unique within the task; from the dataset's id if it has one
         ("group", pa.string()),  # shared by the rows of a question (MultiRC, ReCoRD); otherwise the id
+        ("cluster", pa.string()),  # shared by the rows of a question or passage, if there are; otherwise the group
         ("source", pa.string()),  # what the model reads
         ("target", pa.string()),  # what the decoder is trained to write
         ("references", pa.list_(pa.string())),  # every right answer; [target] for labels

@@ -26,8 +26,8 @@ def prepare_joint(prepared_dirs: Sequence[Path], *, source: str, split_seed: int
     """Write the task that consists of the prepared tasks of these folders, atomically.
 
     Every split takes the same number of rows of each task, as many as the smallest has, and mixes them by `split_seed`.
-    A row keeps its texts and references; its id and group begin with its task's name. Answers are scored by METRIC
-    alone, since the tasks' own metrics do not apply to the others' rows. `source` is where the rows come from.
+    A row keeps its texts and references; its id, group and cluster begin with its task's name. Answers are scored by
+    METRIC alone, since the tasks' own metrics do not apply to the others' rows. `source` is where the rows come from.
     """
     tasks = [PreparedTask.load(directory) for directory in prepared_dirs]
     names = [each.task.name for each in tasks]
@@ -63,9 +63,9 @@ def _write_split(
 
 
 def _named(rows: pa.Table, name: str) -> pa.Table:
-    """The rows of a task with ids and groups that no other task's rows have."""
+    """The rows of a task with ids, groups and clusters that no other task's rows have."""
     columns = {column: rows[column] for column in ROW_SCHEMA.names}
-    for column in ("id", "group"):
+    for column in ("id", "group", "cluster"):
         columns[column] = pa.array([f"{name}/{value}" for value in columns[column].to_pylist()], pa.string())
     return pa.table(columns, schema=ROW_SCHEMA)
 

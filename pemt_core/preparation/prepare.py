@@ -16,7 +16,7 @@ from pemt_core.data.prepared import ROW_SCHEMA, TaskDescription, write_descripti
 from pemt_core.errors import DataError
 from pemt_core.labels import check_labels
 from pemt_core.preparation.load import load_official_splits
-from pemt_core.preparation.splits import RowSelection, assign_rows
+from pemt_core.preparation.splits import RowSelection, assign_rows, unit_of
 from pemt_core.preparation.statistics import DroppedRow, SplitTally, TaskReport, shared_rows
 from pemt_core.tasks.pairs import DroppedRowError, TextPair
 from pemt_core.tasks.record import FileDataset, Task
@@ -133,8 +133,9 @@ class _RowReader:
             for row, position in zip(_iterated(raw.select(selection.indices)), positions, strict=True):
                 pair = self._pair(row, selection.split, position)
                 if pair is not None:
+                    unit = unit_of(row, self.task.splits.unit)
                     for each in self.task.conversion.expand(pair) if training else [pair]:
-                        yield self._row(each, selection.split, position)
+                        yield self._row(each, unit, selection.split, position)
         except RowError:
             for position, row in enumerate(_iterated(raw)):  # name the first such row, whatever the order above
                 self._check(row, selection.split, position)
@@ -156,16 +157,18 @@ class _RowReader:
             self.dropped.append(DroppedRow(split, position, str(reason)))
             return None
 
-    def _row(self, pair: TextPair, split: str, position: int) -> dict[str, Any]:
+    def _row(self, pair: TextPair, unit: str | None, split: str, position: int) -> dict[str, Any]:
         row_id = f"{split}-{pair.key or position}"
         if row_id in self.ids:
             raise DataError(f"{self.place(split, position)}: the id '{pair.key}' occurs twice")
         self.ids.add(row_id)
         if self.task.labels is not None:
             self.first.setdefault(pair.target, (split, position))
+        group = f"{split}-{pair.group}" if pair.group else row_id
         return {
             "id": row_id,
-            "group": f"{split}-{pair.group}" if pair.group else row_id,
+            "group": group,
+            "cluster": group if unit is None else f"{split}-{unit}",
             "source": pair.source,
             "target": pair.target,
             "references": list(pair.references),

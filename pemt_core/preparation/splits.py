@@ -9,7 +9,6 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import datasets
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pemt_core.tasks.split_rules import Share, SplitRule, Unit
-from pemt_core.tasks.values import value_at
+from pemt_core.tasks.values import RawRow, value_at
 
 MOST_HELD_OUT = 1_000
 HELD_OUT_DIVISOR = 10  # at most 10 % of train
@@ -86,6 +85,11 @@ def held_out_rows(num_rows: int) -> int:
     return min(MOST_HELD_OUT, num_rows // HELD_OUT_DIVISOR)
 
 
+def unit_of(row: RawRow, unit: Unit | None) -> str | None:
+    """Return a digest that rows of the same unit share, None if the units are single rows."""
+    return None if unit is None else _digest(row, unit)
+
+
 def permutation(length: int, seed: int) -> Indices:
     """Return a permutation of 0 .. length - 1 that depends on the seed alone."""
     return torch.randperm(length, generator=torch.Generator().manual_seed(seed)).numpy()
@@ -120,13 +124,13 @@ def _permuted_pool(split: str, rows: datasets.Dataset, unit: Unit | None, seed: 
 
 def _unit_numbers(rows: datasets.Dataset, unit: Unit) -> Indices:
     """Number each row's unit in order of first appearance. Keeps digests, not texts."""
-    numbers: dict[bytes, int] = {}
+    numbers: dict[str, int] = {}
     found = np.empty(len(rows), dtype=np.int64)
     column = unit.path[0]
     at = 0
     for batch in rows.select_columns([column]).iter(batch_size=1_000):
         for value in batch[column]:
-            found[at] = numbers.setdefault(_digest(value_at({column: value}, unit.path)), len(numbers))
+            found[at] = numbers.setdefault(_digest({column: value}, unit), len(numbers))
             at += 1
     return found
 
@@ -138,5 +142,5 @@ def _in_written_order(pool: _Pool, unit: Unit | None, seed: int) -> Indices:
     return pool.indices[permutation(len(pool.indices), seed)]
 
 
-def _digest(value: Any) -> bytes:
-    return hashlib.blake2b(str(value).encode(), digest_size=16).digest()
+def _digest(row: RawRow, unit: Unit) -> str:
+    return hashlib.blake2b(str(value_at(row, unit.path)).encode(), digest_size=16).hexdigest()

@@ -86,8 +86,14 @@ class Cell(Protocol):
     def main_metric(self) -> str: ...
 
 
-def target_runs(scored: Iterable[tuple[Cell, Scored]], chance: Mapping[str, float] | None = None) -> list[TargetRuns]:
+def target_runs(
+    scored: Iterable[tuple[Cell, Scored]],
+    chance: Mapping[str, float] | None = None,
+    clusters: Mapping[str, Sequence[str]] | None = None,
+) -> list[TargetRuns]:
     """Group results and their test answers by target, in the order of the results.
+
+    `chance` and `clusters` are those of each target in TargetRuns.
 
     Raises ValueError if a cell occurs twice or the results mix several k: each k is an analysis.
     """
@@ -105,6 +111,6 @@ def target_runs(scored: Iterable[tuple[Cell, Scored]], chance: Mapping[str, floa
     if len(ks) > 1:
         raise ValueError(f"results of k = {', '.join(sorted(map(str, ks)))} in one analysis; pass one k at a time")
     return [
-        TargetRuns(target, metrics[target], methods, chance=(chance or {}).get(target, 0.0))
+        TargetRuns(target, metrics[target], methods, (clusters or {}).get(target), (chance or {}).get(target, 0.0))
         for target, methods in runs.items()
     ]
