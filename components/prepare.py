@@ -19,7 +19,7 @@ def main(arguments: argparse.Namespace, job: Job[Prepare]) -> None:
     from pemt_core.steps.prepare import pin, prepare
 
     settings = job.settings
-    known = known_tasks(settings.own_tasks, Path())
+    known = known_tasks(settings.own_tasks, Path(), settings.prepare.label_words)
     tasks = [get_task(name, known) for name in settings.tasks]
     if arguments.pin:
         pin(tasks)

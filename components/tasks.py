@@ -13,7 +13,7 @@ COLUMNS = ("name", "suite", "listed", "metric", "labels", "splits", "dataset")
 
 def main(arguments: argparse.Namespace) -> None:
     settings = load_settings(arguments.params)
-    known = known_tasks(settings.own_tasks, arguments.params.parent)
+    known = known_tasks(settings.own_tasks, arguments.params.parent, settings.prepare.label_words)
     chosen = [get_task(arguments.name, known)] if arguments.name else list(known.values())
     described = [describe(task, settings) for task in chosen]
     if arguments.json:

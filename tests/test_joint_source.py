@@ -115,7 +115,7 @@ def test_listing_it_adds_a_folder_and_changes_no_other(tmp_path: Path) -> None:
     write_repository(tmp_path / "m", "nyu-mll/glue", {"rte": {"train": rte, "validation": rte}})
     settings = PrepareSettings(
         source=str(tmp_path / "m"), embedded_seed=0, split_seed=42, corpus_rows_per_task=9, plain_texts=0,
-        max_rows=MaxRows(train=None, validation=None, test=None),
+        label_words={}, max_rows=MaxRows(train=None, validation=None, test=None),
     )  # fmt: skip
     tokenizer = TokenizerSettings(kind="scratch", name="", revision="", tokenizer="train", vocab_size=400, chat=False)
     tasks = [get_task("cb"), get_task("rte")]

@@ -139,7 +139,9 @@ def test_errors_name_the_users_labels(tokenizer: Any) -> None:
     blanks = task_of("a  b", "two", shown={"a  b": "good"})
     with pytest.raises(LabelError, match=r'the label "good" .*label_words: \{good: a b\}'):
         check_written(blanks, tokenizer)
-    with pytest.raises(LabelError, match="choose other label words in the task's record"):
+    with pytest.raises(
+        LabelError, match=r"give other words in params\.yaml: prepare: \{label_words: \{emo: \{\"½\": \"1_2\"\}\}\}"
+    ):
         check_written(task_of("½", "two", suite="GLUE"), tokenizer)
 
 

@@ -249,7 +249,10 @@ BAD_ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
     "no text": ({"text": {}}, "own_tasks.tickets.text: expected at least 1 entry, found none"),
     "the answer in the text": ({"target": "body"}, "own_tasks.tickets: target is 'body', also a column of text"),
     "one label": ({"labels": ["a"]}, "own_tasks.tickets.labels' is ['a']: expected at least 2 entries, found 1"),
-    "a number as a label": ({"labels": [1, 2]}, "own_tasks.tickets.labels.0' is 1: Input should be a valid string"),
+    "a number as a label": (
+        {"labels": [1, 2]},
+        "own_tasks.tickets.labels.0' is 1: expected text; in YAML, quotes make it one",
+    ),
     "a label twice": ({"labels": ["a", "b", "a"]}, "labels lists ['a'] more than once"),
     "blanks": ({"labels": ["a", "b "]}, "expected text that neither begins nor ends with a space"),
     "no description": ({"description": ""}, "own_tasks.tickets.description' is '': expected text that is not empty"),

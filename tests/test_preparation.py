@@ -289,7 +289,8 @@ def test_earlier_data_stays_until_all_tasks_are_prepared(tmp_path: Path) -> None
     write_repository(tmp_path / "m", "nyu-mll/glue", {"rte": {"train": rte, "validation": rte}})
     no_bounds = MaxRows(train=None, validation=None, test=None)
     settings = PrepareSettings(
-        source=str(cb), embedded_seed=0, split_seed=42, max_rows=no_bounds, corpus_rows_per_task=9, plain_texts=0
+        source=str(cb), embedded_seed=0, split_seed=42, max_rows=no_bounds, corpus_rows_per_task=9, plain_texts=0,
+        label_words={},
     )  # fmt: skip
 
     def run(*tasks: str) -> dict[str, bytes]:

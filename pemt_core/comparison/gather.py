@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 from pemt_core.artifacts.cost import load_cost
@@ -73,11 +74,12 @@ def _backbones(plan: ComparisonPlan, folders: Folders) -> dict[str, int]:
 
 def _added_flops(plan: ComparisonPlan, folders: Folders) -> dict[str, int]:
     found = {}
-    for variant in plan.variants:
-        backbone = load_backbone(folders.backbone(variant.own_backbone)).model
-        methods = dict.fromkeys(cell.method for cell in variant.cells)
-        of_variant = added_flops(variant.settings, methods, backbone)
-        found.update({plan.column(variant, name): flops for name, flops in of_variant.items()})
+    for folder, variants in groupby(plan.variants, key=lambda variant: folders.backbone(variant.own_backbone)):
+        backbone = load_backbone(folder).model
+        for variant in variants:
+            methods = dict.fromkeys(cell.method for cell in variant.cells)
+            of_variant = added_flops(variant.settings, methods, backbone)
+            found.update({plan.column(variant, name): flops for name, flops in of_variant.items()})
     return found
 
 

@@ -34,7 +34,7 @@ class Shared:
     def data(self) -> Stage:
         """The prepared tasks of all experiments."""
         settings, folder = self.plan.prepare, self.folders.data
-        known = known_tasks(settings.own_tasks, self.project)
+        known = known_tasks(settings.own_tasks, self.project, settings.prepare.label_words)
         tasks = [get_task(name, known) for name in settings.tasks]
         files = {str(path): sha256_of_file(path) for path in self.plan.own_files if path.is_file()}
         return Stage(

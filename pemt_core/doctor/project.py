@@ -25,7 +25,7 @@ def settings(place: Surroundings) -> Iterator[Finding]:
         return
     tasks = place.settings.tasks
     try:
-        known = known_tasks(place.settings.own_tasks, place.folder)
+        known = known_tasks(place.settings.own_tasks, place.folder, place.settings.prepare.label_words)
         for task in (*(tasks.joined or tasks.sources), *tasks.targets):
             get_task(task, known)
     except SettingsError as error:

@@ -22,5 +22,5 @@ class LabelError(DataError):
 
     def _remedy(self, task: TaskDescription) -> str:
         if task.suite != OWN:
-            return "choose other label words in the task's record"
+            return f"give other words in params.yaml: prepare: {{label_words: {{{task.name}: {self.pasted}}}}}"
         return f"correct the file, or add to own_tasks.{task.name} what the model writes: label_words: {self.pasted}"

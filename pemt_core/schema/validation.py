@@ -87,6 +87,8 @@ def _reason(problem: Any) -> str:
         return f"expected at least {least} {'entry' if least == 1 else 'entries'}, found {found or 'none'}"
     if problem["type"] == "string_too_short":
         return "expected text that is not empty"
+    if problem["type"] == "string_type":  # YAML reads yes, no, on and off as booleans
+        return "expected text" + ("" if isinstance(problem["input"], dict | list) else "; in YAML, quotes make it one")
     return cut(problem["msg"].removeprefix("Value error, "), 500)
 
 

@@ -23,6 +23,7 @@ from pemt_core.schema.numbers import (
     Short,
 )
 from pemt_core.tasks import JOINT
+from pemt_core.tasks.entry import Filled
 from pemt_core.training.settings import FixedRateTraining, GroupRows, Search, SelectBy, TrainingSettings
 
 HUB, EMBEDDED = "hub", "embedded"  # values of prepare.source that are not folders
@@ -74,6 +75,7 @@ class PrepareSettings(Group):
     max_rows: MaxRows
     corpus_rows_per_task: Count
     plain_texts: Natural
+    label_words: dict[str, dict[Filled, Filled]]  # by task and label; pemt_core.tasks.label_words checks the names
 
     @property
     def folder(self) -> Path | None:

@@ -152,7 +152,7 @@ def make_plan(settings: Settings, folder: Path) -> Plan:
 
 def check_tasks(settings: Settings, folder: Path) -> None:
     """Raise SettingsError, naming the nearest, if a task is unknown."""
-    known = known_tasks(settings.own_tasks, folder)
+    known = known_tasks(settings.own_tasks, folder, settings.prepare.label_words)
     for key, names in settings.tasks:
         for name in names:
             if name not in known and name != JOINT:
