@@ -1,5 +1,6 @@
 """The manifests that `pemt serve --manifests` writes: what the container is told, and what is refused."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,14 @@ def test_manifests_pass_flags_on(tmp_path: Path) -> None:
         asked = serve.make_parser().parse_args(given)
         names = ("wait", "batch", "queue", "poll", "admin")
         assert [getattr(flags, name) for name in names] == [getattr(asked, name) for name in names]
+
+
+@pytest.mark.parametrize("name", ["/Users/ann@example.org/été", "x" * 200])
+def test_an_experiment_of_any_name_is_a_label(tmp_path: Path, name: str) -> None:
+    found = manifests(tmp_path, "--experiment", name)
+    for resource in (found["deployment"], found["service"]):
+        label = resource["metadata"]["labels"]["app.kubernetes.io/instance"]
+        assert re.fullmatch("[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", label)
 
 
 def test_manifests_are_checked(tmp_path: Path) -> None:

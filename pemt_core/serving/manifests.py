@@ -1,5 +1,6 @@
 """The server on Kubernetes: a Deployment with its Service, and an InferenceService of KServe."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ def write_manifests(folder: Path, wanted: Wanted, place: Place) -> list[Path]:
             "kubeflow.secret is empty, so the server's container would not find its models: set it to a Secret with "
             f"{' and '.join(NEEDED)}"
         )
-    labels = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/instance": wanted.experiment}
+    labels = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/instance": _label(wanted.experiment)}
     resources = {
         "deployment.yaml": _deployment(wanted, place, labels),
         "service.yaml": _service(labels),
@@ -54,6 +55,11 @@ def write_manifests(folder: Path, wanted: Wanted, place: Place) -> list[Path]:
         with atomic_file(folder / name) as temporary, temporary.open("w", encoding="utf-8") as file:
             yaml.dump(resource, file)
     return [folder / name for name in resources]
+
+
+def _label(name: str) -> str:
+    """A name as a label of Kubernetes: up to 63 characters, marks only between others."""
+    return re.sub("[^A-Za-z0-9_.-]+", "-", name)[:63].strip("-_.")
 
 
 def _deployment(wanted: Wanted, place: Place, labels: dict[str, str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pemt_core.tracking.models import (
     UnknownModelError,
     Version,
     find_version,
+    model_name,
     version_at,
     versions_with,
 )
@@ -21,13 +22,13 @@ from pemt_core.tracking.store import Store
 class Wanted:
     """Targets of an experiment, by the alias of their versions."""
 
-    experiment: str  # models are named <experiment>-<target>
+    experiment: str  # models are named <experiment>-<target>, see `model_name`
     alias: str
     targets: Sequence[str] = ()  # empty: every target whose model has the alias
     backbone_dir: Path | None = None  # instead of the one that versions name or contain
 
     def model(self, target: str) -> str:
-        return f"{self.experiment}-{target}"
+        return model_name(self.experiment, target)
 
     def numbers(self, store: Store) -> dict[str, int]:
         """The version that has the alias, by target, of all models of the experiment."""

@@ -29,6 +29,7 @@ from pemt_core.tracking.models import (
     Version,
     add_version,
     aliases_of,
+    model_name,
     set_alias,
     versions_of,
 )
@@ -48,7 +49,7 @@ NOT_SERVED = (
     "__pycache__",
 )  # parts of pemt_core that a model does not need
 # Tags of a version, beside CELL, ARTIFACT and FINGERPRINT
-SCORE, DATA, ANSWER = "pemt.validation", "pemt.data", "pemt.answer"
+SCORE, METRIC, DATA, ANSWER = "pemt.validation", "pemt.metric", "pemt.data", "pemt.answer"
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def register(
 ) -> dict[str, int]:
     """Register the best cell of every target (or of `targets`) unless it is registered or `settings` disable it.
 
-    A model is named <prefix>-<target>. The alias goes to the version with the best validation score among those
-    trained on the same data as this cell, because scores on other rows are not comparable.
+    A model is named <prefix>-<target> (`model_name`). The alias goes to the version with the best validation score
+    among those trained on the same data as this cell and scored by the same metric: others are not comparable.
 
     Returns:
         The version that has the alias, by model.
@@ -83,7 +84,7 @@ def register(
         with tracker.tolerance() as store:
             if store:
                 check_cell(cell_dir, load_description(cell_dir, TargetDescription)[0])
-                model = _Model(f"{settings.prefix}-{target}", cell_dir, folders, settings)
+                model = _Model(model_name(settings.prefix, target), cell_dir, folders, settings)
                 model.add_unless_there(store, tracker)
                 champions[model.name] = model.crown(store).number
     return champions
@@ -115,13 +116,13 @@ class _Model:
             FINGERPRINT: description.backbone,
             ANSWER: description.answer,
             SCORE: f"{load_training_record(self.cell_dir).validation[self.settings.metric]:.4f}",
-            "pemt.metric": self.settings.metric,
+            METRIC: self.settings.metric,
             **({BACKBONE_DIR: str(self.folders.backbone.resolve())} if refers else {}),
         }
 
     def add_unless_there(self, store: Store, tracker: Tracker) -> None:
         """Register the cell as a version linked to its run, unless it is one."""
-        if any(each.tags == self.tags for each in versions_of(store, self.name)):
+        if any(self.tags.items() <= each.tags.items() for each in versions_of(store, self.name)):  # users add tags
             return
         run = tracker.find(self.tags[CELL], self.tags[KEY])
         if run is None:
@@ -133,13 +134,20 @@ class _Model:
         logger.info("register: %s is version %d of %s", self.tags[CELL], made.number, self.name)
 
     def crown(self, store: Store) -> Version:
-        """Give the alias to the best version on this data, and return it; the newest wins a tie."""
-        comparable = [each for each in versions_of(store, self.name) if each.tags.get(DATA) == self.tags[DATA]]
-        best = max(comparable, key=lambda each: (float(each.tags[SCORE]), each.number))
-        if aliases_of(store, self.name).get(self.settings.alias) != best.number:
+        """Give the alias to the best comparable version, and return it; the newest wins a tie.
+
+        Branches of a cluster register versions side by side, so it looks again after it has given the alias.
+        """
+        crowned = 0
+        while True:
+            same = {name: self.tags[name] for name in (DATA, METRIC)}.items()
+            comparable = [each for each in versions_of(store, self.name) if same <= each.tags.items()]
+            best = max(comparable, key=lambda each: (float(each.tags[SCORE]), each.number))
+            if best.number in (crowned, aliases_of(store, self.name).get(self.settings.alias)):
+                return best
             set_alias(store, self.name, self.settings.alias, best)
+            crowned = best.number
             logger.info("register: %s@%s is version %d", self.name, self.settings.alias, best.number)
-        return best
 
     def _package(self, temporary: Path) -> Package:
         """The cell as a model folder, with the code that serves it."""

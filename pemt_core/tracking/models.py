@@ -1,7 +1,7 @@
 """Model versions in MLflow's registry: make one from a folder, give one an alias, find and fetch one."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<number
 BACKBONE_DIR = "pemt.backbone_dir"  # tag: where a version's backbone is, unless the version contains it
 FINGERPRINT = "pemt.backbone"  # tag: the fingerprint of the backbone that a version was trained on
 BACKBONE = "backbone"  # key of a model's configuration: the backbone's folder, as a server may set it
+NOT_IN_NAMES = re.compile(r"[/:@'\"\\]")  # the registry refuses the first two, its URIs and filters the others
 
 
 class UnknownModelError(TrackingError):
@@ -42,6 +43,11 @@ class Package:
     requirements: Sequence[str]  # pinned
     columns: Mapping[str, Kind]  # possible columns of a row
     example: Mapping[str, Any]  # a row
+
+
+def model_name(experiment: str, target: str) -> str:
+    """The registered model of a target; characters that models' names cannot have become hyphens."""
+    return f"{NOT_IN_NAMES.sub('-', experiment)}-{target}"
 
 
 @request
@@ -93,7 +99,7 @@ def set_alias(store: Store, name: str, alias: str, version: Version) -> None:
 @request
 def aliases_of(store: Store, name: str) -> dict[str, int]:
     """Return the version of each alias of a registered model. TrackingError names the nearest to an unknown model."""
-    found = {model.name: model.aliases for model in store.client.search_registered_models()}
+    found = {model.name: model.aliases for model in _models(store, None)}
     if name not in found:
         hint = nearest(name, found) if found else "no model is registered; run `dvc repro register`"
         raise UnknownModelError(f"{store.place}: there is no registered model '{name}'; {hint}")
@@ -119,12 +125,18 @@ def find_version(store: Store, uri: str) -> Version:
 @request
 def versions_with(store: Store, alias: str, prefix: str) -> dict[str, int]:
     """Return the number of the version that has `alias`, by model, of all models whose names begin with `prefix`."""
-    found, page = dict[str, int](), None
-    while page != "":
-        models = store.client.search_registered_models(f"name LIKE '{prefix}%'", page_token=page)
-        found |= {model.name: int(model.aliases[alias]) for model in models if alias in model.aliases}
-        page = models.token or ""
+    models = _models(store, f"name LIKE '{prefix}%'")
+    found = {model.name: int(model.aliases[alias]) for model in models if alias in model.aliases}
     return {name: number for name, number in found.items() if name.startswith(prefix)}  # _ in LIKE is any character
+
+
+def _models(store: Store, where: str | None) -> Iterator[Any]:
+    """All registered models that fit a filter of MLflow, which answers with a page of 100 at a time."""
+    page = None
+    while page != "":
+        models = store.client.search_registered_models(where, page_token=page)
+        yield from models
+        page = models.token or ""
 
 
 @request
