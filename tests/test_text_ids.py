@@ -13,7 +13,7 @@ from tiny_tokenizers import byte_tokenizer
 
 from pemt_core.answering.answers import Answerer
 from pemt_core.backbone.adopt import adopt
-from pemt_core.backbone.text_ids import answer_ids, closes_texts, cut_input_ids, input_ids, text_ids
+from pemt_core.backbone.text_ids import answer_ids, chat_frame, closes_texts, cut_input_ids, input_ids, text_ids
 from pemt_core.backbone.tokenizer import load_tokenizer
 from pemt_core.data.prepared import TaskDescription
 from pemt_core.data.tokenized import TokenizedTexts, tokenize
@@ -144,3 +144,12 @@ def test_probabilities_of_generated_texts_count_the_closing_token(name: str, tok
             logits = model(*texts.batch(rows[row : row + 1]), torch.tensor([answer])).logits[0]
         expected = logits.log_softmax(-1).gather(-1, torch.tensor(answer).unsqueeze(-1)).sum().exp().item()
         assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_chat_that_begins_with_the_date_is_the_same_on_every_day(tokenizers: dict[str, Any]) -> None:
+    """As that of SmolLM3 and Llama 3, whose templates read the clock."""
+    tokenizer = copy.deepcopy(tokenizers["bytes"])
+    tokenizer.chat_template = "Today: {{ strftime_now('%H %M %S %f') }}. {{ messages[0]['content'] }} Answer:"
+    before, behind = chat_frame(tokenizer)
+    assert (before, behind) == chat_frame(tokenizer)
+    assert [tokenizer.decode(part) for part in (before, behind)] == ["Today: 26 Jul 2024. ", " Answer:"]

@@ -13,6 +13,8 @@ from typing import Any
 
 _ANY_TEXT = "a"
 MESSAGE = "MESSAGE"  # stands for the text in a rendered chat
+CLOCK = "strftime_now"  # the function by which templates of Llama 3 and SmolLM3 write today's date
+FIXED_DATE = f"{{% macro {CLOCK}(format) %}}26 Jul 2024{{% endmacro %}}"  # Llama's own date where there is no clock
 
 
 def text_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
@@ -54,11 +56,16 @@ def closes_texts(tokenizer: Any) -> bool:
 
 
 def chat_frame(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """What the tokenizer's chat template puts before and behind a user's message, without a BOS; empty without one."""
+    """What the tokenizer's chat template puts before and behind a user's message, without a BOS; empty without one.
+
+    It is the same on every day.
+    """
     if not tokenizer.chat_template:
         return [], []
     message = [{"role": "user", "content": MESSAGE}]
-    chat = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    template = tokenizer.get_chat_template()
+    dated = f"{FIXED_DATE}{template}" if CLOCK in template else template
+    chat = tokenizer.apply_chat_template(message, chat_template=dated, tokenize=False, add_generation_prompt=True)
     before, behind = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in chat.split(MESSAGE))
     return before[1:] if before[:1] == [tokenizer.bos_token_id] else before, behind
 
