@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from pemt_core.training.accelerator import make_accelerator
 from pemt_core.training.checkpoint import CheckpointStore
 from pemt_core.training.course import Course, Evaluation
 from pemt_core.training.loader import Loader
-from pemt_core.training.loop import Trainer
+from pemt_core.training.loop import Trainer, parts_of
 from pemt_core.training.optimizer import linear_schedule
 from pemt_core.training.settings import TrainingSettings
 
@@ -183,6 +184,17 @@ def test_accumulated_parts_are_one_batch(tmp_path: Path, parts: int) -> None:
         trainer(model, Points.make(24, 8), tmp_path / str(accumulation), gradient_accumulation=accumulation).fit()
         weights.append(model.weight.detach())
     torch.testing.assert_close(*weights)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2, 3])
+def test_every_row_weighs_the_same_in_the_mean_over_processes(accumulation: int) -> None:
+    """Also in an epoch's last batch, which may have fewer rows than there are processes."""
+    for processes, num_rows in product(range(1, 5), range(1, 10)):
+        weights = np.zeros(num_rows)
+        for process in range(processes):
+            for part, share in parts_of(np.arange(num_rows), process, processes, accumulation):
+                weights[part] += share / len(part) / processes  # the loss of a part is the mean over its rows
+        np.testing.assert_allclose(weights, 1 / num_rows)
 
 
 @pytest.mark.parametrize("parts", [1, 3])

@@ -84,7 +84,7 @@ class Trainer:
                 course.after_step(bar)
             while not course.has_ended:
                 for following in course.rows_after_next():
-                    self.loader.announce(self._parts(following), course.state.epoch)
+                    self.loader.announce((part for part, _ in self._parts(following)), course.state.epoch)
                 self._step(course.next_rows())
                 bar.update()
                 course.after_step(bar)
@@ -100,20 +100,18 @@ class Trainer:
         torch.manual_seed(int(seed[0]))  # dropout depends on (seed, step) alone: a resumed run repeats it
         for group in self.optimizer.param_groups:
             group["lr"] = course.rate * group["factor"]
-        losses, num_rows = [], sum(map(len, parts))
-        for index, part in enumerate(parts):
+        losses = []
+        for index, (part, share) in enumerate(parts):
             with accelerator.no_sync(self.prepared) if index < len(parts) - 1 else nullcontext():
-                losses.append(self._backward(part, len(part) / num_rows))
+                losses.append(self._backward(part, share))
         accelerator.clip_grad_norm_(self.trained.values(), self.settings.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         course.stepped(rows, torch.stack(losses).sum(0))
 
-    def _parts(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """The rows of a step that this process takes, in as many parts as are accumulated."""
-        shard = rows[self.accelerator.process_index :: self.accelerator.num_processes]
-        shard = shard if len(shard) else rows[:1]  # every process must take part in the exchange of gradients
-        return np.array_split(shard, min(self.settings.gradient_accumulation, len(shard)))
+    def _parts(self, rows: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], float]]:
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        return parts_of(rows, process, processes, self.settings.gradient_accumulation)
 
     def _backward(self, rows: NDArray[np.int64], share: float) -> Tensor:
         """Run forward and backward on one part; returns [loss, sparsity loss] times its share, on the device."""
@@ -125,3 +123,17 @@ class Trainer:
         sparsity = getattr(output, "sparsity_loss", None)
         parts = [output.loss.detach(), torch.zeros_like(output.loss) if sparsity is None else sparsity.detach()]
         return torch.stack(parts).float() * share
+
+
+def parts_of(
+    rows: NDArray[np.int64], process: int, processes: int, accumulation: int
+) -> list[tuple[NDArray[np.int64], float]]:
+    """The rows of a step that a process takes, in as many parts as are accumulated, each with the share of its loss.
+
+    In the mean over processes every row weighs the same, also where some have fewer. A process without rows takes one
+    that weighs nothing, since all must take part in the exchange of gradients.
+    """
+    shard = rows[process::processes]
+    taken = shard if len(shard) else rows[:1]
+    parts = np.array_split(taken, min(accumulation, len(taken)))
+    return [(part, len(part) * processes / len(rows) if len(shard) else 0.0) for part in parts]
