@@ -10,6 +10,7 @@ from typing import Any
 from pemt_core.errors import cut, nearest
 from pemt_core.tasks.pairs import Kind
 from pemt_core.tracking.address import TrackingError
+from pemt_core.tracking.mlflow_defaults import long_requests
 from pemt_core.tracking.store import Store, request
 
 MODEL, FOLDER = "model", "folder"  # a run's artifact folder with a version; the package's folder in it
@@ -78,7 +79,8 @@ def add_version(
             pip_requirements=list(package.requirements),
             model_config={BACKBONE: ""},
         )
-        store.client.log_artifacts(run_id, str(saved), MODEL)
+        with long_requests():
+            store.client.log_artifacts(run_id, str(saved), MODEL)
         try:
             store.client.create_registered_model(name)
         except MlflowException as error:
