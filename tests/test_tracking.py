@@ -8,10 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,13 @@ import pytest
 
 from pemt_core.artifacts.files import write_json
 from pemt_core.artifacts.result import CellResult
+from pemt_core.artifacts.run_info import RunInfo
 from pemt_core.tracking import ARTIFACT, CELL, RESULT, RunRecord, Tracker, TrackingError, connect
 from pemt_core.tracking.address import sqlite_path, without_password
+from pemt_core.tracking.comparison import _run_of_source
+from pemt_core.tracking.mlflow_defaults import long_requests
 from pemt_core.tracking.results import record_results
+from pemt_core.tracking.store import Store
 from pemt_core.tracking.tracker import flat_params
 
 URI = "sqlite:///mlflow.db"
@@ -105,6 +111,91 @@ def test_a_rerun_replaces_its_run_and_a_failure_is_marked(tmp_path: Path, tracke
         _ = 1 / 0
     status = {run.info.run_name: run.info.status for run in runs_in(client_of(tmp_path))}
     assert status == {"other cell": "FINISHED", "second": "FAILED"}
+
+
+def source_info(rank: int) -> RunInfo:
+    tags = {"pemt.step": "train_source", "pemt.task": "mnli", "pemt.data": "d", "pemt.backbone": f"of rank {rank}"}
+    return RunInfo("train_source/mnli", f"rank {rank}", tags, {"seed": 1, "settings": {"rank": rank}})
+
+
+def test_a_source_that_is_trained_with_other_settings_leaves_a_run_in_progress(tmp_path: Path) -> None:
+    """As a colleague's, or that of another pipeline run, on a shared server; an equal training replaces it."""
+    mine, other = (connect(URI, "pemt", tmp_path, "stop") for _ in range(2))
+    with mine.open_run(source_info(32)) as run:
+        with other.open_run(source_info(64)) as another:
+            another.tag({ARTIFACT: "b"})
+        run.log(1, {"train/loss": 2.0})
+        run.tag({ARTIFACT: "a"})
+    assert {run.info.run_name: run.info.status for run in runs_in(client_of(tmp_path))} == {
+        "rank 32": "FINISHED",
+        "rank 64": "FINISHED",
+    }
+    assert mine._store is not None
+    for backbones, adapters, expected in (
+        ({"of rank 32"}, [], "a"),
+        ({"of rank 32"}, ["b"], "b"),
+        ({"of 3"}, [], None),
+    ):
+        found = _run_of_source(mine._store, "mnli", backbones, adapters)
+        assert (found and found.tags[ARTIFACT]) == expected
+    with other.open_run(source_info(32)):
+        pass
+    assert sorted(run.info.run_name for run in runs_in(client_of(tmp_path))) == ["rank 32", "rank 64"]
+
+
+def test_a_cell_that_only_a_plan_has_a_run_of_has_a_run_to_register(tracker: Tracker) -> None:
+    """A cluster trained it, and this machine got its files by `dvc pull`."""
+    branch = tracker.of_plan("branch")
+    assert branch.record(RECORD)
+    assert not tracker.record(RECORD)
+    here, there = tracker.find(NAME, ""), branch.find(NAME, "")
+    assert here is not None
+    assert here == there
+    assert tracker.of_plan("another").find(NAME, "") is None
+
+
+def test_a_large_file_may_take_longer_than_other_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server answers once it has stored the file, as in a bucket."""
+    from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            time.sleep(1.5)
+            self.send_response(200)
+            self.end_headers()
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    file = tmp_path / "backbone.safetensors"
+    file.write_bytes(b"weights")
+    with HTTPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        repository = HttpArtifactRepository(f"http://127.0.0.1:{server.server_port}")
+        with long_requests():
+            repository.log_artifact(str(file))
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "1"
+        server.shutdown()
+
+
+def test_what_a_failure_leaves_of_a_run_of_a_plan_is_replaced(
+    tmp_path: Path, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store fails between the creation of the run and its tags, in a training and in `record`."""
+    branch = tracker.of_plan("branch")
+
+    def fails(*_: object) -> None:
+        raise TrackingError("the server went away")
+
+    for write in (lambda: branch.open_run(source_info(32)).__enter__(), lambda: branch.record(RECORD)):
+        with monkeypatch.context() as failing:
+            failing.setattr(Store, "set_tags", fails)
+            with pytest.raises(TrackingError, match="went away"):
+                write()
+    with branch.open_run(source_info(32)):
+        pass
+    assert branch.record(RECORD)
+    assert sorted(run.info.run_name for run in runs_in(client_of(tmp_path))) == ["cb pemt", "rank 32"]
 
 
 def test_record_writes_a_whole_run_once(tmp_path: Path, tracker: Tracker) -> None:

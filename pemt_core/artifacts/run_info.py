@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from pemt_core.artifacts.cell import Cell
 from pemt_core.artifacts.description import LonePromptDescription, SourceDescription
+from pemt_core.artifacts.files import sha256_of_json
 
 ARTIFACT_TAG = "pemt.artifact"  # the content hash of the trained tensors, which links a run to its files
 
@@ -18,7 +19,12 @@ class RunInfo:
     name: str
     tags: Mapping[str, str]
     params: Mapping[str, Any]
-    key: str = ""  # of a target's cell: the hash of what it comes from; a re-run replaces the run with the same key
+    key: str = ""  # of a target's cell: the hash of what it comes from
+
+    @property
+    def run_key(self) -> str:
+        """A re-run replaces the run with the same key. A source's is the hash of its data, backbone and settings."""
+        return self.key or sha256_of_json([self.tags, self.params])
 
 
 class CellFacts(Protocol):

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from pemt_core.artifacts.description import SourceDescription, load_description
 from pemt_core.artifacts.result import CellResult
 from pemt_core.report.table import Tables
 from pemt_core.settings import ReportSettings
@@ -29,7 +30,8 @@ def record(
     """
     written = record_sources(source_dirs, tracker, provenance_dir)
     written += record_results(tables.results, results_dir, tracker, provenance_dir)
-    written += record_comparison(tables, settings, tracker)
+    adapters = [load_description(directory, SourceDescription)[1] for directory in source_dirs]
+    written += record_comparison(tables, settings, tracker, adapters)
     logger.info("record: %d tracking runs completed", written)
     return written
 

@@ -4,7 +4,7 @@ Runs are found by the hash of their adapter, so it does not matter which process
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tqdm import tqdm
 
@@ -25,13 +25,18 @@ VIEW = "mlflow.sharedViewState.methods"  # tag of the experiment: the table that
 LONGEST_OVERVIEW = 19000  # characters; MLflow refuses more than 20000 in an experiment's tag
 
 
-def record_comparison(tables: Tables, settings: ReportSettings, tracker: Tracker) -> int:
-    """Write missing and outdated pages and parents of results; return the number of runs that were written."""
+def record_comparison(
+    tables: Tables, settings: ReportSettings, tracker: Tracker, adapters: Collection[str] = ()
+) -> int:
+    """Write missing and outdated pages and parents of results; return the number of runs that were written.
+
+    `adapters` has the hashes of the source adapters, as far as they are known.
+    """
     comparison = compare_methods(tables, settings.layer_groups)
     written = 0
     with tracker.tolerance() as store:
         if store:
-            written += _record_sources(store, tables.results)
+            written += _record_sources(store, tables.results, adapters)
             for summary in tqdm(comparison.methods, desc="record methods", unit="method"):
                 runs = [(run, result) for result in summary.results for run in _runs_of(store, result)]
                 written += sum(_show_cell(store, run, result) for run, result in runs)
@@ -64,11 +69,12 @@ def _add_dataset(store: Store, run: StoredRun) -> None:
     store.add_dataset(run.run_id, task, run.tags["pemt.data"], f"data/{task}", "train, validation, test")
 
 
-def _record_sources(store: Store, results: Sequence[CellResult]) -> int:
+def _record_sources(store: Store, results: Sequence[CellResult], adapters: Collection[str]) -> int:
     """Record datasets and the parent for the runs of all sources that `results` draw on; return the runs written."""
     names = list(dict.fromkeys(source for result in results for source in result.sources))
-    found = {name: store.runs_with(CELL, f"train_source/{name}") for name in names}
-    runs = {name: runs[0] for name, runs in found.items() if runs and ARTIFACT in runs[0].tags}
+    backbones = {result.backbone for result in results}
+    found = {name: _run_of_source(store, name, backbones, adapters) for name in names}
+    runs = {name: run for name, run in found.items() if run is not None}
     if not runs:
         return 0
     new = [run for run in runs.values() if run.tags.get(PAGE) != run.tags[ARTIFACT]]
@@ -87,6 +93,13 @@ def _record_sources(store: Store, results: Sequence[CellResult]) -> int:
         draw=dict,
     )
     return len(new) + record_parent(store, parent, list(runs.values()))
+
+
+def _run_of_source(store: Store, name: str, backbones: Collection[str], adapters: Collection[str]) -> StoredRun | None:
+    """The run of a source that trained one of `adapters`; if they are unknown, the newest on one of `backbones`."""
+    trained = [run for run in store.runs_with(CELL, f"train_source/{name}") if ARTIFACT in run.tags]
+    own = [run for run in trained if run.tags[ARTIFACT] in adapters]
+    return next(iter(own or [run for run in trained if run.tags.get("pemt.backbone") in backbones]), None)
 
 
 def _parent_of(summary: MethodSummary, settings: ReportSettings) -> Parent:

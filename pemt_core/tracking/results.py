@@ -75,7 +75,7 @@ def source_record(
     links = {"pemt.suite": "source", "pemt.adapter_path": directory.as_posix()}
     return RunRecord(
         cell=info.cell,
-        key=info.key,
+        key=info.run_key,
         name=info.name,
         artifact=artifact,
         result=artifact,

@@ -1,16 +1,16 @@
 """Runs by cell: "transfer/cb/pemt/k=full/seed=4096" or "train_source/mnli".
 
-Runs are found by their tags, never by a stored id: CELL, KEY (the hash of everything that a target's cell depends on),
-and PLAN in a cluster run. Training a cell again replaces its run; runs of the same cell with other settings remain for
-comparison. `Tracker.record` completes or rewrites a run from result files, so that steps that DVC restored without
-running them have runs too.
+Runs are found by their tags, never by a stored id: CELL, KEY (the hash of what the training comes from), and PLAN in a
+cluster run. Training a cell again replaces its run; runs of the same cell with other settings remain for comparison,
+and may be in progress elsewhere. `Tracker.record` completes or rewrites a run from result files, so that steps that DVC
+restored without running them have runs too.
 """
 
 import json
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from pemt_core.tracking.store import Point, Store, StoredRun, open_store
 logger = logging.getLogger(__name__)
 
 CELL, ARTIFACT, RESULT = "pemt.cell", ARTIFACT_TAG, "pemt.result"  # tags: which cell, what was trained and shown
-KEY = "pemt.key"  # tag: the hash of everything that a target's cell depends on; other runs have none
+KEY = "pemt.key"  # tag: the hash of what a training comes from; runs that summarise others have none
 PLAN, ERROR = "pemt.plan", "pemt.error"  # tags: the key of a cluster run's branch; why a run failed
 CHECKPOINT_SECONDS = 1.0  # that a training waits for its points to be sent, after it has saved its state
 END_SECONDS, KILLED_SECONDS = 60.0, 3.0  # that the end of a run waits; the second after a signal
@@ -136,13 +136,13 @@ class Tracker:
     ) -> None:
         for old in self._runs_of(store, cell, key):
             store.delete(old.run_id)
-        unsent.run_id = store.create(name, _identity(cell, key))
-        store.set_tags(unsent.run_id, {**tags, **self._tags})
+        unsent.run_id = store.create(name, {**_identity(cell, key), **self._tags})
+        store.set_tags(unsent.run_id, tags)
         add_params(store, unsent.run_id, params, already=())
 
     def open_run(self, info: RunInfo) -> AbstractContextManager[LiveRun]:
         """Open the `run` that `info` describes."""
-        return self.run(info.cell, info.name, {**info.tags, "pemt.commit": git_commit()}, info.params, info.key)
+        return self.run(info.cell, info.name, {**info.tags, "pemt.commit": git_commit()}, info.params, info.run_key)
 
     def record(self, record: RunRecord) -> bool:
         """Make sure that exactly one FINISHED run shows the record's cell; return whether something was written.
@@ -156,7 +156,7 @@ class Tracker:
                 of_plan = [run for run in found if run.tags.get(PLAN) == self._plan]
                 if not of_plan and not self._plan and any(run.tags.get(ARTIFACT) == record.artifact for run in found):
                     return False
-                return _record(store, replace(record, tags={**record.tags, **self._tags}), of_plan)
+                return _record(store, record, of_plan, self._tags)
         return False
 
     def of_plan(self, key: str) -> "Tracker":
@@ -164,10 +164,15 @@ class Tracker:
         return Tracker(self._store, self._on_unreachable, key)
 
     def find(self, cell: str, key: str | None = None) -> StoredRun | None:
-        """Return the newest run of a cell, with this key if one is given; None if there is no such run."""
+        """Return the newest run of a cell, with this key if one is given; None if there is no such run.
+
+        Without a plan, a run of any plan with this key is as good: `record` writes none beside it.
+        """
         with self.tolerance() as store:
             if store:
-                return next(iter(self._runs_of(store, cell, key)), None)
+                own = self._runs_of(store, cell, key)
+                others = [] if own or self._plan or key is None else _with_key(store.runs_with(CELL, cell), key)
+                return next(iter(own or others), None)
         return None
 
     def add_file(self, cell: str, key: str, name: str, text: str) -> None:
@@ -242,7 +247,7 @@ def _identity(cell: str, key: str) -> dict[str, str]:
     return {CELL: cell, **({KEY: key} if key else {})}
 
 
-def _record(store: Store, record: RunRecord, runs: Sequence[StoredRun]) -> bool:
+def _record(store: Store, record: RunRecord, runs: Sequence[StoredRun], plan: Mapping[str, str]) -> bool:
     shown = [run for run in runs if run.tags.get(RESULT) == record.result and run.status == "FINISHED"]
     same = [run for run in runs if run.tags.get(ARTIFACT) == record.artifact]
     kept = next(iter(shown or same), None)
@@ -250,13 +255,18 @@ def _record(store: Store, record: RunRecord, runs: Sequence[StoredRun]) -> bool:
         if run is not kept:
             store.delete(run.run_id)
     if not shown:
-        _complete(store, kept, record)
+        _complete(store, kept or _started(store, record, plan), record)
     return not shown
 
 
-def _complete(store: Store, run: StoredRun | None, record: RunRecord) -> None:
-    """Add to `run`, or to a new run, what it lacks of `record`; RESULT last, so that a crash leaves it incomplete."""
-    run = run or StoredRun(store.create(record.name, _identity(record.cell, record.key)), "RUNNING", {}, {}, {})
+def _started(store: Store, record: RunRecord, plan: Mapping[str, str]) -> StoredRun:
+    """A new run, with the tags by which it is found, so that what a crash leaves of it is replaced."""
+    run_id = store.create(record.name, {**_identity(record.cell, record.key), **plan})
+    return StoredRun(run_id, "RUNNING", {}, {}, {})
+
+
+def _complete(store: Store, run: StoredRun, record: RunRecord) -> None:
+    """Add to `run` what it lacks of `record`; RESULT last, so that a crash leaves it incomplete."""
     add_params(store, run.run_id, record.params, already=run.params)
     store.set_tags(run.run_id, {**record.tags, ARTIFACT: record.artifact})
     last_step = max((int(point["step"]) for point in record.history), default=0)
