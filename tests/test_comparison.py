@@ -27,7 +27,7 @@ from pemt_core.comparison.experiments import Experiment, read_experiments
 from pemt_core.comparison.folders import Folders
 from pemt_core.comparison.paper import paper_forecast
 from pemt_core.comparison.plan import Choice, plan_comparison
-from pemt_core.comparison.rates import ranked_grids
+from pemt_core.comparison.rates import ranked_grids, write_rates
 from pemt_core.comparison.scale import rows_of, source_rows
 from pemt_core.comparison.source_seconds import SourceSeconds
 from pemt_core.comparison.work import CellWork, TargetRows
@@ -180,6 +180,14 @@ def test_the_best_grid_is_that_whose_better_rate_scores_most() -> None:
     assert ranked == [(("0.01", "0.1"), 60.0), (("0.001", "0.01"), 40.0), (("0.1", "1"), 40.0)]
     assert [grid.labels for grid in ranked_grids(cells[:1], 1)] == [("0.01",), ("0.1",), ("0.001",), ("1",)]
     assert ranked_grids([{"mnli 0.01": 5.0}], 2)[0].labels == ("mnli 0.01",)
+
+
+def test_rates_of_targets_with_grids_of_their_own_are_compared_where_they_meet() -> None:
+    cells = [{"0.001": 10.0, "0.01": 60.0, "0.1": 20.0}, {"0.01": 20.0, "0.1": 30.0, "1": 50.0}]
+    assert [(grid.labels, grid.score) for grid in ranked_grids(cells, 2)] == [(("0.01", "0.1"), 45.0)]
+    table = write_rates({("pemt", 32): cells}, 2)
+    assert "0.01: 40.00, 0.1: 25.00" in table
+    assert "0.001" not in table
 
 
 # --- one experiment after another

@@ -453,10 +453,10 @@ def test_a_program_starts_the_processes_that_share_its_batches(still_world: Worl
     world = still_world
     flags = ["--settings", source_text("alpha"), "--tracking", tracking_in(tmp_path)]
     flags += ["--data", world.folder / "data" / "alpha", "--backbone", world.folder / "backbone"]
-    flags += ["--checkpoints", tmp_path / "checkpoints"]
     for processes in (1, 2):
         folder = tmp_path / str(processes)
         out = ["--output", folder / "adapter", "--provenance", folder / "provenance", "--processes", processes]
+        out += ["--checkpoints", folder / "checkpoints"]
         answer = executor_input(folder, ["adapter"])
         command = [sys.executable, "-m", "components.train_source", *flags, *out, "--executor-input", answer]
         done = subprocess.run([*map(str, command)], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)

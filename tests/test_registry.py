@@ -1,13 +1,19 @@
 """Registered models of a store that other programs and people use too."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import _validate_model_alias_name
+from source_code import REPOSITORY
 
+from pemt_core.errors import SettingsError
+from pemt_core.schema.validation import merged
 from pemt_core.serving.wanted import Wanted
-from pemt_core.settings import ModelSettings
+from pemt_core.settings import ModelSettings, parse_settings, read_params
 from pemt_core.settings.steps import Register
 from pemt_core.steps import register
 from pemt_core.tracking import CELL
@@ -87,3 +93,14 @@ def test_an_experiment_may_have_a_name_that_no_model_can_have(store: Store) -> N
     model(name).crown(store)
     for targets in ((), ("cb",)):
         assert list(Wanted(experiment, "champion", targets).versions(store)) == ["cb"]
+
+
+@pytest.mark.parametrize("alias", ["latest", "v1", "v20", "v1a", "latest-one", "champion", "vv1"])
+def test_aliases_that_mlflow_keeps_are_refused_before_anything_trains(alias: str) -> None:
+    try:
+        _validate_model_alias_name(alias)
+        allowed = True
+    except MlflowException:
+        allowed = False
+    with nullcontext() if allowed else pytest.raises(SettingsError, match=f"'models.alias' is '{alias}': expected"):
+        parse_settings(merged(read_params(REPOSITORY / "params.yaml"), {"models": {"alias": alias}}), "params.yaml")

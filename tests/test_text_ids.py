@@ -153,3 +153,9 @@ def test_a_chat_that_begins_with_the_date_is_the_same_on_every_day(tokenizers: d
     before, behind = chat_frame(tokenizer)
     assert (before, behind) == chat_frame(tokenizer)
     assert [tokenizer.decode(part) for part in (before, behind)] == ["Today: 26 Jul 2024. ", " Answer:"]
+
+
+def test_a_chat_template_may_have_any_words(tokenizers: dict[str, Any]) -> None:
+    tokenizer = copy.deepcopy(tokenizers["bytes"])
+    tokenizer.chat_template = "The TEXT0 MESSAGE: {{ messages[0]['content'] }} Answer:"
+    assert [tokenizer.decode(part) for part in chat_frame(tokenizer)] == ["The TEXT0 MESSAGE: ", " Answer:"]

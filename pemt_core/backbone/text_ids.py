@@ -9,10 +9,10 @@ user's message: in the template's frame, up to where the answer begins.
 """
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 _ANY_TEXT = "a"
-MESSAGE = "MESSAGE"  # stands for the text in a rendered chat
 CLOCK = "strftime_now"  # the function by which templates of Llama 3 and SmolLM3 write today's date
 FIXED_DATE = f"{{% macro {CLOCK}(format) %}}26 Jul 2024{{% endmacro %}}"  # Llama's own date where there is no clock
 
@@ -62,11 +62,12 @@ def chat_frame(tokenizer: Any) -> tuple[list[int], list[int]]:
     """
     if not tokenizer.chat_template:
         return [], []
-    message = [{"role": "user", "content": MESSAGE}]
     template = tokenizer.get_chat_template()
+    text = next(word for word in map("TEXT{}".format, count()) if word not in template)  # stands for the message
+    message = [{"role": "user", "content": text}]
     dated = f"{FIXED_DATE}{template}" if CLOCK in template else template
     chat = tokenizer.apply_chat_template(message, chat_template=dated, tokenize=False, add_generation_prompt=True)
-    before, behind = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in chat.split(MESSAGE))
+    before, behind = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in chat.split(text))
     return before[1:] if before[:1] == [tokenizer.bos_token_id] else before, behind
 
 

@@ -34,10 +34,15 @@ def scores_of(plan: ComparisonPlan, folders: Folders) -> dict[tuple[str, FewShot
 
 def ranked_grids(cells: Sequence[Scores], size: int) -> list[Grid]:
     """All grids of `size` neighbouring configurations in the experiment's file, the best first."""
-    labels = list(cells[0])
+    labels = _shared_labels(cells)
     grids = [tuple(labels[start : start + size]) for start in range(max(1, len(labels) - size + 1))]
     found = [Grid(grid, fmean(max(cell[label] for label in grid) for cell in cells)) for grid in grids]
     return sorted(found, key=lambda grid: -grid.score)
+
+
+def _shared_labels(cells: Sequence[Scores]) -> list[str]:
+    """The configurations that all cells have: targets may differ in their learning rates."""
+    return [label for label in cells[0] if all(label in cell for cell in cells)]
 
 
 def write_rates(scores: Mapping[tuple[str, FewShot], Sequence[Scores]], size: int, most: int = 3) -> str:
@@ -46,7 +51,7 @@ def write_rates(scores: Mapping[tuple[str, FewShot], Sequence[Scores]], size: in
     for (method, k), cells in scores.items():
         for grid in ranked_grids(cells, size)[:most]:
             grids.append([method, k, ", ".join(grid.labels), f"{grid.score:.2f}", len(cells)])
-        means = [f"{label}: {fmean(cell[label] for cell in cells):.2f}" for label in cells[0]]
+        means = [f"{label}: {fmean(cell[label] for cell in cells):.2f}" for label in _shared_labels(cells)]
         rates.append([method, k, ", ".join(means)])
     header = ["method", "k", f"grid of {size}", "mean of its best on validation", "cells"]
     return pipe_table(header, grids) + "\n\n" + pipe_table(["method", "k", "mean on validation by rate"], rates) + "\n"

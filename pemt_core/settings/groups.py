@@ -1,10 +1,11 @@
 """The groups of params.yaml as typed values. Nothing here has a default: params.yaml is the only home of numbers."""
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pemt_core.answering.rule import AnswerRule
 from pemt_core.schema.group import Group
@@ -152,12 +153,18 @@ class ReportSettings(Group):
     layer_groups: Count
 
 
+def _alias(name: str) -> str:
+    if name == "latest" or re.fullmatch(r"v\d+", name):
+        raise ValueError("expected another name: MLflow keeps latest, v1 and so on for versions themselves")
+    return name
+
+
 class ModelSettings(Group):
     """How trained targets are registered in MLflow."""
 
     enabled: bool
     metric: str  # MAIN_METRIC, or a metric's name
-    alias: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+    alias: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$"), AfterValidator(_alias)]
     backbone: Literal["include", "refer"]
 
 
