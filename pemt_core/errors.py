@@ -9,6 +9,8 @@ from pathlib import Path
 from reprlib import Repr
 from typing import Any
 
+from pemt_core.schema.visible import look_alike, told_apart
+
 _LONGEST_SHOWN = 200  # characters of a value in a message
 _MOST_CHOICES = 40  # that a message lists
 _LONGEST_NAME = 100  # comparing longer ones takes too long
@@ -135,10 +137,17 @@ def shown(value: Any) -> str:
 
 
 def nearest(name: object, choices: Iterable[object]) -> str:
-    """Suggest the choice most similar to `name`, as in "did you mean 'rte'?", or list all if none is similar."""
-    known = sorted(map(str, choices))
-    short = [choice for choice in known if len(choice) <= _LONGEST_NAME]
-    match = difflib.get_close_matches(str(name), short, n=1, cutoff=0.6) if len(str(name)) <= _LONGEST_NAME else []
+    """Suggest the choice most similar to `name`, as in "did you mean 'rte'?", or list all if none is similar.
+
+    Of a choice that looks the same as `name`, the characters that differ are escaped.
+    """
+    known, name = sorted(map(str, choices)), str(name)
+    short = [choice for choice in known if len(choice) <= _LONGEST_NAME] if len(name) <= _LONGEST_NAME else []
+    twin = next((choice for choice in short if look_alike(choice, name)), None)
+    if twin is not None:
+        choice, given = told_apart(twin, name)
+        return f"did you mean '{choice}'? It looks the same, but '{given}' has other characters"
+    match = difflib.get_close_matches(name, short, n=1, cutoff=0.6)
     if match:
         return f"did you mean '{match[0]}'?"
     others = f" and {len(known) - _MOST_CHOICES:,} more" if len(known) > _MOST_CHOICES else ""

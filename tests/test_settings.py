@@ -255,6 +255,17 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
         put("transfer.sparsity_positions", "some"),
         ["transfer.sparsity_positions", "'some'", "'all' or 'unpadded'"],
     ),
+    "a word that is nearly right": (put("backbone.size", "tinny"), ["or 'small'; did you mean 'tiny'?"]),
+    "a word that looks right": (put("backbone.size", "t\u0456ny"), ["did you mean 'tiny'?", r"'t\u0456ny' has other"]),
+    "a flag of YAML 1.1": (put("models.enabled", "yes"), ["key 'models.enabled' is 'yes'", "boolean, as in true"]),
+    "a quoted flag": (put("models.enabled", "False"), ["boolean, as in false"]),
+    "a quoted number": (put("evaluate.batch_size", "32"), ["integer, without quotes"]),
+    "a quoted rate": (put("transfer.learning_rates", ["1e-3"]), ["number, without quotes"]),
+    "a count with an exponent": (put("evaluate.batch_size", 1e3), ["is 1000.0", "integer, as in 1000"]),
+    "a number for a word": (put("recipe", 1), ["string, as in '1'"]),
+    "a value for a list": (put("transfer.k", "full"), ["list, as in [full]"]),
+    "values without brackets": (put("tasks.targets", "cb, rte"), ["list, as in [cb, rte]"]),
+    "a list for a group": (put("per_target", []), ["key 'per_target' is []: expected a group of settings"]),
     "wrong k": (put("transfer.k", ["ful"]), ["transfer.k.0", "'ful'", "'full'"]),
     "null": (put("prepare.split_seed", None), ["prepare.split_seed", "None", "integer"]),
     "list for a word": (put("prepare.source", ["hub"]), ["prepare.source", "['hub']", "string"]),
@@ -303,7 +314,7 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
         ["key 'per_target.cb.methods.0' is 'pmet'", "did you mean 'pemt'?"],
     ),
     "no kind": (put("methods.some", {}), ["methods.some", "expected the key `kind`, as 'some' is not a kind"]),
-    "a method that is no name": (put("methods.Some-1", SOME), ["methods.Some-1: ", "pattern"]),
+    "a method that is no name": (put("methods.Some-1", SOME), ["methods.Some-1: ", "pattern", "lower-case letters"]),
     "an unknown source": (
         put("methods.pemt", {"sources": ["mnil"]}),
         ["methods.pemt: sources names 'mnil'", "did you mean 'mnli'?"],
@@ -606,6 +617,30 @@ def test_values_are_shown_shortly(value: Any) -> None:
 def test_names_of_any_type_and_length_have_a_nearest() -> None:
     assert nearest(5, [1, None, "five"]).startswith("choose from: 1, None, five")
     assert len(nearest("a" * 10**6, ["a" * 10**6 + "b"] * 1000)) < 10_000
+
+
+ALIKE = {
+    "normal form": ("cafe\u0301", "caf\u00e9", r"did you mean 'caf\xe9'? It looks the same, but 'cafe\u0301' has"),
+    "the other form": ("\uac00", "\u1100\u1161", r"did you mean '\u1100\u1161'? It looks the same, but '\uac00' has"),
+    "no width": ("label", "label\u200b", r"did you mean 'label\u200b'? It looks the same, but 'label' has"),
+    "a variation": ("\u2764", "\u2764\ufe0f", "did you mean '\u2764\\ufe0f'? It looks the same, but '\u2764' has"),
+    "a blank": ("a b", "a\u00a0b", r"did you mean 'a\xa0b'? It looks the same, but 'a b' has"),
+    "a Cyrillic letter": ("\u0441at", "cat", r"did you mean 'cat'? It looks the same, but '\u0441at' has"),
+}
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_names_that_look_alike_are_told_apart(case: str) -> None:
+    name, choice, expected = ALIKE[case]
+    others = [choice[:-1], "b", name + "s"]
+    assert nearest(name, [*others, choice]) == f"{expected} other characters"
+    assert nearest(choice, [*others, name]).startswith("did you mean ")
+    assert nearest(name, others).count("looks the same") == 0
+
+
+def test_texts_that_look_different_are_shown_as_they_are() -> None:
+    assert nearest("area m\u00b2", ["area m2"]) == "did you mean 'area m2'?"
+    assert nearest("body", [" body"]) == "did you mean ' body'?"
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "a" * 600, "a/b", "a:b"])

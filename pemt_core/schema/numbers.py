@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidatorFunctionWr
 
 Values = TypeVar("Values", bound=Sequence[Any])
 
+NAME = r"^[a-z0-9_]+$"
 LARGEST = 2**31 - 1  # of counts and lengths: libraries take them as 32 bits
 
 
@@ -37,5 +38,5 @@ Rate = Annotated[float, Field(gt=0, le=1e38)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Precision = Literal["float32", "bfloat16"]
 FewShot = Annotated[Literal["full"] | Count, WrapValidator(_few_shot)]  # training rows per class; full: all of them
-Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$", max_length=100)]  # of a source or method, and its folders and runs
+Name = Annotated[str, Field(pattern=NAME, max_length=100)]  # of a source or method, and its folders and runs
 Short = Annotated[str, Field(max_length=200)]  # a name that errors repeat

@@ -1,16 +1,25 @@
 """Validate values against the class of their group, with messages for users."""
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from pemt_core.errors import SettingsError, cut, nearest, shown
+from pemt_core.schema.numbers import NAME
+from pemt_core.schema.values import LARGEST_NUMBER
 
 ModelType = TypeVar("ModelType", bound=BaseModel)
 
 _MOST_PROBLEMS = 10  # that a message lists
+_GROUP = ("dict_type", "model_type")  # types of pydantic's errors where a group is expected
+_PATTERNS = {NAME: "lower-case letters, digits and _"}  # what they stand for
+_QUOTED = re.compile(r"'([^']*)'")
+_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", re.IGNORECASE)
+_TRUTH = {"1": "true", "y": "true", "yes": "true", "on": "true", "true": "true",
+          "0": "false", "n": "false", "no": "false", "off": "false", "false": "false"}  # fmt: skip
 _MOST_COMPARED = 100  # unknown keys that may be a misspelling of a missing one
 
 
@@ -82,14 +91,35 @@ def _description(model: type[BaseModel], problem: Any, location: list[str], key:
 
 
 def _reason(problem: Any) -> str:
+    if problem["type"] in _GROUP:
+        return "expected a group of settings"
     if problem["type"] == "too_short":  # a list or a group
         found, least = problem["ctx"]["actual_length"], problem["ctx"]["min_length"]
         return f"expected at least {least} {'entry' if least == 1 else 'entries'}, found {found or 'none'}"
     if problem["type"] == "string_too_short":
         return "expected text that is not empty"
-    if problem["type"] == "string_type":  # YAML reads yes, no, on and off as booleans
-        return "expected text" + ("" if isinstance(problem["input"], dict | list) else "; in YAML, quotes make it one")
-    return cut(problem["msg"].removeprefix("Value error, "), 500)
+    return cut(problem["msg"].removeprefix("Value error, "), 500) + _remedy(problem)
+
+
+def _remedy(problem: Any) -> str:
+    """How to write in YAML what a wrong value seems to mean; empty if that is unclear."""
+    kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
+    if kind == "bool_type" and str(value).lower() in _TRUTH:
+        return f", as in {_TRUTH[str(value).lower()]}"
+    if kind in ("int_type", "float_type") and isinstance(value, str) and _NUMBER.fullmatch(value):
+        return ", without quotes"
+    if kind == "int_type" and isinstance(value, float) and value.is_integer() and abs(value) < LARGEST_NUMBER:
+        return f", as in {int(value)}"
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        return f", as in '{shown(value).lower()}'"
+    if kind == "list_type" and isinstance(value, bool | int | float | str):
+        return f", as in [{cut(value) if isinstance(value, str) else shown(value)}]"
+    if kind == "literal_error" and isinstance(value, str):
+        hint = nearest(value, _QUOTED.findall(context["expected"]))
+        return f"; {hint}" if hint.startswith("did you mean") else ""
+    if kind == "string_pattern_mismatch" and context["pattern"] in _PATTERNS:
+        return f": {_PATTERNS[context['pattern']]}"
+    return ""
 
 
 def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
