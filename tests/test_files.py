@@ -258,6 +258,11 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
         OBJECT + b'{"subject": "a", "bodi": "b", "queue": "billing"}',
         r"line 2.*column 'body': did you mean 'bodi'\?",
     ),
+    "a key that later rows have": (
+        "x.jsonl",
+        b'{"subject": "a", "queue": "billing"}\n\n' + OBJECT,
+        r"x\.jsonl, line 1.*column 'body'",
+    ),
     "deep JSON": (
         "x.jsonl",
         b'{"a": ' + b"[" * 5_000 + b"]" * 5_000 + b"}",
@@ -314,6 +319,33 @@ def test_all_readers_report_a_broken_file_alike(tmp_path: Path, predictor: Predi
         with pytest.raises(PemtError, match=expected):
             use(tmp_path / name)
     assert not {"prepared", "y.csv"} & {path.name for path in tmp_path.iterdir()}
+
+
+LACKING: dict[str, tuple[list[bytes], str]] = {
+    "the first row": (
+        [b'{"a": 1}', b"", b'{"a": 1, "b": 2}'],
+        r"line 1: there is no column 'b', which line 3 has; .* every row, where there is no value as \"b\": null$",
+    ),
+    "a later row": ([b'{"b": 1}', b'{"a": 1}', b'{"b": 1}'], r"line 2: there is no column 'b', which line 1 has; give"),
+    "a misspelling": (
+        [b'{"bo": 1}', b'{"b": 1, "bo": 1}', b'{"B": 1, "bo": 2}'],
+        r"line 1: there is no column 'b', which line 2 has",
+    ),
+    "another name": (
+        [b'{"by": 1}', b'{"b": 1}'],
+        r"line 1: there is no column 'b': did you mean 'by'\? Line 2 has 'b'$",
+    ),
+    "all rows": ([b'{"x": 1}', b'{"a": 2}'], r"line 1: there is no column 'b': choose from: x$"),
+    "a broken row below": ([b'{"x": 1}', b"{"], r"line 1: there is no column 'b': choose from: x$"),
+}
+
+
+@pytest.mark.parametrize("case", LACKING)
+def test_a_key_that_some_rows_lack_is_named_with_a_row_that_has_it(tmp_path: Path, case: str) -> None:
+    lines, expected = LACKING[case]
+    (tmp_path / "x.jsonl").write_bytes(b"\n".join(lines))
+    with pytest.raises(DataError, match=rf"x\.jsonl, {expected}"):
+        list(read_rows(tmp_path / "x.jsonl", ("b",)))
 
 
 def test_what_is_no_file_of_this_machine_is_named(tmp_path: Path) -> None:

@@ -1,15 +1,16 @@
 """Propose the entry of a task from its training file."""
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pemt_core.errors import DataError
 from pemt_core.new_task.answers import Answers, holds_quotes
-from pemt_core.tasks.files import column_names, read_rows
+from pemt_core.tasks.files import ColumnError, column_names, read_rows
 
 _OF_AN_INDEX = re.compile(r"\s*|Unnamed: \d+(\.\d+)*|__index_level_\d+__")  # as pandas names an index's columns
 _NAMED = 8  # columns in a description
@@ -51,9 +52,11 @@ def propose_entry(
         DataError: the training file cannot be read, lacks a column, or has no text or a single answer.
     """
     columns, notes = column_names(folder / files["train"]), list[str]()
+    infers_text = text is None
     if text is None:
         text, notes = _inferred_text(files["train"], columns, target, key)
-    answers, quoted = _survey(folder / files["train"], target, list(text.values()))
+    with _leaving_out(text if infers_text else {}):
+        answers, quoted = _survey(folder / files["train"], target, list(text.values()))
     notes += [f"the values of column '{column}' keep their quotes" for column in quoted]
     inferred = labels is None
     labels = _inferred_labels(files["train"], answers) if labels is None else labels
@@ -83,6 +86,19 @@ def _inferred_text(file: str, columns: Sequence[str], target: str, key: str | No
         roles = f"'{target}' has the answer" + (f", '{key}' the name of a row" if key else "")
         raise DataError(f"{file}: no column is left for the text: {roles}")
     return text, _notes_on_left_out(columns, target, key)
+
+
+@contextmanager
+def _leaving_out(text: Mapping[str, str]) -> Iterator[None]:
+    """Say of an error in a column of `text` how to leave the column out, unless no other is left."""
+    try:
+        yield
+    except ColumnError as error:
+        columns = list(text.values())
+        others = [column for column in columns if column != error.column]
+        if error.column not in columns or not others:
+            raise
+        raise DataError(f"{error}; or leave the column out: --text {shlex.join(others)}") from error
 
 
 def _inferred_labels(file: str, answers: Answers) -> list[str]:

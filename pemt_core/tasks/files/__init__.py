@@ -19,9 +19,10 @@ from pemt_core.tasks.files.reader import (
     read_records,
     read_rows,
 )
-from pemt_core.tasks.files.record import Record
+from pemt_core.tasks.files.record import ColumnError, Record
 
 __all__ = [
+    "ColumnError",
     "Record",
     "check_file",
     "check_format",

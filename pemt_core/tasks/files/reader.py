@@ -9,7 +9,7 @@ from typing import Any
 
 from pemt_core.errors import DataError, nearest
 from pemt_core.tasks.files.parquet_records import parquet_columns, parquet_records
-from pemt_core.tasks.files.record import Record, Records
+from pemt_core.tasks.files.record import ColumnError, Record, Records
 from pemt_core.tasks.files.text_records import csv_columns, csv_records, jsonl_records
 from pemt_core.tasks.values import RowError, as_text, is_absent
 
@@ -135,4 +135,4 @@ def _text(value: Any, path: Path, number: int, column: str) -> str | None:
     try:
         return None if is_absent(value) else as_text(column, value)
     except RowError as error:
-        raise DataError(f"{place_of(path, number)}: {error}") from error
+        raise ColumnError(f"{place_of(path, number)}: {error}", column) from error

@@ -7,6 +7,14 @@ from typing import Any, NamedTuple
 from pemt_core.errors import DataError, nearest
 
 
+class ColumnError(DataError):
+    """A row lacks a column, has it twice, or has a value in it that is not readable as text."""
+
+    def __init__(self, message: str, column: str) -> None:
+        self.column = column
+        super().__init__(message)
+
+
 class Record(NamedTuple):
     """One row of a file."""
 
@@ -18,10 +26,11 @@ Records = Generator[Record, None, None]  # close it if you stop early, or the fi
 
 
 def check_columns(place: str, columns: Collection[str], names: Sequence[str]) -> None:
-    """Raise DataError, beginning with `place`, if one of `columns` is missing from `names` or occurs more than once."""
+    """Raise ColumnError, beginning with `place`, if one of `columns` is not in `names`, or occurs more than once."""
     counts = Counter(names)  # once: rows may have thousands of columns
     for column in columns:
         if not counts[column]:
-            raise DataError(f"{place}: there is no column '{column}': {nearest(column, filter(None, names))}")
+            hint = nearest(column, filter(None, names))
+            raise ColumnError(f"{place}: there is no column '{column}': {hint}", column)
         if counts[column] > 1:
-            raise DataError(f"{place}: the column '{column}' occurs {counts[column]} times")
+            raise ColumnError(f"{place}: the column '{column}' occurs {counts[column]} times", column)

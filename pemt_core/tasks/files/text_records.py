@@ -4,16 +4,16 @@ import csv
 import json
 import re
 import shlex
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from pemt_core.errors import DataError
+from pemt_core.errors import DataError, nearest
 from pemt_core.schema.json_values import with_unique_keys
 from pemt_core.tasks.files.lines import LONGEST_LINE, lines_of
 from pemt_core.tasks.files.marks import beside
-from pemt_core.tasks.files.record import Record, Records, check_columns
+from pemt_core.tasks.files.record import ColumnError, Record, Records, check_columns
 
 # CSV as in RFC 4180: commas, quotes doubled within quotes, column names in the first line
 
@@ -125,13 +125,38 @@ _MOST_DIGITS = 4_000  # Python converts no more than 4,300 to a number or back
 
 def jsonl_records(path: Path, columns: Sequence[str] | None) -> Records:
     """Yield the objects of a file, each of which must have `columns`."""
+    with closing(_objects(path)) as objects:
+        for record in objects:
+            place = f"{path}, line {record.number}"
+            for column in columns or ():
+                if column not in record.values:
+                    _check_others(path, place, record.values, column)
+            check_columns(place, columns or (), list(record.values))
+            yield record
+
+
+def _objects(path: Path) -> Records:
     with closing(lines_of(path)) as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                place = f"{path}, line {number}"
-                values = _object(line, place, path)
-                check_columns(place, columns or (), list(values))
-                yield Record(number, values)
+                yield Record(number, _object(line, f"{path}, line {number}", path))
+
+
+def _check_others(path: Path, place: str, values: Mapping[str, Any], key: str) -> None:
+    """Raise ColumnError if another row has a key that this row lacks; what is wrong with others is left aside."""
+    other = None
+    with closing(_objects(path)) as others, suppress(DataError):
+        other = next((record for record in others if key in record.values), None)
+    if other is None:
+        return
+    missing = f"{place}: there is no column '{key}'"
+    hint = nearest(key, values.keys() - other.values.keys())
+    if hint.startswith("did you mean"):
+        raise ColumnError(f"{missing}: {hint} Line {other.number} has '{key}'", key)
+    empty = json.dumps({key: None}, ensure_ascii=False)[1:-1]
+    raise ColumnError(
+        f"{missing}, which line {other.number} has; give it to every row, where there is no value as {empty}", key
+    )
 
 
 def _object(line: str, place: str, path: Path) -> dict[str, Any]:
