@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from components.command import add_params, check_output, explained, run
-from pemt_core.errors import printable
+from pemt_core.errors import SettingsError, printable
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -26,7 +26,7 @@ def main(arguments: argparse.Namespace) -> None:
         {split: as_written(file, folder) for split, file in files.items() if file},
         arguments.target,
         folder,
-        text=dict(map(named_column, arguments.text)) if arguments.text else None,
+        text=named_columns(arguments.text) if arguments.text else None,
         labels=[] if arguments.free_text else arguments.labels,
         label_words=parse_mapping(arguments.label_words, "--label-words", "{yes: right}"),
         description=arguments.description,
@@ -61,10 +61,20 @@ def as_written(file: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
-def named_column(text: str) -> tuple[str, str]:
-    """Split "question=body" into name and column; "subject" stands for both."""
-    name, _, column = text.partition("=")
-    return name, column or name
+def named_columns(texts: Iterable[str]) -> dict[str, str]:
+    """Split each "question=body" into name and column; "subject" stands for both.
+
+    Raises SettingsError if two columns get one name.
+    """
+    columns: dict[str, str] = {}
+    for text in texts:
+        name, _, given = text.partition("=")
+        column = given or name
+        if columns.setdefault(name, column) != column:
+            raise SettingsError(
+                f"--text: the columns '{columns[name]}' and '{column}' both get the name '{name}'; give each its own"
+            )
+    return columns
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -1,6 +1,7 @@
 """User's tasks: entries of params.yaml, their files, rejected input, and adding an entry to params.yaml."""
 
 import csv
+import datetime
 import io
 import json
 import re
@@ -669,6 +670,9 @@ NOTES: dict[str, tuple[list[Any], dict[str, Any], list[str]]] = {
     "nothing to say": (["a", "b"] * 30, {}, []),
     "long answers": ([f"{n} is an answer of several words, more than a label has" for n in range(60)], {}, []),
     "many classes": ([f"k{n % 60}" for n in range(120)], {}, [r"scored by qa_f1: 60 different .* --labels k0 k1"]),
+    "many classes of words": ([f"no {n % 60}" for n in range(120)], {}, [r"--labels 'no 0' 'no 1' 'no 10' \.\.\."]),
+    "an unused label": (["a", "b"] * 30, {"labels": ["a", "c", "b"]}, [r"the label 'c' occurs in no training row"]),
+    "missing answers": (["NaN", "b", "none"] * 20, {}, [r"^the label 'NaN' may stand for a missing answer"]),
     "numbers": ([n / 10 for n in range(51)], {}, [r"the numbers in 'answer' become free text.* --metrics pearson"]),
     "numbers with a metric": ([n / 10 for n in range(51)], {"metrics": ["pearson"]}, []),
     "classes of numbers": ([1.5, 2.5] * 30, {}, [r"become 2 classes; .* --free-text --metrics pearson"]),
@@ -737,10 +741,37 @@ def test_each_column_without_a_name_is_left_out(params: Path) -> None:
 
 def test_columns_are_those_of_all_rows(params: Path) -> None:
     write_jsonl(params.parent / "x.jsonl", [{"text": "a", "answer": "b"}, {"text": "c", "answer": "b", "more": "d"}])
-    with pytest.raises(DataError, match=r"x\.jsonl, line 1: there is no column 'more'"):
+    with pytest.raises(DataError, match=r"line 1: there is no column 'more', which line 2 has; .*: --text text$"):
         propose_entry({"train": "x.jsonl"}, "answer", params.parent)
     made = propose_entry({"train": "x.jsonl"}, "answer", params.parent, text={"text": "text"}, labels=["b", "c"])
     assert made.entry["text"] == {"text": "text"}
+
+
+UNREADABLE = {
+    "dates": datetime.date(2024, 1, 1),
+    "times": datetime.datetime(2024, 1, 1),
+    "lists": ["a"],
+    "groups": {"a": 1},
+    "bytes": b"a",
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_a_column_that_is_no_text_can_be_left_out(params: Path, case: str) -> None:
+    rows = [{"my text": f"row {n}", "when": UNREADABLE[case], "answer": "ab"[n % 2]} for n in range(20)]
+    write_parquet(params.parent / "x.parquet", rows)
+    remedy = r"row 1: 'when' is .*, expected text or a number; or leave the column out: --text 'my text'$"
+    with pytest.raises(DataError, match=remedy):
+        propose_entry({"train": "x.parquet"}, "answer", params.parent)
+    for choices in ({"target": "when"}, {"target": "answer", "text": {"when": "when"}}):
+        with pytest.raises(DataError, match=r"expected text or a number$"):  # it was asked for
+            propose_entry({"train": "x.parquet"}, folder=params.parent, **choices)
+
+
+def test_two_columns_need_two_names() -> None:
+    assert add_task.named_columns(["a", "b=c", "a"]) == {"a": "a", "b": "c"}
+    with pytest.raises(SettingsError, match="--text: the columns 'subject' and 'a' both get the name 'a'"):
+        add_task.named_columns(["a=subject", "a"])
 
 
 def test_what_is_missing_for_an_entry_is_said_in_words(params: Path) -> None:

@@ -1,5 +1,6 @@
 """The answers in a training file: whether they are labels, and what a user should know about them."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pemt_core.labels.looks import number_in
 MOST_LABELS = 50  # more different answers than this are free text
 _SHOWN = 8  # words in a note
 _SHORT = 40  # characters; longer answers are free text without a note
+_MISSING = ("NaN", "nan", "<NA>", "NaT", "null", "NULL", "None")  # as programs write what is not there
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»"}
 
 
@@ -40,6 +42,12 @@ class Answers:
         once = [label for label in labels if self.counts[label] == 1]
         if once:
             notes.append(f"the label {_listed(once)} occurs only once: if it is a mistake, correct the file")
+        unused = [label for label in labels if not self.counts[label]]
+        if unused:
+            notes.append(f"the label {_listed(unused)} occurs in no training row: no model can learn it")
+        missing = [label for label in labels if label in _MISSING]
+        if missing:
+            notes.append(f"the label {_listed(missing)} may stand for a missing answer: if so, delete its rows")
         of_case: dict[str, list[str]] = {}
         for label in dict.fromkeys(labels):
             of_case.setdefault(label.casefold(), []).append(label)
@@ -73,7 +81,7 @@ class Answers:
         limit = f"at most {MOST_LABELS} that occur twice on average are taken as classes"
         return [
             f"'{self.target}' becomes free text, scored by qa_f1: {reason}, but {limit}; if they are classes, pass all "
-            f"of them: --labels {' '.join(sorted(self.counts)[:3])} ..."
+            f"of them: --labels {shlex.join(sorted(self.counts)[:3])} ..."
         ]
 
     @property
