@@ -93,10 +93,19 @@ def check_paths(arguments: argparse.Namespace) -> None:
     A program itself explains an input that is missing: it knows what makes it.
     """
     for path in vars(arguments).values():
+        if isinstance(path, Path):
+            _check_home(path)
         if isinstance(path, OutputFile | OutputFolder):
             check_output(path)
         elif isinstance(path, Path):
             _check_input(path)
+
+
+def _check_home(path: Path) -> None:
+    """Raise FileError if a path begins with ~, which a shell leaves in --flag=~/file, and there is no such folder."""
+    first = Path(*path.parts[:1])
+    if str(first).startswith("~") and not first.exists():
+        raise FileError(f"{cut(str(path))}: there is no folder {first} here; write out what ~ stands for")
 
 
 def check_output(path: Path) -> None:

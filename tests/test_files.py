@@ -352,6 +352,14 @@ def test_what_is_no_file_of_this_machine_is_named(tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to("gone.csv")
     with pytest.raises(DataError, match=r"link\.csv: is a link to gone\.csv, which does not exist"):
         check_file(tmp_path / "link.csv")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "x.csv").touch()
+    with pytest.raises(DataError, match=r"/folder: is a folder; name one file in it: /.*/folder/x\.csv$"):
+        check_file(tmp_path / "folder")
+    with pytest.raises(DataError, match=r"x\.csv: no such file: there is no folder /.*/foldr$"):
+        check_file(tmp_path / "foldr" / "x.csv")
+    with pytest.raises(DataError, match=r"there is no folder /.*/~; write out what ~ stands for$"):
+        check_file(tmp_path / "~" / "x.csv")
     for path in (Path("https://a.org/x.csv?download=1"), tmp_path / "https://a.org/x.csv?download=1"):
         with pytest.raises(DataError, match=r"^https://a\.org/x\.csv\?download=1: is a URL, .*; download it first"):
             check_file(path)

@@ -68,9 +68,9 @@ def check_files(input_path: Path, output_path: Path, keep: Sequence[str]) -> Non
     """Raise DataError if `predict_file` cannot start on these files."""
     check_file(input_path)
     fixed_columns(input_path)  # its beginning is readable
-    check_format(output_path, WRITERS)
     if output_path.is_dir():
         raise DataError(f"{output_path}: is a folder; name a file in it for the answers")
+    check_format(output_path, WRITERS)
     if output_path.exists() and output_path.samefile(input_path):
         raise DataError(f"{output_path}: is the input file; name another file for the answers")
     folder = next(each for each in output_path.absolute().parents if each.exists())

@@ -94,14 +94,18 @@ def fixed_columns(path: Path) -> list[str] | None:
 
 def check_file(path: Path) -> None:
     """Raise DataError if a file is missing, a folder or not accessible, or if its ending is unknown."""
-    check_format(path)
     with _readable(path):
-        if path.is_dir():
+        if path.is_dir():  # before its ending, which a folder need not have
             inside = sorted(each.name for each in path.iterdir() if each.suffix.lower() in FORMATS)
             raise DataError(f"{path}: is a folder; name one file in it" + (f": {path / inside[0]}" if inside else ""))
+    check_format(path)
+    with _readable(path):
         if not path.exists():
             if path.is_symlink():
                 raise DataError(f"{path}: is a link to {path.readlink()}, which does not exist")
+            if not path.parent.is_dir():
+                home = "; write out what ~ stands for" if "~" in path.parts else ""
+                raise DataError(f"{path}: no such file: there is no folder {path.parent}{home}")
             siblings = [each.name for each in path.parent.glob("*") if each.suffix.lower() in FORMATS]
             raise DataError(f"{path}: no such file" + (f"; {nearest(path.name, siblings)}" if siblings else ""))
         if not path.is_file():
