@@ -252,7 +252,7 @@ BAD_ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
     "one label": ({"labels": ["a"]}, "own_tasks.tickets.labels' is ['a']: expected at least 2 entries, found 1"),
     "a number as a label": (
         {"labels": [1, 2]},
-        "own_tasks.tickets.labels.0' is 1: expected text; in YAML, quotes make it one",
+        "own_tasks.tickets.labels.0' is 1: Input should be a valid string, as in '1'",
     ),
     "a label twice": ({"labels": ["a", "b", "a"]}, "labels lists ['a'] more than once"),
     "blanks": ({"labels": ["a", "b "]}, "expected text that neither begins nor ends with a space"),
