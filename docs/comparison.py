@@ -77,7 +77,7 @@ def page() -> str:
 def notes(name: str) -> list[str]:
     """What a reader of an experiment's numbers has to know."""
     rows = pd.read_csv(FILES / name / "rows.csv")
-    texts = {"table1": [JOINT], "few_shot": [JOINT, SELECTION]}.get(name, [])
+    texts = {"few_shot": [JOINT, SELECTION]}.get(name, [])
     if name == "table1":
         texts.append(facts.last_steps(rows))
     if name == DECODER:
