@@ -9,8 +9,6 @@ from pathlib import Path
 from reprlib import Repr
 from typing import Any
 
-from pemt_core.schema.visible import look_alike, told_apart
-
 _LONGEST_SHOWN = 200  # characters of a value in a message
 _MOST_CHOICES = 40  # that a message lists
 _LONGEST_NAME = 100  # comparing longer ones takes too long
@@ -141,6 +139,8 @@ def nearest(name: object, choices: Iterable[object]) -> str:
 
     Of a choice that looks the same as `name`, the characters that differ are escaped.
     """
+    from pemt_core.schema.visible import look_alike, told_apart  # whose import is a fifth of the start of `pemt --help`
+
     known, name = sorted(map(str, choices)), str(name)
     short = [choice for choice in known if len(choice) <= _LONGEST_NAME] if len(name) <= _LONGEST_NAME else []
     twin = next((choice for choice in short if look_alike(choice, name)), None)
