@@ -46,8 +46,8 @@ All tables come from runs with `search: halving`: the worse half of a cell's con
 steps. On 20 cells of the demo, halving kept the learning rate of a full search in 15
 ([methods.md](methods.md#configurations-and-search)).
 
-RTE, CB, SciTail and YELP share label words with a source. With other words, PEMT gains half as much on them, and its gates
-prefer other sources ([demo.md](demo.md#the-related-source-or-the-same-words)).
+RTE, CB, SciTail and YELP share label words with a source. With other words, PEMT gains half as much on them, and its
+gates prefer other sources ([demo.md](demo.md#the-related-source-or-the-same-words)).
 
 {origin}
 """
