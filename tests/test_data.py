@@ -212,7 +212,7 @@ def test_a_missing_or_truncated_split_is_named(tmp_path: Path, split: str) -> No
 
 
 def with_source(values: pa.Array) -> Callable[[pa.Table], pa.Table]:
-    return lambda table: table.set_column(2, "source", values)
+    return lambda table: table.set_column(table.column_names.index("source"), "source", values)
 
 
 NOT_UTF_8 = pa.Array.from_buffers(
