@@ -188,6 +188,9 @@ def test_rates_of_targets_with_grids_of_their_own_are_compared_where_they_meet()
     table = write_rates({("pemt", 32): cells}, 2)
     assert "0.01: 40.00, 0.1: 25.00" in table
     assert "0.001" not in table
+    apart = [{"0.001": 10.0}, {"1": 50.0}]
+    assert ranked_grids(apart, 2) == []
+    assert "pemt" in write_rates({("pemt", 32): apart}, 2)
 
 
 # --- one experiment after another

@@ -33,9 +33,9 @@ def scores_of(plan: ComparisonPlan, folders: Folders) -> dict[tuple[str, FewShot
 
 
 def ranked_grids(cells: Sequence[Scores], size: int) -> list[Grid]:
-    """All grids of `size` neighbouring configurations in the experiment's file, the best first."""
+    """All grids of `size` neighbouring configurations that all cells have, the best first; none if they have none."""
     labels = _shared_labels(cells)
-    grids = [tuple(labels[start : start + size]) for start in range(max(1, len(labels) - size + 1))]
+    grids = [tuple(labels[start : start + size]) for start in range(max(1, len(labels) - size + 1)) if labels]
     found = [Grid(grid, fmean(max(cell[label] for label in grid) for cell in cells)) for grid in grids]
     return sorted(found, key=lambda grid: -grid.score)
 
