@@ -3,16 +3,12 @@
 import unicodedata
 from decimal import Decimal, InvalidOperation
 
-import regex
-
-from pemt_core.schema.visible import INVISIBLE
-
-_INVISIBLE = regex.compile(f"[{INVISIBLE}]")
+from pemt_core.schema.visible import without_invisible
 
 
 def seen(word: str) -> str:
     """What a person sees of a word: without characters of no width, with one form of each letter and of blanks."""
-    visible = _INVISIBLE.sub("", " ".join(unicodedata.normalize("NFKC", word).split()))
+    visible = without_invisible(" ".join(unicodedata.normalize("NFKC", word).split()))
     return " ".join(unicodedata.normalize("NFKC", visible).split())
 
 

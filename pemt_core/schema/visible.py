@@ -19,6 +19,11 @@ def is_blank(text: str) -> bool:
     return _VISIBLE.search(text) is None
 
 
+def without_invisible(text: str) -> str:
+    """A text without the characters of no width."""
+    return str(_INVISIBLE.sub("", text))
+
+
 def look_alike(text: str, other: str) -> bool:
     """Whether a person takes two texts for the same, though they differ."""
     return text != other and _shape(text) == _shape(other)
@@ -26,8 +31,7 @@ def look_alike(text: str, other: str) -> bool:
 
 def _shape(text: str) -> str:
     """A text with one kind of blank and one form of each letter, without characters of no width."""
-    visible = _INVISIBLE.sub("", _BLANK.sub(" ", text))
-    return unicodedata.normalize("NFC", visible).translate(_LATIN)
+    return unicodedata.normalize("NFC", without_invisible(_BLANK.sub(" ", text))).translate(_LATIN)
 
 
 def told_apart(text: str, other: str) -> tuple[str, str]:
