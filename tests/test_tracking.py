@@ -176,6 +176,9 @@ def test_a_large_file_may_take_longer_than_other_requests(tmp_path: Path, monkey
             repository.log_artifact(str(file))
         assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "1"
         server.shutdown()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7200")  # which a user chose for larger ones
+    with long_requests():
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7200"
 
 
 def test_what_a_failure_leaves_of_a_run_of_a_plan_is_replaced(
