@@ -22,6 +22,7 @@ from tiny import METHODS, World, change_record, change_rows, transfer_settings, 
 
 from pemt_core.answering.rule import AnswerRule
 from pemt_core.artifacts.cell import Cell
+from pemt_core.artifacts.cost import load_cost
 from pemt_core.artifacts.description import TargetDescription, load_description, load_training_record
 from pemt_core.artifacts.experts import load_experts
 from pemt_core.artifacts.files import read_json
@@ -608,10 +609,12 @@ class RecordedRuns:
         self.ends[info.cell] = "finished"
 
 
-def transfer_recorded(world: World, folder: Path, runs: RecordedRuns, workers: int = 2, **changes: Any) -> Any:
+def transfer_recorded(
+    world: World, folder: Path, runs: RecordedRuns, workers: int = 2, costs: Path | None = None, **changes: Any
+) -> Any:
     """Run stage 2 with `runs` as the tracker."""
     return transfer(
-        [TargetTransfer(transfer_settings(**changes), world.folder / "data" / "gamma", folder / "out")],
+        [TargetTransfer(transfer_settings(**changes), world.folder / "data" / "gamma", folder / "out", costs)],
         world.folder / "backbone",
         world.folder / "experts",
         checkpoint_dir=folder / "checkpoints",
@@ -660,11 +663,13 @@ def test_a_diverging_training_loses_only_its_cell(world: World, tmp_path: Path, 
 def test_a_learning_rate_that_diverges_is_not_chosen(
     world: World, tmp_path: Path, workers: int, search: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever the others score: here nothing is learned, and all scores are equal."""
-    runs = RecordedRuns()
+    """Whatever the others score: here nothing is learned, and all scores are equal. Its steps are counted."""
+    runs, costs, cell = RecordedRuns(), tmp_path / "costs", tmp_path / "out" / "control-kfull-seed4096"
     methods = {"control": {**METHODS["control"], "learning_rates": [1e30, 1e-9], "search": search}}
-    transfer_recorded(world, tmp_path, runs, workers, methods=methods)
-    record = load_training_record(tmp_path / "out" / "control-kfull-seed4096")
+    transfer_recorded(world, tmp_path, runs, workers, costs, methods=methods)
+    record = load_training_record(cell)
+    first_check = record.history[0]["step"]
+    assert load_cost(costs, cell).steps == record.steps + first_check
     assert record.learning_rate == 1e-9
     assert record.trials == {"1e+30": None, "1e-09": next(iter(record.validation.values()))}
     assert list(runs.ends.values()) == ["finished"]

@@ -217,7 +217,7 @@ class _OpenTarget:
             self.cells_left[training.cell] = self.held.enter_context(opened)
         return [self._job(opened, t) for opened in self.cells_left.values() for t in opened.search.first_trials]
 
-    def trial_ended(self, job: Job, error: Exception | None) -> list[Job]:
+    def trial_ended(self, job: Job, error: TrainingError | None) -> list[Job]:
         """Take in the end of a training; returns those that follow."""
         cell = job.trial.training.cell
         opened = self.cells_left[cell]

@@ -36,6 +36,12 @@ class Evaluation:
     metrics: dict[str, float]
 
 
+class DivergenceError(TrainingError):
+    """The loss or a trained tensor is no longer finite. `spent` has the steps, time and memory until then."""
+
+    spent: TrainingState
+
+
 class Course:
     """One training: its state, and the tensors that it trains, which whoever takes its steps changes.
 
@@ -146,11 +152,15 @@ class Course:
 
     def _save(self, unread: list[tuple[int, list[int], list[float]]]) -> None:
         self.state.unread = unread
+        self._measure()
+        self.store.save(self.state, self.trained, self.optimizer)
+        self.saved_step = self.state.step
+
+    def _measure(self) -> None:
+        """Count the time and memory since the last call."""
         self.state.seconds += self.meter.seconds()
         self.meter.sample()
         self.state.peak_memory_mib = max(self.state.peak_memory_mib, self.meter.peak_memory_mib)
-        self.store.save(self.state, self.trained, self.optimizer)
-        self.saved_step = self.state.step
 
     def save_between_checkpoints(self) -> None:
         """Save with the losses that are still to be read, so that the history does not depend on the interruption.
@@ -194,12 +204,17 @@ class Course:
             name = list(self.trained)[finite.index(False)]
             raise self._divergence(f"{name} is no longer finite after", self.state.step)
 
-    def _divergence(self, problem: str, step: int) -> TrainingError:
+    def _divergence(self, problem: str, step: int) -> DivergenceError:
         kept = "the last good checkpoint is kept" if self.store.path.is_file() else "there is no checkpoint yet"
-        return TrainingError(
+        error = DivergenceError(
             f"{self.title}: {problem} step {step} of {self.total_steps} (epoch {self.state.epoch + 1}, learning rate "
             f"{self.learning_rate:g}); {kept} ({self.store.path}). Lower the learning rate, or use float32"
         )
+        self._measure()
+        error.spent = TrainingState(
+            self.state.step, finished=True, seconds=self.state.seconds, peak_memory_mib=self.state.peak_memory_mib
+        )
+        return error
 
     def _evaluate(self, bar: Any) -> None:
         state = self.state

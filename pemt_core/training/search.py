@@ -13,6 +13,7 @@ from pemt_core.artifacts.cost import TrainingCost
 from pemt_core.errors import TrainingError
 from pemt_core.training.checkpoint import TrainingState
 from pemt_core.training.configuration import CellTraining, Configuration, Trial
+from pemt_core.training.course import DivergenceError
 
 
 def better_half(scores: Sequence[float]) -> list[int]:
@@ -59,7 +60,8 @@ class Search:
         If all of the better half diverge in the end, those that stopped go on.
         """
         self.errors[trial.place] = error
-        following = self.ended(trial, TrainingState(finished=True))
+        spent = error.spent if isinstance(error, DivergenceError) else TrainingState(finished=True)
+        following = self.ended(trial, spent)
         if following or not self.errors.keys() >= {*self._going}:
             return following
         stopped = [place for place in self.states if place not in self._going]

@@ -174,13 +174,13 @@ class OpenCell:
             self.logged.add(point)
             self.run.log(step, metrics)
 
-    def trial_ended(self, trial: Trial, error: Exception | None) -> list[Trial]:
+    def trial_ended(self, trial: Trial, error: TrainingError | None) -> list[Trial]:
         """Log what is not yet logged of a training's curve, and save the cell after the last training.
 
         Returns the trials that follow.
         """
         if error is not None:
-            following = self.search.diverged(trial, TrainingError(str(error)))
+            following = self.search.diverged(trial, error)
         else:
             following = self.search.ended(trial, self._logged(trial))
         if self.search.is_complete:

@@ -32,7 +32,7 @@ class Finished(Generic[Item]):
         with held():
             self.futures |= {self._workers.start(item): item for item in items}
 
-    def __iter__(self) -> Iterator[tuple[Item, Exception | None]]:
+    def __iter__(self) -> Iterator[tuple[Item, TrainingError | None]]:
         """Raises any error of the function that is not a TrainingError, and TrainingError if a worker was killed."""
         seen: set[Future[Done[Any]]] = set()
         while left := self.futures.keys() - seen:
@@ -41,7 +41,7 @@ class Finished(Generic[Item]):
             for future in ended:
                 seen.add(future)
                 error = self._workers.end(future).error
-                assert error is None or isinstance(error, Exception)  # `end` raises an interruption
+                assert error is None or isinstance(error, TrainingError)  # the only one tolerated
                 yield self.futures[future], error
 
     @property
