@@ -488,11 +488,15 @@ def test_errors_name_file_key_and_nearest(
 
 def test_a_broken_file_stops_no_other_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     params = write_project(tmp_path, broken="title: [", second=FILES["second"] + "paper:\n")
-    (tmp_path / "experiments/third.yml").write_text(FILES["first"])
+    for name in ("third.yml", "fourth.YAML"):
+        (tmp_path / "experiments" / name).write_text(FILES["first"])
     program.main(parsed(params, "--list"))
     out = capsys.readouterr().out
     assert re.search(r"^broken  error: .*experiments/broken.yaml: not readable as YAML", out, flags=re.MULTILINE)
-    assert out.splitlines()[-1] == "experiments/third.yml is ignored: rename it to third.yaml"
+    assert out.splitlines()[-2:] == [
+        "experiments/fourth.YAML is ignored; rename it to fourth.yaml",
+        "experiments/third.yml is ignored; rename it to third.yaml",
+    ]
     program.main(parsed(params, "second", "--dry-run"))
     assert "6 cells" in capsys.readouterr().out
     assert set(read_experiments(params, paper=True)) == {"first", "second", "rates"}

@@ -76,6 +76,24 @@ def test_load_settings_reads_params_yaml() -> None:
     assert load_settings(PARAMS) == parsed()
 
 
+@pytest.mark.parametrize("ending", [".yml", ".YAML"])
+def test_a_recipe_of_another_ending_is_named(tmp_path: Path, ending: str) -> None:
+    """It is ignored as long as the run has another recipe, and a file that ends in .yaml comes first."""
+    (tmp_path / "recipes").mkdir()
+    file, params = tmp_path / "recipes" / f"mine{ending}", tmp_path / "params.yaml"
+    file.write_text("transfer: {k: [4]}\n")
+    params.write_text("recipe: mine\n")
+    with pytest.raises(
+        SettingsError, match=rf"params.yaml: recipe 'mine': .*mine\{ending} is ignored; rename it to mi"
+    ):
+        load_settings(params)
+    file.with_suffix(".yaml").write_text("transfer: {k: [8]}\n")
+    assert read_params(params)["recipes"] == {"mine": {"transfer": {"k": [8]}}}
+    params.write_text("recipe: null\n")
+    file.with_suffix(".yaml").unlink()
+    assert read_params(params)["recipes"] == {}
+
+
 def test_the_paper_recipe_matches_the_scripts_of_the_authors() -> None:
     """It has the settings of Lin et al.'s public scripts for T5-base, for both stages and for tasks that differ."""
     settings = parsed(put("recipe", "paper"))

@@ -17,7 +17,16 @@ from pemt_core.comparison.real import REAL, of_data, tasks_at_hand
 from pemt_core.errors import PemtError, SettingsError, cut, nearest
 from pemt_core.schema.validation import holds, merged, validate
 from pemt_core.settings import RECIPE_GROUPS, Settings
-from pemt_core.settings.load import RECIPES, Layer, parse_layers, read_groups, read_params, recipe_layer, settings_files
+from pemt_core.settings.load import (
+    RECIPES,
+    Layer,
+    misnamed_files,
+    parse_layers,
+    read_groups,
+    read_params,
+    recipe_layer,
+    settings_files,
+)
 from pemt_core.tasks import JOINT, TASKS
 
 FOLDER, SHARED, PAPER = "experiments", "shared", "paper"
@@ -57,7 +66,7 @@ class Experiments(dict[str, Experiment]):
     """The experiments by name, without the files that cannot be read as one."""
 
     broken: dict[str, PemtError] = field(default_factory=dict)  # what is wrong with each of these files, by its stem
-    ignored: list[str] = field(default_factory=list)  # names of files that end in .yml
+    ignored: dict[str, str] = field(default_factory=dict)  # what to do with files of other endings, by their stems
     folder: str = FOLDER  # of the files, as messages show it
     lacking: dict[str, str] = field(default_factory=dict)  # why a task is left out that is listed
 
@@ -80,7 +89,11 @@ def read_experiments(params: Path, *, paper: bool = False, real: str | None = No
     shared = read_groups(files.pop(SHARED)) if SHARED in files else {}
     below += _layers(SHARED_FILE, shared, (PAPER, STATISTICS, *GROUPS), paper)
     statistics = _whole(shared, paper).get(STATISTICS, {})
-    found.ignored = _ignored(folder)
+    found.ignored = {
+        file.stem: f"{found.folder}/{file.name} is ignored; rename it to {file.stem}.yaml"
+        for file in misnamed_files(folder)
+        if file.stem not in files
+    }
     for name, file in files.items():
         shown = f"{found.folder}/{name}.yaml"
         try:
@@ -93,19 +106,14 @@ def read_experiments(params: Path, *, paper: bool = False, real: str | None = No
     return found
 
 
-def _ignored(folder: Path) -> list[str]:
-    """The names of files that are taken for experiments, but end in .yml."""
-    return sorted(file.name for file in folder.glob("[!.]*.yml"))
-
-
 def find_experiment(name: str, experiments: Experiments) -> Experiment:
     """Look an experiment up. Raises what is wrong with its file, or SettingsError with the nearest name."""
     if name == SHARED:
         raise SettingsError(f"{SHARED_FILE} is what experiments share, and none itself; {nearest('', experiments)}")
     if name in experiments.broken:
         raise experiments.broken[name]
-    if f"{name}.yml" in experiments.ignored:
-        raise SettingsError(f"{experiments.folder}/{name}.yml is ignored; rename it to {name}.yaml")
+    if name in experiments.ignored:
+        raise SettingsError(experiments.ignored[name])
     if name not in experiments:
         hint = nearest(name, experiments) if experiments else f"{experiments.folder}/ has no experiments"
         raise SettingsError(f"there is no {experiments.folder}/{cut(name)}.yaml; {hint}")

@@ -12,9 +12,9 @@ def show_experiments(experiments: Experiments) -> str:
     lines = {name: each.definition.about for name, each in experiments.items()}
     lines |= {name: f"error: {error}" for name, error in experiments.broken.items()}
     width = max(map(len, lines), default=0)
-    ignored = [f"{experiments.folder}/{name} is ignored: rename it to {name.removesuffix('.yml')}.yaml"
-               for name in experiments.ignored]  # fmt: skip
-    return "\n".join([*(f"{name.ljust(width)}  {lines[name]}" for name in sorted(lines)), *ignored])
+    return "\n".join(
+        [*(f"{name.ljust(width)}  {lines[name]}" for name in sorted(lines)), *experiments.ignored.values()]
+    )
 
 
 def show_forecast(experiment: Experiment, forecast: Forecast) -> str:

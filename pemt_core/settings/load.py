@@ -28,6 +28,7 @@ RECIPE_GROUPS = ("methods", "prepare", "backbone", "train_source", "transfer", "
 RECIPES = "recipes"  # the folder, and the key of its files in the result of `read_params`
 TRAINING, OF_TRAINING = "training", ("backbone", "train_source", "transfer")  # shared settings, and their groups
 EVERY_STEP = "every_step"
+ENDING = ".yaml"  # of recipes and experiments
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,11 @@ def read_params(path: Path) -> dict[str, Any]:
     values, folder = read_groups(path), Path(path).parent / RECIPES
     if RECIPES in values:
         raise SettingsError(f"{path}: unknown key '{RECIPES}'; a recipe is a file {folder}/<name>.yaml")
-    return {**values, RECIPES: {file.stem: read_groups(file) for file in settings_files(folder)}}
+    recipes = {file.stem: read_groups(file) for file in settings_files(folder)}
+    for file in misnamed_files(folder):
+        if file.stem == values.get("recipe") and file.stem not in recipes:
+            raise SettingsError(f"{path}: recipe '{file.stem}': {file} is ignored; rename it to {file.stem}{ENDING}")
+    return {**values, RECIPES: recipes}
 
 
 def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
@@ -155,8 +160,17 @@ def read_groups(path: Path) -> dict[str, Any]:
 
 def settings_files(folder: Path) -> list[Path]:
     """List the recipes or experiments in a folder; hidden files, as editors leave there, are none."""
+    return [file for file in _yaml_files(folder) if file.suffix == ENDING]
+
+
+def misnamed_files(folder: Path) -> list[Path]:
+    """List the files of a folder that are ignored because their ending is .yml or in capitals."""
+    return [file for file in _yaml_files(folder) if file.suffix != ENDING]
+
+
+def _yaml_files(folder: Path) -> list[Path]:
     files = sorted(folder.iterdir()) if folder.exists() else []
-    return [file for file in files if file.suffix == ".yaml" and not file.name.startswith(".")]
+    return [file for file in files if file.suffix.lower() in (ENDING, ".yml") and not file.name.startswith(".")]
 
 
 def recipe_layer(name: str, recipes: Mapping[str, Any], origin: str) -> Layer:
