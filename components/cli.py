@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from components.parser import Parser
 from pemt_core import __version__
 from pemt_core.errors import PemtError, nearest, refusal
 from pemt_core.interruption import stoppable
@@ -64,9 +65,7 @@ COMMANDS = {
 
 def make_parser(loaded: Collection[str]) -> argparse.ArgumentParser:
     """Return the parser of all commands, with the flags of those in `loaded`: loading a module takes time."""
-    parser = argparse.ArgumentParser(
-        prog="pemt", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="pemt", description=__doc__)
     parser.add_argument("--version", action="version", version=f"pemt {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
@@ -78,7 +77,6 @@ def make_parser(loaded: Collection[str]) -> argparse.ArgumentParser:
             name,
             help=command.summary,
             description=program.description,
-            formatter_class=program.formatter_class,
             parents=[program],
             add_help=False,  # the program's parser has it
         )

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path, PosixPath
 
+from components.parser import Parser
 from pemt_core.errors import FileError, PemtError, cut, file_errors_named, refusal
 from pemt_core.interruption import stoppable
 from pemt_core.schema.values import check_words
@@ -34,11 +35,7 @@ class OutputFolder(PosixPath):
 
 def explained(module_doc: str | None, program: str) -> argparse.ArgumentParser:
     """Return a parser for `components.<program>` with its module's docstring as the description."""
-    return argparse.ArgumentParser(
-        prog=f"python -m components.{program}",
-        description=module_doc,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    return Parser(prog=f"python -m components.{program}", description=module_doc)
 
 
 def add_params(parser: argparse.ArgumentParser) -> None:

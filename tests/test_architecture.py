@@ -38,6 +38,7 @@ NOT_STEPS = (
     "components.program",
     "components.executor",
     "components.command",
+    "components.parser",
     "components.fork_server",
     "components.handover",
     "components.parent",
@@ -124,7 +125,8 @@ def test_few_modules_use_environment_variables() -> None:
 
 def test_components_import_the_standard_library_and_the_core() -> None:
     def allowed(name: str) -> bool:
-        shared = ("program", "command", "handover", "parent", "server", "executor", "trainer_api", "trainer_manifest")
+        shared = ("program", "command", "parser", "handover", "parent", "server", "executor", "trainer_api",
+                  "trainer_manifest")  # fmt: skip
         return name.split(".")[0] in {*sys.stdlib_module_names, "pemt_core"} or name in map(
             "components.{}".format, shared
         )

@@ -66,7 +66,7 @@ def test_help_loads_no_command() -> None:
         f"or n in {HEAVY | {'kfp', 'shtab'}}])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "['components.cli']"
+    assert done.stdout.splitlines()[-1] == "['components.parser', 'components.cli']"
 
 
 def test_every_command_explains_itself() -> None:
@@ -107,7 +107,13 @@ def test_the_version() -> None:
     [
         (["docter"], "pemt: error: there is no command 'docter': did you mean 'doctor'?"),
         (["--jsn"], "pemt: error: the following arguments are required: COMMAND"),
-        (["tasks", "--jsn"], "pemt: error: unrecognized arguments: --jsn"),
+        (["tasks", "--jsn"], "pemt tasks: error: unrecognized arguments: --jsn; did you mean '--json'?"),
+        (
+            ["compare", "table1", "--sedes=1", "extra"],
+            "pemt compare: error: unrecognized arguments: --sedes=1 extra; did you mean '--seeds'?",
+        ),
+        (["tasks", "--wholly-other"], "pemt tasks: error: unrecognized arguments: --wholly-other"),
+        (["--verson", "tasks"], "pemt: error: unrecognized arguments: --verson; did you mean '--version'?"),
         (["submit"], "pemt submit: error: the following arguments are required: --host"),
         (["completion", "fsh"], "pemt completion: error: argument shell: invalid choice: 'fsh'"),
     ],
