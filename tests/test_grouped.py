@@ -18,13 +18,15 @@ from pemt_core.model.grouped.member import Member, partition
 from pemt_core.model.grouped.model import build_grouped_model
 from pemt_core.model.prompted import PromptedModel
 
-KINDS = ["input", "none", "uniform", "static", "input"]  # gates; none: without sources
-COEFFICIENTS = [0.3, 0.0, 0.2, 0.1, 0.0]
+KINDS = ["input", "none", "uniform", "static", "input", "normalised"]  # gates; none: without sources
+COEFFICIENTS = [0.3, 0.0, 0.2, 0.1, 0.0, 0.2]
 LAYOUTS = [(kind, layout) for kind in MODELS for layout in (("behind", "both", "front") if kind in DECODERS else ("",))]
 GREEDY = {"max_new_tokens": 6, "do_sample": False, "num_beams": 1}
 
 
 def gates_of(kind: str) -> Gates:
+    if kind == "normalised":
+        return GateSettings(gate="input", gate_input="normalised").gates()
     return GateSettings(gate="input" if kind == "none" else kind).gates()
 
 
@@ -48,6 +50,7 @@ def member(backbone: Any, place: int, kind: str, **changes: Any) -> Member:
         "sparsity_coefficient": COEFFICIENTS[place],
         "sparsity_positions": "all",
         "prompt_dropout": 0.0,
+        "normalised": kind == "normalised",
     }
     return Member(tensors, experts, **{**values, **changes})
 
@@ -70,7 +73,7 @@ def alone(backbone: Any, one: Member, kind: str) -> PromptedModel:
 
 def batches() -> list[Batch]:
     """Of different numbers of rows, lengths of texts and lengths of answers."""
-    return [tiny_batch(2 + n % 3, length=5 + n, label_length=2 + n % 3, vocab_size=100, seed=n) for n in range(5)]
+    return [tiny_batch(2 + n % 3, length=5 + n, label_length=2 + n % 3, vocab_size=100, seed=n) for n in range(6)]
 
 
 def mixed(own: list[Batch], seed: int = 0) -> tuple[Tensor, Tensor, list[int], list[tuple[int, int]]]:
@@ -155,7 +158,7 @@ def test_models_that_sit_out_change_nothing() -> None:
         some.loss.sum().backward()
         gradient = group.matrix.values.grad
         assert gradient is not None
-        assert [bool(row.any()) for row in gradient] == [False, True, False, False, True]
+        assert [bool(row.any()) for row in gradient] == [False, True, False, False, True, False]
         ids, mask, models, _ = mixed(own)
         with group.encoded(ids, mask, models) as rows:
             rows.generate(**GREEDY)

@@ -105,8 +105,7 @@ class Pemt(GateSettings, SourceChoice, Method):
         from pemt_core.model.grouped.member import Member
 
         own = self.source_adapters == "own" and self.source_prompts == "own"
-        published = self.gate_input == "published" and self.sparsity_gradient == "full"
-        if experts and not (own and published and self.gate in GROUPED_GATES):
+        if experts and not (own and self.sparsity_gradient == "full" and self.gate in GROUPED_GATES):
             return None
         guidance = 1 / len(experts) if experts and self.guide == "mean" else 1.0
         return Member(
@@ -116,6 +115,7 @@ class Pemt(GateSettings, SourceChoice, Method):
             sparsity_coefficient=self.sparsity_coefficient if experts else 0.0,
             sparsity_positions=self.sparsity_positions,
             prompt_dropout=self.prompt_dropout,
+            normalised=self.gate_input == "normalised",
         )
 
     def _controlled(self, experts: "Sequence[Expert]") -> "Sequence[Expert]":

@@ -19,6 +19,7 @@ class Member:
     sparsity_coefficient: float
     sparsity_positions: SparsityPositions
     prompt_dropout: float
+    normalised: bool = False  # whether its gate scales what it reads to unit length
 
     @property
     def mixture(self) -> Hashable:

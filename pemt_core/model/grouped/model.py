@@ -21,6 +21,7 @@ from pemt_core.model.copies import copied
 from pemt_core.model.grouped.matrix import TensorMatrix
 from pemt_core.model.grouped.member import Member, partition
 from pemt_core.model.grouped.modules import (
+    Gating,
     GroupedAdapter,
     GroupedGate,
     GroupedLayerNorm,
@@ -164,13 +165,16 @@ def build_grouped_model(backbone: Any, members: Sequence[Member], folded: Folded
     mixing = [each for each in members if each.experts]
     experts = mixing[0].experts if mixing else ()
     positions = mixing[0].sparsity_positions if mixing else "all"
-    mixes = torch.tensor([float(bool(each.experts)) for each in members], device=device)
-    coefficients = torch.tensor([each.sparsity_coefficient for each in members], device=device) * mixes
+    gating = Gating(
+        torch.tensor([float(bool(each.experts)) for each in members], device=device),
+        torch.tensor([each.normalised for each in members], device=device),
+    )
+    coefficients = torch.tensor([each.sparsity_coefficient for each in members], device=device) * gating.mixes
     folded = fold_experts(backbone, experts) if folded is None else folded
     with Attachment.whole(backbone) as attachment:
         _replace_norms(backbone, matrix, attachment)
         for place in list(linear_layers(backbone)):
-            _replace(place, matrix, attachment, folded if experts else {}, signal, mixes, positions)
+            _replace(place, matrix, attachment, folded if experts else {}, signal, gating, positions)
         prompt = GroupedPrompt(matrix, *_guide(members, experts, device))
         model = prompted(backbone, prompt, attachment, signal, {"values": matrix.values})
     return GroupedModel(model, matrix, coefficients, sparsity_positions=positions)
@@ -203,7 +207,7 @@ def _replace(
     attachment: Attachment,
     folded: FoldedLayers,
     signal: ForwardSignal,
-    mixes: Float[Tensor, " N"],
+    gating: Gating,
     sparsity_positions: SparsityPositions,
 ) -> None:
     """Replace one linear layer if some model changes it."""
@@ -211,7 +215,7 @@ def _replace(
     adapter = GroupedAdapter(f"{place.key}.adapter", matrix) if has_adapter else None
     if place.key in folded:
         experts = folded[place.key]
-        gate = GroupedGate(place, matrix, experts, signal, mixes)
+        gate = GroupedGate(place, matrix, experts, signal, gating)
         if place.role == "wo":
             output: MixedLinear = GroupedMixture(
                 place, experts, gate, signal, adapter=adapter, sparsity_positions=sparsity_positions

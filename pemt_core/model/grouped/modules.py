@@ -1,5 +1,7 @@
 """The modules of stage 2 for rows that belong to different models: grouped matrix products, and no loop over models."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -42,6 +44,13 @@ class GroupedPrompt(Prompt):
         return mask.repeat_interleave(len(rows) // len(mask), dim=0)
 
 
+class Gating(NamedTuple):
+    """What the gates of N models do."""
+
+    mixes: Float[Tensor, " N"]  # 1: the model mixes the experts; 0: it is without sources
+    normalised: Bool[Tensor, " N"]  # whether what the gate reads is scaled to unit length
+
+
 class GroupedGate(Gate):
     """g = softmax(input W_g + w), with the softmax in float32.
 
@@ -50,6 +59,7 @@ class GroupedGate(Gate):
     """
 
     mixes: Tensor
+    normalised: Tensor
 
     def __init__(
         self,
@@ -57,14 +67,15 @@ class GroupedGate(Gate):
         matrix: TensorMatrix,
         experts: FoldedExperts,
         signal: ForwardSignal,
-        mixes: Float[Tensor, " N"],
+        gating: Gating,
     ) -> None:
-        """`mixes`: 1 for a model that mixes the experts, otherwise 0."""
         super().__init__()
         self.name, self.matrix, self.signal = f"{place.key}.gate", matrix, signal
         self.num_experts = experts.num_experts
         self.reads_encoder = place.encoder_width is not None
-        self.register_buffer("mixes", mixes, persistent=False)
+        self.register_buffer("mixes", gating.mixes, persistent=False)
+        self.register_buffer("normalised", gating.normalised, persistent=False)
+        self.normalises = bool(gating.normalised.any())
 
     def weights(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B E"]:
         matrix = self.matrix
@@ -72,14 +83,19 @@ class GroupedGate(Gate):
         for shape in matrix.shapes(self.name):
             weight = matrix.picked(self.name, shape)
             reads = len(shape) == 2
-            logits = logits + (torch.bmm(matrix.blocks(self._read(x)), weight) if reads else weight[:, None])
+            logits = logits + (torch.bmm(self._read(x), weight) if reads else weight[:, None])
         weights = logits.float().softmax(dim=-1) * matrix.of_blocks(self.mixes)[:, None, None]
         return weights.flatten(0, 1)
 
-    def _read(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "B C"]:
-        if self.reads_encoder:
-            return self.signal.encoder_mean("prompt", len(x))
-        return self.signal.prefix_mean(self, "prompt", x)
+    def _read(self, x: Float[Tensor, "B S F"]) -> Float[Tensor, "G R C"]:
+        """The means over the prompts' positions, by block."""
+        encoder, signal = self.reads_encoder, self.signal
+        mean = signal.encoder_mean("prompt", len(x)) if encoder else signal.prefix_mean(self, "prompt", x)
+        read = self.matrix.blocks(mean)
+        if self.normalises:
+            normalised = self.matrix.of_blocks(self.normalised)[:, None, None]
+            read = torch.where(normalised, F.normalize(read, dim=-1), read)
+        return read
 
 
 class GroupedAdapter(nn.Module):
