@@ -286,7 +286,10 @@ def test_raw_columns_become_the_text_of_training() -> None:
     assert text_of_row(text, cb, "row 0") == text
     assert text_of_row({"source": text, "premise": "A."}, cb, "row 0") == text
     spans = {"span1_text": "Ann", "span1_index": np.int64(0), "span2_text": "she", "span2_index": np.int64(3)}
-    assert text_of_row({"text": "Ann said that she left.", **spans}, wsc, "") == "text: * Ann * said that # she # left."
+    marked = "text: * Ann * said that # she # left."
+    assert text_of_row({"text": "Ann said that she left.", **spans}, wsc, "") == marked
+    beside_missing = {**spans, "span1_index": 0.0, "span2_index": np.float32(3)}  # as pandas has them
+    assert text_of_row({"text": "Ann said that she left.", **beside_missing}, wsc, "") == marked
     entities = {"query": "@placeholder left.", "entities": np.array(["Ann", "Bob"]), "passage": "Ann was there."}
     assert text_of_row(entities, record, "") == (
         "record query: @placeholder left. entities: Ann, Bob passage: Ann was there."
@@ -336,6 +339,11 @@ def test_equal_scores_favour_the_method_listed_first(trained: World, tmp_path: P
             "wsc",
             {"text": "A b", "span1_text": "x", "span1_index": 0, "span2_text": "b", "span2_index": 1},
             "row 3: 'x' at word 0 .* is not in the text",
+        ),
+        (
+            "wsc",
+            {"text": "A b", "span1_text": "A", "span1_index": 0.5, "span2_text": "b", "span2_index": 1},
+            "row 3: 'span1_index' is 0.5, expected a whole number, 0 or more",
         ),
     ],
 )

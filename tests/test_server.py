@@ -498,9 +498,10 @@ def test_an_unreadable_body_is_named(body: str, message: str) -> None:
 
 
 def test_types_and_numbers_of_a_body() -> None:
-    csv = b"task,span1_index,text\nwsc,3,7\nwsc,x,007\n"
+    csv = b"task,span1_index,text\nwsc,3,7\nwsc,3.0,7.0\nwsc,x,007\n"
     assert rows_of(csv, "Text/CSV", {"span1_index"}) == [
         {"task": "wsc", "span1_index": 3, "text": "7"},
+        {"task": "wsc", "span1_index": 3, "text": "7.0"},
         {"task": "wsc", "span1_index": "x", "text": "007"},
     ]
     with pytest.raises(RequestError, match="the request, line 2: 1 field, but line 1 names 2 columns"):

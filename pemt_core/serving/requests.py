@@ -17,7 +17,7 @@ RECORDS, SPLIT = "dataframe_records", "dataframe_split"
 FORMS = (RECORDS, SPLIT, "inputs", "instances")  # of rows in JSON
 MOST_LEVELS = 20  # of JSON; a request with lists in its rows has five
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_WHOLE = re.compile("[0-9]{1,18}")
+_WHOLE = re.compile(r"([0-9]{1,18})(\.0)?")
 
 Rows = list[dict[str, Any]]
 
@@ -133,5 +133,6 @@ def _of_csv(body: bytes, number_columns: Collection[str]) -> Rows:
 
 def _with_numbers(values: Mapping[str, str], columns: Collection[str]) -> dict[str, Any]:
     return {
-        name: int(value) if name in columns and _WHOLE.fullmatch(value) else value for name, value in values.items()
+        name: int(match[1]) if name in columns and (match := _WHOLE.fullmatch(value)) else value
+        for name, value in values.items()
     }

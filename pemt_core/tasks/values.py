@@ -94,8 +94,13 @@ def filled_text_of(row: RawRow, key: str) -> str:
 
 
 def number_of(row: RawRow, *path: str) -> int:
-    """The whole number, 0 or more, at `path`: a column, or a column and a field in it."""
+    """The whole number, 0 or more, at `path`: a column, or a column and a field in it.
+
+    It may be a float: pandas has no other numbers in a column where some are missing.
+    """
     value = value_at(row, path)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise RowError(".".join(path), value, "a whole number, 0 or more")
     return value
