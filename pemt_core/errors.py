@@ -147,8 +147,10 @@ def nearest(name: object, choices: Iterable[object]) -> str:
     if twin is not None:
         choice, given = told_apart(twin, name)
         return f"did you mean '{choice}'? It looks the same, but '{given}' has other characters"
-    match = difflib.get_close_matches(name, short, n=1, cutoff=0.6)
-    if match:
-        return f"did you mean '{match[0]}'?"
+    of_any_case = {choice.casefold(): choice for choice in short}
+    similar = difflib.get_close_matches(name, short, n=1)
+    similar = similar or [of_any_case[each] for each in difflib.get_close_matches(name.casefold(), of_any_case, n=1)]
+    if similar:
+        return f"did you mean '{similar[0]}'?"
     others = f" and {len(known) - _MOST_CHOICES:,} more" if len(known) > _MOST_CHOICES else ""
     return f"choose from: {', '.join(map(cut, known[:_MOST_CHOICES]))}{others}"

@@ -632,6 +632,12 @@ def test_values_are_shown_shortly(value: Any) -> None:
     assert 0 < len(shown(value)) < 250
 
 
+@pytest.mark.parametrize(("name", "choice"), [("CB", "cb"), ("pemt", "PEMT"), ("GOOGLE-T5", "google_t5")])
+def test_the_nearest_name_may_be_of_another_case(name: str, choice: str) -> None:
+    assert nearest(name, ["rte", choice, "wsc"]) == f"did you mean '{choice}'?"
+    assert nearest("cola", ["COLA", "cola2"]) == "did you mean 'cola2'?"
+
+
 def test_names_of_any_type_and_length_have_a_nearest() -> None:
     assert nearest(5, [1, None, "five"]).startswith("choose from: 1, None, five")
     assert len(nearest("a" * 10**6, ["a" * 10**6 + "b"] * 1000)) < 10_000
