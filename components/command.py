@@ -7,7 +7,7 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PosixPath
 
 from components.parser import Parser
@@ -46,6 +46,12 @@ def add_params(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the flag for machine-readable output."""
     parser.add_argument("--json", action="store_true", help="print a single JSON document")
+
+
+def changed_flags(arguments: argparse.Namespace, parser: argparse.ArgumentParser, names: Iterable[str]) -> str:
+    """The flags among the arguments `names` whose value is not the parser's default, joined by "and"."""
+    changed = [name for name in names if getattr(arguments, name) != parser.get_default(name)]
+    return " and ".join(f"--{name.replace('_', '-')}" for name in changed)
 
 
 def worker_count(text: str) -> int:

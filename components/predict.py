@@ -10,7 +10,8 @@ on all cores, unless workers are asked for. The file is the same for any number 
 import argparse
 from pathlib import Path
 
-from components.command import add_params, explained, run, worker_count
+from components.command import add_params, changed_flags, explained, run, worker_count
+from pemt_core.errors import SettingsError
 from pemt_core.prediction.project import Project
 
 FOLDERS = ("adapters", "data", "backbone", "experts")
@@ -20,6 +21,7 @@ def main(arguments: argparse.Namespace) -> None:
     from pemt_core.prediction.files import check_files, predict_file
     from pemt_core.prediction.load import load
 
+    _check_flags(arguments)
     check_files(arguments.input, arguments.output, arguments.keep)  # before a model is loaded
     project = Project(**{name: getattr(arguments, name) for name in ("params", *FOLDERS)})
     predictor = load(arguments.target or arguments.model, project=project, cell=arguments.cell)
@@ -27,6 +29,13 @@ def main(arguments: argparse.Namespace) -> None:
         predictor, arguments.input, arguments.output, keep=arguments.keep, workers=arguments.workers
     )
     print(f"{arguments.output}: {num_rows:,} rows")
+
+
+def _check_flags(arguments: argparse.Namespace) -> None:
+    """Raise SettingsError if a flag is given that a whole model would ignore."""
+    ignored = changed_flags(arguments, make_parser(), ("cell", *FOLDERS))
+    if arguments.model is not None and ignored:
+        raise SettingsError(f"--model names a whole model; {ignored}: expected only with --target")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -41,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="trained targets; if several, the column 'task' names the target of each row",
     )
     what.add_argument("--model", help="models:/<name>@<alias>, models:/<name>/<version>, or a model's folder")
-    parser.add_argument("--cell", help="cell, such as pemt-k32-seed31 (default: the target's best on validation)")
+    parser.add_argument("--cell", help="with --target: cell, such as pemt-k32-seed31 (default: the best on validation)")
     parser.add_argument("--keep", nargs="+", default=[], metavar="COLUMN", help="input columns to copy to the output")
     help_text = "number of processes that answer at a time (default: what suits the machine)"
     parser.add_argument("--workers", type=worker_count, metavar="N", help=help_text)

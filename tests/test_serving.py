@@ -233,9 +233,8 @@ def test_predict_names_the_error(project: Project, monkeypatch: pytest.MonkeyPat
     rows.write_text("premise\nA.\n")
 
     def error(*words: str, file: str = "rows.csv") -> str:
-        found = command(
-            monkeypatch, project, "predict", file, "--output", "answers.csv", "--adapters", "targets", *words
-        )
+        folders = ["--adapters", "targets"] if "--target" in words else []
+        found = command(monkeypatch, project, "predict", file, "--output", "answers.csv", *folders, *words)
         assert not (project.folder / "answers.csv").exists()
         return found
 
@@ -256,7 +255,10 @@ def test_predict_names_the_error(project: Project, monkeypatch: pytest.MonkeyPat
     assert "expected a model's folder, models:/<name>@<alias>, or a list of targets; did you mean 'data'?" in error(
         "--model", "dat"
     )
-    assert "cb: no such folder; for the trained target, give ['cb']" in error("--model", "cb")
+    assert "cb: no such folder; " in error("--model", "cb")
+    for flags in (["--cell", PEMT], ["--backbone", "elsewhere"], ["--cell", "x", "--adapters", "targets"]):
+        expected = f"error: --model names a whole model; {' and '.join(flags[::2])}: expected only with --target"
+        assert error("--model", "models:/pemt-cb@champion", *flags) == expected
     rows.write_text("source\ntext: red\n")
     assert error("--target", "cb", "--output", "rows.csv").startswith("error: rows.csv: is the input file")
     assert "cannot be written" in error("--target", "cb", "--output", "rows.csv/answers.csv")
@@ -280,11 +282,30 @@ def test_python_loads_targets_a_registered_model_or_its_folder(project: Project,
         (["cbb"], "there is no task 'cbb': did you mean 'cb'?"),
         ("models:/pemt-cd@champion", "no registered model 'pemt-cd'; did you mean 'pemt-cb'?"),
         (folder.with_name("foldr"), r"foldr: no such folder; .*did you mean 'folder'\?"),
+        (folder.parent, rf"has no model\.json; expected a model's folder, .*did you mean '{folder}'\?"),
+        (folder.parent.parent, rf"has no model\.json; .*did you mean '{folder}'\?"),
+        (folder / "model.json", rf"model\.json: is a file; expected a model's folder, .*did you mean '{folder}'\?"),
+        (project.folder / "backbone", r"backbone: has no model\.json; expected a model's folder, .* list of targets$"),
+        ("cb", r"cb: no such folder; for the trained target, give \['cb'\]"),
     ):
         with pytest.raises(PemtError, match=message):
             pemt_core.load(what, project=places, tracking=project.uri)
+    for what in (folder, "models:/pemt-cb@champion"):
+        with pytest.raises(SettingsError, match=r"the cell is 'pemt-k32', but .* has one cell; expected no cell, or a"):
+            pemt_core.load(what, cell="pemt-k32", tracking=project.uri)
     with pytest.raises(SettingsError, match=r"params\.yaml: no such file"):
         pemt_core.load(["cb"], project=tmp_path)
+
+
+def test_a_registered_model_is_loaded_without_a_project(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.register()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(SettingsError, match=r"params\.yaml: no such file, and MLFLOW_TRACKING_URI is not set"):
+        pemt_core.load("models:/pemt-cb@champion", project=tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", project.uri)
+    assert list(pemt_core.load("models:/pemt-cb@champion", project=tmp_path).targets) == ["cb"]
 
 
 def test_a_copied_project_has_its_own_models_and_backbone(project: Project, tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """Load trained models by name: targets of a project, a registered model, or a model's folder."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pemt_core.artifacts.adapter import best_on_validation
 from pemt_core.artifacts.description import trained_cells
 from pemt_core.errors import ArtifactError, SettingsError, nearest
-from pemt_core.prediction.model_folder import load_model_folder
+from pemt_core.prediction.model_folder import MODEL, load_model_folder
 from pemt_core.prediction.predictor import Predictor, load_predictor
 from pemt_core.prediction.project import Project
 from pemt_core.settings import Settings, load_settings
@@ -31,21 +32,24 @@ def load(
         what: a list of trained targets of the project, as in ["cb", "rte"]; or a registered model,
             models:/<name>@<alias> or models:/<name>/<version>; or the folder of a model.
         project: the project's folder, or a `Project` that names each of its folders.
-        cell: the cell of every target, such as pemt-k32-seed31; None: the best on validation of each.
+        cell: the cell of every target in a list, such as pemt-k32-seed31; None: the best on validation of each.
         tracking: the store of a registered model; None: MLFLOW_TRACKING_URI, or that of the project's params.yaml.
 
     Raises:
-        SettingsError: a target is unknown (the message names the nearest), or params.yaml is not valid.
+        SettingsError: a target is unknown (the message names the nearest), a model has no cells to choose from, or
+            params.yaml is not valid.
         ArtifactError: a trained file is missing or altered, or there is no such cell or folder.
         TrackingError: the store cannot be reached, or has no such model.
     """
     place = project if isinstance(project, Project) else Project.at(project)
     if not isinstance(what, str | Path):
         return _load_targets(list(what), place, cell)
+    if cell is not None:
+        raise SettingsError(f"the cell is {cell!r}, but {what} has one cell; expected no cell, or a list of targets")
     if str(what).startswith(REGISTERED):
         return _load_registered(str(what), place, tracking)
-    if not Path(what).is_dir():
-        raise ArtifactError(_no_such_folder(what, place))
+    if not (Path(what) / MODEL).is_file():
+        raise ArtifactError(_no_model(what, place))
     return load_model_folder(Path(what))
 
 
@@ -75,25 +79,33 @@ def _cell(target_dir: Path, cell: str | None, settings: Settings) -> Path:
     return target_dir / cell
 
 
-def _load_registered(uri: str, project: Project, tracking: str | None) -> Predictor:
-    experiment = ANY_EXPERIMENT
-    if tracking is None:
-        settings = load_settings(project.params).tracking
-        tracking, experiment = tracking_uri(settings.uri), settings.experiment
-    store = open_store(tracking, experiment, tracking_dir(project.params))
-    version = find_version(store, uri)
+def _load_registered(model: str, project: Project, tracking: str | None) -> Predictor:
+    uri = tracking or tracking_uri("") or _uri_of(project.params)
+    store = open_store(uri, ANY_EXPERIMENT, tracking_dir(project.params))
+    version = find_version(store, model)
     backbone = version.tags.get(BACKBONE_DIR)  # in a copied project, its own; model.json names the original's
     with TemporaryDirectory() as temporary:
         folder = fetch_version(store, version, Path(temporary))
         return load_model_folder(folder, Path(backbone) if backbone else None)
 
 
-def _no_such_folder(what: str | Path, project: Project) -> str:
-    expected = f"expected a model's folder, {REGISTERED}<name>@<alias>, or a list of targets"
+def _uri_of(params: Path) -> str:
+    if not params.is_file():
+        raise SettingsError(f"{params}: no such file, and MLFLOW_TRACKING_URI is not set: where are the models?")
+    return load_settings(params).tracking.uri
+
+
+def _no_model(what: str | Path, project: Project) -> str:
+    path, expected = Path(what), f"expected a model's folder, {REGISTERED}<name>@<alias>, or a list of targets"
+    if path.is_dir():
+        inside = next(chain.from_iterable(map(path.glob, (f"*/{MODEL}", f"*/*/{MODEL}"))), None)
+        return f"{path}: has no {MODEL}; {expected}" + (f"; did you mean '{inside.parent}'?" if inside else "")
+    if path.is_file():
+        return f"{path}: is a file; {expected}" + (f"; did you mean '{path.parent}'?" if path.name == MODEL else "")
     if str(what) in _folders(project.adapters):
         return f"{what}: no such folder; for the trained target, give [{str(what)!r}]; {expected}"
-    beside = _folders(Path(what).parent)
-    return f"{what}: no such folder; {expected}" + (f"; {nearest(Path(what).name, beside)}" if beside else "")
+    beside = _folders(path.parent)
+    return f"{what}: no such folder; {expected}" + (f"; {nearest(path.name, beside)}" if beside else "")
 
 
 def _folders(directory: Path) -> list[str]:
