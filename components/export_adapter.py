@@ -8,8 +8,10 @@ many answers stay the same (OUTPUT/agreement.json).
 import argparse
 from pathlib import Path
 
-from components.command import OutputFolder, explained, run
+from components.command import OutputFolder, changed_flags, explained, run
 from pemt_core.errors import SettingsError
+
+OF_TARGETS = ("experts", "data", "split", "least_agreement", "force")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -26,6 +28,8 @@ def export_source(arguments: argparse.Namespace) -> None:
     from pemt_core.backbone.shapes import outline
     from pemt_core.lora.writer import save_lora
 
+    if ignored := changed_flags(arguments, make_parser(), OF_TARGETS):
+        raise SettingsError(f"{arguments.adapter} is a source; {ignored}: expected only for targets")
     backbone = outline(arguments.backbone)
     adapter = load_source(arguments.adapter, backbone)
     save_lora(arguments.output, adapter, backbone, arguments.base_model or str(arguments.backbone))

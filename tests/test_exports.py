@@ -281,6 +281,18 @@ def test_the_means_may_be_those_of_the_training_rows(t5: Place, monkeypatch: pyt
     assert "over the train rows" in (t5.folder / "means" / "README.md").read_text()
 
 
+def test_an_export_removes_no_other_files(t5: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, kept = t5.cell("kept", gate="uniform"), t5.folder / "kept"
+    kept.mkdir()
+    assert t5.export(monkeypatch, cell, "--force", output="kept") == ""
+    assert t5.export(monkeypatch, cell, "--force", output="kept") == ""
+    (kept / "letters.txt").touch()
+    assert "kept: has letters.txt, which an export would remove" in t5.export(
+        monkeypatch, cell, "--force", output="kept"
+    )
+    assert (kept / "letters.txt").exists()
+
+
 def test_weights_keep_their_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backbone in bfloat16 is exported in bfloat16, and what rounding costs is measured with the rest."""
     place = Place.make(tmp_path, "llama", "behind", torch.bfloat16)
@@ -294,7 +306,8 @@ def test_weights_keep_their_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_wrong_inputs_are_named(t5: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = t5.cell("uniform", gate="uniform")
-    (t5.folder / "letters").mkdir(exist_ok=True)
+    (t5.folder / "letters").mkdir()
+    (t5.folder / "letters" / "a.txt").touch()
     assert "letters: already exists and has no agreement.json" in t5.export(monkeypatch, cell, output="letters")
     assert "--base-model is for sources" in t5.export(monkeypatch, cell, "--base-model", "t5-base")
     assert "absent/gamma" in t5.export(monkeypatch, cell, "--data", "absent")

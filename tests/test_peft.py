@@ -200,16 +200,23 @@ def test_importing_an_export_restores_the_adapter(exported: Path, stored: Stored
 def test_an_impossible_export_is_explained(
     world: World, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def error(output: Path, adapter: Path = tmp_path / "adapter", backbone: Path = tmp_path / "backbone") -> str:
-        arguments = [adapter, "--backbone", backbone, "--output", output]
+    def error(
+        output: Path, adapter: Path = tmp_path / "adapter", backbone: Path = tmp_path / "backbone", *flags: str
+    ) -> str:
+        arguments = [adapter, "--backbone", backbone, "--output", output, *flags]
         return run_here(monkeypatch, "export_adapter", *arguments)
 
-    absent, letters, new = tmp_path / "absent", tmp_path / "letters", tmp_path / "new"
-    assert error(new, adapter=absent).startswith(f"error: {absent / 'adapter.json'}: no such file")
+    absent, new, choice = tmp_path / "absent", tmp_path / "new", "choose from: adapter"
+    assert error(new, adapter=absent) == f"error: {absent}: no such folder; {choice}"
+    assert error(new, adapter=tmp_path) == f"error: {tmp_path}: has no adapter.json; name an adapter in it; {choice}"
+    assert error(new, adapter=tmp_path / "adapter" / "adapter.json").startswith(
+        f"error: {tmp_path / 'adapter' / 'adapter.json'}: is a file, expected a folder with adapter.json"
+    )
+    assert error(new, tmp_path / "adapter", tmp_path / "backbone", "--force", "--split", "train") == (
+        f"error: {tmp_path / 'adapter'} is a source; --split and --force: expected only for targets"
+    )
     assert error(new, backbone=absent).startswith(f"error: {absent / 'backbone.json'}: no such file")
     assert "the current one is" in error(new, backbone=world.folder / "backbone")
-    letters.mkdir()
-    assert error(letters).startswith(f"error: {letters}: already exists and has no {CONFIG}")
     before = {path.name: path.read_bytes() for path in exported.iterdir()}
     (exported / "README.md").unlink()
     assert error(Path("exported/mnli"), Path("adapter"), Path("backbone")) == ""  # an older export is replaced
@@ -220,6 +227,28 @@ def test_an_impossible_export_is_explained(
         new, prompt
     )
     assert not new.exists()
+
+
+def test_an_export_removes_no_other_files(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def error(output: Path) -> str:
+        return run_here(
+            monkeypatch, "export_adapter", tmp_path / "adapter", "--backbone", tmp_path / "backbone", "--output", output
+        )
+
+    empty, trained = tmp_path / "empty", tmp_path / "trained"
+    empty.mkdir()
+    assert error(empty) == ""
+    assert sorted(path.name for path in empty.iterdir()) == sorted(path.name for path in exported.iterdir())
+    shutil.copytree(exported, trained)
+    (trained / PROMPT).unlink()  # as PEFT saves a LoRA
+    (empty / ".git").mkdir()
+    for folder, reason in (
+        (trained, f"already exists and has no {PROMPT}"),
+        (empty, "has .git, which an export would remove"),
+    ):
+        before = sorted(path.name for path in folder.iterdir())
+        assert error(folder) == f"error: {folder}: {reason}; expected a new folder, an empty one, or an earlier export"
+        assert sorted(path.name for path in folder.iterdir()) == before
 
 
 # --- import

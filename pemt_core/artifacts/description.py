@@ -12,7 +12,7 @@ from pemt_core.answering.rule import AnswerRule
 from pemt_core.artifacts.cell import Cell, FewShot
 from pemt_core.artifacts.files import read_record, sha256_of_file
 from pemt_core.artifacts.staging import recover
-from pemt_core.errors import ArtifactError
+from pemt_core.errors import ArtifactError, nearest
 
 DESCRIPTION, TRAINING = "adapter.json", "training.json"
 LONE_PROMPT = "prompt"  # the folder, in a source's, of its prompt that was trained without an adapter
@@ -133,8 +133,25 @@ def load_description_with_tensors(directory: Path, kind: type[Description]) -> t
 
 
 def is_target(directory: Path) -> bool:
-    """Whether a folder with an adapter.json is a target's cell. Raises ArtifactError if it is missing or altered."""
-    return "method" in read_record(Path(directory) / DESCRIPTION, AGAIN)
+    """Whether an adapter's folder is a target's cell.
+
+    Raises ArtifactError, with the nearest adapter, if it is no adapter's folder, or if its description is altered.
+    """
+    directory = Path(directory)
+    recover(directory.parent, directory.name)
+    if not (directory / DESCRIPTION).is_file():
+        raise ArtifactError(f"{directory}: {_no_adapter(directory)}")
+    return "method" in read_record(directory / DESCRIPTION, AGAIN)
+
+
+def _no_adapter(directory: Path) -> str:
+    """What is at a path instead of an adapter's folder, and the adapters in it or beside it."""
+    if directory.is_dir():
+        inside = [path.parent.name for path in directory.glob(f"[!.]*/{DESCRIPTION}")]
+        return f"has no {DESCRIPTION}" + (f"; name an adapter in it; {nearest('', inside)}" if inside else "")
+    what = f"is a file, expected a folder with {DESCRIPTION}" if directory.exists() else "no such folder"
+    beside = [path.parent.name for path in directory.parent.glob(f"[!.]*/{DESCRIPTION}")]
+    return what + (f"; {nearest(directory.name, beside)}" if beside else "")
 
 
 def load_training_record(directory: Path) -> TrainingRecord:

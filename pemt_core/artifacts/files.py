@@ -5,13 +5,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from pemt_core.artifacts.staging import Stage, recover, staged, sync
-from pemt_core.errors import ArtifactError, PemtError
+from pemt_core.errors import ArtifactError, PemtError, cut
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 CHECKSUM = "checksum"  # of the other values of a record, its last key
@@ -45,6 +45,19 @@ def atomic_directory(path: Path) -> Iterator[Path]:
                 sync(written)
         with _refusals_named(path):
             stage.replace_folder()
+
+
+def check_replaceable(directory: Path, marker: str, names: Collection[str] | None = None) -> None:
+    """Raise ArtifactError if a folder holds what the next content of `directory` must not remove.
+
+    It may be new or empty, or hold the file `marker` beside nothing but `names` (None: anything).
+    """
+    found = {entry.name for entry in directory.iterdir()} if directory.is_dir() else set[str]()
+    expected = "expected a new folder, an empty one, or an earlier export"
+    if found and marker not in found:
+        raise ArtifactError(f"{directory}: already exists and has no {marker}; {expected}")
+    if others := sorted(found - {marker, *(found if names is None else names)}):
+        raise ArtifactError(f"{directory}: has {cut(others[0])}, which an export would remove; {expected}")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -7,6 +7,7 @@ agreement.json                                  how often its answers are the or
 README.md                                       code that loads all of this
 """
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from pemt_core.answering.split import EvaluationSplit, Predictions, predict
 from pemt_core.artifacts.adapter import Adapter
 from pemt_core.artifacts.description import TargetDescription, load_description
 from pemt_core.artifacts.experts import load_experts
-from pemt_core.artifacts.files import atomic_directory, write_json
+from pemt_core.artifacts.files import atomic_directory, check_replaceable, write_json
 from pemt_core.artifacts.target import load_target, restore_target
 from pemt_core.backbone.store import Backbone, load_backbone
 from pemt_core.data.prepared import PreparedTask
@@ -51,10 +52,7 @@ def export_target(
     something else, or, unless forced, if less than `least_agreement` of the rows keep their answer.
     """
     output_dir = Path(output_dir)
-    if output_dir.exists() and not (output_dir / AGREEMENT).is_file():
-        raise ArtifactError(
-            f"{output_dir}: already exists and has no {AGREEMENT}; expected a new folder, or an export's"
-        )
+    check_replaceable(output_dir, AGREEMENT)
     description, _ = load_description(cell_dir, TargetDescription)
     method = _mergeable(cell_dir, description)
     prepared = PreparedTask.load(Path(data_dir) / description.task, description.task)
@@ -144,3 +142,4 @@ def _write(
         write_json(temporary / AGREEMENT, found)
         text = page(output_dir, backbone, prepared.task, description, agreement, ADAPTERS if adapters else None)
         (temporary / CARD).write_text(text, encoding="utf-8")
+        check_replaceable(output_dir, AGREEMENT, [*os.listdir(temporary), ADAPTERS])

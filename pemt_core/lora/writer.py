@@ -9,10 +9,9 @@ from torch import Tensor
 
 from pemt_core.artifacts.adapter import Adapter
 from pemt_core.artifacts.description import SourceDescription
-from pemt_core.artifacts.files import atomic_directory, write_json
+from pemt_core.artifacts.files import atomic_directory, check_replaceable, write_json
 from pemt_core.backbone.families import family_of
 from pemt_core.backbone.store import Backbone
-from pemt_core.errors import ArtifactError
 from pemt_core.lora.layout import BACKBONE, CARD, CONFIG, PROMPT, PROMPT_TENSOR, TENSORS, pair_names
 from pemt_core.lora.usage import auto_class, usage
 from pemt_core.model.stacks import feed_forwards
@@ -36,11 +35,10 @@ WHERE = {"front": "in front of", "behind": "behind", "both": "in front of and be
 def save_lora(directory: Path, adapter: Adapter[SourceDescription], backbone: Backbone, base_model: str) -> None:
     """Write the folder whole or not at all. PEFT loads the backbone by `base_model`, a name or a folder.
 
-    `backbone` may be on the meta device. Raises ArtifactError if `directory` holds something other than a LoRA.
+    `backbone` may be on the meta device. Raises ArtifactError if `directory` holds anything but an export.
     """
     directory, description = Path(directory), adapter.description
-    if directory.exists() and not (directory / CONFIG).is_file():
-        raise ArtifactError(f"{directory}: already exists and has no {CONFIG}; expected a new folder, or a LoRA's")
+    check_replaceable(directory, PROMPT, (CONFIG, TENSORS, CARD))  # a LoRA that PEFT trained has no such prompt
     config = _config(adapter, backbone.model, base_model)
     with atomic_directory(directory) as temporary:
         # One key of metadata each: safetensors writes several in random order, and transformers needs "format"
