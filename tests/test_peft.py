@@ -579,6 +579,14 @@ REFUSED: dict[str, tuple[Damage, list[str]]] = {
         [CONFIG, "not text in UTF-8"],
     ),
     "a file": (lambda folder: (shutil.rmtree(folder), folder.touch()), ["is a file; expected one with"]),
+    "a pointer of Git LFS": (
+        lambda folder: (folder / TENSORS).write_text("version https://git-lfs.github.com/spec/v1\nsize 3\n"),
+        [TENSORS, "is a Git LFS pointer, expected tensors; fetch the file itself: git lfs pull"],
+    ),
+    "a folder of named adapters": (
+        lambda folder: (shutil.copytree(folder, folder / "mine"), (folder / CONFIG).unlink()),
+        [f"{CONFIG}: no such file; ", "; name the folder of one: choose from: mine"],
+    ),
     "a link to nothing": (relinked, [TENSORS, "no such file"]),
     "flags for numbers": (
         change_tensors(lambda t: t.update({A: t[A].bool()})),

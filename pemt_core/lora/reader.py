@@ -31,6 +31,7 @@ from pemt_core.model.stacks import LinearPlace, adapted_layers, linear_layers, w
 
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # safetensors' names of types
 MOST_PROMPT_TOKENS = 10_000
+LFS_POINTER = b"version https://git-lfs."
 
 
 def load_lora(directory: Path, name: str, description: str | None, backbone: Backbone) -> ImportedExpert:
@@ -94,9 +95,11 @@ def _check_files(directory: Path) -> None:
             f"{directory}: has only {PICKLED}, a pickle, which can run code when it is read; expected {TENSORS}: "
             "if you trust it, load it with PEFT and save it by save_pretrained()"
         )
+    inside = sorted(path.parent.name for path in directory.glob(f"*/{CONFIG}"))  # PEFT gives each named LoRA a folder
+    hint = f"; name the folder of one: {nearest('', inside)}" if inside else ""
     for file in (CONFIG, TENSORS):
         if not (directory / file).is_file():
-            raise ArtifactError(f"{directory / file}: no such file; expected a LoRA's folder as PEFT saves it")
+            raise ArtifactError(f"{directory / file}: no such file; expected a LoRA's folder as PEFT saves it{hint}")
 
 
 @contextmanager
@@ -111,7 +114,15 @@ def _opened(path: Path, fingerprint: str | None) -> Iterator[Any]:
                 check_backbone(path, recorded, fingerprint)
             yield file
     except SafetensorError as error:
+        _check_pointer(path)
         raise ArtifactError(f"{path}: not readable as safetensors ({error}); it is truncated or altered") from error
+
+
+def _check_pointer(path: Path) -> None:
+    """Raise ArtifactError if a file is what git clones without Git LFS."""
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ArtifactError(f"{path}: is a Git LFS pointer, expected tensors; fetch the file itself: git lfs pull")
 
 
 def _tensor(path: Path, file: Any, name: str, shape: tuple[int, ...]) -> Tensor:
