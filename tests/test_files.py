@@ -365,6 +365,21 @@ def test_what_is_no_file_of_this_machine_is_named(tmp_path: Path) -> None:
             check_file(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("x.y.csv.gz", gzip.compress(GOOD), r"is compressed by gzip, .*: gunzip < x\.y\.csv\.gz > x\.y-plain\.csv$"),
+        ("x.xlsx", b"PK\x03\x04" + b"\0" * 26 + b"[Content_Types].xml", "is an Excel workbook, .* as CSV UTF-8$"),
+        ("x.pq", b"PAR1\x15\x04", r"is parquet, expected UTF-8 text; name it x\.parquet$"),
+        ("x.txt", GOOD, r"the ending '\.txt' is unknown; choose from: \.csv, \.jsonl, \.parquet$"),
+    ],
+)
+def test_a_file_of_an_unknown_ending_is_recognised(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=expected):
+        check_file(tmp_path / name)
+
+
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.csv").write_bytes(HEADER + GOOD * 40)
     (tmp_path / "cache").touch()

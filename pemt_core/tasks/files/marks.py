@@ -25,6 +25,7 @@ def _kinds(*kinds: tuple[str, bytes, str]) -> Sequence[_Kind]:
     return [_Kind(name, re.compile(begin, re.DOTALL | re.IGNORECASE), remedy) for name, begin, remedy in kinds]
 
 
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 _WORKBOOK = "save its sheet as CSV UTF-8"
 _KINDS = _kinds(
     (PARQUET, rb"PAR1(?=[\x00-\x1f])", "name it {parquet}"),
@@ -62,5 +63,6 @@ def check_kind(path: Path, expected: str) -> None:
 
 
 def beside(path: Path, word: str) -> str:
-    """Return a name for what a command makes of a file."""
-    return f"{path.stem}-{word}{path.suffix}"
+    """Return a name for what a command makes of a file: x-plain.csv of x.csv, and also of x.csv.gz."""
+    named = Path(path.stem) if path.suffix.lower() in _COMPRESSED else path
+    return f"{named.stem}-{word}{named.suffix}"

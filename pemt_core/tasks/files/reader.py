@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pemt_core.errors import DataError, nearest
+from pemt_core.tasks.files.marks import TEXT, check_kind
 from pemt_core.tasks.files.parquet_records import parquet_columns, parquet_records
 from pemt_core.tasks.files.record import ColumnError, Record, Records
 from pemt_core.tasks.files.text_records import csv_columns, csv_records, jsonl_records
@@ -98,6 +99,8 @@ def check_file(path: Path) -> None:
         if path.is_dir():  # before its ending, which a folder need not have
             inside = sorted(each.name for each in path.iterdir() if each.suffix.lower() in FORMATS)
             raise DataError(f"{path}: is a folder; name one file in it" + (f": {path / inside[0]}" if inside else ""))
+        if path.is_file() and path.suffix.lower() not in FORMATS:
+            check_kind(path, TEXT)  # which names a remedy for a workbook or a compressed file
     check_format(path)
     with _readable(path):
         if not path.exists():
