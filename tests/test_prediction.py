@@ -342,6 +342,11 @@ def test_equal_scores_favour_the_method_listed_first(trained: World, tmp_path: P
         ),
         (
             "wsc",
+            {"text": "A b", "span1_text": "A", "span1_index": 10**5000, "span2_text": "b", "span2_index": 1e300},
+            "row 3: 'A' at word .* or 'b' at word 1000000000.* is not in the text",
+        ),
+        (
+            "wsc",
             {"text": "A b", "span1_text": "A", "span1_index": 0.5, "span2_text": "b", "span2_index": 1},
             "row 3: 'span1_index' is 0.5, expected a whole number, 0 or more",
         ),

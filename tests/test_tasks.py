@@ -263,7 +263,8 @@ def test_mark_span() -> None:
     assert mark_span("two  spaces here", "here", 2, "#") == "two  spaces # here #"
     assert mark_span("hers is red", "he", 0, "*") is None  # only part of a word
     assert mark_span("a b", "b", 0, "*") is None
-    assert mark_span("a b", "b", 5, "*") is None
+    for index in (2, 3, 4, 5, 2**32, 10**400):
+        assert mark_span("a b", "b", index, "*") is None
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from pemt_core.errors import nearest
+from pemt_core.errors import nearest, shown
 from pemt_core.schema.visible import is_blank
 from pemt_core.tasks.pairs import DroppedRowError, Kind, RowConversion, TextPair, one_per_reference
 from pemt_core.tasks.text import (
@@ -119,9 +119,10 @@ def marked_spans(labels: tuple[str, ...] = BOOLEAN_WORDS) -> RowConversion:
         noun_index, pronoun_index = number_of(row, "span1_index"), number_of(row, "span2_index")
         text = mark_noun_and_pronoun(text_of(row, "text"), noun, noun_index, pronoun, pronoun_index)
         if text is None:
-            raise DroppedRowError(
-                f"{noun!r} at word {noun_index} or {pronoun!r} at word {pronoun_index} is not in the text"
+            places = (
+                f"{shown(span)} at word {shown(at)}" for span, at in ((noun, noun_index), (pronoun, pronoun_index))
             )
+            raise DroppedRowError(f"{' or '.join(places)} is not in the text")
         return join_fields(("text", text))
 
     def pair(row: RawRow) -> TextPair:

@@ -39,6 +39,8 @@ def mark_span(text: str, span: str, word_index: int, mark: str) -> str | None:
 
     Case is ignored, because the datasets capitalise some spans that the text does not.
     """
+    if word_index > len(text):  # which is more than it has words, and may be more than `re` counts
+        return None
     before = rf"(\s*(?:\S+\s+){{{word_index}}})"
     match = re.match(rf"{before}({re.escape(span)})(?!\w)", text, re.IGNORECASE)
     if match is None:
