@@ -265,6 +265,9 @@ def test_a_call_names_what_it_cannot_do(server: Server) -> None:
         return answer.status_code, answer.json()["message"]
 
     assert refused("cb", {"version": 9}) == (404, "the model pemt-cb has no version 9; choose from: 1, 2")
+    for name, body in (("cb", {"version": 10**30}), ("c@b", {"version": 1}), ("c@b", {})):
+        status, message = refused(name, body)
+        assert (status, "is not a model; expected models:/<name>@<alias> or" in message) == (404, True)
     status, message = refused("cd", {})
     assert (status, "no registered model 'pemt-cd'; did you mean 'pemt-cb'?" in message) == (404, True)
     for version in (True, 1.0, "1"):
@@ -489,6 +492,8 @@ def test_a_request_that_fails_harms_no_other_in_its_batch() -> None:
             '{"dataframe_split": {"columns": ["a"], "data": [["b"], []]}}',
             r"data.1 is \[\], expected a list of 1 v",
         ),
+        ('{"dataframe_split": {"columns": ["a"], "data": []}}', "the request has no rows, expected at least one"),
+        ('{"inputs": []}', "the request has no rows, expected at least one"),
         ("[]", r"must be a JSON dictionary with exactly one of .*; it is \[\]"),
     ],
 )

@@ -459,7 +459,7 @@ def test_a_served_model_takes_raw_columns_in_every_form_of_mlflow(trained: Proje
         (b"5", "The input must be a JSON dictionary"),
         ({"dataframe_records": 5}, ""),
         ({"dataframe_records": [None]}, ""),
-        ({"dataframe_records": []}, "no row has a known column"),
+        ({"dataframe_records": []}, "the request has no rows, expected at least one"),
         ({"dataframe_split": {"columns": ["source"], "data": 5}}, ""),
         ({"dataframe_split": {"columns": ["source", "source"], "data": [["a", "b"]]}}, ""),
         ({"inputs": 5}, ""),

@@ -127,6 +127,24 @@ def test_a_request_is_refused_while_too_much_is_being_read(monkeypatch: pytest.M
     assert first.json()["predictions"] == [ANSWER.record()]
 
 
+@pytest.mark.parametrize(("encoding", "status"), [("gzip", 415), ("zstd", 415), ("identity", 200)])
+def test_a_compressed_body_is_refused(encoding: str, status: int) -> None:
+    targets: Any = Targets(lambda: None)
+    queue = RowQueue(targets.predictor.answer, QueueLimits(0, 4, 4), lambda rows, seconds: None)
+    app = make_app(targets, queue, Metrics(), changes_allowed=False)
+
+    async def ask() -> httpx2.Response:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://server") as client:
+            return await client.post("/invocations", content=b"{}", headers={"Content-Encoding": encoding})
+
+    answer = asyncio.run(ask())
+    queue.close()
+    assert answer.status_code == status
+    if status == 415:
+        expected = f"the content encoding is '{encoding}', expected a body without compression"
+        assert answer.json() == {"error_code": "UNSUPPORTED_MEDIA_TYPE", "message": expected}
+
+
 # The end
 
 

@@ -24,6 +24,7 @@ from pemt_core.serving.batching import RowQueue
 from pemt_core.serving.bodies import MOST_TOGETHER, Bodies
 from pemt_core.serving.errors import BusyError, ForbiddenError, RequestError
 from pemt_core.serving.metrics import Metrics
+from pemt_core.serving.requests import check_encoding
 from pemt_core.serving.schemas import (
     Answers,
     Problem,
@@ -75,6 +76,7 @@ def _add_answers(app: FastAPI, targets: ServedTargets, queue: RowQueue, metrics:
     bodies = Bodies(MOST_TOGETHER)
 
     async def queued(request: Request) -> "Future[list[Prediction]]":
+        check_encoding(request.headers.get("content-encoding", ""))
         async with bodies.read(request) as body:
             rows = await asyncio.to_thread(targets.read, body, request.headers.get("content-type", ""))
             return queue.submit(rows)

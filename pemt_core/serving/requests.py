@@ -36,7 +36,16 @@ def rows_of(body: bytes, content_type: str, number_columns: Collection[str]) -> 
     charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", parameters, re.IGNORECASE)
     if charset and charset[1].lower() not in ("utf-8", "utf8"):
         raise MediaTypeError(f"the charset is {shown(charset[1])}, expected utf-8")
-    return _of_csv(body, number_columns) if kind == CSV else _of_json(body)
+    rows = _of_csv(body, number_columns) if kind == CSV else _of_json(body)
+    if not rows:
+        raise RequestError("the request has no rows, expected at least one")
+    return rows
+
+
+def check_encoding(content_encoding: str) -> None:
+    """Raise MediaTypeError if a body is compressed: it may be any number of times longer than what is counted."""
+    if content_encoding.strip().lower() not in ("", "identity"):
+        raise MediaTypeError(f"the content encoding is {shown(content_encoding)}, expected a body without compression")
 
 
 # JSON

@@ -112,7 +112,8 @@ def find_version(store: Store, uri: str) -> Version:
     """Return the version at models:/<name>@<alias> or models:/<name>/<number>. TrackingError names the nearest."""
     match = MODEL_URI.fullmatch(uri)
     if not match:
-        raise TrackingError(f"'{cut(uri)}' is not a model; expected models:/<name>@<alias> or models:/<name>/<version>")
+        expected = "expected models:/<name>@<alias> or models:/<name>/<version>"
+        raise UnknownModelError(f"'{cut(uri)}' is not a model; {expected}")
     name, alias = match["name"], match["alias"]
     aliases, versions = aliases_of(store, name), {each.number: each for each in versions_of(store, name)}
     if alias and alias not in aliases:
