@@ -175,6 +175,13 @@ def test_the_code_on_the_page_of_an_export_runs_unchanged(exported: Path, stored
     assert len(set(ids[0].tolist())) > 2
 
 
+def test_the_code_runs_whatever_the_folder_is_named(stored: Stored, tmp_path: Path) -> None:
+    folder, names = tmp_path / 'the "new"\\one', dict[str, Any]()
+    save_lora(folder, stored.adapter, stored.backbone, str(stored.folder / "backbone"))
+    exec(python_of(folder / "README.md"), names)
+    assert torch.equal(names["prompt"], stored.adapter.tensors["prompt"].unsqueeze(0))
+
+
 def test_the_document_lists_the_files_of_an_export(exported: Path) -> None:
     document = REPOSITORY / "docs" / "adapters.md"
     assert python_of(document) == python_of(exported / "README.md")

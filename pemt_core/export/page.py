@@ -7,7 +7,7 @@ from pemt_core.backbone.store import Backbone
 from pemt_core.data.prepared import TaskDescription
 from pemt_core.export.agreement import Agreement
 from pemt_core.lora.layout import PROMPT
-from pemt_core.lora.usage import auto_class, usage
+from pemt_core.lora.usage import auto_class, quoted, usage
 
 PAGE = """\
 ---
@@ -24,8 +24,8 @@ The mean gates over the {split} rows and the layer norms are in the weights.{ada
 """
 
 WITH_ADAPTERS = """\
-model = {auto_class}.from_pretrained("{folder}").eval()
-adapters = {{name: tensor.to(model.dtype) for name, tensor in load_file("{folder}/{file}").items()}}
+model = {auto_class}.from_pretrained({folder}).eval()
+adapters = {{name: tensor.to(model.dtype) for name, tensor in load_file({file}).items()}}
 
 
 def adapted(name):
@@ -47,8 +47,9 @@ def page(
     adapters: str | None,
 ) -> str:
     """README.md of an export in `directory`, whose target adapters, if it has some, are in the file `adapters`."""
-    plain = f'model = {auto_class(backbone)}.from_pretrained("{directory}").eval()'
-    hooked = WITH_ADAPTERS.format(auto_class=auto_class(backbone), folder=directory, file=adapters)
+    plain = f"model = {auto_class(backbone)}.from_pretrained({quoted(directory)}).eval()"
+    file = quoted(f"{directory}/{adapters}")
+    hooked = WITH_ADAPTERS.format(auto_class=auto_class(backbone), folder=quoted(directory), file=file)
     return PAGE.format(
         task=task.name,
         description=description.prompt,

@@ -1,5 +1,7 @@
 """The Python code on the page of an export: how transformers answers a text behind an exported prompt."""
 
+import json
+
 from pemt_core.backbone.families import family_of
 from pemt_core.backbone.store import Backbone
 from pemt_core.backbone.text_ids import chat_frame, closes_texts
@@ -10,9 +12,9 @@ import torch
 from transformers import {auto_class}, AutoTokenizer
 
 {loading}
-tokenizer = AutoTokenizer.from_pretrained("{tokenizer}")
+tokenizer = AutoTokenizer.from_pretrained({tokenizer})
 text = tokenizer("a text of the task", return_tensors="pt", {options}).input_ids
-embed, prompt = model.get_input_embeddings(), load_file("{prompt}")["prompt"].unsqueeze(0)
+embed, prompt = model.get_input_embeddings(), load_file({prompt})["prompt"].unsqueeze(0)
 embeddings = torch.cat([{parts}], dim=1).to(model.dtype)
 mask = torch.ones(embeddings.shape[:2], dtype=torch.long)
 ids = model.generate(inputs_embeds=embeddings, attention_mask=mask, {generation})
@@ -23,6 +25,11 @@ print(tokenizer.decode(ids[0], skip_special_tokens=True))
 def auto_class(backbone: Backbone) -> str:
     """The class of transformers by which any model of the backbone's kind is loaded."""
     return "AutoModelForSeq2SeqLM" if family_of(backbone.model).has_encoder else "AutoModelForCausalLM"
+
+
+def quoted(text: object) -> str:
+    """A string of Python's for any text, as folders may be named."""
+    return json.dumps(str(text), ensure_ascii=False)
 
 
 def usage(
@@ -54,9 +61,9 @@ def usage(
         imports=imports,
         auto_class=auto_class(backbone),
         loading=loading,
-        tokenizer=tokenizer,
+        tokenizer=quoted(tokenizer),
         options=", ".join(options),
-        prompt=prompt,
+        prompt=quoted(prompt),
         parts=", ".join(_parts(backbone)),
         generation=", ".join(generation),
     )

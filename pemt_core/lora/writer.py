@@ -13,7 +13,7 @@ from pemt_core.artifacts.files import atomic_directory, check_replaceable, write
 from pemt_core.backbone.families import family_of
 from pemt_core.backbone.store import Backbone
 from pemt_core.lora.layout import BACKBONE, CARD, CONFIG, PROMPT, PROMPT_TENSOR, TENSORS, pair_names
-from pemt_core.lora.usage import auto_class, usage
+from pemt_core.lora.usage import auto_class, quoted, usage
 from pemt_core.model.stacks import feed_forwards
 
 GENERATION_LENGTH = 8  # in the page's example
@@ -49,11 +49,11 @@ def save_lora(directory: Path, adapter: Adapter[SourceDescription], backbone: Ba
 
 
 def _page(directory: Path, description: SourceDescription, backbone: Backbone, base_model: str) -> str:
-    family, load = family_of(backbone.model), f'{auto_class(backbone)}.from_pretrained("{base_model}")'
+    family, load = family_of(backbone.model), f"{auto_class(backbone)}.from_pretrained({quoted(base_model)})"
     code = usage(
         backbone,
         imports="from peft import PeftModel\n",
-        loading=f'model = PeftModel.from_pretrained({load}, "{directory}").eval()',
+        loading=f"model = PeftModel.from_pretrained({load}, {quoted(directory)}).eval()",
         tokenizer=base_model,
         prompt=f"{directory}/{PROMPT}",
         source_length=description.settings["source_length"],
