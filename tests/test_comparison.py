@@ -418,6 +418,22 @@ def read_files(folder: Path) -> dict[str, bytes]:
         ),
         ({"costs": FILES["first"]}, ["costs"], r"experiments/costs.yaml: an experiment cannot be named 'costs'"),
         ({"paper": FILES["first"]}, ["paper"], r"experiments/paper.yaml: an experiment cannot be named 'paper'"),
+        ({"real": FILES["first"]}, ["real"], r"experiments/real.yaml: an experiment cannot be named 'real'"),
+        (
+            {"first": FILES["first"] + "per_target: {rte: {methods: [control], k: [8]}}\n"},
+            ["first"],
+            r"^experiments/first.yaml: reference: 'pemt' has no cell with k 8 to compare others with; it has k 4$",
+        ),
+        (
+            {"first": FILES["first"] + "per_target: {rte: {methods: [control]}}\n"},
+            ["first", "--targets", "rte"],
+            r"reference: 'pemt' has no cell with k 4 .*; list it in `methods` of one of these targets$",
+        ),
+        (
+            {"first": FILES["first"] + "per_target: {rte: {k: [8]}}\n"},
+            ["first", "--targets", "rte", "--k", "4"],
+            r"^experiments/first.yaml: no cell has all that --targets, --k and --seeds ask for; leave one of them out$",
+        ),
         (
             {"first": FILES["first"] + "train_source: {rank: 3}\n"},
             ["second"],

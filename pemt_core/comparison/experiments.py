@@ -35,8 +35,8 @@ STATISTICS = "statistics"  # the key of a definition that the shared file may ha
 SHARED_FILE = f"{FOLDER}/{SHARED}.yaml"
 KEYS = (*Definition.model_fields, PAPER, *GROUPS)
 TAKEN = (
-    SHARED, PAPER, "backbone", "backbones", "checkpoints", "costs", "data", "experts", "made", "scores", "sources",
-    "targets", "tokenizers",
+    SHARED, PAPER, REAL, "backbone", "backbones", "checkpoints", "costs", "data", "experts", "made", "scores",
+    "sources", "targets", "tokenizers",
 )  # fmt: skip
 
 

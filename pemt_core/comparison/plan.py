@@ -89,7 +89,8 @@ def plan_comparison(
 ) -> ComparisonPlan:
     """Plan an experiment; paths of the user's tasks are relative to `folder`.
 
-    Raises SettingsError if one of `experiments` contradicts it, or the experiment has no such target, k or seed.
+    Raises SettingsError if one of `experiments` contradicts it, the experiment has no such target, k or seed, or the
+    reference has no cell at a k of others.
     """
     check_agreement(experiment, experiments)
     shared = for_data(experiments)
@@ -98,7 +99,9 @@ def plan_comparison(
     _check_choice(experiment, choice)
     own = [folder / file for entry in shared.listed_own_tasks.values() for file in entry.files.by_split.values()]
     is_whole = not (choice.targets or choice.k or choice.seeds)
-    return ComparisonPlan(experiment, of_all.prepare, variants, own, is_whole)
+    plan = ComparisonPlan(experiment, of_all.prepare, variants, own, is_whole)
+    _check_cells(plan)
+    return plan
 
 
 def _variant(
@@ -136,6 +139,24 @@ def _check_choice(experiment: Experiment, choice: Choice) -> None:
                 raise SettingsError(
                     f"--{flag}: '{value}' is not part of {experiment.file}; {nearest(value, known[flag])}"
                 )
+
+
+def _check_cells(plan: ComparisonPlan) -> None:
+    """Raise SettingsError if the choices leave no cell, or none of the reference at a k that is compared."""
+    file, definition = plan.experiment.file, plan.experiment.definition
+    found: dict[str, set[str]] = {}
+    for variant, cell in plan.cells:
+        found.setdefault(str(cell.k), set()).add(plan.column(variant, cell.method))
+    if not found:
+        raise SettingsError(f"{file}: no cell has all that --targets, --k and --seeds ask for; leave one of them out")
+    lacking = [k for k, columns in found.items() if definition.reference not in columns]
+    if lacking and not definition.development:
+        has = ", ".join(k for k in found if k not in lacking)
+        hint = f"it has k {has}" if has else "list it in `methods` of one of these targets"
+        raise SettingsError(
+            f"{file}: reference: '{definition.reference}' has no cell with k {', '.join(lacking)} to compare others "
+            f"with; {hint}"
+        )
 
 
 def _flags(choice: Choice) -> Iterator[tuple[str, Iterable[str]]]:
