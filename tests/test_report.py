@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 from matplotlib.image import imread
@@ -18,6 +19,7 @@ from tiny import change_record
 from pemt_core.artifacts.files import read_record, write_record
 from pemt_core.artifacts.result import CellResult, cell_directory, load_results
 from pemt_core.errors import ArtifactError
+from pemt_core.report.files import csv as text_of
 from pemt_core.report.heat_map import group_layers
 from pemt_core.report.names import MethodNames
 from pemt_core.report.origin import Origin
@@ -316,3 +318,10 @@ def test_reading_results_loads_no_plotting_library() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "[]"
+
+
+def test_small_numbers_keep_their_digits() -> None:
+    """A p of 24 targets, a learning rate, the difference of equal points, and what six decimals hold."""
+    numbers = [2.0**-23, 3e-7, -1.4e-14, 0.0006, 71.25]
+    text = text_of(pd.DataFrame({"number": numbers}))
+    assert text.split() == ["number", "1.19209e-07", "3e-07", "-0.000000", "0.000600", "71.250000"]

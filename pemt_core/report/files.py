@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -13,6 +14,7 @@ from pemt_core.artifacts.files import atomic_file
 from pemt_core.artifacts.staging import sync
 
 DOTS_PER_INCH = 150
+ROUNDING = 1e-12  # a smaller number is the difference of equal points
 
 
 def write_files(directory: Path, contents: Mapping[str, str | bytes]) -> None:
@@ -25,8 +27,17 @@ def write_files(directory: Path, contents: Mapping[str, str | bytes]) -> None:
 
 
 def csv(frame: pd.DataFrame) -> str:
-    """Return `frame` without its index; missing values are empty fields, numbers have six decimals."""
-    return str(frame.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    """Return `frame` without its index; missing values are empty fields.
+
+    Numbers have six decimals, or six digits if that would lose some, as of a small p or learning rate.
+    """
+    return str(frame.to_csv(index=False, float_format=_decimal, lineterminator="\n"))
+
+
+def _decimal(number: Any) -> str:
+    text = f"{number:.6f}"
+    is_lossy = ROUNDING < abs(number) < 1e-3 and not math.isclose(float(text), number, rel_tol=1e-6)
+    return f"{number:.6g}" if is_lossy else text
 
 
 def png(figure: Figure, max_width: float = math.inf) -> bytes:
