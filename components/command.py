@@ -3,6 +3,7 @@
 import argparse
 import atexit
 import gc
+import io
 import os
 import socket
 import stat
@@ -71,12 +72,19 @@ def collect_rarely() -> None:
     atexit.register(gc.freeze)
 
 
+def show_any_character() -> None:
+    """Print what the standard output's encoding lacks as an escape, such as ± in a locale without UTF-8."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def run(main: Main, parser: argparse.ArgumentParser) -> None:
     """Parse the flags and call `main`, which may return an exit code.
 
     A PemtError, and a file that cannot be read or written, become one line and exit code 1.
     """
     collect_rarely()
+    show_any_character()
     with stoppable():
         arguments = parser.parse_args()
         try:

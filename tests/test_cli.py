@@ -231,6 +231,15 @@ def test_results_as_table_and_as_json(results: Path) -> None:
     assert document_of("report", "--results", results) == {"pemt-k32": {"all": 66.4}}
 
 
+def test_a_locale_without_unicode_shows_escapes(results: Path) -> None:
+    (results / "table.md").write_text("71.2 ± 0.8\n", encoding="utf-8")
+    words = [sys.executable, "-m", "components.results", "--results", str(results)]
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    done = subprocess.run(words, cwd=REPOSITORY, env=ascii_only, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("71.2 \\xb1 0.8\n")
+
+
 def test_the_report_opens_in_the_browser(results: Path) -> None:
     """BROWSER names the program that Python's standard library starts."""
     (results / "report.html").write_text("<html></html>")
