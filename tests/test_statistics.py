@@ -502,7 +502,14 @@ def test_a_correlation_is_at_the_floor_if_its_interval_holds_zero(metric: str) -
     assert floor_of({"lora": chance}, metric).at_floor
     found = floor_of({"lora": chance, "pemt": good}, metric)
     assert (found.at_floor, found.best_method, found.constant_score) == (False, "pemt", 0.0)
-    assert "above a guess, which scores 0.0" in found.reason
+    assert found.reason == "the interval of pemt is above a guess, which scores 0.0"
+
+
+def test_no_band_of_one_method_is_said_of_another() -> None:
+    """The mean of lora is higher than the band of its better method, whose interval is narrower."""
+    found = floor_of({"lora": drawn("pearson", 3, right=0.2), "none": drawn("pearson", 9, right=0.0)}, "pearson")
+    assert found.at_floor
+    assert found.reason == "no method's interval is above a guess, which scores 0.0"
 
 
 def test_the_floor_of_free_text_is_a_frequent_answer_or_chance() -> None:

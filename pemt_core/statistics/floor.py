@@ -41,6 +41,9 @@ class Floor:
     @property
     def reason(self) -> str:
         """What was found, as a clause for a table or a sentence."""
+        if self.metric in CORRELATIONS:  # each method has a band of its own, so that of the best bounds no other
+            relation = "no method's interval is" if self.at_floor else f"the interval of {self.best_method} is"
+            return f"{relation} above a guess, which scores {self.constant_score:.1f}"
         what = f"the answer '{self.constant_answer}'" if self.constant_answer is not None else "a guess"
         relation = "no method is" if self.at_floor else f"{self.best_method} is"
         return f"{relation} more than {self.band:.1f} points above {what}, which scores {self.constant_score:.1f}"
