@@ -27,7 +27,7 @@ from pemt_core.comparison_report.claims import controls, headline, paragraph, si
 from pemt_core.comparison_report.costs import cost_of
 from pemt_core.comparison_report.gates import agreement, chosen_sources, gates_of
 from pemt_core.comparison_report.labels import Labelled, place_labels
-from pemt_core.comparison_report.markdown import sources_of, stage_1_time
+from pemt_core.comparison_report.markdown import size, sources_of, stage_1_time
 from pemt_core.comparison_report.matrix import colours, draw_matrix, matrix_of
 from pemt_core.comparison_report.points import side_by_side
 from pemt_core.comparison_report.ranks import levels_of
@@ -612,3 +612,11 @@ def test_the_page_fits_the_window_and_loads_nothing(browser: Any, folder: Path, 
         assert heading["y"] + 60 < size[1]  # the first screen shows who is best
         assert heading["width"] <= shown.locator("header").bounding_box()["width"] + 1
     shown.close()
+
+
+@pytest.mark.parametrize(
+    ("number_of_bytes", "shown"),
+    [(512, "512 B"), (12_345, "12.3 kB"), (999.9, "1 kB"), (999_400, "999 kB"), (999_999, "1 MB"), (5e12, "5,000 GB")],
+)
+def test_sizes_have_no_exponent(number_of_bytes: float, shown: str) -> None:
+    assert size(number_of_bytes) == shown

@@ -1,14 +1,14 @@
 """Record an experiment in the tracking store, as the pipeline's step `record` does, and its report's files."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import fmean
 
 from pemt_core.artifacts.result import CellResult
-from pemt_core.comparison.compared import Compared
 from pemt_core.comparison.definition import BASE
 from pemt_core.comparison.folders import Folders
 from pemt_core.comparison.plan import ComparisonPlan
+from pemt_core.comparison_report.study import Study
 from pemt_core.report.names import MethodNames
 from pemt_core.report.table import Tables
 from pemt_core.steps.record import record
@@ -34,12 +34,11 @@ def record_cells(plan: ComparisonPlan, folders: Folders, tracker_of: TrackerOf) 
         record(tables, scores, sources, settings, tracker_of(variant.name), folders.root / "provenance")
 
 
-def record_report(compared: Compared, paragraph: str, folder: Path, tracker: Tracker) -> None:
-    """Write a run with the files of the report, and the mean score of every column and k."""
-    scores: dict[str, list[float]] = {}
-    for result in compared.results:
-        scores.setdefault(f"{result.method}/k{result.k}", []).append(result.score)
-    metrics = {f"mean/{name}": fmean(each) for name, each in scores.items()}
+def record_report(studies: Sequence[Study], paragraph: str, folder: Path, tracker: Tracker) -> None:
+    """Write a run with the files of the report, and the mean score of every column and k that has one there."""
+    compared = studies[0].compared
+    lines = [(study.k, line) for study in studies for line in study.lines]
+    metrics = {f"mean/{line.column}/k{k}": line.mean for k, line in lines if not math.isnan(line.mean)}
     params = {"experiment": compared.name, "reference": compared.reference, "family": compared.family}
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     record_files(tracker, "comparison", files, f"{compared.definition.about}\n\n{paragraph}", params, metrics)

@@ -52,11 +52,11 @@ class Comparison:
             return
         self.score()
         compared = gather(self.plan, self.folders)
-        write_comparison(compared, folder)
+        studies = write_comparison(compared, folder)
         paragraph = (folder / "paragraph.md").read_text(encoding="utf-8")
         record_cells(self.plan, self.folders, self.tracker_of)
         if self.plan.is_whole:
-            record_report(compared, paragraph, folder, self.tracker_of(self.plan.variants[0].name))
+            record_report(studies, paragraph, folder, self.tracker_of(self.plan.variants[0].name))
         yield paragraph
         yield f"Report: {folder / 'report.html'}. Tables: {folder / 'table.md'}. Rows: {folder / 'rows.csv'}"
 

@@ -28,14 +28,22 @@ def headline(study: Study) -> str:
     tied = [line.title for line in study.lines if math.isclose(line.mean, best.mean, abs_tol=1e-9)]
     if len(tied) > 1:
         start = f"The highest mean of {over}, {best.mean:.1f} points, is that of {', '.join(tied[:-1])} and {tied[-1]}"
-        return f"{start}." if reference.title in tied else f"{start}; {reference.title} has {points(reference)}."
+        return f"{start}." if reference.title in tied else f"{start}; {_mean_of(reference)}."
     start = f"The highest mean of {over} is that of {best.title}: {points(best)} points"
     if best is not reference:
-        return f"{start}; {reference.title} has {points(reference)}{_closeness(best, reference)}."
+        return f"{start}; {_mean_of(reference)}{_closeness(best, reference)}."
     if not study.others:
         return f"{start}."
     second = study.others[0]
+    if math.isnan(second.mean):
+        return f"{start}; no other method has a seed with every target."
     return f"{start}; next is {second.title} with {points(second)}{_closeness(best, second)}."
+
+
+def _mean_of(line: Line) -> str:
+    if math.isnan(line.mean):
+        return f"{line.title} has no seed with every target"
+    return f"{line.title} has {points(line)}"
 
 
 def _closeness(best: Line, other: Line) -> str:
@@ -70,6 +78,7 @@ def certainty(study: Study) -> list[str]:
     if verdicts:
         counts = [f"{verdicts.count(decision)} {decision}" for decision in get_args(Decision)]
         counts += [f"{len(study.without_results)} without results"] if study.without_results else []
+        counts += [f"{len(study.apart)} not testable"] if study.apart else []
         family = len(study.analysis.rules.references)
         sentences.append(f"Of the {family} claims that {reference.title} is better: {', '.join(counts)}.")
     if not math.isnan(best.mean):
@@ -154,6 +163,9 @@ def remarks(study: Study) -> list[str]:
     if study.without_results:
         named = ", ".join(map(study.title, study.without_results))
         sentences.append(f"Without results, but counted in the family of Holm's correction: {named}.")
+    if study.apart:
+        named, common = ", ".join(map(study.title, study.apart)), f"in common with {study.reference.title}"
+        sentences.append(f"Without a target and seed {common}, but counted in Holm's correction: {named}.")
     return sentences
 
 
@@ -243,7 +255,9 @@ def _at(study: Study) -> str:
 
 
 def signed(value: float) -> str:
-    """Format points with a sign: "+1.2", "−0.3", "0.0", "−∞"."""
+    """Format points with a sign: "+1.2", "−0.3", "0.0", "−∞", or "–" if there is no number."""
+    if math.isnan(value):
+        return "–"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     shown = f"{value:+.1f}".replace("-", "−")

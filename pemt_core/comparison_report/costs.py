@@ -81,8 +81,8 @@ def _source_seconds(parts: Mapping[str, SourcePart | None], candidates: Sequence
 def pscp_of(methods: Mapping[str, tuple[float, MethodCost]]) -> dict[str, float]:
     """PEFT-Bench's PSCP of each method, from its mean in points and its cost.
 
-    The constants are the medians over the methods whose memory was measured. NaN for a method without a mean or whose
-    memory was not measured.
+    The constants are the medians over the methods whose memory was measured. NaN for a method without a mean, with a
+    negative one, which costs would bring closer to 0, or whose memory was not measured.
     """
     costs = {
         name: Cost(cost.most_parameters, cost.added_flops, cost.peak_memory_mib)
@@ -93,6 +93,6 @@ def pscp_of(methods: Mapping[str, tuple[float, MethodCost]]) -> dict[str, float]
         return dict.fromkeys(methods, math.nan)
     constants = median_constants(list(costs.values()))
     return {
-        name: pscp(mean, costs[name], constants) if name in costs and not math.isnan(mean) else math.nan
+        name: pscp(mean, costs[name], constants) if name in costs and mean >= 0 else math.nan
         for name, (mean, _) in methods.items()
     }

@@ -147,6 +147,7 @@ def flops(operations: int) -> str:
 
 def _with_unit(number: float, units: Sequence[tuple[str, float]], smallest: str) -> str:
     for unit, scale in units:
-        if number >= scale:
-            return f"{number / scale:.3g} {unit}"
+        shown = float(f"{number / scale:.3g}")  # 999.9 of a unit are shown as 1 of the next
+        if shown >= 1:
+            return f"{shown:,.0f} {unit}" if shown >= 1000 else f"{shown:.3g} {unit}"
     return f"{number:.0f} {smallest}"

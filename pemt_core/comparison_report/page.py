@@ -48,6 +48,7 @@ def render_page(compared: Compared, studies: Sequence[Study], figures: Mapping[s
         "parts": [_part(study, figures, suffix_of(study, studies)) for study in studies],
         "by_k": inline_svg(figures["by_k"], "by_k") if "by_k" in figures else "",
         "seeds": sorted({result.seed for result in compared.results}),
+        "targets": list(dict.fromkeys(result.task for result in compared.results)),
     }
     return environment.get_template("comparison.html").render(page)
 

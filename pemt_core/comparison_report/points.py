@@ -16,7 +16,7 @@ from pemt_core.report.palette import PAGE, drop_frame, figure_without, lay_out, 
 FEWEST = 1_000  # parameters: below, the scale is linear, since methods that train a few numbers have no decade
 BESIDE = 1.15  # ratio between marks that are drawn side by side
 APART = 2.0  # the most between the first and the last of them: an axis must not show ten times of what is equal
-WIDEST = 12.0  # points: an interval is cut where it would squeeze the differences between methods
+WIDEST = 12.0  # points: what a wider interval does not widen the axis for; the frame cuts its bar
 
 
 @page_colours
@@ -64,7 +64,7 @@ def side_by_side(lines: Sequence[Line]) -> list[float]:
 
 
 def _mark(line: Line, at: float) -> Labelled:
-    half = 0.0 if math.isnan(line.half_width) else min(line.half_width, WIDEST)
+    half = 0.0 if math.isnan(line.half_width) else line.half_width
     size = line.cost.most_parameters
     text = f"{line.title} ({size:,})" if size < FEWEST else line.title
     return Labelled(at, line.mean, text, line.mean - half, line.mean + half, bold=line.group is GROUPS[0])

@@ -14,6 +14,7 @@ from pemt_core.statistics.ranks import Ranking
 ROW, BAR = 0.24, 0.13  # inches between labels, and between bars
 WIDTH, SIDE = 7.4, 2.1  # inches of the figure, and of the labels on each side
 GAP = 0.18  # inches between the axis, bars and labels
+LONGEST = 30  # characters of a title: with its rank, they fill the side in the smallest font
 
 
 @page_colours
@@ -100,11 +101,16 @@ def _labels(axes: Axes, study: Study, ranking: Ranking, top: float) -> None:
         axes.plot(
             [end], [height], marker=style.marker, color=style.colour, markerfacecolor=face, markersize=5, zorder=4
         )
-        text, shown = study.compared.columns[method].title, f"{rank:.2f}".rjust(5, "\N{FIGURE SPACE}")
+        text, shown = shortened(study.compared.columns[method].title), f"{rank:.2f}".rjust(5, "\N{FIGURE SPACE}")
         label = f"{text}  {shown}" if on_left else f"{shown}  {text}"
         weight = "bold" if method == study.compared.reference else "normal"
         axes.text(end - 0.09 if on_left else end + 0.09, height, label, ha="right" if on_left else "left",
                   va="center", fontsize=_size(label), color=TEXT, fontweight=weight)  # fmt: skip
+
+
+def shortened(title: str) -> str:
+    """Cut a title that would not fit beside the axis in the smallest font."""
+    return title if len(title) <= LONGEST else f"{title[: LONGEST - 1].rstrip()}…"
 
 
 def _size(label: str) -> float:

@@ -32,10 +32,10 @@ class Line:
     targets: int  # that it has results for
     seeds: int
     unreadable: float  # share of its test answers that are no answer of the task
-    rank: float  # average over the targets that all methods have; NaN if there is no ranking
+    rank: float  # average over all targets; NaN if it lacks one or there is no ranking
     comparison: MethodComparison | None  # the reference minus this method; None if it is not tested
     cost: MethodCost
-    pscp: float  # points; NaN without a mean or if memory was not measured
+    pscp: float  # points; NaN without a mean, below 0, or if memory was not measured
 
     @property
     def is_marked(self) -> bool:
@@ -70,9 +70,15 @@ class Study:
 
     @property
     def without_results(self) -> list[str]:
-        """Columns of the family that have no target and seed in common with the reference yet."""
+        """Columns of the family that have no cell yet."""
+        found = {line.column for line in self.lines}
+        return [name for name in self.analysis.rules.references if name not in found]
+
+    @property
+    def apart(self) -> list[str]:
+        """Columns of the family with results, but none of a target and seed that the reference has as well."""
         tested = {each.reference for each in self.analysis.contrasts.comparisons}
-        return [name for name in self.analysis.rules.references if name not in tested]
+        return [name for name in self.analysis.rules.references if name not in {*tested, *self.without_results}]
 
     def title(self, column: str) -> str:
         """The title of a column; its name if it has no cell."""

@@ -1,6 +1,7 @@
 """Analyse a comparison and write its page, tables, paragraph and figures."""
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from pemt_core.report.palette import in_order_of_k
 from pemt_core.report.svg import svg_file
 from pemt_core.statistics import Rules, analyse, target_runs
 
+FIGURE = re.compile(r"((points|matrix|ranks|ranks_above_floor|gates)(-k(full|\d+))?|by_k)\.(svg|png)")
+
 logger = logging.getLogger(__name__)
 
 
@@ -33,7 +36,8 @@ def write_comparison(compared: Compared, output_dir: Path) -> list[Study]:
 
     The files are report.html, table.csv, rows.csv, comparisons.csv, table.md, paragraph.md, and each figure as SVG and
     PNG: points, matrix, ranks, ranks_above_floor (if a target is at the floor), gates (if the reference has some), each
-    with "-k<k>" if there are several k, and by_k. Their bytes depend only on `compared`.
+    with "-k<k>" if there are several k, and by_k. Their bytes depend only on `compared`. Figures of an earlier report
+    that this one lacks, as of a k that is no longer compared, are removed.
 
     Raises ArtifactError if predictions or prepared rows are missing or do not fit each other.
     """
@@ -50,6 +54,9 @@ def write_comparison(compared: Compared, output_dir: Path) -> list[Study]:
         **{f"{name}.png": png(figure) for name, figure in figures.items()},
     }
     write_files(output_dir, files)
+    for path in Path(output_dir).iterdir():
+        if FIGURE.fullmatch(path.name) and path.name not in files:
+            path.unlink(missing_ok=True)
     logger.info("comparison %s: %s written", compared.name, output_dir)
     return studies
 
