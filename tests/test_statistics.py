@@ -366,6 +366,31 @@ def test_a_family_by_hand() -> None:
         assert difference > error > 0
 
 
+def test_differences_that_rounding_alone_tells_apart_are_ties() -> None:
+    """On 7 rows, differences are sevenths: p is that of whole numbers of right answers."""
+    right = {"pemt": [6, 5, 7, 3, 6, 4, 2, 5], "lora": [4, 4, 5, 4, 5, 4, 0, 6], "full": [4, 5, 6, 1, 3, 3, 2, 6]}
+    runs = [
+        TargetRuns(f"t{target}", "accuracy", {name: {1: seventh(hits[target])} for name, hits in right.items()})
+        for target in range(8)
+    ]
+    draws = {run.target: draw_scores(run, 50, 1) for run in runs}
+    counts = {name: np.array(hits) for name, hits in right.items()}
+    for each in compare(runs, draws, "pemt", ["lora", "full"], confidence=0.95, margin=2.0):
+        whole = counts["pemt"] - counts[each.reference]
+        assert each.p == signed_rank_p(whole.astype(float))
+        assert each.superiority == ((whole > 0) + (whole == 0) / 2).mean()
+    table = np.array(list(counts.values()), dtype=float).T
+    exact, rounded = rank_methods([*counts], table, 0.95), rank_methods([*counts], 100 * table / 7, 0.95)
+    np.testing.assert_array_equal(exact.p_holm, rounded.p_holm)
+    assert exact.average_ranks == rounded.average_ranks
+
+
+def seventh(hits: int) -> Scored:
+    """Seven rows of one class, of which `hits` are right."""
+    texts = ["yes" if row < hits else "no" for row in range(7)]
+    return Scored(texts, [["yes"]] * 7, [str(row) for row in range(7)], ["no", "yes"])
+
+
 def test_a_reference_without_results_counts_in_the_family() -> None:
     runs = many({"pemt": 0.8, "lora": 0.6}, targets=6)
     draws = {run.target: draw_scores(run, 200, 1) for run in runs}

@@ -11,7 +11,7 @@ from pemt_core.statistics.bootstrap import TargetDraws, mean_over_targets
 from pemt_core.statistics.holm import holm
 from pemt_core.statistics.intervals import UNBOUNDED, Interval, percentile_interval
 from pemt_core.statistics.runs import TargetRuns
-from pemt_core.statistics.signed_rank import hodges_lehmann, signed_rank_p
+from pemt_core.statistics.signed_rank import hodges_lehmann, signed_rank_p, without_rounding
 from pemt_core.statistics.verdict import Verdict, decide
 from pemt_core.statistics.weighted import row_scores
 
@@ -103,7 +103,7 @@ def _pair(runs: Sequence[TargetRuns], draws: Mapping[str, TargetDraws], method: 
     return _Pair(
         reference,
         tuple(run.target for run, _ in found),
-        np.array([run.mean(method, seeds) - run.mean(reference, seeds) for run, seeds in found]),
+        without_rounding(np.array([run.mean(method, seeds) - run.mean(reference, seeds) for run, seeds in found])),
         [draws[run.target].difference(method, reference, seeds) for run, seeds in found],
         next((drawn.seed for drawn in draws.values()), 0),
     )

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from pemt_core.statistics.holm import holm
-from pemt_core.statistics.signed_rank import signed_rank_p
+from pemt_core.statistics.signed_rank import signed_rank_p, without_rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ def rank_methods(methods: Sequence[str], scores: Float[np.ndarray, "targets meth
     n, k = scores.shape
     if n < 2 or k < 3:
         raise ValueError(f"a ranking needs at least 2 targets and 3 methods, not {n} and {k}")
-    ranks = rankdata(-scores, axis=1)
+    ranks = rankdata(-without_rounding(scores), axis=1)
     chi_squared = _friedman(ranks)
     below = n * (k - 1) - chi_squared
     statistic = (n - 1) * chi_squared / below if below > 1e-9 else math.inf
@@ -73,7 +73,8 @@ def _pairwise(scores: Float[np.ndarray, "targets methods"]) -> Float[np.ndarray,
     """Signed-rank p of every pair of columns, Holm-corrected over all pairs."""
     pairs = list(combinations(range(scores.shape[1]), 2))
     table = np.ones((scores.shape[1], scores.shape[1]))
-    for (i, j), p in zip(pairs, holm([signed_rank_p(scores[:, i] - scores[:, j]) for i, j in pairs]), strict=True):
+    found = [signed_rank_p(without_rounding(scores[:, i] - scores[:, j])) for i, j in pairs]
+    for (i, j), p in zip(pairs, holm(found), strict=True):
         table[i, j] = table[j, i] = p
     return table
 
