@@ -16,6 +16,7 @@ from pemt_core.comparison.compared import Compared
 from pemt_core.comparison_report.by_k import draw_by_k
 from pemt_core.comparison_report.claims import certainty, headline, remarks
 from pemt_core.comparison_report.costs import pscp_of
+from pemt_core.comparison_report.markdown import write_table
 from pemt_core.comparison_report.points import draw_points
 from pemt_core.comparison_report.ranks import draw_ranks
 from pemt_core.comparison_report.write import studies_of, write_comparison
@@ -128,6 +129,13 @@ def test_long_titles_stay_inside_the_figure_of_ranks(few: Compared) -> None:
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert min(box.x0 for box in boxes) >= 0
     assert max(box.x1 for box in boxes) <= figure.bbox.width
+
+
+def test_one_seed_is_not_said_to_be_drawn(few: Compared) -> None:
+    once = replace(few, results=[result for result in few.results if result.seed == 1])
+    ((one,), (two,)) = studies_of(once), studies_of(few)
+    assert "bootstrap interval over test rows alone, as there is one seed;" in write_table([one])
+    assert "bootstrap interval over seeds and test rows;" in write_table([two])
 
 
 def test_a_negative_mean_has_no_pscp(few: Compared) -> None:

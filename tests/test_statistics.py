@@ -21,6 +21,7 @@ from pemt_core.artifacts.result import CellResult
 from pemt_core.metrics import METRICS, Scored, score
 from pemt_core.statistics import (
     Cost,
+    Floor,
     Interval,
     Rules,
     TargetRuns,
@@ -366,6 +367,23 @@ def test_a_family_by_hand() -> None:
         assert difference > error > 0
 
 
+def test_test_rows_of_one_cluster_bound_no_error() -> None:
+    """Draws of a single passage are all alike, which is no certainty."""
+    rows = {name: {seed: coin(share, seed + len(name), rows=40) for seed in (1, 2)}
+            for name, share in {"pemt": 0.9, "lora": 0.6}.items()}  # fmt: skip
+    other = TargetRuns("rows", "accuracy", rows)
+    passage = TargetRuns("passage", "accuracy", rows, clusters=["one"] * 40)
+    rules = Rules("pemt", ("lora",), 0.95, 2.0, 100, 1)
+    found = analyse([passage, other], rules)
+    for cell in found.cells:
+        assert (cell.bootstrap.bounded, math.isfinite(cell.se_test)) == (cell.target == "rows", cell.target == "rows")
+    (each,) = found.contrasts.comparisons
+    assert (each.wins, each.ties, each.mean_interval.bounded) == (1, 1, False)
+    similar = {"pemt": {seed: drawn("pearson", seed) for seed in (1, 2)}}
+    floors = analyse([TargetRuns("t", "pearson", similar, clusters=["one"] * 40)], Rules("pemt", (), 0.95, 2.0, 100, 1))
+    assert floors.floors[0].at_floor
+
+
 def test_differences_that_rounding_alone_tells_apart_are_ties() -> None:
     """On 7 rows, differences are sevenths: p is that of whole numbers of right answers."""
     right = {"pemt": [6, 5, 7, 3, 6, 4, 2, 5], "lora": [4, 4, 5, 4, 5, 4, 0, 6], "full": [4, 5, 6, 1, 3, 3, 2, 6]}
@@ -535,6 +553,14 @@ def test_no_band_of_one_method_is_said_of_another() -> None:
     found = floor_of({"lora": drawn("pearson", 3, right=0.2), "none": drawn("pearson", 9, right=0.0)}, "pearson")
     assert found.at_floor
     assert found.reason == "no method's interval is above a guess, which scores 0.0"
+
+
+def test_a_constant_answer_is_shown_in_one_short_line() -> None:
+    answer = "one\ntwo " * 100
+    floor = Floor("t", "accuracy", answer, 50.0, 1.0, "pemt", 50.0, True)
+    assert "the answer 'one two one two" in floor.reason
+    assert "\n" not in floor.reason
+    assert len(floor.reason) < 300
 
 
 def test_the_floor_of_free_text_is_a_frequent_answer_or_chance() -> None:

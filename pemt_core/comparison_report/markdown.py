@@ -67,7 +67,7 @@ def _study(study: Study) -> list[str]:
     shown = (
         f"Mean of the main metric in points over {len(study.targets)} targets and the seeds, ± half of Student's "
         f"interval over seeds at confidence {study.confidence:.4g}. Difference: minus {reference}, with the two-way "
-        f"bootstrap interval over seeds and test rows; the verdict is on the claim that {reference} is better, from "
+        f"bootstrap interval over {study.drawn}; the verdict is on the claim that {reference} is better, from "
         f"Wilcoxon's test over targets with Holm's correction in a family of {len(rules.references)}; a difference "
         f"within ±{rules.margin:g} points does not matter. The bootstrap has {rules.draws:,} draws and the "
         f"seed {rules.seed}."

@@ -86,6 +86,12 @@ class Study:
         return naming.title if naming else column
 
     @property
+    def drawn(self) -> str:
+        """What the bootstrap draws anew: a single seed says nothing about others."""
+        has_seeds = any(len(cell.seeds) > 1 for cell in self.analysis.cells)
+        return "seeds and test rows" if has_seeds else "test rows alone, as there is one seed"
+
+    @property
     def confidence(self) -> float:
         return self.analysis.rules.confidence
 

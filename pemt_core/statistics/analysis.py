@@ -1,5 +1,6 @@
 """The whole analysis of a comparison: cells, floors, the family of tests and ranks, with and without the floor."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import numpy as np
 from pemt_core.statistics.bootstrap import TargetDraws, draw_scores
 from pemt_core.statistics.comparison import MethodComparison, compare
 from pemt_core.statistics.floor import Floor, find_floor
-from pemt_core.statistics.intervals import Interval, percentile_interval, student_interval
+from pemt_core.statistics.intervals import UNBOUNDED, Interval, percentile_interval, student_interval
 from pemt_core.statistics.ranks import Ranking, rank_methods
 from pemt_core.statistics.runs import TargetRuns
 
@@ -36,8 +37,9 @@ class CellSummary:
     scores: tuple[float, ...]  # points, one per seed
     mean: float
     interval: Interval  # Student over seeds; unbounded with one seed
-    se_test: float  # points: how far the mean over these seeds moves with another test set of this size
-    bootstrap: Interval  # two-way: new seeds and new test rows
+    se_test: float  # points: how far the mean over these seeds moves with another test set of this size; infinite if
+    # the test rows are a single cluster
+    bootstrap: Interval  # two-way: new seeds and new test rows; unbounded for a single cluster
     test_rows: int
     clusters: int  # independent units among the test rows
 
@@ -91,10 +93,10 @@ def summarise(runs: TargetRuns, draws: TargetDraws, method: str, confidence: flo
         scores=tuple(scores),
         mean=float(np.mean(scores)),
         interval=student_interval(scores, confidence),
-        se_test=float(draws.new_rows(method, seeds).std(ddof=1)),
-        bootstrap=percentile_interval(draws.two_way(method, seeds), confidence),
+        se_test=float(draws.new_rows(method, seeds).std(ddof=1)) if runs.num_clusters > 1 else math.inf,
+        bootstrap=percentile_interval(draws.two_way(method, seeds), confidence) if runs.num_clusters > 1 else UNBOUNDED,
         test_rows=len(runs.any_run.groups),
-        clusters=int(runs.cluster_of_row.max()) + 1,
+        clusters=runs.num_clusters,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from pemt_core.metrics import Scored
 from pemt_core.statistics.bootstrap import TargetDraws, mean_over_targets
@@ -28,9 +28,10 @@ class MethodComparison:
     reference: str
     targets: tuple[str, ...]
     differences: tuple[float, ...]  # one per target
-    standard_errors: tuple[float, ...]  # of the differences, by the two-way bootstrap
+    standard_errors: tuple[float, ...]  # of the differences, by the two-way bootstrap; infinite for a single cluster
     mean: float
-    mean_interval: Interval  # two-way bootstrap over seeds and test rows, the targets fixed
+    mean_interval: Interval  # two-way bootstrap over seeds and test rows, the targets fixed; unbounded if the test rows
+    # of a target are a single cluster
     new_target_interval: Interval  # the same with targets drawn as well: what another target would give
     median: float
     hodges_lehmann: float
@@ -66,6 +67,13 @@ class _Pair:
     differences: Float[np.ndarray, " targets"]
     draws: list[Float[np.ndarray, " draws"]]
     seed: int  # of the draws
+    is_drawn: Bool[np.ndarray, " targets"]  # whether a target has several clusters: a single one bounds no error
+
+    def interval(self, confidence: float, new_targets: np.random.Generator | None = None) -> Interval:
+        """The bootstrap interval of the mean over targets."""
+        if not self.is_drawn.all():
+            return UNBOUNDED
+        return percentile_interval(mean_over_targets(self.draws, new_targets), confidence)
 
     @property
     def p(self) -> float:
@@ -106,13 +114,15 @@ def _pair(runs: Sequence[TargetRuns], draws: Mapping[str, TargetDraws], method: 
         without_rounding(np.array([run.mean(method, seeds) - run.mean(reference, seeds) for run, seeds in found])),
         [draws[run.target].difference(method, reference, seeds) for run, seeds in found],
         next((drawn.seed for drawn in draws.values()), 0),
+        np.array([run.num_clusters > 1 for run, _ in found], dtype=bool),
     )
 
 
 def _comparison(
     method: str, pair: _Pair, p_holm: float, family_size: int, confidence: float, margin: float
 ) -> MethodComparison:
-    differences, errors = pair.differences, np.array([drawn.std(ddof=1) for drawn in pair.draws])
+    differences = pair.differences
+    errors = np.where(pair.is_drawn, [drawn.std(ddof=1) for drawn in pair.draws], np.inf)
     estimate, interval = hodges_lehmann(differences, confidence)
     wins, losses = int((differences > errors).sum()), int((differences < -errors).sum())
     verdict = decide(p_holm, interval, len(differences), family_size=family_size, confidence=confidence, margin=margin)
@@ -124,8 +134,8 @@ def _comparison(
         differences=tuple(differences.tolist()),
         standard_errors=tuple(errors.tolist()),
         mean=float(differences.mean()),
-        mean_interval=percentile_interval(mean_over_targets(pair.draws), confidence),
-        new_target_interval=percentile_interval(mean_over_targets(pair.draws, new_targets), confidence),
+        mean_interval=pair.interval(confidence),
+        new_target_interval=pair.interval(confidence, new_targets),
         median=float(np.median(differences)),
         hodges_lehmann=estimate,
         interval=interval,

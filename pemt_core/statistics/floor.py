@@ -8,13 +8,16 @@ reaches down to 0.
 The rule reads test references, so it marks targets in a report and chooses no model.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pemt_core.errors import cut
 from pemt_core.metrics import Scored, get_metric
+from pemt_core.metrics.scored import plain
 from pemt_core.statistics.bootstrap import TargetDraws, row_draws
 from pemt_core.statistics.intervals import binomial_standard_error, percentile_interval
 from pemt_core.statistics.runs import TargetRuns
@@ -44,7 +47,7 @@ class Floor:
         if self.metric in CORRELATIONS:  # each method has a band of its own, so that of the best bounds no other
             relation = "no method's interval is" if self.at_floor else f"the interval of {self.best_method} is"
             return f"{relation} above a guess, which scores {self.constant_score:.1f}"
-        what = f"the answer '{self.constant_answer}'" if self.constant_answer is not None else "a guess"
+        what = f"the answer '{cut(plain(self.constant_answer))}'" if self.constant_answer is not None else "a guess"
         relation = "no method is" if self.at_floor else f"{self.best_method} is"
         return f"{relation} more than {self.band:.1f} points above {what}, which scores {self.constant_score:.1f}"
 
@@ -59,6 +62,8 @@ def find_floor(runs: TargetRuns, draws: TargetDraws, confidence: float) -> Floor
             method: means[method] - percentile_interval(draws.two_way(method, sorted(seeds)), confidence).low
             for method, seeds in runs.runs.items()
         }
+    if runs.metric in CORRELATIONS and runs.num_clusters == 1:  # which bounds no error
+        bands = dict.fromkeys(runs.runs, math.inf)
     best = max(means, key=lambda method: means[method] - bands[method])
     return Floor(
         target=runs.target,

@@ -53,6 +53,11 @@ class TargetRuns:
         _, index = np.unique(self.any_run.groups if self.clusters is None else self.clusters, return_inverse=True)
         return index
 
+    @property
+    def num_clusters(self) -> int:
+        """How many independent units the test rows have; a single one bounds no error of a score."""
+        return int(self.cluster_of_row.max()) + 1
+
     def shared_seeds(self, method: str, reference: str) -> list[int]:
         """The seeds that both methods have, in order."""
         return sorted(set(self.runs.get(method, {})) & set(self.runs.get(reference, {})))
