@@ -51,9 +51,6 @@ gates prefer other sources ([demo.md](demo.md#the-related-source-or-the-same-wor
 
 {origin}
 """
-JOINT = """\
-The source adapter of `joint` was trained for 400 steps, like that of a single source. experiments/shared.yaml gives it
-2,400 since, as many as the six sources have together."""
 SELECTION = """\
 At every k, selection reads up to 64 validation rows of a target: at k = 4, far more rows than training does."""
 
@@ -80,7 +77,7 @@ def page() -> str:
 def notes(name: str) -> list[str]:
     """What a reader of an experiment's numbers has to know."""
     rows = pd.read_csv(FILES / name / "rows.csv")
-    texts = {"few_shot": [JOINT, SELECTION]}.get(name, [])
+    texts = {"few_shot": [SELECTION]}.get(name, [])
     if name == "table1":
         texts.append(facts.last_steps(rows))
     if name == DECODER:
