@@ -14,6 +14,8 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from pemt_core.artifacts.files import atomic_directory, atomic_file, read_json, write_json
 from pemt_core.artifacts.staging import recover
@@ -107,6 +109,23 @@ def test_a_live_writer_in_another_namespace_is_left_alone(tmp_path: Path) -> Non
     folder_with(tmp_path / "out", "mine")
     assert names(tmp_path) == held | {"out"}
     kill(other)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077], ids=oct)
+def test_new_files_have_the_permissions_of_the_umask(tmp_path: Path, umask: int) -> None:
+    """Those of safetensors too, whose writer leaves them to their owner; a program stays executable."""
+    before = os.umask(umask)
+    try:
+        with atomic_directory(tmp_path / "folder") as folder, atomic_file(tmp_path / "file") as file:
+            (folder / "inner").mkdir()
+            for path in (folder / "inner" / "tensors", folder / "tensors", file):
+                save_file({"a": torch.ones(1)}, path)
+            (folder / "program").touch(0o700)
+    finally:
+        os.umask(before)
+    found = {path.name: path.stat().st_mode & 0o777 for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    assert found == {"file": 0o666 & ~umask, "tensors": 0o666 & ~umask, "program": 0o700 | (0o666 & ~umask)}
+    assert (tmp_path / "folder/inner/tensors").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 def test_content_that_a_kill_left_aside_comes_back(tmp_path: Path) -> None:

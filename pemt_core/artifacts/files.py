@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from pemt_core.artifacts.staging import Stage, recover, staged, sync
+from pemt_core.artifacts.staging import Stage, recover, staged
 from pemt_core.errors import ArtifactError, PemtError, cut
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -25,7 +25,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """
     with _stage(Path(path), _place_of_file) as stage:
         yield stage.new
-        sync(stage.new)
+        stage.complete(stage.new)
         with _refusals_named(path):
             stage.replace_file()
 
@@ -42,7 +42,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         yield stage.new
         for written in (*stage.new.rglob("*"), stage.new):
             if not written.is_symlink():
-                sync(written)
+                stage.complete(written)
         with _refusals_named(path):
             stage.replace_folder()
 

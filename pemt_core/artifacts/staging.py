@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -44,6 +45,17 @@ class Stage:
     @property
     def lock(self) -> Path:
         return self._beside("lock")
+
+    def complete(self, written: Path) -> None:
+        """Wait until a new file or folder is on the disk, with the permissions that new files have here.
+
+        safetensors writes files that nobody else may read, whatever the umask says.
+        """
+        with suppress(OSError):  # a file system without permissions
+            found, usual = (stat.S_IMODE(path.stat().st_mode) for path in (written, self.lock))
+            if written.is_file() and found | usual != found:
+                written.chmod(found | usual)
+        sync(written)
 
     def replace_file(self) -> None:
         """Put the new file in the place of the old one."""
