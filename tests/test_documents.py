@@ -60,7 +60,7 @@ def test_the_core_hours_of_the_experiments_are_those_of_their_cells() -> None:
     stated = {
         name: cell for name, cell in re.findall(r"^\| `(\w+)` \| .* \| ([^|]*) \|$", text, flags=re.MULTILINE) if cell
     }
-    rows = comparison_facts.rows_in(comparison.FILES, (*comparison.EXPERIMENTS, comparison.DECODER))
+    rows = comparison_facts.rows_in(comparison.FILES, (*comparison.EXPERIMENTS, *comparison.DECODERS))
     assert set(stated) == set(rows)
     for name, each in rows.items():
         seeds, targets = each["seed"].nunique(), each["target"].nunique()
