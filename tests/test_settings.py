@@ -76,6 +76,14 @@ def test_load_settings_reads_params_yaml() -> None:
     assert load_settings(PARAMS) == parsed()
 
 
+@pytest.mark.parametrize("name", ["decoder", "layouts"])
+def test_experiments_train_the_decoders_sources_as_its_recipe(name: str) -> None:
+    variants = read_params(REPOSITORY / "experiments" / f"{name}.yaml")["variants"].values()
+    expected = VALUES["recipes"]["decoder"]
+    assert all(variant["train_source"] == expected["train_source"] for variant in variants)
+    assert all(variant["backbone"]["name"] == expected["backbone"]["name"] for variant in variants)
+
+
 @pytest.mark.parametrize("ending", [".yml", ".YAML"])
 def test_a_recipe_of_another_ending_is_named(tmp_path: Path, ending: str) -> None:
     """It is ignored as long as the run has another recipe, and a file that ends in .yaml comes first."""

@@ -89,11 +89,7 @@ def read_experiments(params: Path, *, paper: bool = False, real: str | None = No
     shared = read_groups(files.pop(SHARED)) if SHARED in files else {}
     below += _layers(SHARED_FILE, shared, (PAPER, STATISTICS, *GROUPS), paper)
     statistics = _whole(shared, paper).get(STATISTICS, {})
-    found.ignored = {
-        file.stem: f"{found.folder}/{file.name} is ignored; rename it to {file.stem}.yaml"
-        for file in misnamed_files(folder)
-        if file.stem not in files
-    }
+    found.ignored = misnamed_files(folder, found.folder)
     for name, file in files.items():
         shown = f"{found.folder}/{name}.yaml"
         try:

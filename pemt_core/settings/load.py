@@ -105,11 +105,10 @@ def read_params(path: Path) -> dict[str, Any]:
     values, folder = read_groups(path), Path(path).parent / RECIPES
     if RECIPES in values:
         raise SettingsError(f"{path}: unknown key '{RECIPES}'; a recipe is a file {folder}/<name>.yaml")
-    recipes = {file.stem: read_groups(file) for file in settings_files(folder)}
-    for file in misnamed_files(folder):
-        if file.stem == values.get("recipe") and file.stem not in recipes:
-            raise SettingsError(f"{path}: recipe '{file.stem}': {file} is ignored; rename it to {file.stem}{ENDING}")
-    return {**values, RECIPES: recipes}
+    name, ignored = values.get("recipe"), misnamed_files(folder, folder)
+    if isinstance(name, str) and name in ignored:
+        raise SettingsError(f"{path}: recipe '{name}': {ignored[name]}")
+    return {**values, RECIPES: {file.stem: read_groups(file) for file in settings_files(folder)}}
 
 
 def parse_settings(values: Mapping[str, Any], origin: str) -> Settings:
@@ -163,9 +162,14 @@ def settings_files(folder: Path) -> list[Path]:
     return [file for file in _yaml_files(folder) if file.suffix == ENDING]
 
 
-def misnamed_files(folder: Path) -> list[Path]:
-    """List the files of a folder that are ignored because their ending is .yml or in capitals."""
-    return [file for file in _yaml_files(folder) if file.suffix != ENDING]
+def misnamed_files(folder: Path, shown: Path | str) -> dict[str, str]:
+    """What to do with files that are ignored because their ending is .yml or in capitals, by their stems.
+
+    `shown` is the folder in these messages. A file beside one of the right ending is left out.
+    """
+    taken = {file.stem for file in settings_files(folder)}
+    misnamed = [file for file in _yaml_files(folder) if file.stem not in taken]
+    return {file.stem: f"{shown}/{file.name} is ignored; rename it to {file.stem}{ENDING}" for file in misnamed}
 
 
 def _yaml_files(folder: Path) -> list[Path]:
