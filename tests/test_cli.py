@@ -112,6 +112,10 @@ def test_the_version() -> None:
             ["compare", "table1", "--sedes=1", "extra"],
             "pemt compare: error: unrecognized arguments: --sedes=1 extra; did you mean '--seeds'?",
         ),
+        (
+            ["predict", "rows.csv", "--traget", "cb"],
+            "pemt predict: error: the following arguments are required: --output; did you mean '--target'?",
+        ),
         (["tasks", "--wholly-other"], "pemt tasks: error: unrecognized arguments: --wholly-other"),
         (["--verson", "tasks"], "pemt: error: unrecognized arguments: --verson; did you mean '--version'?"),
         (["submit"], "pemt submit: error: the following arguments are required: --host"),
