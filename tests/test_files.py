@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import tarfile
 import time
 import zipfile
 from collections.abc import Callable
@@ -56,16 +57,38 @@ READ: dict[str, tuple[str, bytes, list[tuple[int, str | None, str]]]] = {
     "empty rows": ("x.csv", b'a,b\n,\n1,2\n"",""\n , \n,,,\n3,\n,\n', [(3, "1", "2"), (7, "3", "")]),
     "a long field": ("x.csv", b"a,b\n" + b"x" * 200_000 + b",2\n", [(2, "x" * 200_000, "2")]),
     "carriage returns alone": ("x.csv", b'a,b\r\r"1\r",2\r3,4', [(3, "1\r", "2"), (5, "3", "4")]),
+    "carriage returns alone, but for a field": ("x.csv", b'a,b\r"1\n",2\r3,4\r', [(2, "1\n", "2"), (4, "3", "4")]),
+    "carriage returns, then line feeds": (
+        "x.csv",
+        b"a,b\r1,2\r3,4\n5,6\r\n",
+        [(2, "1", "2"), (3, "3", "4"), (4, "5", "6")],
+    ),
+    "a carriage return within the header's quotes": ("x.csv", b'a,b,"c\rd"\n1,2,3\n', [(2, "1", "2")]),
     "carriage returns twice": ("x.csv", b"a,b\r\r\n1,2\r\r\n", [(2, "1", "2")]),
     "an index without a name": ("x.csv", b",a,b\n0,1,2\n", [(2, "1", "2")]),
     "trailing commas": ("x.csv", b"a,b,,\n1,2,,\n3,4,5,6\n", [(2, "1", "2"), (3, "3", "4")]),
-    "trailing commas of a row": ("x.csv", b"a,b\n1,2,,\n", [(2, "1", "2")]),
+    "trailing commas of a row": ("x.csv", b"a,b\n1,2,, \n", [(2, "1", "2")]),
+    "marks of joined files": (
+        "x.csv",
+        b"\xef\xbb\xbfa,b\n1,2\n\xef\xbb\xbf3,4\n5,\xef\xbb\xbf6\n",
+        [(2, "1", "2"), (3, "3", "4"), (4, "5", "\ufeff6")],
+    ),
     "another column twice": ("x.csv", b"c,a,c,b\n0,1,0,2\n", [(2, "1", "2")]),
     "other separators in fields": ("x.csv", b'"a",b,"c;"\n1;,2\t,\n', [(2, "1;", "2\t")]),
     "carriage returns between objects": (
         "x.jsonl",
         b'{"a": 1, "b": 2}\r{"a": 3, "b": 4}\r',
         [(1, "1", "2"), (2, "3", "4")],
+    ),
+    "marks of joined objects": (
+        "x.jsonl",
+        b'\xef\xbb\xbf{"a": 1, "b": 2}\n\xef\xbb\xbf{"a": 3, "b": 4}\n\xef\xbb\xbf',
+        [(1, "1", "2"), (2, "3", "4")],
+    ),
+    "line feeds behind carriage returns": (
+        "x.jsonl",
+        b'{"a": "\\"", "b": 2}\r{"a": 3, "b": 4}\n',
+        [(1, '"', "2"), (2, "3", "4")],
     ),
     "no number": ("x.jsonl", b'{"a": NaN, "b": 1e2}', [(1, None, "100.0")]),
     "objects": (
@@ -190,6 +213,11 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
     "a field too many": ("x.csv", HEADER + GOOD + b"a,b,c,billing\n", r"line 3: 4 fields, but line 1 names 3 columns"),
     "a field too few": ("x.csv", HEADER + b'"a\nb"\n', r"line 2: 1 field, but line 1 names 3 columns; quote fields"),
     "an open quote": ("x.csv", HEADER + b'\na,"b,billing\n' + GOOD, r"line 3: not readable as CSV .*is a quote unc"),
+    "a quote behind a backslash": (
+        "x.csv",
+        HEADER + b'"say \\"a\\"",b,billing\n',
+        r'line 2: not readable as CSV .*is a quote unclosed\? Quotes within quotes are doubled: ""$',
+    ),
     "an open quote, a long file": (
         "x.csv",
         HEADER + b'a,"' + (b"x" * 2**20 + b"\n") * 17,
@@ -214,6 +242,11 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
     "xz": ("x.csv", lzma.compress(HEADER), r"is compressed by xz, .*: unxz < x\.csv"),
     "a workbook": ("x.csv", zipped("xl/workbook.xml"), r"is an Excel workbook, .*; save its sheet as CSV UTF-8"),
     "an archive": ("x.jsonl", zipped("x.jsonl"), r"is a zip archive, .*; unpack it: unzip x\.jsonl"),
+    "a tar archive": (
+        "x.csv",
+        tarfile.TarInfo("a.csv").tobuf() + GOOD,
+        r"is a tar archive, expected UTF-8 text; unpack it: tar -xf x\.csv, and name the file in it",
+    ),
     "parquet, called CSV": ("x.csv", b"PAR1\x15\x04", r"is parquet, expected UTF-8 text; name it x\.parquet"),
     "gzip, called parquet": ("x.parquet", gzip.compress(b"PAR1"), r"is compressed by gzip, expected parquet; decompr"),
     "a web page": ("x.csv", b"\n<!DOCTYPE html>\n", r"is a web page, expected UTF-8 text; download the file itself"),
@@ -274,6 +307,17 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
         r"line 1: not readable as JSON \(nested deeper than 100",
     ),
     "broken JSON": ("x.jsonl", OBJECT + b'{"a": 1\n', r"line 2: not readable as JSON \(Expecting .* at character 9\)"),
+    "an object over several lines": (
+        "x.jsonl",
+        b'{\n "subject": "a",\n "body": "b"\n}\n',
+        r"line 1: not readable .*; if objects span lines or .*: jq -c '\.' x\.jsonl > x-lines\.jsonl$",
+    ),
+    "two objects in a line": (
+        "x.jsonl",
+        OBJECT.strip() + OBJECT,
+        r"line 1: not readable .*Extra data.*: jq -c '\.' x\.jso",
+    ),
+    "null for an object": ("x.jsonl", OBJECT + b"null\n", r"line 2: expected a JSON object per line, found null$"),
     "a long number": (
         "x.jsonl",
         b'{"a": ' + b"1" * 5_000 + b"}\n",

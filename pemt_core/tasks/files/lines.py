@@ -1,5 +1,6 @@
 """The decoded lines of a text file."""
 
+import re
 import shlex
 from collections.abc import Generator
 from io import TextIOWrapper
@@ -10,15 +11,17 @@ from pemt_core.errors import DataError
 from pemt_core.tasks.files.marks import TEXT, beside, check_kind
 
 LONGEST_LINE = 16 * 2**20  # bytes; a longer one means missing line ends or an unclosed quote
-_PART = 2**20  # bytes
+_UNQUOTED_END = re.compile(rb'(?:[^"\r\n]|"[^"]*")*+(?:\r*\n|\r)')
+_ANY_END = re.compile(rb"\r*\n|\r")
 _MARK = "\ufeff"
+_MARK_BYTES = _MARK.encode().decode("latin-1")
 
 
 def lines_of(path: Path) -> Generator[str, None, None]:
-    """Yield the lines of a UTF-8 file with their line ends, without a byte order mark.
+    """Yield the lines of a UTF-8 file with their line ends, without a byte order mark before any of them.
 
-    Lines end in LF or CRLF, or in CR if the file has no LF. Raises DataError if the file is not text, and with the
-    line's number if a line is not UTF-8, holds a NUL or is longer than LONGEST_LINE.
+    Lines end in LF or CRLF; if the first one ends in CR, others may end in any of the three. Raises DataError if the
+    file is not text, and with the line's number if a line is not UTF-8, holds a NUL or is longer than LONGEST_LINE.
     """
     check_kind(path, TEXT)
     with path.open("rb") as file:
@@ -30,20 +33,18 @@ def lines_of(path: Path) -> Generator[str, None, None]:
             place = f"{path}, line {number}"
             if len(line) > LONGEST_LINE:
                 raise DataError(f"{place}: longer than {LONGEST_LINE:,} bytes; are its line ends missing?")
-            decoded = _decoded(line.encode("latin-1"), "utf-8-sig" if number == 1 else "utf-8", place, path)
-            yield decoded.lstrip(_MARK) if number == 1 else decoded  # some programs write the mark twice
+            whole = line.removeprefix(_MARK_BYTES).encode("latin-1")  # joined files have a mark at each beginning
+            yield _decoded(whole, place, path).lstrip(_MARK)  # some programs write it twice
 
 
 def _line_end(file: BinaryIO) -> str:
-    has_cr = False
-    while part := file.read(_PART):
-        if b"\n" in part:
-            return "\n"
-        has_cr = has_cr or b"\r" in part
-    return "\r" if has_cr else "\n"
+    """Return what ends lines by the first line: LF, or "" for any line break if it ends in CR, as on old Macs."""
+    head = file.read(LONGEST_LINE)
+    first = _UNQUOTED_END.match(head) or _ANY_END.search(head)
+    return "" if first is not None and first[0].endswith(b"\r") else "\n"
 
 
-def _decoded(line: bytes, encoding: str, place: str, path: Path) -> str:
+def _decoded(line: bytes, place: str, path: Path) -> str:
     file, other = shlex.quote(path.name), shlex.quote(beside(path, "plain"))
     if (nul := line.find(0)) >= 0:
         raise DataError(
@@ -51,7 +52,7 @@ def _decoded(line: bytes, encoding: str, place: str, path: Path) -> str:
             f"utf-16{'le' if nul % 2 else 'be'} -t utf-8 {file} > {other}; otherwise it is damaged: export it again"
         )
     try:
-        return line.decode(encoding)
+        return line.decode()
     except UnicodeDecodeError as error:
         raise DataError(
             f"{place}: byte {error.start + 1} of the line, {error.object[error.start]:#04x}, is not UTF-8; save the "

@@ -43,6 +43,7 @@ _KINDS = _kinds(
     ("a zip archive", rb"PK(\x03\x04|\x05\x06)", "unpack it: unzip {file}, and name the file in it"),
     ("an old Excel workbook", rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", _WORKBOOK),
     ("a 7z archive", rb"7z\xbc\xaf\x27\x1c", "unpack it: 7z x {file}, and name the file in it"),
+    ("a tar archive", rb".{257}ustar", "unpack it: tar -xf {file}, and name the file in it"),
     ("an Arrow file", rb"ARROW1\0\0", "save it as parquet"),
     ("an sqlite database", rb"SQLite format 3\0", "export its table as CSV"),
     ("a PDF", rb"%PDF-\d", "save its table as CSV"),

@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from pemt_core.errors import DataError, nearest
+from pemt_core.errors import DataError, cut, nearest
 from pemt_core.schema.json_values import with_unique_keys
 from pemt_core.tasks.files.lines import LONGEST_LINE, lines_of
 from pemt_core.tasks.files.marks import beside
@@ -34,7 +34,7 @@ def csv_records(path: Path, columns: Sequence[str] | None) -> Records:
         for number, fields in records:
             if not any(map(str.strip, fields)) and not len(fields) == len(header) == 1:
                 continue  # an empty row of a spreadsheet, or a line of spaces
-            if len(fields) < len(header) or any(fields[len(header) :]):
+            if len(fields) < len(header) or any(map(str.strip, fields[len(header) :])):
                 _check_as_separated(header, fields, f"{path}, line {first}", path)
                 raise DataError(
                     f"{path}, line {number}: {_counted(len(fields), 'field')}, but line {first} names "
@@ -71,7 +71,8 @@ def _fields(path: Path) -> Generator[tuple[int, list[str]], None, None]:
 def _reason(error: csv.Error) -> str:
     if str(error).startswith("new-line character"):
         return "a carriage return, CR, inside a field); quote the field, or replace the CR by a space"
-    return f"{error}); is a quote unclosed?"
+    doubled = ' Quotes within quotes are doubled: ""' if "expected after" in str(error) else ""
+    return f"{error}); is a quote unclosed?{doubled}"
 
 
 def _separated_by_commas(lines: Iterator[str], path: Path) -> Iterator[str]:
@@ -163,21 +164,31 @@ def _object(line: str, place: str, path: Path) -> dict[str, Any]:
     if line.lstrip().startswith("["):  # before parsing: an array may go on for many lines
         raise DataError(
             f"{place}: expected a JSON object per line, found list; if the file is one list, convert it, for example: "
-            f"jq -c '.[]' {shlex.quote(path.name)} > {shlex.quote(beside(path, 'lines'))}"
+            + _by_jq(".[]", path)
         )
     try:
         values = _DECODER.decode(line)
     except json.JSONDecodeError as error:  # the error's text would count lines from this one
-        raise DataError(f"{place}: not readable as JSON ({error.msg} at character {error.pos + 1})") from error
+        rest = line[error.pos :].strip()
+        remedy = f"; if objects span lines or share one, convert the file, for example: {_by_jq('.', path)}"
+        raise DataError(
+            f"{place}: not readable as JSON ({error.msg} at character {error.pos + 1})"
+            + (remedy if not rest or rest.startswith("{") else "")
+        ) from error
     except RecursionError as error:
         raise DataError(f"{place}: not readable as JSON (nested deeper than {_MOST_LEVELS} levels)") from error
     except ValueError as error:
         raise DataError(f"{place}: not readable as JSON ({error})") from error
     if not isinstance(values, dict):
-        raise DataError(f"{place}: expected a JSON object per line, found {type(values).__name__}")
+        raise DataError(f"{place}: expected a JSON object per line, found {cut(line.strip())}")
     if line.count("[") + line.count("{") > _MOST_LEVELS and _levels(values) > _MOST_LEVELS:
         raise DataError(f"{place}: not readable as JSON (nested deeper than {_MOST_LEVELS} levels)")
     return values
+
+
+def _by_jq(expression: str, path: Path) -> str:
+    """The command that writes each JSON object in a file as a line."""
+    return f"jq -c '{expression}' {shlex.quote(path.name)} > {shlex.quote(beside(path, 'lines'))}"
 
 
 def _levels(values: dict[str, Any]) -> int:
