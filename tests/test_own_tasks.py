@@ -810,6 +810,22 @@ def test_names_of_columns_lose_their_blanks(params: Path) -> None:
         propose_entry({"train": "rows.jsonl"}, "answer", params.parent)
 
 
+def test_names_of_columns_lose_what_cannot_be_seen_around_them(params: Path) -> None:
+    answered(params.parent, ["a", "b"] * 30, **{"\ufefftitle\u200b": list(range(60)), "\u200b": [1] * 60})
+    assert propose_entry({"train": "rows.jsonl"}, "answer", params.parent).entry["text"] == {
+        "text": "text",
+        "title": "\ufefftitle\u200b",
+    }
+
+
+def test_a_name_of_a_column_that_is_no_text_is_refused(params: Path) -> None:
+    answered(params.parent, ["a", "b"] * 30, **{"\udc80": list(range(60))})
+    with pytest.raises(DataError, match=r"rows\.jsonl: the name of column '\\udc80' is no Unicode text; pass .*--text"):
+        propose_entry({"train": "rows.jsonl"}, "answer", params.parent)
+    proposed = propose_entry({"train": "rows.jsonl"}, "answer", params.parent, text={"text": "text"})
+    assert proposed.entry["text"] == {"text": "text"}
+
+
 def test_a_table_of_many_columns_has_a_short_description(params: Path) -> None:
     answered(params.parent, ["a", "b"] * 30, **{f"a column with a long name {n}": list(range(60)) for n in range(80)})
     made = propose_entry({"train": "rows.jsonl"}, "answer", params.parent)

@@ -10,9 +10,11 @@ from typing import Any
 
 from pemt_core.errors import DataError
 from pemt_core.new_task.answers import Answers, holds_quotes
+from pemt_core.schema.visible import trimmed
 from pemt_core.tasks.files import ColumnError, column_names, read_rows
+from pemt_core.tasks.values import is_unicode
 
-_OF_AN_INDEX = re.compile(r"\s*|Unnamed: \d+(\.\d+)*|__index_level_\d+__")  # as pandas names an index's columns
+_OF_AN_INDEX = re.compile(r"|Unnamed: \d+(\.\d+)*|__index_level_\d+__")  # as pandas names an index's columns
 _NAMED = 8  # columns in a description
 _LOOKED_AT = 1_000  # rows, for quotes in texts
 
@@ -81,7 +83,7 @@ def propose_entry(
 def _inferred_text(file: str, columns: Sequence[str], target: str, key: str | None) -> tuple[dict[str, str], list[str]]:
     """Return the columns that are text by their names, with notes. Raises DataError if there are none."""
     others = [column for column in columns if column not in (target, key)]
-    text = _named(file, [column for column in others if not _OF_AN_INDEX.fullmatch(column)])
+    text = _named(file, [column for column in others if not _is_of_an_index(column)])
     if not text:
         roles = f"'{target}' has the answer" + (f", '{key}' the name of a row" if key else "")
         raise DataError(f"{file}: no column is left for the text: {roles}")
@@ -115,9 +117,9 @@ def _inferred_labels(file: str, answers: Answers) -> list[str]:
 def _notes_on_left_out(columns: Sequence[str], target: str, key: str | None) -> list[str]:
     notes, nameless = [], []
     for number, column in enumerate(columns, start=1):
-        if column in (target, key) or not _OF_AN_INDEX.fullmatch(column):
+        if column in (target, key) or not _is_of_an_index(column):
             continue
-        if column.strip() or number == 1:
+        if trimmed(column) or number == 1:
             notes.append(f"column {number} ('{column}') is left out, as the index of a pandas table")
         else:
             nameless.append(str(number))
@@ -127,16 +129,25 @@ def _notes_on_left_out(columns: Sequence[str], target: str, key: str | None) -> 
     return notes
 
 
+def _is_of_an_index(column: str) -> bool:
+    return _OF_AN_INDEX.fullmatch(trimmed(column)) is not None
+
+
 def _description(names: Sequence[str], target: str, *, has_labels: bool) -> str:
     given = f"the {' and the '.join(names)}" if len(names) <= _NAMED else "the fields of a row"
     return f"Given {given}, {f'decide which {target} it is' if has_labels else f'write the {target}'}."
 
 
 def _named(file: str, columns: Sequence[str]) -> dict[str, str]:
-    """Name each column in the text, without blanks around it. Raises DataError if two get the same name."""
+    """Name each column in the text, without what cannot be seen around it.
+
+    Raises DataError if two get the same name, or if a name is no Unicode text.
+    """
     text: dict[str, str] = {}
     for column in columns:
-        name = column.strip()
+        name = trimmed(column)
+        if not is_unicode(name):
+            raise DataError(f"{file}: the name of column {name!r} is no Unicode text; pass the columns to read: --text")
         if name in text:
             pair = f"the columns '{text[name]}' and '{column}' have the same name"
             problem = f"the column '{column}' occurs {columns.count(column)} times" if text[name] == column else pair

@@ -9,6 +9,7 @@ import regex
 INVISIBLE = r"\p{Default_Ignorable_Code_Point}\p{Cf}\p{Cc}\u2800"  # of no width, and the blank of Braille
 _VISIBLE = regex.compile(rf"[^\s{INVISIBLE}]")
 _BLANK = regex.compile(r"\s")
+_ENDS = regex.compile(rf"^[\s{INVISIBLE}]+|[\s{INVISIBLE}]+$")
 _INVISIBLE = regex.compile(f"[{INVISIBLE}]")
 # Cyrillic and Greek letters in the shape of Latin ones, which other keyboards have on the same or the next key
 _LATIN = str.maketrans("аеорсухіјѕԁԛԝһАВЕКМНОРСТУХІЈЅΑΒΕΖΗΙΚΜΝΟΡΤΥΧον", "aeopcyxijsdqwhABEKMHOPCTYXIJSABEZHIKMNOPTYXov")
@@ -22,6 +23,11 @@ def is_blank(text: str) -> bool:
 def without_invisible(text: str) -> str:
     """A text without the characters of no width."""
     return str(_INVISIBLE.sub("", text))
+
+
+def trimmed(text: str) -> str:
+    """A text that begins and ends with something that a person sees."""
+    return str(_ENDS.sub("", text))
 
 
 def look_alike(text: str, other: str) -> bool:
