@@ -678,6 +678,7 @@ NOTES: dict[str, tuple[list[Any], dict[str, Any], list[str]]] = {
     "classes of numbers": ([1.5, 2.5] * 30, {}, [r"become 2 classes; .* --free-text --metrics pearson"]),
     "whole numbers": ([0, 1] * 30, {}, []),
     "case": (["Yes", "yes", "No"] * 20, {}, [r"differ only in case are different classes: 'Yes', 'yes'$"]),
+    "truth values and numbers": ([1, True, 0] * 20, {}, [r"'true' may mean the same as '0', '1', but"]),
     "blanks": (["yes", "no", "yes ", " no"] * 15, {}, [r"blanks around answers are removed: ' no', 'yes '"]),
     "quotes": (["'yes'", "no"] * 30, {}, [r"""labels keep their quotes: ''yes''"""]),
     "a long prompt": (

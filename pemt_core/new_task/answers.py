@@ -11,6 +11,7 @@ MOST_LABELS = 50  # more different answers than this are free text
 _SHOWN = 8  # words in a note
 _SHORT = 40  # characters; longer answers are free text without a note
 _MISSING = ("NaN", "nan", "<NA>", "NaT", "null", "NULL", "None")  # as programs write what is not there
+_TRUTHS = (("false", "true"), ("0", "1", "0.0", "1.0"))  # as JSON writes truth values, and as others do
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»"}
 
 
@@ -54,6 +55,9 @@ class Answers:
         groups = [_listed(group) for group in of_case.values() if len(group) > 1]
         if groups:
             notes.append(f"labels that differ only in case are different classes: {'; '.join(groups)}")
+        truths, numbers = ([label for label in labels if label.casefold() in words] for words in _TRUTHS)
+        if truths and numbers:
+            notes.append(f"the labels {_listed(truths)} may mean the same as {_listed(numbers)}, but are other classes")
         if self.padded:
             notes.append(f"blanks around answers are removed: {_listed(sorted(self.padded))}")
         quoted = [label for label in labels if holds_quotes(label)]
