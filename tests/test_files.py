@@ -140,6 +140,28 @@ def test_values_of_parquet_are_their_shortest_text(tmp_path: Path) -> None:
     assert second == dict.fromkeys(columns)
 
 
+def test_numbers_within_lists_and_objects_of_parquet_are_their_shortest_text(tmp_path: Path) -> None:
+    single = pa.float32()
+    of_low = pa.struct([("low", single), ("name", pa.string())])
+    columns = {
+        "vector": pa.array([[0.1, None]], pa.list_(single)),
+        "large": pa.array([[0.1, None]], pa.large_list(single)),
+        "fixed": pa.array([[0.1, None]], pa.list_(single, 2)),
+        "object": pa.array([{"low": 0.1, "name": "a"}], of_low),
+        "objects": pa.array([[{"low": 0.1, "name": None}, None]], pa.list_(of_low)),
+        "map": pa.array([[("a", 0.1)]], pa.map_(pa.string(), single)),
+        "double": pa.array([[0.1]], pa.list_(pa.float64())),
+    }
+    ((_, values),) = read_records(write_parquet(tmp_path / "x.parquet", columns))
+    assert values == {
+        **{name: [0.1, None] for name in ("vector", "large", "fixed")},
+        "object": {"low": 0.1, "name": "a"},
+        "objects": [{"low": 0.1, "name": None}, None],
+        "map": [("a", 0.1)],
+        "double": [0.1],
+    }
+
+
 def test_an_absent_text_beside_another_is_empty_in_every_format(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_bytes(HEADER + b",b,billing\n")
     (tmp_path / "x.jsonl").write_bytes(b'{"subject": null, "body": "b", "queue": "billing"}\n')

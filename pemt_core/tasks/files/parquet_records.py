@@ -15,7 +15,8 @@ _BATCH_ROWS = 1_000
 def parquet_records(path: Path, columns: Sequence[str] | None) -> Records:
     """Yield the rows of a file with `columns`, which must exist; None for all. No other columns are read.
 
-    Numbers of 16 and 32 bits become the number that their shortest text names: 0.1, not 0.10000000149.
+    Numbers of 16 and 32 bits, also within lists and objects, become the number that their shortest text names: 0.1, not
+    0.10000000149.
     """
     with _opened(path) as file:
         names = file.schema_arrow.names
@@ -59,11 +60,11 @@ def _next_batch(path: Path, batches: Iterator[Any], number: int) -> Any:
 
 def _values(column: Any, path: Path, name: str, number: int) -> list[Any]:
     """Return the values of a batch's column as Python objects; `number` rows are before it."""
-    import pyarrow as pa
+    from pyarrow import types
 
     problem = f"the value of column '{name}' is not readable"
     with _named_errors(f"{path}, after row {number}: {problem}"):
-        if pa.types.is_dictionary(column.type):
+        if types.is_dictionary(column.type):
             column = column.dictionary_decode()
         try:
             values = column.to_pylist()
@@ -72,12 +73,25 @@ def _values(column: Any, path: Path, name: str, number: int) -> list[Any]:
                 with _named_errors(f"{path}, row {number + row + 1}: {problem}"):
                     column[row].as_py()
             raise
-        return _shortest(values, column.type) if column.type in (pa.float16(), pa.float32()) else values
+        has_short_numbers = "float" in str(column.type)  # halffloat or float; one of 64 bits is a double
+        return [_shortest(value, column.type) for value in values] if has_short_numbers else values
 
 
-def _shortest(values: list[Any], kind: Any) -> list[float | None]:
-    as_number = kind.to_pandas_dtype()
-    return [None if value is None else float(str(as_number(value))) for value in values]
+def _shortest(value: Any, kind: Any) -> Any:
+    """A value of an Arrow type in which each number of 16 or 32 bits is the one that its shortest text names."""
+    from pyarrow import types
+
+    if value is None:
+        return None
+    if types.is_float16(kind) or types.is_float32(kind):
+        return float(str(kind.to_pandas_dtype()(value)))
+    if types.is_struct(kind):
+        return {field.name: _shortest(value[field.name], field.type) for field in kind}
+    if types.is_map(kind):
+        return [(_shortest(key, kind.key_type), _shortest(item, kind.item_type)) for key, item in value]
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return [_shortest(each, kind.value_type) for each in value]
+    return value
 
 
 @contextmanager
