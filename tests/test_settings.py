@@ -77,9 +77,12 @@ def test_load_settings_reads_params_yaml() -> None:
 
 
 @pytest.mark.parametrize("name", ["decoder", "layouts"])
-def test_experiments_train_the_decoders_sources_as_its_recipe(name: str) -> None:
-    variants = read_params(REPOSITORY / "experiments" / f"{name}.yaml")["variants"].values()
-    expected = VALUES["recipes"]["decoder"]
+def test_experiments_have_the_decoders_sources_and_pemt_as_its_recipe(name: str) -> None:
+    experiment = read_params(REPOSITORY / "experiments" / f"{name}.yaml")
+    variants, expected = experiment["variants"].values(), VALUES["recipes"]["decoder"]
+    reference = read_params(REPOSITORY / "experiments" / "shared.yaml")["methods"]["gate_normalised_mean"]
+    assert experiment["reference"].startswith("gate_normalised_mean")
+    assert reference == {"kind": "pemt", **expected["methods"]["pemt"]}
     assert all(variant["train_source"] == expected["train_source"] for variant in variants)
     assert all(variant["backbone"]["name"] == expected["backbone"]["name"] for variant in variants)
 
