@@ -92,15 +92,12 @@ def _write_splits(
         rows = reader.rows(official[selection.split], selection, training=role == "train")
         bounded = islice(rows, _most_rows(reader.task, role, max_rows))
         tallies[role] = _write_split(bounded, folder / f"{role}.parquet", describe(reader.task))
-        _check_filled(tallies[role], reader.task, role, selection.split)
+        if not tallies[role].rows:
+            few = f"the split's {len(official[selection.split])} rows are too few to divide; add rows"
+            reason = f"all {len(selection.indices)} rows were dropped" if len(selection.indices) else few
+            where = f"{reader.task.dataset}: {role}, read from split '{selection.split}'"
+            raise DataError(f"{where}, is empty: {reason}")
     return tallies
-
-
-def _check_filled(tally: SplitTally, task: Task, role: str, split: str) -> None:
-    if tally.rows == 0:
-        raise DataError(
-            f"{task.dataset}: {role}, read from split '{split}', is empty; splitting needs at least 20 rows"
-        )
 
 
 def _check_trained_labels(tallies: Mapping[str, SplitTally], reader: "_RowReader", task: TaskDescription) -> None:
