@@ -10,8 +10,9 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from components.command import add_params, check_output, explained, run
+from components.command import add_params, explained, run
 from pemt_core.errors import SettingsError, printable
+from pemt_core.paths import check_output
 
 
 def main(arguments: argparse.Namespace) -> None:

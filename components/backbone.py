@@ -6,8 +6,8 @@ Writes OUTPUT in transformers' layout, with the fingerprint that every adapter r
 import argparse
 from pathlib import Path
 
-from components.command import OutputFolder
 from components.program import Job, add_settings, add_training, new_parser, run, tracker_of
+from pemt_core.paths import OutputFolder
 from pemt_core.provenance.provenance import provenance
 from pemt_core.settings.steps import Backbone
 

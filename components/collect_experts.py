@@ -7,9 +7,9 @@ the LoRAs of imported_sources. Writes OUTPUT/{experts.safetensors,experts.json}.
 import argparse
 from pathlib import Path
 
-from components.command import OutputFolder
 from components.program import Job, add_settings, new_parser, run
 from pemt_core.errors import SettingsError
+from pemt_core.paths import OutputFolder
 from pemt_core.provenance.provenance import provenance
 from pemt_core.settings.steps import CollectExperts
 

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Callable
 from functools import cache
 
-from components.command import OutputFolder, add_params, explained, run, worker_count
+from components.command import add_params, explained, run, worker_count
 from components.program import open_tracker
 from pemt_core.comparison.experiments import Experiment, Experiments, find_experiment, read_experiments
 from pemt_core.errors import SettingsError
 from pemt_core.interruption import Interrupted
+from pemt_core.paths import OutputFolder
 from pemt_core.tracking import Tracker
 
 PAPER, REAL = "paper", "real"  # below OUTPUT

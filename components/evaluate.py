@@ -6,9 +6,9 @@ Reads ADAPTERS/<target>/<cell>, writes OUTPUT/<target>/<cell>/{result.json,predi
 import argparse
 from pathlib import Path
 
-from components.command import OutputFolder
 from components.executor import Outcome
 from components.program import Job, add_settings, add_targets, new_parser, run
+from pemt_core.paths import OutputFolder
 from pemt_core.provenance.provenance import provenance
 from pemt_core.settings.steps import Evaluate
 

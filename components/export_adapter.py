@@ -8,8 +8,9 @@ many answers stay the same (OUTPUT/agreement.json).
 import argparse
 from pathlib import Path
 
-from components.command import OutputFolder, changed_flags, explained, run
+from components.command import changed_flags, explained, run
 from pemt_core.errors import SettingsError
+from pemt_core.paths import OutputFolder
 
 OF_TARGETS = ("experts", "data", "split", "least_agreement", "force")
 

@@ -8,9 +8,10 @@ import argparse
 import json
 from pathlib import Path
 
-from components.command import OutputFolder, add_params
+from components.command import add_params
 from components.executor import Executor, Outcome
 from components.program import new_parser, run_program
+from pemt_core.paths import OutputFolder
 from pemt_core.provenance.provenance import provenance
 from pemt_core.settings import load_settings, parse_run
 from pemt_core.steps.plan import make_plan

@@ -8,8 +8,8 @@ into the task records.
 import argparse
 from pathlib import Path
 
-from components.command import OutputFolder
 from components.program import Job, add_settings, new_parser, run
+from pemt_core.paths import OutputFolder
 from pemt_core.provenance.provenance import provenance
 from pemt_core.settings.steps import Prepare
 from pemt_core.tasks import get_task, known_tasks

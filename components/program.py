@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
-from components.command import OutputFile, OutputFolder, check_paths, collect_rarely, explained, flush_output
+from components.command import collect_rarely, explained, flush_output
 from components.executor import Executor, Outcome
 from components.handover import hand_over
 from pemt_core.errors import PemtError, file_errors_named, refusal
 from pemt_core.interruption import Interrupted, stoppable
+from pemt_core.paths import OutputFile, OutputFolder, check_paths
 from pemt_core.schema.values import check_words
 from pemt_core.settings.groups import TrackingSettings
 from pemt_core.settings.steps import StepType, read_step
@@ -129,7 +130,7 @@ def run_program(
             with file_errors_named():
                 executor = Executor(arguments.executor_input) if arguments.executor_input else None
                 check_words(sys.argv[1:])
-                check_paths(arguments)
+                check_paths(vars(arguments).values())
                 outcome = main(arguments, executor) or Outcome()
                 if executor and answers():
                     executor.finish(outcome)

@@ -7,9 +7,9 @@ run, it records only the branch's cells and stores their results for the report.
 import argparse
 from pathlib import Path
 
-from components.command import OutputFile
 from components.program import Job, add_settings, add_tracking, new_parser, run, tracker_of
 from pemt_core.artifacts.files import write_json
+from pemt_core.paths import OutputFile
 from pemt_core.provenance.provenance import provenance
 from pemt_core.settings.steps import Record
 

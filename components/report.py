@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.command import OutputFile, OutputFolder
 from components.executor import Executor, Outcome
 from components.program import new_parser, open_tracker, run_program
 from pemt_core.errors import SettingsError
+from pemt_core.paths import OutputFile, OutputFolder
 from pemt_core.provenance.provenance import provenance
 from pemt_core.settings import parse_run
 from pemt_core.settings.steps import Report, read_step

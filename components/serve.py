@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.command import HOST, OutputFolder, add_params, check_port, explained, run
+from components.command import HOST, add_params, check_port, explained, run
 from pemt_core.errors import ArtifactError, SettingsError
+from pemt_core.paths import OutputFolder
 from pemt_core.settings import Settings, load_settings
 
 if TYPE_CHECKING:  # loaded when they are needed

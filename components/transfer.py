@@ -7,8 +7,8 @@ resumes from --checkpoints.
 import argparse
 from pathlib import Path
 
-from components.command import OutputFolder
 from components.program import Job, add_settings, add_training, new_parser, run, tracker_of
+from pemt_core.paths import OutputFolder
 from pemt_core.provenance.provenance import provenance
 from pemt_core.settings.steps import Transfers
 

@@ -2,18 +2,26 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pemt_core.errors import PemtError, SettingsError, file_errors_named, refusal
+from pemt_core.errors import PemtError, SettingsError, cut, file_errors_named, refusal
 from pemt_core.interruption import stoppable
+from pemt_core.paths import check_paths
+from pemt_core.schema.numbers import LARGEST
 from pemt_core.schema.values import check_words
 from pemt_core.settings import Settings, parse_run, parse_settings, read_params
 from pemt_core.steps.plan import check_tasks
 from pemt_core.tracking.address import without_password
 from pipelines.cluster import VOLUME
+
+IMAGE = re.compile(
+    r"([\w.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:\w[\w.-]{0,127})?(@sha256:[0-9a-f]{64})?", re.ASCII
+)
+NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def add_params(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +35,13 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sources", nargs="+", metavar="TASK", help="source tasks (default: those in params.yaml)")
     parser.add_argument("--targets", nargs="+", metavar="TASK", help="target tasks (default: those in params.yaml)")
     parser.add_argument("--k", nargs="+", type=_k, help="few-shot rows per class, or full (default: the recipe's)")
-    parser.add_argument("--seeds", nargs="+", type=int, help="seeds (default: the recipe's)")
+    parser.add_argument("--seeds", nargs="+", type=_seed, help="seeds (default: the recipe's)")
+
+
+def add_image(parser: argparse.ArgumentParser) -> None:
+    """Add the flag for the image of the steps."""
+    help_text = "image of all steps (default: kubeflow.image, tagged by its content)"
+    parser.add_argument("--image", type=_image, help=help_text)
 
 
 def chosen(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -53,11 +67,13 @@ def load(params: Path) -> tuple[Settings, str]:
 
 def settings_of_run(params: str, choices: Mapping[str, Any], origin: Path) -> Settings:
     """Return the settings of a run with these choices. SettingsError if the run would fail."""
-    settings = parse_run(json.dumps({"params": json.loads(params), "choices": choices}), str(origin))
+    flags = " and ".join(f"--{name}" for name in choices)
+    place = f"{origin} with {flags}" if flags else str(origin)
+    settings = parse_run(json.dumps({"params": json.loads(params), "choices": choices}), place)
     try:
         check_tasks(settings, origin.parent)
     except SettingsError as error:
-        raise SettingsError(f"{origin}: {error}") from error
+        raise SettingsError(f"{place}: {error}") from error
     return settings
 
 
@@ -92,12 +108,34 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
         try:
             with file_errors_named():
                 check_words(sys.argv[1:])
-                main(parser.parse_args())
+                arguments = parser.parse_args()
+                check_paths(vars(arguments).values())
+                main(arguments)
         except PemtError as error:
             sys.exit(refusal(error))
 
 
+def namespace_name(text: str) -> str:
+    """Parse the name of a namespace of Kubernetes."""
+    if NAMESPACE.fullmatch(text):
+        return text
+    raise argparse.ArgumentTypeError(f"'{cut(text)}': expected lower-case letters, digits and -, at most 63")
+
+
 def _k(text: str) -> str | int:
-    if text == "full" or (text.isdecimal() and int(text)):
+    if text == "full" or (text.isdecimal() and len(text) < 19 and 1 <= int(text) <= LARGEST):
         return text if text == "full" else int(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is neither full nor a positive number of rows")
+    raise argparse.ArgumentTypeError(f"'{cut(text)}': expected full, or a number of rows from 1 to {LARGEST}")
+
+
+def _seed(text: str) -> int:
+    if text.isdecimal() and len(text) <= 19 and int(text) < 2**63:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"'{cut(text)}': expected a number from 0 to {2**63 - 1}")
+
+
+def _image(text: str) -> str:
+    """Parse the name of an image."""
+    if IMAGE.fullmatch(text):
+        return text
+    raise argparse.ArgumentTypeError(f"'{cut(text)}': expected an image, as in ghcr.io/team/pemt:tag")

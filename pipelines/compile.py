@@ -16,14 +16,15 @@ from kfp.compiler.compiler_utils import KubernetesManifestOptions
 
 from pemt_core.artifacts.files import atomic_file
 from pemt_core.errors import PemtError
+from pemt_core.paths import OutputFile
 from pemt_core.provenance.image import image_name
 from pemt_core.settings import Settings
-from pipelines.command import add_params, load, run, unfit_for_a_cluster
+from pipelines.command import add_image, add_params, load, namespace_name, run, unfit_for_a_cluster
 from pipelines.pipeline import NAME, make_pipeline
 
 
 class CompileError(PemtError):
-    """The pipeline cannot be written."""
+    """Flags that do not fit together."""
 
 
 def compile_pipeline(
@@ -57,8 +58,8 @@ def version_name(image: str, package: Path) -> str:
 def main(arguments: argparse.Namespace) -> None:
     settings, params = load(arguments.params)
     image = arguments.image or image_name(settings.kubeflow)
-    if arguments.output.is_dir():
-        raise CompileError(f"--output is {arguments.output}, a folder: expected a file name")
+    if arguments.namespace and not arguments.manifests:
+        raise CompileError(f"--namespace is {arguments.namespace}, but only --manifests write it; add --manifests")
     compile_pipeline(settings, params, image, arguments.output)
     if arguments.manifests:
         manifests = KubernetesManifestOptions(
@@ -78,10 +79,10 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m pipelines.compile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_params(parser)
-    parser.add_argument("--output", type=Path, required=True, help="file to write")
-    parser.add_argument("--image", help="image of all steps (default: kubeflow.image, tagged by its content)")
+    parser.add_argument("--output", type=OutputFile, required=True, help="file to write")
+    add_image(parser)
     parser.add_argument("--manifests", action="store_true", help="write Pipeline and PipelineVersion resources")
-    parser.add_argument("--namespace", help="namespace of these resources")
+    parser.add_argument("--namespace", type=namespace_name, help="namespace of these resources")
     return parser
 
 

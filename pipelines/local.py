@@ -22,11 +22,12 @@ from kfp.local import docker_task_handler
 
 from pemt_core.errors import PemtError
 from pemt_core.interruption import SIGNALS
+from pemt_core.paths import OutputFolder
 from pemt_core.provenance.image import image_name
 from pemt_core.settings import Settings
 from pemt_core.tracking.address import sqlite_uri
 from pipelines.cluster import IF_THERE, VOLUME
-from pipelines.command import add_choices, add_params, chosen, load, run, settings_of_run
+from pipelines.command import add_choices, add_image, add_params, chosen, load, run, settings_of_run
 from pipelines.compile import compile_pipeline
 
 DATABASE = "mlflow.db"
@@ -186,9 +187,12 @@ def make_parser() -> argparse.ArgumentParser:
     add_params(parser)
     add_choices(parser)
     parser.add_argument(
-        "--root", type=Path, default=Path("kubeflow-local"), help="folder for all files (default: kubeflow-local)"
+        "--root",
+        type=OutputFolder,
+        default=OutputFolder("kubeflow-local"),
+        help="folder for all files (default: kubeflow-local)",
     )
-    parser.add_argument("--image", help="image of all steps (default: kubeflow.image, tagged by its content)")
+    add_image(parser)
     parser.add_argument("--no-cache", action="store_true", help="run every step again")
     return parser
 

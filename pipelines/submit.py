@@ -33,7 +33,17 @@ from urllib3.exceptions import HTTPError, MaxRetryError
 from pemt_core.errors import PemtError
 from pemt_core.provenance.image import image_name
 from pemt_core.settings import Settings
-from pipelines.command import add_choices, add_params, chosen, load, run, settings_of_run, unfit_for_a_cluster
+from pipelines.command import (
+    add_choices,
+    add_image,
+    add_params,
+    chosen,
+    load,
+    namespace_name,
+    run,
+    settings_of_run,
+    unfit_for_a_cluster,
+)
 from pipelines.compile import compile_pipeline, version_name
 from pipelines.pipeline import NAME
 
@@ -265,11 +275,11 @@ def make_parser() -> argparse.ArgumentParser:
     add_params(parser)
     add_choices(parser)
     parser.add_argument("--host", required=True, metavar="URL", help="the API's address, as http://localhost:8080")
-    parser.add_argument("--namespace", help="your namespace, if the deployment has several users")
+    parser.add_argument("--namespace", type=namespace_name, help="your namespace, if the deployment has several users")
     parser.add_argument("--experiment", metavar="NAME", help="experiment of the run (default: tracking.experiment)")
     parser.add_argument("--run-name", metavar="NAME", help="name of the run (default: pemt and the time)")
     parser.add_argument("--pipeline-root", metavar="URI", help="where artifacts go (default: the deployment's)")
-    parser.add_argument("--image", help="image of all steps (default: kubeflow.image, tagged by its content)")
+    add_image(parser)
     parser.add_argument("--no-cache", action="store_true", help="run every step again")
     parser.add_argument("--wait", action="store_true", help="wait until the run ends; exit code 0 only if it succeeds")
     secrets = parser.add_mutually_exclusive_group()

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -23,11 +22,11 @@ from source_code import REPOSITORY
 from test_components import HEAVY, assert_one_line, free_port
 
 from components.cli import COMMANDS, make_parser
-from components.command import OutputFile, check_paths
 from pemt_core import __version__
 from pemt_core.doctor import Surroundings
 from pemt_core.doctor.services import tracking
 from pemt_core.errors import FileError
+from pemt_core.paths import OutputFile, check_paths
 from pemt_core.tasks import TASKS
 
 PEMT = (sys.executable, "-m", "components.cli")
@@ -435,6 +434,6 @@ def test_a_tilde_that_no_shell_has_replaced_makes_no_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileError, match=r"^~/x\.csv: there is no folder ~ here; write out what ~ stands for$"):
-        check_paths(Namespace(output=kind("~/x.csv")))
+        check_paths([kind("~/x.csv")])
     (tmp_path / "~").mkdir()
-    check_paths(Namespace(output=kind("~/x.csv")))
+    check_paths([kind("~/x.csv")])

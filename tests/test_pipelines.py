@@ -5,6 +5,7 @@ import importlib
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -372,6 +373,26 @@ def test_the_tag_depends_only_on_the_content(clone: Workspace) -> None:
 
 
 # Bad input
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--output", "~/x.yaml"], "~/x.yaml: there is no folder ~ here; write out what ~ stands for"),
+        (["--output", "."], ".: is a folder; expected a file to write"),
+        (["--output", "{}/x.yaml", "--namespace", "team"], "--namespace is team, but only --manifests write it"),
+    ],
+)
+def test_flags_of_compile_that_cannot_work_end_in_one_line(tmp_path: Path, words: list[str], expected: str) -> None:
+    command = [sys.executable, "-m", "pipelines.compile", "--params", PARAMS, "--image", IMAGE, *words]
+    command = [str(word).replace("{}", str(tmp_path)) for word in command]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment(tmp_path), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert expected in done.stderr
+    assert not (tmp_path / "x.yaml").exists()
+    assert not (REPOSITORY / "~").exists()
 
 
 def test_folders_missing_in_pods_are_named() -> None:

@@ -143,6 +143,30 @@ def test_no_cache_disables_the_cache_of_every_task(submit: Submit) -> None:
     assert [cached(specification) for specification in specifications] == [9, 0]  # the report is never cached
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "expected"),
+    [
+        (
+            ["--targets", "cbb"],
+            1,
+            "params.yaml with --targets: tasks.targets: there is no task 'cbb': did you mean 'cb'?",
+        ),
+        (["--seeds", "-1"], 2, "argument --seeds: '-1': expected a number from 0 to"),
+        (["--k", "0"], 2, "argument --k: '0': expected full, or a number of rows from 1 to"),
+        (["--image", "My Image"], 2, "argument --image: 'My Image': expected an image, as in ghcr.io/team/pemt:tag"),
+        (["--namespace", "My_Team"], 2, "argument --namespace: 'My_Team': expected lower-case letters, digits and -"),
+        (["--token-file", "~/token"], 1, "~/token: there is no folder ~ here; write out what ~ stands for"),
+    ],
+)
+def test_bad_flags_are_named_before_anything_is_asked(
+    submit: Submit, words: list[str], code: int, expected: str
+) -> None:
+    done = submit("http://localhost:1", *words)
+    assert done.returncode == code
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 # Waiting
 
 
