@@ -14,15 +14,16 @@ from components.program import new_parser, run_program
 from pemt_core.paths import OutputFolder
 from pemt_core.provenance.provenance import provenance
 from pemt_core.settings import load_settings, parse_run
+from pemt_core.settings.inputs import check_inputs
 from pemt_core.steps.plan import make_plan
 
 
 def main(arguments: argparse.Namespace, executor: Executor | None) -> Outcome:
     with provenance(arguments.provenance):
-        if arguments.run:
-            plan = make_plan(parse_run(arguments.run), Path())
-        else:
-            plan = make_plan(load_settings(arguments.params), arguments.params.parent)
+        settings = parse_run(arguments.run) if arguments.run else load_settings(arguments.params)
+        folder = Path() if arguments.run else arguments.params.parent
+        plan = make_plan(settings, folder)
+        check_inputs(settings, folder)
         if arguments.output:
             plan.write(arguments.output)
     if executor is None and arguments.output is None:

@@ -556,6 +556,13 @@ def test_the_documented_trial_plans_beside_the_experiments(tmp_path: Path) -> No
     assert len(variant.cells) == 6
 
 
+def test_a_source_that_is_not_there_is_an_error_before_anything_runs(tmp_path: Path) -> None:
+    params = write_project(tmp_path, shared=f"{FILES['shared']}prepare: {{source: ~/hub}}\n")
+    experiments = read_experiments(params)
+    with pytest.raises(SettingsError, match=r"prepare.source is '~/hub': no such folder; write out what ~ stands for"):
+        plan_comparison(experiments["first"], experiments, Choice(), tmp_path)
+
+
 def test_an_experiment_overrides_the_shared_statistics(tmp_path: Path) -> None:
     override = FILES["first"] + "statistics: {margin: 1.0}\npaper: {statistics: {draws: 70}}\n"
     params = write_project(tmp_path, first=override)

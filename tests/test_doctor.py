@@ -279,6 +279,12 @@ def test_an_unknown_task_is_a_failure(look: Callable[..., Surroundings]) -> None
     assert "did you mean 'hotpotqa'?" in found.found
 
 
+def test_a_source_that_is_not_there_is_a_warning(look: Callable[..., Surroundings]) -> None:
+    found = only(project.settings(look({"prepare": {"source": "embeded"}})), "settings")
+    assert found.status == WARNING
+    assert "prepare.source is 'embeded': no such folder; did you mean 'embedded'?" in found.found
+
+
 def test_valid_settings_are_summarised(look: Callable[..., Surroundings]) -> None:
     assert only(project.settings(look()), "settings").found.endswith("recipe demo, 6 sources, 17 targets")
 

@@ -34,6 +34,10 @@ from pemt_core.settings.steps import (
 from pemt_core.steps.plan import Plan, make_plan
 
 VALUES = read_params(REPOSITORY / "params.yaml")
+TICKETS = {
+    "files": {"train": "tickets.csv"}, "text": {"subject": "subject"}, "target": "queue", "labels": ["mail", "print"],
+    "description": "Decide which queue a ticket belongs to.", "metrics": ["accuracy"],
+}  # fmt: skip
 
 
 def run_text(choices: Mapping[str, Any] | None = None, **differences: Any) -> str:
@@ -272,6 +276,33 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
 
 def answer_in(folder: Path) -> Any:
     return json.loads((folder / "executor_output.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        ({"prepare": {"source": "embeded"}}, "prepare.source is 'embeded': no such folder; did you mean 'embedded'?"),
+        ({"prepare": {"source": "{}/huub"}}, "prepare.source is '{}/huub': no such folder; did you mean 'hub'?"),
+        ({"prepare": {"source": "~/hub"}}, "prepare.source is '~/hub': no such folder; write out what ~ stands for"),
+        ({"prepare": {"source": "{}/file"}}, "is a file; expected hub, embedded, or an existing folder"),
+        (
+            {"imported_sources": {"news": {"adapter": "/nowhere/news", "description": "Tell the topic of the news."}}},
+            "imported_sources.news.adapter is '/nowhere/news': no such folder; expected an existing folder",
+        ),
+        ({"own_tasks": {"tickets": TICKETS}, "tasks": {"targets": ["tickets"]}},
+         "own_tasks.tickets.files.train: {}/tickets.csv: no such file"),
+    ],
+)  # fmt: skip
+def test_a_folder_or_file_that_is_not_there_is_an_error_before_any_step(
+    differences: dict[str, Any], expected: str, told: Told, tmp_path: Path
+) -> None:
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "file").write_text("")
+    here = json.loads(json.dumps(differences).replace("{}", str(tmp_path)))
+    params = write_params(tmp_path / "params.yaml", {"recipe": "study"}, here)
+    output = ["--output", tmp_path / "plan", "--provenance", tmp_path / "provenance.json"]
+    assert expected.replace("{}", str(tmp_path)) in told("plan", "--params", params, *output)
+    assert not (tmp_path / "plan").exists()
 
 
 def test_the_plan_returns_parameters(told: Told, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pemt_core.comparison.agreement import check_agreement, for_data, for_source
 from pemt_core.comparison.experiments import Experiment
 from pemt_core.errors import SettingsError, nearest
 from pemt_core.settings import Settings
+from pemt_core.settings.inputs import check_inputs
 from pemt_core.settings.steps import CollectExperts, MethodNaming, Prepare, TrainSource, Transfer
 from pemt_core.steps.plan import Plan, make_plan
 
@@ -89,8 +90,8 @@ def plan_comparison(
 ) -> ComparisonPlan:
     """Plan an experiment; paths of the user's tasks are relative to `folder`.
 
-    Raises SettingsError if one of `experiments` contradicts it, the experiment has no such target, k or seed, or the
-    reference has no cell at a k of others.
+    Raises SettingsError if one of `experiments` contradicts it, the experiment has no such target, k or seed, the
+    reference has no cell at a k of others, or a folder or file that the settings name is not there.
     """
     check_agreement(experiment, experiments)
     shared = for_data(experiments)
@@ -101,6 +102,7 @@ def plan_comparison(
     is_whole = not (choice.targets or choice.k or choice.seeds)
     plan = ComparisonPlan(experiment, of_all.prepare, variants, own, is_whole)
     _check_cells(plan)
+    check_inputs(shared, folder)
     return plan
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pemt_core.doctor.finding import Finding, SilenceError, Status, Surroundings, ask
 from pemt_core.errors import SettingsError
+from pemt_core.settings.inputs import check_inputs
 from pemt_core.tasks import get_task, known_tasks
 from pemt_core.tracking.address import without_password
 
@@ -32,6 +33,13 @@ def settings(place: Surroundings) -> Iterator[Finding]:
         yield Finding("settings", Status.FAILURE, f"{place.params}: {error}", "correct tasks; `pemt tasks` lists them")
         return
     found = f"recipe {place.settings.recipe}, {len(tasks.sources)} sources, {len(tasks.targets)} targets"
+    try:
+        check_inputs(place.settings, place.folder)
+    except SettingsError as error:  # a run on a cluster may find it there
+        yield Finding(
+            "settings", Status.WARNING, f"{place.params}: {error}", "correct it, unless only a cluster has it"
+        )
+        return
     yield Finding("settings", Status.OK, f"{place.params}: {found}")
 
 

@@ -70,7 +70,7 @@ class MaxRows(Group):
 
 
 class PrepareSettings(Group):
-    source: str  # HUB, EMBEDDED, or a folder
+    source: Annotated[str, Field(min_length=1)]  # HUB, EMBEDDED, or a folder
     embedded_seed: Seed
     split_seed: Seed
     max_rows: MaxRows
