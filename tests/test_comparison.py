@@ -556,6 +556,17 @@ def test_the_documented_trial_plans_beside_the_experiments(tmp_path: Path) -> No
     assert len(variant.cells) == 6
 
 
+def test_a_variant_that_is_removed_leaves_the_plan(tmp_path: Path) -> None:
+    params = write_project(tmp_path)
+    second = FILES["second"].replace("variants: {base: {}, rank2:", "variants: {base: {}, rank4:")
+    for text in (FILES["second"], second):
+        (tmp_path / "experiments/second.yaml").write_text(text)
+        experiments = read_experiments(params)
+        plan_comparison(experiments["second"], experiments, Choice(), tmp_path).write(tmp_path / "plan")
+    assert sorted(path.name for path in (tmp_path / "plan").iterdir()) == ["base", "rank4"]
+    assert (tmp_path / "plan/rank4/transfer/cb.json").is_file()
+
+
 def test_a_source_that_is_not_there_is_an_error_before_anything_runs(tmp_path: Path) -> None:
     params = write_project(tmp_path, shared=f"{FILES['shared']}prepare: {{source: ~/hub}}\n")
     experiments = read_experiments(params)

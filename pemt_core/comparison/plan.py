@@ -1,10 +1,11 @@
 """The plan of an experiment: the settings of each step, and the cells, of each variant."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pemt_core.artifacts.cell import Cell, FewShot
+from pemt_core.artifacts.files import atomic_directory
 from pemt_core.comparison.agreement import check_agreement, for_data, for_sources
 from pemt_core.comparison.experiments import Experiment
 from pemt_core.errors import SettingsError, nearest
@@ -74,6 +75,19 @@ class ComparisonPlan:
                     found[self.column(variant, method)] = self._naming(variant, method, naming)
         first = self.experiment.definition.reference
         return {name: found[name] for name in sorted(found, key=lambda name: name != first)}
+
+    def write(self, directory: Path) -> None:
+        """Write the settings of every step, so that a reader can trace what a report shows, and nothing from before."""
+        with atomic_directory(directory) as folder:
+            for variant in self.variants:
+                made = replace(
+                    variant.steps,
+                    prepare=self.prepare,
+                    train_source=variant.train_source,
+                    collect_experts=variant.collect_experts,
+                    transfer=variant.transfers,
+                )
+                made.write(folder / variant.name)
 
     def _naming(self, variant: VariantPlan, method: str, naming: MethodNaming) -> MethodNaming:
         if self.column(variant, method) == method:

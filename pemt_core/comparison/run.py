@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pemt_core.comparison.cells import VariantCells
@@ -41,7 +41,7 @@ class Comparison:
         Raises as `train` does. A development experiment ends with its learning rates, and reads no test split.
         """
         folder = self.folders.report(self.plan.experiment.name, self.plan.is_whole)
-        self._write_plan(folder / "plan")
+        self.plan.write(folder / "plan")
         self.train()
         if self.plan.experiment.definition.development:
             size = len(self.plan.variants[0].settings.transfer.learning_rates)
@@ -90,18 +90,6 @@ class Comparison:
 
     def _open_run(self, variant: VariantPlan) -> OpenRun:
         return self.tracker_of(variant.name).open_run
-
-    def _write_plan(self, folder: Path) -> None:
-        """Write the settings of every step, so that a reader can trace what a report shows."""
-        for variant in self.plan.variants:
-            made = replace(
-                variant.steps,
-                prepare=self.plan.prepare,
-                train_source=variant.train_source,
-                collect_experts=variant.collect_experts,
-                transfer=variant.transfers,
-            )
-            made.write(folder / variant.name)
 
     def _make_experts(self, shared: Shared, variant: VariantPlan) -> None:
         names, missing = list(variant.train_source), shared.missing_sources(variant)
