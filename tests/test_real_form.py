@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from test_comparison import parsed, untracked, write_project
 
 from components import compare as program
-from pemt_core.comparison.experiments import read_experiments
+from pemt_core.comparison.experiments import find_experiment, read_experiments
 from pemt_core.comparison.work import CellWork, TargetRows
 from pemt_core.errors import SettingsError
 from pemt_core.settings import load_settings, parse_settings, read_params
@@ -86,6 +86,28 @@ def test_the_users_tasks_that_params_yaml_lists_are_sources_and_targets_too(para
     assert experiments["transfer"].settings.tasks.targets == ["cb", "tickets"]
     assert experiments["transfer"].settings.tasks.sources == ["sst2", "letters"]
     assert experiments["transfer"].settings.prepare.source == str(folder)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ("{sources: 3}", r"transfer.yaml: key 'tasks.sources' is 3: Input should be a valid list"),
+        ("{sources: {}}", r"transfer.yaml: tasks.sources: Input should be a valid list"),
+        ("{target: [cb]}", r"transfer.yaml: unknown key 'tasks.target'; did you mean 'targets'"),
+        (
+            "{targets: [cbb]}",
+            r"key 'tasks.targets.0' is 'cbb': there is no such task; did you mean 'cb'",
+        ),
+    ],
+)
+def test_wrong_lists_of_tasks_name_the_file_that_has_them(params: Path, folder: Path, tasks: str, message: str) -> None:
+    path = params.parent / "experiments/real/transfer.yaml"
+    values = YAML(typ="safe").load(path)
+    values["tasks"] = YAML(typ="safe").load(tasks)
+    YAML().dump(values, path)
+    experiments = read_experiments(params, real=str(folder))
+    with pytest.raises(SettingsError, match=message):
+        find_experiment("transfer", experiments)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,10 @@ def read_experiments(params: Path, *, paper: bool = False, real: str | None = No
         try:
             content = read_groups(file)
             layers = [*below, *_layers(shown, content, KEYS, paper)]
-            layers += [] if real is None else [tasks_at_hand(layers, found.lacking)]
+            if real is not None:
+                settings = parse_layers(layers)
+                _check_tasks(settings, layers)
+                layers.append(tasks_at_hand(settings, below[0], found.lacking))
             found[name] = _experiment(name, shown, _whole(content, paper), layers, statistics)
         except PemtError as error:
             found.broken[name] = error

@@ -1,12 +1,9 @@
 """The form of experiments for real language: the recipe `real`, and the tasks that a folder of datasets has."""
 
-from collections.abc import Mapping, Sequence
-from functools import reduce
-from typing import Any
-
 from pemt_core.errors import DataError, SettingsError
-from pemt_core.schema.validation import merged
-from pemt_core.settings import HUB
+from pemt_core.schema.validation import validate
+from pemt_core.settings import HUB, Settings
+from pemt_core.settings.groups import TaskSettings
 from pemt_core.settings.load import Layer
 from pemt_core.tasks import TASKS, Task
 
@@ -19,16 +16,18 @@ def of_data(source: str) -> Layer:
     return Layer(FLAG, {"prepare": {"source": source}})
 
 
-def tasks_at_hand(layers: Sequence[Layer], lacking: dict[str, str]) -> Layer:
+def tasks_at_hand(settings: Settings, params: Layer, lacking: dict[str, str]) -> Layer:
     """The listed tasks without those whose datasets the folder lacks; the reasons go to `lacking`, by task.
 
-    The user's tasks that params.yaml, the first layer, lists as sources or targets are added. Raises SettingsError if
-    no source or no target is left.
+    The user's tasks that params.yaml lists as sources or targets are added. Raises SettingsError if no source or no
+    target is left.
     """
-    values: Mapping[str, Any] = reduce(merged, (layer.values for layer in layers), {})
-    own, source, tasks = values.get("own_tasks", {}), values["prepare"]["source"], dict(values["tasks"])
+    source, tasks = settings.prepare.source, dict(settings.tasks)
+    of_user = validate(
+        TaskSettings, params.values.get("tasks", {}), params.file, lambda key: (params.file, ".".join(["tasks", *key]))
+    )
     for key, listed in tasks.items():
-        users = [name for name in layers[0].values["tasks"][key] if name in own]
+        users = [name for name in getattr(of_user, key) if name in settings.own_tasks]
         names = list(dict.fromkeys([*listed, *users]))
         for name in names:
             if name in TASKS and name not in lacking and (reason := _lack(TASKS[name], source)):
