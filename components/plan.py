@@ -10,7 +10,7 @@ from pathlib import Path
 
 from components.command import add_params
 from components.executor import Executor, Outcome
-from components.program import new_parser, run_program
+from components.program import add_rerun, new_parser, run_program
 from pemt_core.paths import OutputFolder
 from pemt_core.provenance.provenance import provenance
 from pemt_core.settings import load_settings, parse_run
@@ -22,7 +22,7 @@ def main(arguments: argparse.Namespace, executor: Executor | None) -> Outcome:
     with provenance(arguments.provenance):
         settings = parse_run(arguments.run) if arguments.run else load_settings(arguments.params)
         folder = Path() if arguments.run else arguments.params.parent
-        plan = make_plan(settings, folder)
+        plan = make_plan(settings, folder, arguments.rerun)
         check_inputs(settings, folder)
         if arguments.output:
             plan.write(arguments.output)
@@ -35,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "plan")
     add_params(parser)
     parser.add_argument("--run", metavar="JSON", help="content of params.yaml and a run's choices, instead of --params")
+    add_rerun(parser)
     parser.add_argument("--output", type=OutputFolder, help="folder to write")
     return parser
 

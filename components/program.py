@@ -56,6 +56,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", metavar="FILE|JSON", required=True, help="settings that plan wrote for this step")
 
 
+def add_rerun(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of the steps that know the keys of a cluster run's branches."""
+    help_text = "identifies a cluster run that does every step again, and whose report has its results alone"
+    parser.add_argument("--rerun", metavar="ID", default="", help=help_text)
+
+
 def add_targets(parser: argparse.ArgumentParser) -> None:
     """Add the flag for a part of the targets, as words or, from Kubeflow, as a JSON list in one word."""
     parser.add_argument(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.executor import Executor, Outcome
-from components.program import new_parser, open_tracker, run_program
+from components.program import add_rerun, new_parser, open_tracker, run_program
 from pemt_core.errors import SettingsError
 from pemt_core.paths import OutputFile, OutputFolder
 from pemt_core.provenance.provenance import provenance
@@ -44,7 +44,7 @@ def fetch(arguments: argparse.Namespace) -> tuple[Report, "Tables"]:
     from pemt_core.steps.record import record
     from pemt_core.tracking.gather import gather
 
-    plan = make_plan(parse_run(arguments.run), Path())
+    plan = make_plan(parse_run(arguments.run), Path(), arguments.rerun)
     tracker = open_tracker(plan.tracking, None, must_answer=True)
     failed = gather(plan.cells, plan.evaluate.evaluate, tracker, results_dir=arguments.scores)
     tables = tables_of(plan.report, arguments.scores, failed)
@@ -78,6 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "report")
     parser.add_argument("--settings", metavar="FILE|JSON", help="settings that plan wrote for this step")
     parser.add_argument("--run", metavar="JSON", help="content of params.yaml and a cluster run's choices")
+    add_rerun(parser)
     parser.add_argument("--scores", type=Path, required=True, help="folder that evaluate wrote")
     parser.add_argument("--sources", type=Path, help="folder with one adapter per source, to show them too")
     parser.add_argument("--backbone", type=Path, help="folder of the backbone, to show its size")

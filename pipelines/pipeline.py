@@ -14,9 +14,10 @@ def make_pipeline(settings: Settings, params: str, image: str, *, cache: bool = 
     """Make the pipeline, whose steps run in `image`. `params`, params.yaml as JSON, is the default of its parameter.
 
     The other parameters take precedence over `params`; an empty list leaves the value of `params`. Without `cache`,
-    every step runs.
+    every step runs, and the report has the results of this run alone.
     """
     on, tasks = Cluster(settings.kubeflow, image, cache), settings.tasks
+    rerun = "" if cache else dsl.PIPELINE_JOB_ID_PLACEHOLDER
 
     @dsl.pipeline(name=NAME, description="Parameter-efficient multi-task transfer: experts once, then each target")
     def pemt(
@@ -28,8 +29,8 @@ def make_pipeline(settings: Settings, params: str, image: str, *, cache: bool = 
         seeds: list = [],  # noqa: B006
     ) -> None:
         run = {"params": params, "recipe": recipe, "sources": sources, "targets": targets, "k": k, "seeds": seeds}
-        planned = on.run(steps.plan, **run).outputs
-        reported = on.run(steps.report, **run).set_caching_options(False)
+        planned = on.run(steps.plan, **run, rerun=rerun).outputs
+        reported = on.run(steps.report, **run, rerun=rerun).set_caching_options(False)
 
         with dsl.ExitHandler(reported):
             data = on.run(steps.prepare, settings=planned["prepare"]).outputs["data"]

@@ -32,6 +32,7 @@ def plan(
     targets: list,
     k: list,
     seeds: list,
+    rerun: str,
     prepare: dsl.OutputPath(str),  # type: ignore[valid-type]
     backbone: dsl.OutputPath(str),  # type: ignore[valid-type]
     source_trainings: dsl.OutputPath(list),  # type: ignore[valid-type]
@@ -45,7 +46,7 @@ def plan(
 ) -> dsl.ContainerSpec:
     """Resolve the settings of every other step, one text each."""
     run = _run(params, recipe, sources, targets, k, seeds)
-    return _program("plan", "--run", run, "--provenance", provenance.path)
+    return _program("plan", "--run", run, "--rerun", rerun, "--provenance", provenance.path)
 
 
 @dsl.container_component
@@ -181,6 +182,7 @@ def report(
     targets: list,
     k: list,
     seeds: list,
+    rerun: str,
     scores: Output[Dataset],
     results: Output[Artifact],
     page: Output[Markdown],
@@ -190,4 +192,4 @@ def report(
     """Report what tracking holds of the run's plan, even if steps failed; an exit handler receives no files."""
     run = _run(params, recipe, sources, targets, k, seeds)
     outputs = ["--scores", scores.path, "--output", results.path, "--page", page.path]
-    return _program("report", "--run", run, *outputs, "--provenance", provenance.path)
+    return _program("report", "--run", run, "--rerun", rerun, *outputs, "--provenance", provenance.path)

@@ -239,6 +239,15 @@ def test_a_branch_may_hold_several_targets() -> None:
     assert [each.target for each in read_step(Transfers, several["transfer"], "transfer").targets] == ["cb", "rte"]
 
 
+def test_a_run_that_does_every_step_again_has_branches_of_its_own() -> None:
+    settings = settings_with({"targets": ["cb"]})
+    plans = [make_plan(settings, REPOSITORY, rerun) for rerun in ("", "run-1", "run-2", "run-1")]
+    (plain,), (first,), (second,), (again,) = (plan.branches for plan in plans)
+    assert first == again
+    assert len({plain.key, first.key, second.key}) == 3
+    assert plain.transfers == first.transfers
+
+
 @pytest.mark.parametrize("role", ["sources", "targets"])
 def test_an_unknown_task_ends_the_plan(role: str) -> None:
     with pytest.raises(SettingsError, match="there is no task 'hotpottqa': did you mean 'hotpotqa'"):

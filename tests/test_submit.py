@@ -141,6 +141,10 @@ def test_no_cache_disables_the_cache_of_every_task(submit: Submit) -> None:
         succeeded(submit(kfp.url, "--no-cache"))
         specifications = [list(yaml.safe_load_all(kfp.uploaded(version).read_bytes())) for version in kfp.versions]
     assert [cached(specification) for specification in specifications] == [9, 0]  # the report is never cached
+    for (specification, *_), rerun in zip(specifications, ("", "{{$.pipeline_job_uuid}}"), strict=True):
+        tasks = specification["root"]["dag"]["tasks"]
+        values = [tasks[step]["inputs"]["parameters"]["rerun"] for step in ("plan", "report")]
+        assert values == [{"runtimeValue": {"constant": rerun}}] * 2
 
 
 @pytest.mark.parametrize(

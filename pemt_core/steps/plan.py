@@ -105,8 +105,10 @@ class Plan:
         return {**texts, "tracking": as_text(self.tracking), "source_trainings": trainings, "branches": branches}
 
 
-def make_plan(settings: Settings, folder: Path) -> Plan:
+def make_plan(settings: Settings, folder: Path, rerun: str = "") -> Plan:
     """Make the plan of a run; paths of the user's tasks are relative to `folder`.
+
+    `rerun` identifies a run that does every step again: the keys of its branches are its alone.
 
     Raises SettingsError, naming the nearest, if a task is unknown.
     """
@@ -130,7 +132,8 @@ def make_plan(settings: Settings, folder: Path) -> Plan:
         code=code_hash("pemt_core.steps.collect_experts"),
     )
     transfer = {name: _transfer(settings, name) for name in tasks.targets}
-    before = [git_commit(), *map(as_text, (prepare, backbone, *sources.values(), collect_experts))]
+    run = [rerun] if rerun else []
+    before = [git_commit(), *run, *map(as_text, (prepare, backbone, *sources.values(), collect_experts))]
     return Plan(
         prepare=prepare,
         backbone=backbone,
