@@ -14,13 +14,12 @@ from pemt_core.paths import check_paths
 from pemt_core.schema.numbers import LARGEST
 from pemt_core.schema.values import check_words
 from pemt_core.settings import Settings, parse_run, parse_settings, read_params
+from pemt_core.settings.groups import IMAGE
 from pemt_core.steps.plan import check_tasks
 from pemt_core.tracking.address import without_password
 from pipelines.cluster import VOLUME
 
-IMAGE = re.compile(
-    r"([\w.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*(:\w[\w.-]{0,127})?(@sha256:[0-9a-f]{64})?", re.ASCII
-)
+TAGGED = re.compile(IMAGE + r"(:\w[\w.-]{0,127})?(@sha256:[0-9a-f]{64})?", re.ASCII)
 NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -136,6 +135,6 @@ def _seed(text: str) -> int:
 
 def _image(text: str) -> str:
     """Parse the name of an image."""
-    if IMAGE.fullmatch(text):
+    if TAGGED.fullmatch(text):
         return text
     raise argparse.ArgumentTypeError(f"'{cut(text)}': expected an image, as in ghcr.io/team/pemt:tag")

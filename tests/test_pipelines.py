@@ -418,10 +418,20 @@ def test_folders_missing_in_pods_are_named() -> None:
             "unknown key 'kubeflow.resources.transfer.gpu'; did you mean 'gpus'?",
         ),
         ({"resources": {"transfers": {}}}, "did you mean 'transfer'?"),
-        ({"resources": {"transfer": {"memory": "8 GB"}}}, "key 'kubeflow.resources.transfer.memory' is '8 GB'"),
+        (
+            {"resources": {"transfer": {"memory": "8 GB"}}},
+            "transfer.memory' is '8 GB': expected bytes with a unit, as in",
+        ),
+        (
+            {"resources": {"plan": {"cpu": "0"}}},
+            "key 'kubeflow.resources.plan.cpu' is '0': expected cores, or thousandths",
+        ),
         ({"nodes": {"transfer": 2}}, "transfer runs on several nodes, which share a volume: set volume to its claim"),
-        ({"image": "pemt-pipeline:v1"}, "key 'kubeflow.image' is 'pemt-pipeline:v1'"),
-        ({"torch": "cuda"}, "key 'kubeflow.torch' is 'cuda'"),
+        (
+            {"image": "pemt-pipeline:v1"},
+            "'kubeflow.image' is 'pemt-pipeline:v1': expected an image's name without a tag",
+        ),
+        ({"torch": "cuda"}, "key 'kubeflow.torch' is 'cuda': expected cpu, or a build for GPUs, as in cu130"),
         ({"paralelism": 3}, "unknown key 'kubeflow.paralelism'; did you mean 'parallelism'?"),
     ],
 )

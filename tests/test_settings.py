@@ -343,7 +343,10 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
         ["key 'per_target.cb.methods.0' is 'pmet'", "did you mean 'pemt'?"],
     ),
     "no kind": (put("methods.some", {}), ["methods.some", "expected the key `kind`, as 'some' is not a kind"]),
-    "a method that is no name": (put("methods.Some-1", SOME), ["methods.Some-1: ", "pattern", "lower-case letters"]),
+    "a method that is no name": (
+        put("methods.Some-1", SOME),
+        ["methods.Some-1: ", "expected lower-case letters, digits and _"],
+    ),
     "an unknown source": (
         put("methods.pemt", {"sources": ["mnil"]}),
         ["methods.pemt: sources names 'mnil'", "did you mean 'mnli'?"],
@@ -354,7 +357,7 @@ REFUSED: dict[str, tuple[Change, list[str]]] = {
     ),
     "an imported source that is no name": (
         put("imported_sources", {"Own-1": OWN}),
-        ["imported_sources.Own-1: ", "pattern"],
+        ["imported_sources.Own-1: expected lower-case letters"],
     ),
     "an imported source without a description": (
         put("imported_sources", {"own": {"adapter": "x"}}),

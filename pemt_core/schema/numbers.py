@@ -1,5 +1,6 @@
 """Types of numbers and names in settings."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
@@ -8,7 +9,6 @@ from pydantic import AfterValidator, Field, ValidationError, ValidatorFunctionWr
 
 Values = TypeVar("Values", bound=Sequence[Any])
 
-NAME = r"^[a-z0-9_]+$"
 LARGEST = 2**31 - 1  # of counts and lengths: libraries take them as 32 bits
 
 
@@ -27,6 +27,18 @@ def _distinct(values: Values) -> Values:
     return values
 
 
+def matching(pattern: str, expected: str) -> AfterValidator:
+    """The type of a text that matches a pattern as a whole; `expected` describes it to who wrote another."""
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if compiled.fullmatch(text):
+            return text
+        raise ValueError(f"expected {expected}")
+
+    return AfterValidator(check)
+
+
 Distinct = AfterValidator(_distinct)  # of a list
 Natural = Annotated[int, Field(ge=0, le=LARGEST)]
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
@@ -38,5 +50,7 @@ Rate = Annotated[float, Field(gt=0, le=1e38)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Precision = Literal["float32", "bfloat16"]
 FewShot = Annotated[Literal["full"] | Count, WrapValidator(_few_shot)]  # training rows per class; full: all of them
-Name = Annotated[str, Field(pattern=NAME, max_length=100)]  # of a source or method, and its folders and runs
+Name = Annotated[  # of a source or method, and its folders and runs
+    str, Field(max_length=100), matching("[a-z0-9_]+", "lower-case letters, digits and _")
+]
 Short = Annotated[str, Field(max_length=200)]  # a name that errors repeat

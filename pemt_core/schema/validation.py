@@ -8,14 +8,12 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from pemt_core.errors import SettingsError, cut, nearest, shown
-from pemt_core.schema.numbers import NAME
 from pemt_core.schema.values import LARGEST_NUMBER
 
 ModelType = TypeVar("ModelType", bound=BaseModel)
 
 _MOST_PROBLEMS = 10  # that a message lists
 _GROUP = ("dict_type", "model_type")  # types of pydantic's errors where a group is expected
-_PATTERNS = {NAME: "lower-case letters, digits and _"}  # what they stand for
 _QUOTED = re.compile(r"'([^']*)'")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", re.IGNORECASE)
 _TRUTH = {"1": "true", "y": "true", "yes": "true", "on": "true", "true": "true",
@@ -117,8 +115,6 @@ def _remedy(problem: Any) -> str:
     if kind == "literal_error" and isinstance(value, str):
         hint = nearest(value, _QUOTED.findall(context["expected"]))
         return f"; {hint}" if hint.startswith("did you mean") else ""
-    if kind == "string_pattern_mismatch" and context["pattern"] in _PATTERNS:
-        return f": {_PATTERNS[context['pattern']]}"
     return ""
 
 

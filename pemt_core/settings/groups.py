@@ -22,11 +22,13 @@ from pemt_core.schema.numbers import (
     Rate,
     Seed,
     Short,
+    matching,
 )
 from pemt_core.tasks import JOINT
 from pemt_core.tasks.entry import Filled
 from pemt_core.training.settings import FixedRateTraining, GroupRows, Search, SelectBy, TrainingSettings
 
+IMAGE = r"([\w.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*"  # the name of one in a registry
 HUB, EMBEDDED = "hub", "embedded"  # values of prepare.source that are not folders
 
 PromptInit = Literal["vocab", "normal"]
@@ -164,14 +166,23 @@ class ModelSettings(Group):
 
     enabled: bool
     metric: str  # MAIN_METRIC, or a metric's name
-    alias: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$"), AfterValidator(_alias)]
+    alias: Annotated[
+        str,
+        matching("[a-z][a-z0-9_-]*", "a letter, then letters, digits, _ and -, in lower case"),
+        AfterValidator(_alias),
+    ]
     backbone: Literal["include", "refer"]
 
 
 class TrackingSettings(Group):
     uri: str
-    # one line of at most 200 characters, with which registered models' names begin
-    experiment: Annotated[str, Field(pattern=r"^[^\x00-\x20]([^\x00-\x1f]{0,198}[^\x00-\x20])?$")]
+    experiment: Annotated[  # registered models' names begin with it
+        str,
+        matching(
+            r"[^\x00-\x20]([^\x00-\x1f]{0,198}[^\x00-\x20])?",
+            "one line of 1 to 200 characters without blanks around it",
+        ),
+    ]
     on_unreachable: Literal["stop", "continue"]
 
 
@@ -187,8 +198,8 @@ class Toleration(Group):
 class Resources(Group):
     """A container's requests, which are also its limits."""
 
-    cpu: Annotated[str, Field(pattern=r"^\d+(\.\d+|m)?$")]
-    memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)?([KMGT]i?)?$")]
+    cpu: Annotated[str, matching(r"(?=.*[1-9])\d+(\.\d+|m)?", "cores, or thousandths of one, as in '2' or '500m'")]
+    memory: Annotated[str, matching(r"(?=.*[1-9])\d+(\.\d+)?([KMGT]i?)?", "bytes with a unit, as in 512Mi, 8Gi or 8G")]
     gpus: Natural
     node_selector: dict[str, str]
     tolerations: list[Toleration]
@@ -213,8 +224,8 @@ class Retry(Group):
 class KubeflowSettings(Group):
     """How the steps run as containers. Only trainings that share steps change, by rounding."""
 
-    image: Annotated[str, Field(pattern=r"^([\w.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*$")]
-    torch: Annotated[str, Field(pattern=r"^(cpu|cu\d+|rocm[\d.]+)$")]
+    image: Annotated[str, matching(IMAGE, "an image's name without a tag, as in ghcr.io/team/pemt")]
+    torch: Annotated[str, matching(r"cpu|cu\d+|rocm[\d.]+", "cpu, or a build for GPUs, as in cu130 or rocm6.4")]
     parallelism: Count
     targets_per_branch: Count
     retry: Retry
