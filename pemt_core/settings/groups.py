@@ -29,6 +29,8 @@ from pemt_core.tasks.entry import Filled
 from pemt_core.training.settings import FixedRateTraining, GroupRows, Search, SelectBy, TrainingSettings
 
 IMAGE = r"([\w.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*"  # the name of one in a registry
+OBJECT = "[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"  # the name of one in Kubernetes
+A_NAME = "a name of lower-case letters, digits, - and ."
 HUB, EMBEDDED = "hub", "embedded"  # values of prepare.source that are not folders
 
 PromptInit = Literal["vocab", "normal"]
@@ -229,10 +231,10 @@ class KubeflowSettings(Group):
     parallelism: Count
     targets_per_branch: Count
     retry: Retry
-    secret: str
-    volume: str
-    gpu_resource: str
-    runtime: str
+    secret: Annotated[str, matching(f"({OBJECT})?", f"{A_NAME}, or nothing")]
+    volume: Annotated[str, matching(f"({OBJECT})?", f"{A_NAME}, or nothing")]
+    gpu_resource: Annotated[str, matching(r"[a-z0-9.-]+/[\w.-]+", "a resource of pods, as in nvidia.com/gpu")]
+    runtime: Annotated[str, matching(OBJECT, A_NAME)]
     nodes: Nodes
     resources: dict[str, Resources]  # by step; params.yaml has the differences from `every_step`
 
