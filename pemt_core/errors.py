@@ -122,6 +122,11 @@ def cut(text: str, length: int = _LONGEST_SHOWN) -> str:
     return text if len(text) <= length else f"{text[:length]}... ({len(text):,} characters)"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: "1 target", "2 targets"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def shown(value: Any) -> str:
     """Represent a value in a message, shortened; this takes little time for any size, depth and number of digits."""
     brief = Repr()

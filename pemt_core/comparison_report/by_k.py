@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from pemt_core.comparison_report.study import Study
+from pemt_core.errors import counted
 from pemt_core.report.palette import COLOURS, LINES, MARKERS, PAGE, drop_frame, figure_without, lay_out, page_colours
 from pemt_core.report.table import ALL, mean_frame, rows_of, seed_frame
 
@@ -46,7 +47,7 @@ def draw_by_k(studies: Sequence[Study]) -> Figure:
     axes.set_xticks(ks, list(map(str, ks)))
     axes.set_xlabel("k: training rows per class (log scale)")
     is_same = all(len(study.targets) == len(targets) for study in few)
-    over = f"{len(targets)} targets" if is_same else f"the {len(targets)} with every k"
+    over = counted(len(targets), "target") if is_same else f"the {len(targets)} with every k"
     axes.set_ylabel(f"main metric on test (points), mean over {over}")
     drop_frame(axes)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)

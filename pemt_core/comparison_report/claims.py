@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from pemt_core.comparison_report.costs import MethodCost
 from pemt_core.comparison_report.study import UNREADABLE, Line, Study
+from pemt_core.errors import counted
 from pemt_core.report.cost import duration
 from pemt_core.statistics.comparison import MethodComparison
 from pemt_core.statistics.intervals import Interval
@@ -24,7 +25,7 @@ def headline(study: Study) -> str:
     best, reference = study.lines[0], study.reference
     if math.isnan(best.mean):
         return f"No method has a seed with every target{_at(study)}, so only single targets compare."
-    over = f"{len(study.targets)} target{'s' if len(study.targets) > 1 else ''}{_at(study)}"
+    over = f"{counted(len(study.targets), 'target')}{_at(study)}"
     tied = [line.title for line in study.lines if math.isclose(line.mean, best.mean, abs_tol=1e-9)]
     if len(tied) > 1:
         start = f"The highest mean of {over}, {best.mean:.1f} points, is that of {', '.join(tied[:-1])} and {tied[-1]}"
@@ -225,7 +226,7 @@ def _numbers(each: MethodComparison) -> str:
     return (
         f"mean difference {signed(each.mean)}, median {signed(each.median)}, "
         f"Hodges-Lehmann {signed(each.hodges_lehmann)} ({interval(each.interval)}), Holm p {p_value(each.p_holm)}, "
-        f"{each.wins} won, {each.ties} tied, {each.losses} lost of {each.n_targets} target{'s' * (each.n_targets != 1)}"
+        f"{each.wins} won, {each.ties} tied, {each.losses} lost of {counted(each.n_targets, 'target')}"
     )
 
 

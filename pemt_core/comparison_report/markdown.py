@@ -10,6 +10,7 @@ from pemt_core.comparison_report.costs import MethodCost
 from pemt_core.comparison_report.gates import gates_of
 from pemt_core.comparison_report.matrix import FLOOR_MARK, matrix_of
 from pemt_core.comparison_report.study import Line, Study
+from pemt_core.errors import counted
 from pemt_core.report.cost import duration
 from pemt_core.report.markdown import NOTHING, pipe_table
 
@@ -63,9 +64,9 @@ def title_of(study: Study) -> str:
 
 
 def _study(study: Study) -> list[str]:
-    reference, rules = study.reference.title, study.analysis.rules
+    reference, rules, targets = study.reference.title, study.analysis.rules, counted(len(study.targets), "target")
     shown = (
-        f"Mean of the main metric in points over {len(study.targets)} targets and the seeds, ± half of Student's "
+        f"Mean of the main metric in points over {targets} and the seeds, ± half of Student's "
         f"interval over seeds at confidence {study.confidence:.4g}. Difference: minus {reference}, with the two-way "
         f"bootstrap interval over {study.drawn}; the verdict is on the claim that {reference} is better, from "
         f"Wilcoxon's test over targets with Holm's correction in a family of {len(rules.references)}; a difference "

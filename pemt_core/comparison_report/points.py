@@ -11,6 +11,7 @@ from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 from pemt_core.comparison_report.groups import GROUPS
 from pemt_core.comparison_report.labels import Labelled, place_labels
 from pemt_core.comparison_report.study import Line, Study
+from pemt_core.errors import counted
 from pemt_core.report.palette import PAGE, drop_frame, figure_without, lay_out, page_colours
 
 FEWEST = 1_000  # parameters: below, the scale is linear, since methods that train a few numbers have no decade
@@ -32,7 +33,7 @@ def draw_points(study: Study) -> Figure:
     for line, mark in zip(lines, marks, strict=True):
         _draw(axes, line, mark)
     axes.set_xlabel("trained parameters per target (log scale; nearly equal numbers side by side)")
-    axes.set_ylabel(f"main metric on test (points), mean over {len(study.targets)} targets")
+    axes.set_ylabel(f"main metric on test (points), mean over {counted(len(study.targets), 'target')}")
     drop_frame(axes)
     _legend(figure, axes, lines)
     lay_out(figure)

@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from pemt_core.errors import DataError, cut, nearest
+from pemt_core.errors import DataError, counted, cut, nearest
 from pemt_core.schema.json_values import with_unique_keys
 from pemt_core.tasks.files.lines import LONGEST_LINE, lines_of
 from pemt_core.tasks.files.marks import beside
@@ -37,8 +37,8 @@ def csv_records(path: Path, columns: Sequence[str] | None) -> Records:
             if len(fields) < len(header) or any(map(str.strip, fields[len(header) :])):
                 _check_as_separated(header, fields, f"{path}, line {first}", path)
                 raise DataError(
-                    f"{path}, line {number}: {_counted(len(fields), 'field')}, but line {first} names "
-                    f"{_counted(len(header), 'column')}; quote fields that contain a comma or a line break"
+                    f"{path}, line {number}: {counted(len(fields), 'field')}, but line {first} names "
+                    f"{counted(len(header), 'column')}; quote fields that contain a comma or a line break"
                 )
             yield Record(number, dict(zip(header, fields, strict=False)))
 
@@ -112,10 +112,6 @@ def _refuse(separator: str | None, place: str, path: Path) -> None:
             f"{place}: columns are separated by {separator!r}, expected ','; save the file with commas, for example: "
             f'python -c "{program}" < {shlex.quote(path.name)} > {shlex.quote(beside(path, "commas"))}'
         )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 # JSONL: an object per line
