@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 
 import comparison_claims as claims
@@ -89,26 +90,28 @@ def notes(name: str) -> list[str]:
 
 
 def decoder(rows: pd.DataFrame) -> str:
-    """How far PEMT is above the control with each gate, and on the T5."""
-    gaps = {name: facts.gap(rows, name, "control") for name in ("pemt", "gate_normalised", "text_gate")}
+    """How far each method is above the control, and PEMT on the T5."""
+    gaps = {name: facts.gap(rows, name, "control") for name in rows["method"].unique() if name != "control"}
     of_t5 = facts.gap(pd.read_csv(FILES / "controls" / "rows.csv"), "pemt", "control")
     return f"""\
 The backbone is the embedded Llama ([embedded_world.md](embedded_world.md)), with the prompt behind the text. Source
-adapters take 1,200 steps at 0.003, as in the recipe `decoder`; targets have the T5's 60. Minus control, in points:
-{_signed(gaps)}; on the T5, in `controls`, {of_t5:+.1f}."""
+adapters take 1,200 steps at 0.003, as in the recipe `decoder`; targets have the T5's 60 steps and learning rates. Minus
+control, in points: {_signed(gaps)}. On the T5, PEMT has {of_t5:+.1f} in `controls`."""
 
 
 def layouts(rows: pd.DataFrame) -> str:
-    """How far PEMT is above the control in each layout."""
-    gaps = {layout: facts.gap(rows, f"pemt_{layout}", f"control_{layout}") for layout in ("behind", "both", "front")}
+    """How far each method is above the control in the same layout."""
+    named = [name for name in rows["method"].unique() if not name.startswith("control_")]
+    gaps = {name: facts.gap(rows, name, f"control_{name.rpartition('_')[2]}") for name in named}
     return f"""\
-[backbones.md](backbones.md) explains the layouts. PEMT minus control, in points: {_signed(gaps)}. This was run on the
-embedded Llama after 12,000 steps, with source adapters of 400 steps at 0.001. Since then it has had 36,000 steps, and
-source adapters take 1,200 at 0.003: `decoder` shows how much that changes."""
+[backbones.md](backbones.md) explains the layouts. Minus the control in the same layout, in points: {_signed(gaps)}.
+This was run on the embedded Llama after 12,000 steps, with source adapters of 400 steps at 0.001. Since then it has
+had 36,000 steps, source adapters take 1,200 at 0.003, and the experiment has the methods that did best in `decoder`."""
 
 
 def _signed(gaps: dict[str, float]) -> str:
-    return ", ".join(f"{gap:+.1f} with `{name}`".replace("-", "−") for name, gap in gaps.items())
+    by_gap = sorted(gaps.items(), key=itemgetter(1), reverse=True)
+    return ", ".join(f"{gap:+.1f} with `{name}`".replace("-", "−") for name, gap in by_gap)
 
 
 def grids() -> dict[str, list[float]]:
