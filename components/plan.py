@@ -23,7 +23,8 @@ def main(arguments: argparse.Namespace, executor: Executor | None) -> Outcome:
         settings = parse_run(arguments.run) if arguments.run else load_settings(arguments.params)
         folder = Path() if arguments.run else arguments.params.parent
         plan = make_plan(settings, folder, arguments.rerun)
-        check_inputs(settings, folder)
+        if not (arguments.output and plan.reads_as_before(arguments.output)):
+            check_inputs(settings, folder)
         if arguments.output:
             plan.write(arguments.output)
     if executor is None and arguments.output is None:

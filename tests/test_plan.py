@@ -314,6 +314,18 @@ def test_a_folder_or_file_that_is_not_there_is_an_error_before_any_step(
     assert not (tmp_path / "plan").exists()
 
 
+def test_files_of_the_plan_before_may_be_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A colleague who pulls prepared data changes other settings without the files that it was made of."""
+    (tmp_path / "tickets.csv").touch()
+    changes = [{"own_tasks": {"tickets": TICKETS}, "tasks": {"targets": ["tickets"]}}, {"transfer": {"seeds": [7]}}]
+    for number in range(2):
+        params = write_params(tmp_path / "params.yaml", {"recipe": "demo"}, *changes[: number + 1])
+        output = ["--output", tmp_path / "plan", "--provenance", tmp_path / "provenance.json"]
+        assert not run_here(monkeypatch, "plan", "--params", params, *output)
+        (tmp_path / "tickets.csv").unlink(missing_ok=True)
+    assert json.loads((tmp_path / "plan" / "transfer" / "tickets.json").read_text())["targets"][0]["seeds"] == [7]
+
+
 def test_the_plan_returns_parameters(told: Told, tmp_path: Path) -> None:
     text = executor_input(tmp_path, ["provenance"])
     choices = '{"recipe": "", "sources": ["mnli"], "targets": ["cb"], "k": [], "seeds": [3.0] }'

@@ -110,6 +110,7 @@ def project(ada: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Pr
     for task in (*TASKS["source"], *TASKS["target"]):
         write_task(project.folder / "data", task)
     training = {"max_steps": 2, "warmup_steps": 0, "batch_size": 4, "validation_rows": 4}
+    (project.folder / "x.csv").touch()
     entry = {"files": {"train": "x.csv"}, "text": {"text": "text"}, "target": "colour", "labels": ["red", "blue"]}
     entry |= {"description": "Decide which colour the text names.", "metrics": ["accuracy"]}
     write_params(

@@ -89,6 +89,11 @@ class Plan:
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(f"{text}\n", encoding="utf-8")
 
+    def reads_as_before(self, directory: Path) -> bool:
+        """Whether the plan in `directory` has the same folders and files of the user: their content may be made."""
+        paths = {directory / f"{name}.json": self.steps[name] for name in ("prepare", "collect_experts")}
+        return all(path.is_file() and path.read_text("utf-8") == f"{as_text(each)}\n" for path, each in paths.items())
+
     def parameters(self) -> dict[str, Any]:
         """The plan as the output parameters of the step on a cluster."""
         texts = {name: as_text(settings) for name, settings in self.steps.items() if name != "report"}
