@@ -44,7 +44,7 @@ best count as equal, and that of params.yaml is then kept, as by PEMT. Its varia
 PEMT's pair. Prompt tuning, DePT and SPoT are best at 3 or 10, and worse at 30, where their range ends.
 
 All tables come from runs with `search: halving`: the worse half of a cell's configurations stopped after a third of the
-steps. On 20 cells of the demo, halving kept the learning rate of a full search in 15
+steps. On the 34 cells of the demo, halving kept the learning rate of a full search in 29
 ([methods.md](methods.md#configurations-and-search)).
 
 RTE, CB, SciTail and YELP share label words with a source. With other words, PEMT gains half as much on them, and its
