@@ -16,6 +16,7 @@ from pemt_core.errors import SettingsError, nearest
 from pemt_core.methods import Method
 from pemt_core.provenance.code import code_hash
 from pemt_core.provenance.commit import git_commit
+from pemt_core.schema.group import Group
 from pemt_core.settings import Settings, TrackingSettings
 from pemt_core.settings.steps import (
     Backbone,
@@ -77,22 +78,26 @@ class Plan:
         names = ("prepare", "backbone", "collect_experts", "evaluate", "record", "register", "report")
         return {name: getattr(self, name) for name in names}
 
+    @property
+    def files(self) -> dict[str, str]:
+        """The text of a file for each step, by its path, and of tracking.json, which no result depends on."""
+        settings: dict[str, Group] = {**self.steps, "tracking": self.tracking}
+        settings |= {f"train_source/{name}": each for name, each in self.train_source.items()}
+        settings |= {f"transfer/{name}": Transfers(targets=[each]) for name, each in self.transfer.items()}
+        return {f"{name}.json": f"{as_text(each)}\n" for name, each in settings.items()}
+
     def write(self, directory: Path) -> None:
-        """Write a file for each step, and tracking.json, which no result depends on."""
-        files = {name: as_text(settings) for name, settings in self.steps.items()}
-        files["tracking"] = as_text(self.tracking)
-        files |= {f"train_source/{name}": as_text(settings) for name, settings in self.train_source.items()}
-        files |= {f"transfer/{name}": as_text(Transfers(targets=[each])) for name, each in self.transfer.items()}
+        """Write the files."""
         with atomic_directory(directory) as folder:
-            for name, text in files.items():
-                path = folder / f"{name}.json"
+            for name, text in self.files.items():
+                path = folder / name
                 path.parent.mkdir(exist_ok=True)
-                path.write_text(f"{text}\n", encoding="utf-8")
+                path.write_text(text, encoding="utf-8")
 
     def reads_as_before(self, directory: Path) -> bool:
         """Whether the plan in `directory` has the same folders and files of the user: their content may be made."""
-        paths = {directory / f"{name}.json": self.steps[name] for name in ("prepare", "collect_experts")}
-        return all(path.is_file() and path.read_text("utf-8") == f"{as_text(each)}\n" for path, each in paths.items())
+        texts = {directory / name: self.files[name] for name in ("prepare.json", "collect_experts.json")}
+        return all(path.is_file() and path.read_text("utf-8") == text for path, text in texts.items())
 
     def parameters(self) -> dict[str, Any]:
         """The plan as the output parameters of the step on a cluster."""
